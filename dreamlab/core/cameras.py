@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cameras: where a view is taken from.
+
+Convention (glTF's): right-handed world, +Y up, metres, the object lives in [-1, 1]^3 and faces +Z.
+Azimuth 0 looks at the front and grows counter-clockwise seen from above (90 degrees = from +X);
+elevation is positive above the horizon. A camera looks along its own -Z, +Y is up in the picture
+(OpenGL); matrices are `camera_to_world`. Pixel centres sit at +0.5, row 0 is the top.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """A batch of B pinhole cameras; `time` in [0, 1] when the scene moves."""
+
+    camera_to_world: Tensor  # [B, 4, 4]
+    fovy_deg: Tensor  # [B]
+    azimuth_deg: Tensor  # [B] in (-180, 180], of the position as seen from the orbit's centre
+    elevation_deg: Tensor  # [B]
+    distance: Tensor  # [B]
+    time: Tensor | None = None  # [B]
+
+    def __len__(self) -> int:
+        return self.camera_to_world.shape[0]
+
+    def __getitem__(self, index: Any) -> Cameras:
+        """A sub-batch: index with a slice or an index tensor."""
+        time = None if self.time is None else self.time[index]
+        return Cameras(
+            self.camera_to_world[index],
+            self.fovy_deg[index],
+            self.azimuth_deg[index],
+            self.elevation_deg[index],
+            self.distance[index],
+            time,
+        )
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Cameras:
+        fields = {name: value.to(device, dtype) for name, value in vars(self).items() if value is not None}
+        return replace(self, **fields)
+
+    def world_to_camera(self) -> Tensor:
+        """[B, 4, 4]; the exact inverse of a rigid matrix: transpose, not a solve."""
+        rotation = self.camera_to_world[:, :3, :3].transpose(1, 2)
+        translation = -rotation @ self.camera_to_world[:, :3, 3:]
+        last = self.camera_to_world.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(self), 1, 4)
+        return torch.cat([torch.cat([rotation, translation], 2), last], 1)
+
+    def focal_px(self, height: int) -> Tensor:
+        """[B] focal length in pixels of a picture `height` pixels high (square pixels)."""
+        return 0.5 * height / torch.tan(torch.deg2rad(self.fovy_deg) / 2)
+
+    def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Origins [B, 3] and unit directions [B, H, W, 3] through the pixel centres, in the world."""
+        like = self.camera_to_world
+        x = torch.arange(width, dtype=like.dtype, device=like.device) + 0.5 - width / 2
+        y = height / 2 - torch.arange(height, dtype=like.dtype, device=like.device) - 0.5
+        focal = self.focal_px(height)[:, None, None]
+        x_cam = (x[None, None, :] / focal).expand(-1, height, -1)
+        y_cam = (y[None, :, None] / focal).expand(-1, -1, width)
+        local = torch.stack([x_cam, y_cam, -torch.ones_like(x_cam)], -1)
+        world = torch.einsum("bij,bhwj->bhwi", like[:, :3, :3], local)
+        return like[:, :3, 3], torch.nn.functional.normalize(world, dim=-1)
+
+
+def look_at(position: Tensor, target: Tensor, up: Tensor | None = None) -> Tensor:
+    """`camera_to_world` [B, 4, 4] of cameras at `position` [B, 3] that look at `target` [B, 3].
+
+    `up` [B, 3] defaults to +Y; a camera that looks straight along `up` takes +Z (or -Z) instead.
+    """
+    back = torch.nn.functional.normalize(position - target, dim=-1)
+    if up is None:
+        up = torch.zeros_like(back)
+        up[:, 1] = 1.0
+    parallel = (back * torch.nn.functional.normalize(up, dim=-1)).sum(-1, keepdim=True).abs() > 1 - 1e-6
+    spare = torch.zeros_like(back)
+    spare[:, 2] = -torch.sign(back[:, 1])  # seen from above, the front is at the bottom of the picture
+    up = torch.where(parallel, spare, up)
+    right = torch.nn.functional.normalize(torch.linalg.cross(up, back, dim=-1), dim=-1)
+    true_up = torch.linalg.cross(back, right, dim=-1)
+    pose = torch.eye(4, dtype=position.dtype, device=position.device).repeat(len(position), 1, 1)
+    pose[:, :3, 0], pose[:, :3, 1], pose[:, :3, 2], pose[:, :3, 3] = right, true_up, back, position
+    return pose
+
+
+def orbit_position(azimuth_deg: Tensor, elevation_deg: Tensor, distance: Tensor) -> Tensor:
+    """[B, 3] points on the orbit around the origin."""
+    azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
+    direction = torch.stack(
+        [elevation.cos() * azimuth.sin(), elevation.sin(), elevation.cos() * azimuth.cos()], -1
+    )
+    return distance[:, None] * direction
+
+
+def wrap_degrees(angle_deg: Tensor) -> Tensor:
+    """Into (-180, 180]."""
+    return 180.0 - torch.remainder(180.0 - angle_deg, 360.0)
+
+
+def orbit(
+    azimuth_deg: Sequence[float] | Tensor,
+    elevation_deg: float | Sequence[float] | Tensor = 15.0,
+    distance: float | Sequence[float] | Tensor = 3.0,
+    fovy_deg: float | Sequence[float] | Tensor = 40.0,
+) -> Cameras:
+    """Cameras on an orbit around the origin, all looking at it; scalars are shared by the batch."""
+    azimuth = torch.as_tensor(azimuth_deg, dtype=torch.float32)
+    elevation, far, fovy = (
+        torch.as_tensor(value, dtype=torch.float32).expand(azimuth.shape).contiguous()
+        for value in (elevation_deg, distance, fovy_deg)
+    )
+    position = orbit_position(azimuth, elevation, far)
+    pose = look_at(position, torch.zeros_like(position))
+    return Cameras(pose, fovy, wrap_degrees(azimuth), elevation, far)
+
+
+def turntable(count: int, elevation_deg: float = 15.0, distance: float = 3.0, fovy_deg: float = 40.0) -> Cameras:
+    """`count` cameras evenly around the object, the first one in front of it."""
+    return orbit([360.0 * i / count for i in range(count)], elevation_deg, distance, fovy_deg)
+
+
+@dataclass(frozen=True)
+class OrbitSettings:
+    """How training views are drawn. Ranges are (low, high)."""
+
+    distance: tuple[float, float] = (3.0, 3.6)
+    fovy_deg: tuple[float, float] = (38.0, 46.0)
+    elevation_deg: tuple[float, float] = (-10.0, 60.0)
+    elevation: str = "sphere"  # sphere: uniform on the sphere's area; degrees: uniform in angle; mix: a coin per view
+    azimuth_deg: tuple[float, float] = (-180.0, 180.0)
+    stratified: bool = True  # one azimuth per equal sector, so that a batch sees all sides
+    jitter_position: float = 0.0  # uniform, +- metres
+    jitter_target: float = 0.0  # normal, standard deviation in metres
+    jitter_up: float = 0.0  # normal, on the unit up vector
+
+
+ELEVATION_RULES = ("sphere", "degrees", "mix")
+
+
+def sample_orbit(settings: OrbitSettings, count: int, generator: torch.Generator) -> Cameras:
+    """Draw `count` training cameras. The number of random draws is fixed, so streams stay comparable."""
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator)
+
+    draw = torch.rand(count, generator=generator)
+    low, high = settings.azimuth_deg
+    where = (torch.arange(count) + draw) / count if settings.stratified else draw
+    azimuth = low + (high - low) * where
+    elevation = _draw_elevation(settings, count, generator)
+    distance, fovy = uniform(*settings.distance), uniform(*settings.fovy_deg)
+    shift = (2 * torch.rand(count, 3, generator=generator) - 1) * settings.jitter_position
+    target = torch.randn(count, 3, generator=generator) * settings.jitter_target
+    up = torch.randn(count, 3, generator=generator) * settings.jitter_up
+    up[:, 1] += 1.0
+    position = orbit_position(azimuth, elevation, distance) + shift
+    # What conditions a prior is where the camera is, not where it was meant to be.
+    radius = position.norm(dim=-1)
+    azimuth = wrap_degrees(torch.rad2deg(torch.atan2(position[:, 0], position[:, 2])))
+    elevation = torch.rad2deg(torch.asin((position[:, 1] / radius).clamp(-1, 1)))
+    return Cameras(look_at(position, target, up), fovy, azimuth, elevation, radius)
+
+
+def _draw_elevation(settings: OrbitSettings, count: int, generator: torch.Generator) -> Tensor:
+    low, high = settings.elevation_deg
+    u, coin = torch.rand(count, generator=generator), torch.rand(count, generator=generator)
+    degrees = low + (high - low) * u
+    sin_low, sin_high = math.sin(math.radians(low)), math.sin(math.radians(high))
+    sphere = torch.rad2deg(torch.asin((sin_low + (sin_high - sin_low) * u).clamp(-1, 1)))
+    if settings.elevation == "mix":
+        return torch.where(coin < 0.5, degrees, sphere)
+    return degrees if settings.elevation == "degrees" else sphere
