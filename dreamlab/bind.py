@@ -7,7 +7,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -132,7 +132,10 @@ class Binder:
         for key, child in tree.items():
             if key not in allowed:
                 self.fail(child, join(path, key), f"is not a part of a schedule{did_you_mean(key, allowed)}")
-        number: Callable[[Any, str], float] = lambda t, p: self.scalar(float, t, p, bounds)  # noqa: E731
+
+        def number(child: Tree, where: str) -> float:
+            return float(self.scalar(float, child, where, bounds))
+
         if "points" in tree:
             if not isinstance(tree["points"], list) or len(tree["points"]) < 2:
                 self.fail(tree, path, "needs at least two points")

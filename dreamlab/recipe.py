@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -102,10 +102,11 @@ def load(
     tables: Tables,
     *,
     prompt: str | None = None,
+    negative: str | None = None,
     overrides: Sequence[str] = (),
     name: str = "recipe",
 ) -> Recipe:
-    """Read a recipe from a file (`Path`) or text, with `key=value` overrides; `prompt` is literal and wins."""
+    """Read a recipe from a file (`Path`) or text, with `key=value` overrides; prompts given here are literal and win."""
     source = Source()
     if isinstance(text_or_path, Path):
         tree = read_file(text_or_path, source)
@@ -114,14 +115,15 @@ def load(
     if not isinstance(tree, dict) or not tree:
         raise RecipeError(f"{text_or_path if isinstance(text_or_path, Path) else name}: a recipe is a mapping")
     tree = _apply(tree, overrides, source)
-    if prompt is not None:
-        tree["prompt"] = source.add(prompt, False, "the prompt", 0)
+    for key, literal in (("prompt", prompt), ("negative", negative)):
+        if literal is not None:
+            tree[key] = source.add(literal, False, f"the {key} given", 0)
     recipe: Recipe = Binder(source, tables).dataclass(Recipe, tree, "", "a recipe")
     check_prompt(recipe.prompt)
     if recipe.negative:
         check_prompt(recipe.negative, "negative prompt")
     _check(recipe, tables)
-    return replace(recipe, negative=recipe.negative)
+    return recipe
 
 
 def dump(recipe: Recipe) -> str:

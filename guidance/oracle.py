@@ -60,6 +60,10 @@ class Oracle:
         self._worlds = worlds
         self._world: tuple[Prompt, World] | None = None
 
+    def to(self, device: torch.device | str) -> Oracle:
+        self.table = self.table.to(device)
+        return self
+
     def encode(self, rgb: Tensor) -> Tensor:
         return 2 * rgb.permute(0, 3, 1, 2) - 1
 

@@ -37,6 +37,13 @@ class SDS(Stateless):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
+    @staticmethod
+    def check(settings: Settings) -> str | None:
+        """What is wrong between the settings, or None."""
+        if min(settings.t_max.values) < max(settings.t_min.values):
+            return f"t_max falls to {min(settings.t_max.values):g}, below t_min {max(settings.t_min.values):g}"
+        return None
+
     def gradient(self, look: Look) -> Tensor:
         s, table = self.settings, look.guidance.table
         t = look.timesteps(s.t_min.at(look.progress), s.t_max.at(look.progress), s.shared_t)
