@@ -95,9 +95,7 @@ def look_at(position: Tensor, target: Tensor, up: Tensor | None = None) -> Tenso
 def orbit_position(azimuth_deg: Tensor, elevation_deg: Tensor, distance: Tensor) -> Tensor:
     """[B, 3] points on the orbit around the origin."""
     azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
-    direction = torch.stack(
-        [elevation.cos() * azimuth.sin(), elevation.sin(), elevation.cos() * azimuth.cos()], -1
-    )
+    direction = torch.stack([elevation.cos() * azimuth.sin(), elevation.sin(), elevation.cos() * azimuth.cos()], -1)
     return distance[:, None] * direction
 
 
