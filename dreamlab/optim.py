@@ -8,46 +8,51 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from cuda_ext.adam import adam
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Scene
 
-BETA1, BETA2, EPS = 0.9, 0.99, 1e-15  # the values of the field (threestudio, Inria); eps small: gradients here are tiny
+BETAS, EPS = (0.9, 0.99), 1e-15  # the values of the field (threestudio, Inria); eps small: gradients here are tiny
 
 
 class Adam:
-    """Kingma & Ba 2015. A step whose `healthy` flag is 0 changes nothing, and nobody waits to read the flag."""
+    """Kingma & Ba 2015. A step whose `healthy` flag is false changes nothing, and nobody waits to read the flag."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        groups = scene.groups()
-        self.first = {name: torch.zeros_like(group.tensor) for name, group in groups.items()}
-        self.second = {name: torch.zeros_like(group.tensor) for name, group in groups.items()}
-        self.count = torch.zeros((), device=next(iter(groups.values())).tensor.device)  # healthy steps taken
+        tensors = {name: group.tensor.detach() for name, group in scene.groups().items()}
+        self.first = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+        self.second = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+        self.count = {name: torch.zeros((), dtype=torch.int64, device=tensor.device) for name, tensor in tensors.items()}
 
-    @torch.no_grad()
-    def step(self, progress: Progress, healthy: Tensor, rate_scale: float = 1.0) -> None:
-        """One update from the `.grad` of each group, then clear the gradients. `healthy` [] is 0 or 1."""
-        self.count += healthy
-        correction1, correction2 = 1 - BETA1**self.count, 1 - BETA2**self.count
+    def step(self, progress: Progress, healthy: Tensor, visible: Tensor | None = None, rate_scale: float = 1.0) -> None:
+        """One update from the `.grad` of each group, then clear the gradients.
+
+        `healthy` [] bool; `visible` [N] bool leaves the rows that no view saw alone, in groups made of rows.
+        """
         for name, group in self.scene.groups().items():
-            grad = group.tensor.grad
+            grad, group.tensor.grad = group.tensor.grad, None
             if grad is None:
                 continue
-            grad = torch.where(healthy > 0, grad, 0.0)  # a nan times 0 would stay a nan
-            first, second = self.first[name], self.second[name]
-            first.add_(healthy * (1 - BETA1) * (grad - first))
-            second.add_(healthy * (1 - BETA2) * (grad.square() - second))
-            move = (first / correction1) / ((second / correction2).sqrt() + EPS)
-            move = torch.where(healthy > 0, move, 0.0)  # before the first healthy step the correction is 0 / 0
-            group.tensor.sub_(group.rate.at(progress) * rate_scale * move)
-            group.tensor.grad = None
+            adam(
+                group.tensor.detach(),
+                grad,
+                self.first[name],
+                self.second[name],
+                self.count[name],
+                lr=group.rate.at(progress) * rate_scale,
+                betas=BETAS,
+                eps=EPS,
+                visible=visible if group.rowwise else None,
+                skip=~healthy,
+            )
 
     def state_dict(self) -> dict[str, Tensor]:
-        moments = {f"first.{k}": v for k, v in self.first.items()} | {f"second.{k}": v for k, v in self.second.items()}
-        return moments | {"count": self.count}
+        """Flat, with names that are stable across checkpoints."""
+        kinds = {"first": self.first, "second": self.second, "count": self.count}
+        return {f"{kind}.{name}": tensor for kind, group in kinds.items() for name, tensor in group.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        device = self.count.device
-        self.first = {name: state[f"first.{name}"].to(device).clone() for name in self.first}
-        self.second = {name: state[f"second.{name}"].to(device).clone() for name in self.second}
-        self.count = state["count"].to(device).clone()
+        for kind, group in (("first", self.first), ("second", self.second), ("count", self.count)):
+            for name, tensor in group.items():
+                group[name] = state[f"{kind}.{name}"].to(tensor.device).clone()

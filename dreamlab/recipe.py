@@ -170,7 +170,8 @@ def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> d
             if int(parts[1]) >= len(stages):
                 raise RecipeError(f"override {key!r}: the recipe has {len(stages)} stages, counted from 0")
         try:
-            OmegaConf.update(container, ".".join(parts), parse(value, f"override {key}", source), merge=True, force_add=True)
+            parsed = parse(value, f"override {key}", source, numbered=False)
+            OmegaConf.update(container, ".".join(parts), parsed, merge=True, force_add=True)
         except (OmegaConfBaseException, ValueError, TypeError, IndexError, AttributeError):
             raise RecipeError(f"override {key!r}: there is no such place in the recipe") from None
     merged = OmegaConf.to_container(container, resolve=False)

@@ -83,7 +83,7 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
     for group in stage.scene.groups().values():
         if group.tensor.grad is not None:
             healthy = healthy & torch.isfinite(group.tensor.grad).all()
-    stage.optimiser.step(progress, healthy.float(), rate_scale)
+    stage.optimiser.step(progress, healthy, frames.visible, rate_scale)
     stage.scene.adapt(progress, frames)
     ring.push(i, loss=loss, grad_rms=grad_rms, alpha=frames.alpha.detach().mean(), healthy=healthy)
 

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import InputError
 from dreamlab.core.streams import derive
-from dreamlab.core.text import nearest
 from dreamlab.core.types import Prompt
 from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.draw import draw
@@ -21,9 +21,12 @@ from guidance.oracle import Oracle, Views, World
 
 def oracle_world(prompt: Prompt, settings: Oracle.Settings, seed: int) -> World:
     """`instances` objects that the prompt describes, and `others` of other categories in their usual colours."""
-    caption = parse(prompt.text)
-    if caption.category is None or caption.unknown:
-        raise InputError(f"prompt: {_complaint(caption.category, caption.unknown)}")
+    try:
+        caption = parse(prompt.text)
+    except ValueError as error:
+        raise InputError(f"prompt: {error} (the oracle draws these: {', '.join(sorted(CATEGORIES))})") from None
+    if caption.unknown:
+        raise InputError(f"prompt: {_unknown(caption.unknown)}")
     first = derive(seed, "instance") % 10_000
     wanted = [programs_for(caption, first + i) for i in range(settings.instances)]
     rest = sorted(set(CATEGORIES) - {caption.category}, key=lambda name: derive(seed, "other", name))
@@ -40,11 +43,7 @@ def oracle_world(prompt: Prompt, settings: Oracle.Settings, seed: int) -> World:
     return World(log_text, torch.full((total,), -math.log(total)), look)
 
 
-def _complaint(category: str | None, unknown: tuple[str, ...]) -> str:
-    """One line: what the oracle does not know, and what it does."""
-    known = ", ".join(sorted(CATEGORIES))
-    if category is None:
-        close = next((found for word in unknown if (found := nearest(word, CATEGORIES))), None)
-        hint = f"did you mean {close!r}? " if close else ""
-        return f"names no object the oracle knows; {hint}it knows: {known}"
-    return f"the oracle does not know {', '.join(repr(word) for word in unknown)}; name a colour and a part of a {category}"
+def _unknown(words: Mapping[str, tuple[str, ...]]) -> str:
+    """One line that names every word nobody knows, with the nearest known ones."""
+    hints = [f"{word!r}" + (f" (did you mean {' or '.join(near)}?)" if near else "") for word, near in words.items()]
+    return f"the oracle does not know {', '.join(hints)}"

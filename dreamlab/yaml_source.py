@@ -67,11 +67,14 @@ def read_file(path: Path, source: Source) -> Tree:
     return parse(text, str(path), source)
 
 
-def parse(text: str, file: str, source: Source) -> Tree:
-    """One YAML document as a tree; built from parser events without recursion, so nesting cannot exhaust the stack."""
+def parse(text: str, file: str, source: Source, numbered: bool = True) -> Tree:
+    """One YAML document as a tree; built from parser events without recursion, so nesting cannot exhaust the stack.
+
+    `numbered`: whether messages name lines; an override has only one.
+    """
     if len(text) > MAX_BYTES:
         raise RecipeError(f"{file}: {len(text)} characters; a recipe has at most {MAX_BYTES}")
-    builder = _Builder(file, source)
+    builder = _Builder(file, source, numbered)
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             builder.take(event)
@@ -90,8 +93,8 @@ def parse(text: str, file: str, source: Source) -> Tree:
 class _Builder:
     """Turns parser events into a tree, refusing what a recipe may not hold."""
 
-    def __init__(self, file: str, source: Source) -> None:
-        self.file, self.source = file, source
+    def __init__(self, file: str, source: Source, numbered: bool) -> None:
+        self.file, self.source, self.numbered = file, source, numbered
         self.root: Tree = {}
         self.stack: list[Tree] = []
         self.keys: list[str | None] = []  # the pending key of each open mapping
@@ -110,7 +113,7 @@ class _Builder:
             opened: Tree = {} if isinstance(event, yaml.MappingStartEvent) else []
             if self.stack and isinstance(self.stack[-1], dict) and self.keys[-1] is None:
                 self.fail(line, "a key must be a plain word")
-            self.put(opened, line)
+            self.put(opened)
             self.stack.append(opened)
             self.keys.append(None)
             if len(self.stack) > MAX_DEPTH:
@@ -128,9 +131,10 @@ class _Builder:
                 self.fail(line, f"key {event.value!r} is written twice")
             self.keys[-1] = event.value
         else:
-            self.put(self.source.add(event.value, event.style is None, self.file, line), line)
+            place = line if self.numbered else 0
+            self.put(self.source.add(event.value, event.style is None, self.file, place))
 
-    def put(self, value: Tree, line: int) -> None:
+    def put(self, value: Tree) -> None:
         if not self.stack:
             self.root = value
         elif isinstance(self.stack[-1], list):
