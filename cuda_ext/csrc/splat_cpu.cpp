@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0
+// splat_cpu.cpp - CPU launchers of `splat`.
+//
+//   project   views x splats, 16 splats at a time: records, boxes in tiles; then offsets of the pairs
+//   bin       per view a stable radix sort by depth, then a counting sort of the pairs by tile
+//   forward   tiles, dynamically scheduled (splat_tile.h)
+//   backward  tiles fill one row of gradients per pair; then splats sum their rows, view by view, and go back
+//             through the projection
+// Nothing is accumulated across threads, so the bits do not depend on the number of threads.
+#include <memory>
+#include <vector>
+
+#include "splat_tile.h"
+
+namespace {
+
+using namespace dl;
+
+SplatView view_of(const SplatParams& p, int b) {
+  SplatView v;
+  const float* m = p.cameras + int64_t(b) * 16;
+  const float flip[3] = {1.f, -1.f, -1.f};
+  for (int i = 0; i < 3; i++) {
+    v.eye[i] = m[4 * i + 3];
+    for (int j = 0; j < 3; j++) v.axes[3 * i + j] = flip[i] * m[4 * j + i];
+  }
+  v.focal = p.focal[b];
+  v.width = float(p.width);
+  v.height = float(p.height);
+  v.limit_x = 1.3f * 0.5f * v.width / v.focal;
+  v.limit_y = 1.3f * 0.5f * v.height / v.focal;
+  return v;
+}
+
+int64_t tiles_per_view(const SplatParams& p) {
+  return int64_t((p.width + kTile - 1) / kTile) * ((p.height + kTile - 1) / kTile);
+}
+
+// Column `column` of 16 rows of a [N, stride] array; rows past the end repeat the last.
+Vf gather(const float* base, int64_t row, int64_t count, int stride, int column) {
+  Vf v;
+  for (int l = 0; l < kLanes; l++) v[l] = base[(row + l < count ? row + l : count - 1) * stride + column];
+  return v;
+}
+
+void scatter(float* base, int64_t row, int64_t count, int stride, int column, Vf v) {
+  for (int l = 0; l < kLanes && row + l < count; l++) base[(row + l) * stride + column] = v[l];
+}
+
+SplatInput<Vf> load_input(const SplatParams& p, int64_t n) {
+  SplatInput<Vf> in;
+  in.mean = {gather(p.means, n, p.count, 3, 0), gather(p.means, n, p.count, 3, 1), gather(p.means, n, p.count, 3, 2)};
+  in.scale = {gather(p.scales, n, p.count, 3, 0), gather(p.scales, n, p.count, 3, 1), gather(p.scales, n, p.count, 3, 2)};
+  for (int i = 0; i < 4; i++) in.quat[i] = gather(p.quats, n, p.count, 4, i);
+  in.opacity = gather(p.opacities, n, p.count, 1, 0);
+  return in;
+}
+
+Vi finite_input(const SplatParams& p, int64_t n, const SplatInput<Vf>& in) {
+  Vf sum = in.mean.x * 0.f + in.mean.y * 0.f + in.mean.z * 0.f + in.scale.x * 0.f + in.scale.y * 0.f + in.scale.z * 0.f;
+  for (int i = 0; i < 4; i++) sum += in.quat[i] * 0.f;
+  sum += in.opacity * 0.f;
+  for (int i = 0; p.colors && i < 3; i++) sum += gather(p.colors, n, p.count, 3, i) * 0.f;
+  for (int i = 0; p.sh && i < 3 * p.sh_count; i++) sum += gather(p.sh, n, p.count, 3 * p.sh_count, i) * 0.f;
+  for (int i = 0; i < p.extra_count; i++) sum += gather(p.extra, n, p.count, p.extra_count, i) * 0.f;
+  return sum == 0.f;
+}
+
+void colour_of(const SplatParams& p, const SplatView& view, int64_t n, const SplatInput<Vf>& in, Vf rgb[3]) {
+  if (p.colors) {
+    for (int i = 0; i < 3; i++) rgb[i] = gather(p.colors, n, p.count, 3, i);
+    return;
+  }
+  Vf distance, basis[16];
+  sh_basis(view_direction(in.mean, view, distance), p.sh_count, basis);
+  for (int i = 0; i < 3; i++) {
+    rgb[i] = splat_f(0.5f);
+    for (int k = 0; k < p.sh_count; k++) rgb[i] += basis[k] * gather(p.sh, n, p.count, 3 * p.sh_count, 3 * k + i);
+    rgb[i] = max_(rgb[i], Vf{});
+  }
+}
+
+// Tiles that hold a pixel centre of [low, high], as a half-open range.
+void tile_range(float low, float high, int pixels, uint16_t& first, uint16_t& last) {
+  constexpr float kMargin = 1e-3f;
+  float a = std::ceil(low - 0.5f - kMargin), b = std::floor(high - 0.5f + kMargin);
+  a = a > 0.f ? a : 0.f;
+  b = b < float(pixels - 1) ? b : float(pixels - 1);
+  first = last = 0;
+  if (a > b) return;
+  first = uint16_t(int(a) / kTile);
+  last = uint16_t(int(b) / kTile + 1);
+}
+
+void project_lanes(const SplatParams& p, int b, const SplatView& view, int64_t n) {
+  const SplatInput<Vf> in = load_input(p, n);
+  const Projection<Vf> s = project(in, view, p.options);
+  Vf ex, ey, radius, index, sign;
+  const Vf level = log2_(s.opacity);
+  const Vf reach = (2.f / kLog2e) * (level - kLog2MinAlpha);
+  const Vi keep = visible(s, reach, view, p.options, ex, ey, radius) & finite_input(p, n, in);
+  const Vec3<Vf> normal = facing_normal(in, s, view, index, sign);
+  Vf rgb[3];
+  colour_of(p, view, n, in, rgb);
+  const Vf fields[16] = {s.u, s.v, (0.5f * kLog2e) * s.qa, kLog2e * s.qb, (0.5f * kLog2e) * s.qc, level, rgb[0], rgb[1], rgb[2],
+                         s.at.z, normal.x, normal.y, normal.z, ex, ey, select(keep, radius, Vf{})};
+  alignas(64) float table[16][kLanes];
+  for (int f = 0; f < 16; f++) store(table[f], fields[f]);
+  for (int l = 0; l < kLanes && n + l < p.count; l++) {
+    const int64_t at = int64_t(b) * p.count + n + l;
+    float* record = reinterpret_cast<float*>(p.records + at);
+    for (int f = 0; f < 16; f++) record[f] = table[f][l];
+    p.radii[at] = table[15][l];
+    uint16_t* rect = p.rects + at * 4;
+    rect[0] = rect[1] = rect[2] = rect[3] = 0;
+    if (!keep[l]) continue;
+    tile_range(record[0] - record[13], record[0] + record[13], p.width, rect[0], rect[2]);
+    tile_range(record[1] - record[14], record[1] + record[14], p.height, rect[1], rect[3]);
+  }
+}
+
+int64_t tiles_of(const uint16_t* rect) { return int64_t(rect[2] - rect[0]) * (rect[3] - rect[1]); }
+
+// Splats of view b that fall on a tile, nearest first; equal depths keep their order. Positive floats sort as integers.
+std::vector<int32_t> depth_order(const SplatParams& p, int b) {
+  const SplatRecord* records = p.records + int64_t(b) * p.count;
+  const uint16_t* rects = p.rects + int64_t(b) * p.count * 4;
+  struct Item {
+    uint32_t key;
+    int32_t id;
+  };
+  std::vector<Item> items, other;
+  items.reserve(size_t(p.count));
+  constexpr int kBits = 11, kPasses = 3, kBins = 1 << kBits;
+  std::vector<uint32_t> histogram(kPasses * kBins, 0);
+  for (int64_t n = 0; n < p.count; n++) {
+    if (!tiles_of(rects + 4 * n)) continue;
+    uint32_t key;
+    memcpy(&key, &records[n].feature[3], sizeof key);
+    items.push_back({key, int32_t(n)});
+    for (int pass = 0; pass < kPasses; pass++) histogram[size_t(pass * kBins) + (key >> (pass * kBits) & (kBins - 1))]++;
+  }
+  other.resize(items.size());
+  for (int pass = 0; pass < kPasses; pass++) {
+    uint32_t* count = histogram.data() + pass * kBins;
+    uint32_t before = 0;
+    for (int i = 0; i < kBins; i++) {
+      const uint32_t here = count[i];
+      count[i] = before;
+      before += here;
+    }
+    for (const Item& item : items) other[count[item.key >> (pass * kBits) & (kBins - 1)]++] = item;
+    items.swap(other);
+  }
+  std::vector<int32_t> order(items.size());
+  for (size_t i = 0; i < items.size(); i++) order[i] = items[i].id;
+  return order;
+}
+
+// One part of a view's depth order: count per tile (cursor null before), or place the pairs at the cursors.
+template <class Visit>
+void for_pairs(const SplatParams& p, int b, const std::vector<int32_t>& order, int part, int parts, Visit visit) {
+  const int across = (p.width + kTile - 1) / kTile;
+  const size_t first = order.size() * size_t(part) / size_t(parts), last = order.size() * size_t(part + 1) / size_t(parts);
+  for (size_t i = first; i < last; i++) {
+    const int64_t at = int64_t(b) * p.count + order[i];
+    const uint16_t* r = p.rects + at * 4;
+    int32_t slot = p.offsets[at];
+    for (int y = r[1]; y < r[3]; y++)
+      for (int x = r[0]; x < r[2]; x++) visit(y * across + x, order[i], slot++);
+  }
+}
+
+struct LaneGrads {
+  SplatInput<Vf> input;
+  Vf colour[3], sh[16][3];
+};
+
+// Sums the rows of 16 splats in view b: [16 splats][16], zero where nothing was drawn; adds the extra gradients too.
+bool sum_rows(const SplatParams& p, int b, int64_t n, float (*total)[16]) {
+  bool found = false;
+  for (int l = 0; l < kLanes; l++) {
+    Vf sum = {};
+    const int64_t at = int64_t(b) * p.count + n + l;
+    if (n + l < p.count && p.radii[at] > 0.f) {
+      found = true;
+      const int64_t pairs = tiles_of(p.rects + at * 4);
+      for (int64_t j = 0; j < pairs; j++) {
+        const int64_t slot = p.slots[p.offsets[at] + j];
+        if (!p.masks[slot]) continue;
+        sum += load(p.rows + slot * 16);
+        for (int e = 0; p.g_extra && e < p.extra_count; e++)
+          p.d_extra[(n + l) * p.extra_count + e] += p.extra_rows[slot * p.extra_count + e];
+      }
+    }
+    store(total[l], sum);
+  }
+  return found;
+}
+
+void colour_backward(const SplatParams& p, const SplatView& view, int64_t n, const SplatInput<Vf>& in, const Vf g[3],
+                     LaneGrads& d, Vec3<Vf>& d_mean) {
+  if (p.colors) {
+    for (int i = 0; i < 3; i++) d.colour[i] += g[i];
+    return;
+  }
+  Vf distance, basis[16], along[16];
+  const Vec3<Vf> direction = view_direction(in.mean, view, distance);
+  sh_basis(direction, p.sh_count, basis);
+  for (int k = 0; k < p.sh_count; k++) {
+    along[k] = Vf{};
+    for (int i = 0; i < 3; i++) {
+      d.sh[k][i] += basis[k] * g[i];
+      along[k] += gather(p.sh, n, p.count, 3 * p.sh_count, 3 * k + i) * g[i];
+    }
+  }
+  const Vec3<Vf> to_direction = sh_backward(direction, p.sh_count, along);
+  d_mean = (Vf(1.f / distance)) * (to_direction - dot(direction, to_direction) * direction);
+}
+
+void view_backward(const SplatParams& p, int b, const SplatView& view, int64_t n, const SplatInput<Vf>& in, LaneGrads& d) {
+  alignas(64) float total[kLanes][16];
+  if (!sum_rows(p, b, n, total)) return;
+  Vf column[16];
+  for (int f = 0; f < 16; f++)
+    for (int l = 0; l < kLanes; l++) column[f][l] = total[l][f];
+  const Vf* m = column;
+  const Vf* feature = column + 8;
+  const Vi drawn = gather(p.radii + int64_t(b) * p.count, n, p.count, 1, 0) > 0.f;
+  const Projection<Vf> s = project(in, view, p.options);
+  Vf index, sign;
+  facing_normal(in, s, view, index, sign);
+  ProjectionGrad<Vf> g;
+  g.u = s.qa * m[1] + s.qb * m[2];
+  g.v = s.qb * m[1] + s.qc * m[2];
+  g.qa = -0.5f * m[3];
+  g.qb = -m[4];
+  g.qc = -0.5f * m[5];
+  g.opacity = m[0] / s.opacity;
+  g.depth = feature[3];
+  g.normal = {feature[4], feature[5], feature[6]};
+  if (p.d_probe) {
+    scatter(p.d_probe + int64_t(b) * p.count * 2, n, p.count, 2, 0, select(drawn, g.u, Vf{}));
+    scatter(p.d_probe + int64_t(b) * p.count * 2, n, p.count, 2, 1, select(drawn, g.v, Vf{}));
+  }
+  // The clamp of a spherical-harmonics colour at 0 passes no gradient.
+  Vf g_colour[3];
+  const float* shown = reinterpret_cast<const float*>(p.records + int64_t(b) * p.count);
+  for (int i = 0; i < 3; i++)
+    g_colour[i] = select(drawn & (p.colors ? drawn : Vi(gather(shown, n, p.count, 16, 6 + i) > 0.f)), feature[i], Vf{});
+  SplatInput<Vf> here = {};
+  Vec3<Vf> by_direction = {};
+  project_backward(in, s, view, p.options, g, index, sign, here);
+  colour_backward(p, view, n, in, g_colour, d, by_direction);
+  const Vec3<Vf> mean = here.mean + by_direction;
+  SplatInput<Vf>& to = d.input;
+  to.mean = to.mean + Vec3<Vf>{select(drawn, mean.x, Vf{}), select(drawn, mean.y, Vf{}), select(drawn, mean.z, Vf{})};
+  to.scale = to.scale + Vec3<Vf>{select(drawn, here.scale.x, Vf{}), select(drawn, here.scale.y, Vf{}), select(drawn, here.scale.z, Vf{})};
+  to.opacity += select(drawn, here.opacity, Vf{});
+  for (int i = 0; i < 4; i++) to.quat[i] += select(drawn, here.quat[i], Vf{});
+}
+
+void splat_backward(const SplatParams& p, const SplatView* views, int64_t n) {
+  const SplatInput<Vf> in = load_input(p, n);
+  LaneGrads d = {};
+  for (int b = 0; b < p.views; b++) view_backward(p, b, views[b], n, in, d);
+  const Vf mean[3] = {d.input.mean.x, d.input.mean.y, d.input.mean.z};
+  const Vf scale[3] = {d.input.scale.x, d.input.scale.y, d.input.scale.z};
+  for (int i = 0; i < 3; i++) {
+    scatter(p.d_means, n, p.count, 3, i, mean[i]);
+    scatter(p.d_scales, n, p.count, 3, i, scale[i]);
+    if (p.d_colors) scatter(p.d_colors, n, p.count, 3, i, d.colour[i]);
+    for (int k = 0; p.d_sh && k < p.sh_count; k++) scatter(p.d_sh, n, p.count, 3 * p.sh_count, 3 * k + i, d.sh[k][i]);
+  }
+  for (int i = 0; i < 4; i++) scatter(p.d_quats, n, p.count, 4, i, d.input.quat[i]);
+  scatter(p.d_opacities, n, p.count, 1, 0, d.input.opacity);
+}
+
+std::vector<SplatView> all_views(const SplatParams& p) {
+  std::vector<SplatView> views;
+  for (int b = 0; b < p.views; b++) views.push_back(view_of(p, b));
+  return views;
+}
+
+int groups_of(const SplatParams& p) { return 1 + (p.extra_count + 6) / 7; }
+
+}  // namespace
+
+// Fills records, rects, offsets and radii; returns the number of pairs.
+DL_API int64_t dl_splat_project(const SplatParams* params, int threads) {
+  const SplatParams& p = *params;
+  const std::vector<SplatView> views = all_views(p);
+  constexpr int64_t kSplats = 64 * kLanes;
+  const int64_t chunks = (p.count + kSplats - 1) / kSplats;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+  for (int64_t job = 0; job < chunks * p.views; job++) {
+    const int b = int(job / chunks);
+    const int64_t first = job % chunks * kSplats, last = first + kSplats < p.count ? first + kSplats : p.count;
+    for (int64_t n = first; n < last; n += kLanes) project_lanes(p, b, views[size_t(b)], n);
+  }
+  int64_t pairs = 0;
+  for (int64_t i = 0; i < p.count * p.views; i++) {
+    p.offsets[i] = int32_t(pairs);
+    pairs += tiles_of(p.rects + 4 * i);
+  }
+  return pairs;
+}
+
+// Fills starts, pairs and slots.
+DL_API void dl_splat_bin(const SplatParams* params, int threads) {
+  const SplatParams& p = *params;
+  const int64_t tiles = tiles_per_view(p);
+  const int parts = p.views >= threads ? 1 : (threads + p.views - 1) / (p.views > 0 ? p.views : 1);
+  std::vector<std::vector<int32_t>> orders(size_t(p.views));
+  std::vector<int32_t> cursors(size_t(p.views * parts * tiles), 0);
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(dynamic)
+    for (int b = 0; b < p.views; b++) orders[size_t(b)] = depth_order(p, b);
+#pragma omp for schedule(dynamic)
+    for (int job = 0; job < p.views * parts; job++) {
+      int32_t* count = cursors.data() + job * tiles;
+      for_pairs(p, job / parts, orders[size_t(job / parts)], job % parts, parts, [&](int tile, int32_t, int32_t) { count[tile]++; });
+    }
+#pragma omp single
+    {
+      int32_t before = 0;
+      for (int b = 0; b < p.views; b++)
+        for (int64_t tile = 0; tile < tiles; tile++) {
+          p.starts[b * tiles + tile] = before;
+          for (int part = 0; part < parts; part++) {
+            int32_t& cursor = cursors[size_t((b * parts + part) * tiles + tile)];
+            const int32_t here = cursor;
+            cursor = before;
+            before += here;
+          }
+        }
+      p.starts[p.views * tiles] = before;
+    }
+#pragma omp for schedule(dynamic)
+    for (int job = 0; job < p.views * parts; job++) {
+      int32_t* cursor = cursors.data() + job * tiles;
+      for_pairs(p, job / parts, orders[size_t(job / parts)], job % parts, parts, [&](int tile, int32_t id, int32_t slot) {
+        p.slots[slot] = cursor[tile];
+        p.pairs[cursor[tile]++] = id;
+      });
+    }
+  }
+}
+
+// Fills the pictures, masks, through and last.
+DL_API void dl_splat_forward(const SplatParams* params, int threads) {
+  const SplatParams& p = *params;
+  const int64_t tiles = tiles_per_view(p) * p.views;
+#pragma omp parallel num_threads(threads)
+  {
+    auto chunk = std::make_unique<Chunk>();
+#pragma omp for schedule(dynamic)
+    for (int64_t tile = 0; tile < tiles; tile++)
+      for (int group = 0; group < groups_of(p); group++) forward_tile(p, tile, group, *chunk);
+  }
+}
+
+// Fills every d_* that is given; d_extra must be zero. rows and extra_rows are scratch.
+DL_API void dl_splat_backward(const SplatParams* params, int threads) {
+  const SplatParams& p = *params;
+  const std::vector<SplatView> views = all_views(p);
+  const int64_t tiles = tiles_per_view(p) * p.views, lanes = (p.count + kLanes - 1) / kLanes;
+  const Monomials monomials;
+#pragma omp parallel num_threads(threads)
+  {
+    auto chunk = std::make_unique<Chunk>();
+#pragma omp for schedule(dynamic)
+    for (int64_t tile = 0; tile < tiles; tile++)
+      for (int group = 0; group < (p.g_extra ? groups_of(p) : 1); group++) backward_tile(p, tile, group, monomials, *chunk);
+#pragma omp for schedule(dynamic, 64)
+    for (int64_t i = 0; i < lanes; i++) splat_backward(p, views.data(), i * kLanes);
+  }
+}
+
+// exp2_ and log2_ of simd.h, for the tests of their error bounds; count is a multiple of 16.
+DL_API void dl_simd_exp2_log2(const float* x, float* exp2, float* log2, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    store(exp2 + i, exp2_(load(x + i)));
+    store(log2 + i, log2_(load(x + i)));
+  }
+}
