@@ -9,7 +9,7 @@
 
 // A function too large to be pasted at every call.
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-#define DL_CALL __host__ __device__ inline
+#define DL_CALL __host__ __device__ __forceinline__
 #else
 #define DL_CALL __attribute__((noinline))
 #endif

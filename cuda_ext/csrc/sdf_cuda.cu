@@ -49,7 +49,7 @@ extern "C" __global__ void dl_sdf_prepare(SdfParams p) {
   if (i < p.programs * p.row_count) prepare(p.rows + int64_t(kRow) * i, p.prepared[i]);
 }
 
-extern "C" __global__ void __launch_bounds__(64) dl_sdf_draw(SdfParams p) {
+extern "C" __global__ void __launch_bounds__(64, 8) dl_sdf_draw(SdfParams p) {
   __shared__ RowIndex all[kMaxRows], near[kMaxRows];
   __shared__ int all_count, near_count;
   const int across = (p.width + kTile - 1) / kTile, down = (p.height + kTile - 1) / kTile, tile = blockIdx.x % (across * down);
