@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cuda_ext.reference import sdf
+from cuda_ext import sdf as op
+from cuda_ext.reference import sdf as layout
 from dreamlab.core.cameras import Cameras
 from dreamlab.toybox.program import Program
 
@@ -48,7 +49,7 @@ class Pictures:
 
     def material(self, programs: Program) -> Tensor:
         """[K, B, H, W, 2] roughness and metallic of what is seen (0 where there is nothing)."""
-        finish = programs.parts[..., [sdf.ROUGHNESS, sdf.METALLIC]]
+        finish = programs.parts[..., [layout.ROUGHNESS, layout.METALLIC]]
         index = self.part.clamp(min=0).flatten(1)[..., None].expand(-1, -1, 2).long()
         seen = finish.gather(1, index).reshape(*self.part.shape, 2)
         return seen * (self.part >= 0)[..., None]
@@ -76,15 +77,5 @@ def draw(
     else:
         pose, focal = pose.expand(count, -1, -1, -1), focal.expand(count, -1)
     table = (light or Light()).packed().to(programs.rows)
-    drawn = sdf.draw(
-        programs.rows,
-        programs.parts,
-        programs.bound,
-        pose.to(programs.rows),
-        focal.to(programs.rows),
-        table,
-        size,
-        size,
-        supersample,
-    )
-    return Pictures(*drawn)
+    tables = (programs.rows, programs.parts, programs.bound, pose.to(programs.rows), focal.to(programs.rows), table)
+    return Pictures(*op.draw(*tables, size, size, supersample))

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cuda_ext import sdf as op
 from cuda_ext.reference import sdf as layout
 from dreamlab.toybox.colours import MATERIALS, PATTERNS, Finish, linear
 
@@ -54,8 +55,8 @@ class Program:
         return Program(*(value.to(device, dtype) for value in (self.rows, self.parts, self.bound)))
 
     def sdf(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Signed distance [K, N] and part id [K, N] of points [K, N, 3] (the twin: exact, any dtype)."""
-        return layout.sdf(self.rows, points)
+        """Signed distance [K, N] and part id [K, N] of points [K, N, 3] ."""
+        return op.sdf(self.rows, points)
 
 
 def stack(programs: Sequence[Program]) -> Program:

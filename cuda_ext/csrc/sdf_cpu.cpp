@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+// sdf_cpu.cpp - one parallel region over tiles of 16 x 16 samples; in a tile, packets of 4 x 4 rays.
+// A pixel is made by one thread from its own samples: any thread count gives the same bits.
+#include <vector>
+
+#include "sdf.h"
+
+namespace {
+
+using namespace dl;
+
+constexpr int kSide = 16;  // samples along a tile
+
+struct Samples {  // of one tile
+  float colour[3][kSide * kSide], normal[3][kSide * kSide], z[kSide * kSide];
+  int part[kSide * kSide];  // -1: the ray missed
+};
+
+struct Lists {
+  RowIndex all[kMaxRows], near[kMaxRows];
+  int all_count = 0, near_count = 0;
+  bool matter = false;  // does anything in `near` add matter?
+
+  Lists(const SdfRow* rows, int count, const Cone& cone) {
+    const float margin = blend_margin(rows, count);
+    for (int i = 0; i < count; i++) {
+      if (rows[i].kind == kNone) continue;
+      all[all_count++] = RowIndex(i);
+      const bool met = reaches(rows[i], cone, margin);
+      matter |= met && (rows[i].op == kUnion || rows[i].op == kGroup);
+      if (met) near[near_count++] = RowIndex(i);
+      else if (rows[i].op == kGroup) near[near_count++] = RowIndex(~i);
+    }
+  }
+};
+
+// Colours of the winning rows, lane by lane: they are looked up in tables.
+void look_up(const SdfRow* rows, const float* parts, Vec3<Vf> p, Vf winner, uint32_t lanes, Surface<Vf>& s, int* part) {
+  for (int i = 0; i < kLanes; i++) {
+    if (!(lanes >> i & 1)) {
+      s.rough[i] = 1.f;
+      continue;
+    }
+    const SdfRow& row = rows[int(winner[i])];
+    const float* finish = parts + row.part * kPart;
+    const float mix = pattern(row, finish, {p.x[i], p.y[i], p.z[i]});
+    for (int c = 0; c < 3; c++) s.colour[c][i] = finish[c] * (1.f - mix) + finish[3 + c] * mix;
+    s.rough[i] = finish[8], s.metallic[i] = finish[9];
+    part[i] = row.part;
+  }
+}
+
+void draw_packet(const SdfParams& p, const SdfRow* rows, const float* parts, const float* bound, const float* pose,
+                 float focal, const Lists& lists, int left, int top, int at_x, int at_y, int side, Samples& out) {
+  const Vi lane = lane_index();
+  const Vf column = to_float(lane & 3) + float(at_x), line = to_float(lane >> 2) + float(at_y);
+  const float inverse = 1.f / float(p.supersample);
+  const Vf x = (float(left) + (column + 0.5f) * inverse - 0.5f * float(p.width)) / focal;
+  const Vf y = (0.5f * float(p.height) - float(top) - (line + 0.5f) * inverse) / focal;
+  const Vf length = sqrt_(x * x + y * y + 1.f);
+  const Vec3<Vf> d = {(pose[0] * x + pose[1] * y - pose[2]) / length, (pose[4] * x + pose[5] * y - pose[6]) / length,
+                      (pose[8] * x + pose[9] * y - pose[10]) / length};
+  const Vec3<float> o = {pose[3], pose[7], pose[11]};
+  const Vf used = select((column < float(side)) & (line < float(side)), splat_f(1.f), Vf{});
+  const Vf t = trace(rows, lists.near, lists.near_count, bound, o, d, used);
+  const uint32_t lanes = mask_bits(t < kFar);
+  if (!lanes) return;
+  const Vec3<Vf> at = along_ray(o, d, select(t < kFar, t, splat_f(1.f)));
+  Vf winner;
+  distance<true>(rows, lists.near, lists.near_count, at, &winner);
+  const Vec3<Vf> n = surface_normal(rows, lists.near, lists.near_count, at);
+  const Vf sky = open_sky(rows, lists.all, lists.all_count, at, n, p.light.occlusion);
+  Surface<Vf> surface = {};
+  int part[kLanes];
+  look_up(rows, parts, at, winner, lanes, surface, part);
+  Vf radiance[3];
+  shade(p.light, surface, n, {-d.x, -d.y, -d.z}, sky, radiance);
+  const Vf z = t / length;
+  for (int i = 0; i < kLanes; i++) {
+    if (!(lanes >> i & 1)) continue;
+    const int to = (at_y + (i >> 2)) * kSide + at_x + (i & 3);
+    for (int c = 0; c < 3; c++) out.colour[c][to] = radiance[c][i];
+    out.normal[0][to] = n.x[i], out.normal[1][to] = n.y[i], out.normal[2][to] = n.z[i];
+    out.z[to] = z[i], out.part[to] = part[i];
+  }
+}
+
+void resolve(const SdfParams& p, int64_t pixel, const Samples& in, int x, int y) {
+  const int s = p.supersample;
+  float sum[7] = {}, nearest = kFar;
+  int hits = 0, part = -1;
+  for (int j = 0; j < s; j++) {
+    for (int i = 0; i < s; i++) {
+      const int at = (y * s + j) * kSide + x * s + i;
+      if (in.part[at] < 0) continue;
+      hits++;
+      for (int c = 0; c < 3; c++) sum[c] += in.colour[c][at], sum[3 + c] += in.normal[c][at];
+      sum[6] += in.z[at];
+      if (in.z[at] < nearest) nearest = in.z[at], part = in.part[at];
+    }
+  }
+  const float mean = hits ? 1.f / float(hits) : 0.f, alpha = float(hits) / float(s * s);
+  const float size = length3(sum[3], sum[4], sum[5]), unit = 1.f / max_(size, 1e-12f);
+  for (int c = 0; c < 3; c++) {
+    p.rgb[3 * pixel + c] = hits ? to_srgb(sum[c] * mean) * alpha : 0.f;
+    p.normal[3 * pixel + c] = sum[3 + c] * unit;
+  }
+  p.alpha[pixel] = alpha, p.depth[pixel] = sum[6] * mean, p.part[pixel] = part;
+}
+
+void draw_tile(const SdfParams& p, int64_t view, int tile_x, int tile_y, int pixels) {
+  const int64_t program = view / p.views;
+  const SdfRow* rows = p.prepared + program * p.row_count;
+  const float *pose = p.pose + 16 * view, *bound = p.bound + 4 * program, focal = p.focal[view];
+  const int left = tile_x * pixels, top = tile_y * pixels, side = pixels * p.supersample;
+  const int right = left + pixels < p.width ? left + pixels : p.width;
+  const int bottom = top + pixels < p.height ? top + pixels : p.height;
+  const Cone cone = tile_cone(pose, focal, float(p.height), float(p.width), float(left), float(top), float(left + pixels),
+                              float(top + pixels));
+  Samples samples;
+  for (int& part : samples.part) part = -1;
+  if (cone_meets(cone, bound, 0.f)) {
+    const Lists lists(rows, p.row_count, cone);
+    const float* parts = p.parts + program * p.part_count * kPart;
+    for (int y = 0; lists.matter && y < side; y += 4)
+      for (int x = 0; x < side; x += 4)
+        draw_packet(p, rows, parts, bound, pose, focal, lists, left, top, x, y, side, samples);
+  }
+  for (int y = top; y < bottom; y++)
+    for (int x = left; x < right; x++) resolve(p, (view * p.height + y) * p.width + x, samples, x - left, y - top);
+}
+
+}  // namespace
+
+DL_API void dl_sdf_draw(const dl::SdfParams* params, int threads) {
+  SdfParams p = *params;
+  std::vector<SdfRow> prepared(size_t(p.programs) * size_t(p.row_count));
+  p.prepared = prepared.data();
+  for (size_t i = 0; i < prepared.size(); i++) prepare(p.rows + kRow * i, prepared[i]);
+  const int pixels = kSide / p.supersample;
+  const int across = (p.width + pixels - 1) / pixels, down = (p.height + pixels - 1) / pixels;
+  const int64_t jobs = int64_t(p.programs) * p.views * across * down;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 8)
+  for (int64_t job = 0; job < jobs; job++)
+    draw_tile(p, job / (across * down), int(job % across), int(job / across % down), pixels);
+}
+
+// points [K, N, 3] -> distance [K, N], part [K, N]
+DL_API void dl_sdf_points(const float* packed, const float* points, float* gap, int64_t* part, int64_t programs,
+                          int64_t row_count, int64_t count, int threads) {
+  std::vector<SdfRow> rows(size_t(programs * row_count));
+  for (size_t i = 0; i < rows.size(); i++) prepare(packed + kRow * i, rows[i]);
+  constexpr int64_t kChunk = 1024;
+  const int64_t chunks = (count + kChunk - 1) / kChunk;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t job = 0; job < programs * chunks; job++) {
+    const int64_t program = job / chunks, first = job % chunks * kChunk;
+    const int64_t last = first + kChunk < count ? first + kChunk : count;
+    const SdfRow* mine = rows.data() + program * row_count;
+    RowIndex list[kMaxRows];
+    int listed = 0;
+    for (int i = 0; i < row_count; i++)
+      if (mine[i].kind != kNone) list[listed++] = RowIndex(i);
+    for (int64_t at = first; at < last; at += kLanes) {
+      Vec3<Vf> p = {};
+      const int lanes = int(last - at < kLanes ? last - at : kLanes);
+      const float* from = points + 3 * (program * count + at);
+      for (int i = 0; i < lanes; i++) p.x[i] = from[3 * i], p.y[i] = from[3 * i + 1], p.z[i] = from[3 * i + 2];
+      Vf winner;
+      const Vf d = distance<true>(mine, list, listed, p, &winner);
+      for (int i = 0; i < lanes; i++) {
+        gap[program * count + at + i] = d[i];
+        part[program * count + at + i] = mine[int(winner[i])].part;
+      }
+    }
+  }
+}
