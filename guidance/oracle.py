@@ -79,7 +79,8 @@ class Oracle:
             views = world.look(cameras, frames.rgb.shape[1])
             shown = views.rgb + (1 - views.alpha) * frames.background[None, :, None, None, :]
             means = self.encode(shown.flatten(0, 1)).unflatten(0, shown.shape[:2]).transpose(0, 1).flatten(2)
-        shared = {"means": means.contiguous()}  # [B, K, D]
+        centre, offset = centred(means)
+        shared = {"centre": centre, "offset": offset}
         count = len(cameras)
         view = torch.arange(count, device=means.device)
         return {
@@ -89,29 +90,35 @@ class Oracle:
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
         view, log_prior = condition.rows["view"], condition.rows["log_prior"]
-        means = condition.shared["means"][view]  # [M, K, D]
+        centre, offset = condition.shared["centre"][view], condition.shared["offset"][view]
         flat = z_t.flatten(1)
         a, s = self.table.signal_noise(t_index, flat)
-        eps = mixture_eps(flat, a, s, means, log_prior, self.settings.spread)
-        return eps.reshape(z_t.shape)
+        return mixture_eps(flat, a, s, centre, offset, log_prior, self.settings.spread).reshape(z_t.shape)
+
+
+def centred(means: Tensor) -> tuple[Tensor, Tensor]:  # [B, K, D] -> [B, D], [B, K, D]
+    """The pictures' centre and what each adds to it.
+
+    Distances are taken about the centre, where float32 keeps the digits in which the pictures differ.
+    """
+    centre = means.mean(1)
+    return centre, means - centre[:, None]
 
 
 def mixture_eps(
     z_t: Tensor,  # [M, D]
     a: Tensor,  # [M, 1] signal scale
     s: Tensor,  # [M, 1] noise scale
-    means: Tensor,  # [M, K, D]
+    centre: Tensor,  # [M, D]
+    offset: Tensor,  # [M, K, D]
     log_prior: Tensor,  # [M, K]
     spread: float,
 ) -> Tensor:  # [M, D]
-    """E[n | z_t] of the mixture; any float type."""
+    """E[n | z_t] of the mixture whose pictures are centre + offset; any float type."""
     variance = a.square() * spread**2 + s.square()
-    # Distances are taken about the pictures' centre, where float32 keeps the digits that differ between pictures;
-    # |z_t - a c|^2 is common to all k and falls out of the softmax.
-    centre = means.mean(1)
-    offset = means - centre[:, None]
-    inner = torch.einsum("md,mkd->mk", z_t - a * centre, offset)
+    # |z_t - a centre|^2 is common to all k and falls out of the softmax.
+    inner = torch.bmm(offset, (z_t - a * centre)[:, :, None])[:, :, 0]
     log_r = log_prior + (a * inner - 0.5 * a.square() * offset.square().sum(-1)) / variance
-    mean = centre + torch.einsum("mk,mkd->md", log_r.softmax(-1), offset)
-    x0 = mean + (a * spread**2 / variance) * (z_t - a * mean)
-    return (z_t - a * x0) / s
+    mean = centre + torch.bmm(log_r.softmax(-1)[:, None], offset)[:, 0]
+    shrink = a * spread**2 / variance  # x0 = mean + shrink (z_t - a mean)
+    return (z_t * (1 - a * shrink) - (a - a.square() * shrink) * mean) / s

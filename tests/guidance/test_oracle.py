@@ -14,7 +14,7 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.noise import make_table
 from dreamlab.core.types import Condition, Frames, Prompt
 from dreamlab.worlds import oracle_world
-from guidance.oracle import Oracle, Views, World, mixture_eps
+from guidance.oracle import Oracle, Views, World, centred, mixture_eps
 
 
 def mixture(seed: int = 0, k: int = 4, d: int = 6) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ def test_eps_is_minus_s_times_the_score(bar: float, spread: float) -> None:
     log_density = torch.logsumexp(log_prior[0] - (z - a * means[0]).square().sum(-1) / (2 * variance), 0)
     (score,) = torch.autograd.grad(log_density, z)
     scales = (torch.tensor([[v]], dtype=torch.float64) for v in (a, s))
-    eps = mixture_eps(z.detach()[None], *scales, means, log_prior, spread)[0]
+    eps = mixture_eps(z.detach()[None], *scales, *centred(means), log_prior, spread)[0]
     torch.testing.assert_close(eps, -s * score, rtol=1e-9, atol=1e-10)
 
 
@@ -52,14 +52,14 @@ def test_posterior_mean_against_monte_carlo() -> None:
     expected = (weight[:, None] * n).sum(0)
     error = ((weight[:, None] * (n - expected)).square().sum(0)).sqrt()
     scales = (torch.tensor([[v]], dtype=torch.float64) for v in (a, s))
-    got = mixture_eps(z[None], *scales, means, log_prior, spread)[0]
+    got = mixture_eps(z[None], *scales, *centred(means), log_prior, spread)[0]
     assert ((got - expected).abs() < 4 * error).all()
 
 
 def test_one_picture_without_spread_gives_the_noise_back() -> None:
     mean, n = torch.randn(1, 1, 8, dtype=torch.float64), torch.randn(1, 8, dtype=torch.float64)
     a, s = torch.tensor([[0.8]]).double(), torch.tensor([[0.6]]).double()
-    eps = mixture_eps(a * mean[:, 0] + s * n, a, s, mean, torch.zeros(1, 1).double(), 1e-9)
+    eps = mixture_eps(a * mean[:, 0] + s * n, a, s, *centred(mean), torch.zeros(1, 1).double(), 1e-9)
     torch.testing.assert_close(eps, n)
 
 
@@ -73,8 +73,8 @@ def test_float32_agrees_with_float64_at_picture_size() -> None:
         a, s = table.signal_noise(torch.tensor([t, t]), means[:, 0])
         z = a * means[:, 2] + s * torch.randn(2, 12_288, generator=generator, dtype=torch.float64)
         prior = torch.zeros(2, 5).double()
-        exact = mixture_eps(z, a, s, means, prior, 0.05)
-        single = mixture_eps(z.float(), a.float(), s.float(), means.float(), prior.float(), 0.05)
+        exact = mixture_eps(z, a, s, *centred(means), prior, 0.05)
+        single = mixture_eps(z.float(), a.float(), s.float(), *centred(means.float()), prior.float(), 0.05)
         assert (single.double() - exact).square().mean().sqrt() < 2e-3, t
 
 
@@ -100,7 +100,8 @@ def test_conditions_per_camera_and_background() -> None:
     oracle = Oracle(Oracle.Settings(spread=1e-4), lambda prompt: circles(only_last))
     conditions = oracle.condition(Prompt("x"), turntable(2), frames(2))
     assert conditions.keys() == oracle.variants
-    means = conditions["text"].shared["means"].reshape(2, 3, 3, 8, 8)
+    shared = conditions["text"].shared
+    means = (shared["centre"][:, None] + shared["offset"]).reshape(2, 3, 3, 8, 8)
     assert means[1, 2, :, 4, 0].tolist() == pytest.approx([0.8] * 3)  # 0.9 on the scale [-1, 1]
     assert means[0, 0, :, 4, 7].tolist() == pytest.approx([-0.5] * 3)  # the background
     noise = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
