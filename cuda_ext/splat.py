@@ -10,7 +10,7 @@ import cuda_ext.splat_ops  # noqa: F401 (registers the ops)
 from cuda_ext import backend as backends
 from cuda_ext.check import check_alike, check_shape, check_size, require
 from cuda_ext.reference import splat as reference
-from cuda_ext.reference.splat import Splatted, SplatStats
+from cuda_ext.reference.splat import SplatStats, Splatted
 
 __all__ = ["SplatStats", "Splatted", "splat"]
 

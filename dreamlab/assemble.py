@@ -17,7 +17,7 @@ from dreamlab.core.types import Guidance, Prompt, Scene
 from dreamlab.optim import Adam
 from dreamlab.recipe import Recipe, Stage
 from dreamlab.regularisers import REGULARISERS
-from dreamlab.worlds import oracle_world
+from dreamlab.worlds import oracle_world, understand
 from guidance import GUIDANCE
 from renderers import SCENES
 from systems import SYSTEMS
@@ -71,6 +71,8 @@ def check(recipe: Recipe) -> None:
             check_term = getattr(SYSTEMS[term.system.kind], "check", None)
             if check_term is not None and (complaint := check_term(term.system.settings)):
                 raise RecipeError(f"{where}: terms.{j}.system: {complaint}")
+            if term.guidance.kind == "oracle":
+                understand(recipe.prompt)
 
 
 class Assembler:

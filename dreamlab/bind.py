@@ -170,7 +170,7 @@ class Binder:
         except ValueError:
             self.fail(tree, path, f"is not a moment: {text!r}; write '20%' or '500 steps'")
         value = value / 100 if unit == "fraction" else value
-        if not (math.isfinite(value) and 0 <= value and (unit == "steps" or value <= 1)):
+        if not (math.isfinite(value) and value >= 0 and (unit == "steps" or value <= 1)):
             self.fail(tree, path, f"is outside the stage: {text!r}")
         return When(value, unit)
 

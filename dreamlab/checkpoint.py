@@ -106,7 +106,9 @@ def read_newest(folder: Path, warn: Any = None) -> Checkpoint | None:
             if warn:
                 warn(f"{path}: damaged ({error}); set aside as {aside.name}, trying the one before it")
     if damaged or list(folder.glob("*.corrupt")):
-        raise InputError(f"{folder}: no whole checkpoint is left ({', '.join(damaged) or 'all set aside'}); start a new run")
+        raise InputError(
+            f"{folder}: no whole checkpoint is left ({', '.join(damaged) or 'all set aside'}); start a new run"
+        )
     return None
 
 

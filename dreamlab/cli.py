@@ -199,11 +199,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing is wrong here
         sys.exit(0)
     except Exception as error:
-        shown = getattr(error, "format_message", None)
-        if shown is None:
+        shown = getattr(error, "format_message", None)  # the parser's own complaints about the command line
+        if shown is not None:
+            print(f"error: {' '.join(shown().split())}", file=sys.stderr)
+            sys.exit(2)
+        if os.environ.get("DREAMLAB_DEBUG"):
             raise
-        print(f"error: {' '.join(shown().split())}", file=sys.stderr)
-        sys.exit(2)
+        text = " ".join(str(error).split())[:300]
+        print(f"error: {type(error).__name__}: {text} (a defect; DREAMLAB_DEBUG=1 shows where)", file=sys.stderr)
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

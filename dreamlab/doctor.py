@@ -30,7 +30,9 @@ def _software() -> list[str]:
         try:
             lines.append(f"ok    {name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
-            lines.append(f"note  {name} is not installed (optional)" if name in ("gradio", "gsplat") else _missing(name))
+            lines.append(
+                f"note  {name} is not installed (optional)" if name in ("gradio", "gsplat") else _missing(name)
+            )
     return lines
 
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dreamlab.core.errors import DiskError, is_disk_error
+from dreamlab.core.errors import DiskError
 
 
 def fsync_path(path: Path) -> None:
@@ -55,10 +55,8 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def disk_errors(what: str, path: Path) -> Iterator[None]:
-    """Turns a refused write into exit code 7 and one line."""
+    """Turns a refused write, whatever the system calls it, into exit code 7 and one line."""
     try:
         yield
     except OSError as error:
-        if not is_disk_error(error):
-            raise
         raise DiskError(f"{path}: {what} failed ({error.strerror}); free some space or choose another --out") from error

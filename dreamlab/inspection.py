@@ -91,4 +91,7 @@ def _describe_mesh(path: Path) -> list[str]:
     if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
         raise InputError(f"{path}: holds no triangles")
     solid = "watertight" if mesh.is_watertight else "open"
-    return [f"mesh     {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles, {solid}", f"bounds   {mesh.bounds.tolist()}"]
+    return [
+        f"mesh     {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles, {solid}",
+        f"bounds   {mesh.bounds.tolist()}",
+    ]

@@ -23,7 +23,9 @@ class Adam:
         tensors = {name: group.tensor.detach() for name, group in scene.groups().items()}
         self.first = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
         self.second = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
-        self.count = {name: torch.zeros((), dtype=torch.int64, device=tensor.device) for name, tensor in tensors.items()}
+        self.count = {
+            name: torch.zeros((), dtype=torch.int64, device=tensor.device) for name, tensor in tensors.items()
+        }
 
     def step(self, progress: Progress, healthy: Tensor, visible: Tensor | None = None, rate_scale: float = 1.0) -> None:
         """One update from the `.grad` of each group, then clear the gradients.

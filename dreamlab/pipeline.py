@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from dreamlab import checkpoint, recipe, runs
-from dreamlab.assemble import Assembler, tables
-from dreamlab.core.errors import DreamError, InputError, Interrupted, OutOfMemory
+from dreamlab.assemble import Assembler, check, tables
+from dreamlab.core.errors import DiskError, DreamError, InputError, Interrupted, OutOfMemory, is_disk_error
 from dreamlab.core.types import Scene
 from dreamlab.export import export_mesh, export_pictures
 from dreamlab.recipe import Recipe
@@ -40,11 +40,19 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
         except DreamError as error:
             _record_failure(run, str(error))
             raise
+        except OSError as error:
+            if not is_disk_error(error):
+                raise
+            message = f"{run.path}: cannot write ({error.strerror}); free some space, then: dreamlab resume {run.path}"
+            _record_failure(run, message)
+            raise DiskError(message) from error
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 _record_failure(run, f"{type(error).__name__}: {error}")
                 raise
-            message = f"{run.path}: out of memory; try fewer views, a smaller size, or --device cpu ({str(error)[:200]})"
+            message = (
+                f"{run.path}: out of memory; try fewer views, a smaller size, or --device cpu ({str(error)[:200]})"
+            )
             _record_failure(run, message)
             raise OutOfMemory(message) from error
         run.set_state(state="succeeded", error=None)
@@ -111,8 +119,6 @@ def create(
     command: list[str],
 ) -> Run:
     """A run folder with its resolved recipe, checked in full before anything is written."""
-    from dreamlab.assemble import check
-
     chosen = recipe.load(source, tables(), prompt=prompt, negative=negative, overrides=overrides)
     check(chosen)
     return runs.Run.create(out, recipe.dump(chosen), chosen.prompt, command)

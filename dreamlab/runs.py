@@ -128,7 +128,9 @@ class Run:
         with handle:
             if not _try_lock(handle.fileno()):
                 handle.seek(0)
-                raise InputError(f"{self.path}: in use by {handle.read().strip() or 'another process'}; wait or stop it")
+                raise InputError(
+                    f"{self.path}: in use by {handle.read().strip() or 'another process'}; wait or stop it"
+                )
             handle.seek(0)
             handle.truncate()
             handle.write(f"pid {os.getpid()} on {socket.gethostname()} since {now()}")

@@ -27,6 +27,9 @@ class Ring:
     def drain(self) -> list[dict[str, float]]:
         """All rows since the last call, oldest first, each with its `step`. Waits for the device."""
         rows = self._rows[: len(self._steps)].tolist()
-        found = [{"step": float(s)} | dict(zip(self.names, row, strict=True)) for s, row in zip(self._steps, rows, strict=True)]
+        found = [
+            {"step": float(s)} | dict(zip(self.names, row, strict=True))
+            for s, row in zip(self._steps, rows, strict=True)
+        ]
         self._steps.clear()
         return found

@@ -238,7 +238,9 @@ def restore(run: Run, recipe: Recipe, assembler: Assembler) -> tuple[Position, B
 def check_fits(run: Run, recipe: Recipe, meta: dict[str, Any], name: str) -> None:
     """A checkpoint of another recipe or format is refused, never half used."""
     if meta.get("format") != CHECKPOINT_FORMAT:
-        raise InputError(f"{run.ckpt / name}: checkpoint format {meta.get('format')}, this version reads {CHECKPOINT_FORMAT}")
+        raise InputError(
+            f"{run.ckpt / name}: checkpoint format {meta.get('format')}, this version reads {CHECKPOINT_FORMAT}"
+        )
     if meta["recipe"] != recipe.digest():
         raise InputError(
             f"{run.ckpt / name}: was made by another recipe than {run.recipe_path().name} beside it; "

@@ -12,21 +12,27 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import InputError
 from dreamlab.core.streams import derive
 from dreamlab.core.types import Prompt
-from dreamlab.toybox.caption import parse, programs_for
+from dreamlab.toybox.caption import Caption, parse, programs_for
 from dreamlab.toybox.draw import draw
 from dreamlab.toybox.program import stack
 from dreamlab.toybox.shapes import CATEGORIES, program
 from guidance.oracle import Oracle, Views, World
 
 
-def oracle_world(prompt: Prompt, settings: Oracle.Settings, seed: int) -> World:
-    """`instances` objects that the prompt describes, and `others` of other categories in their usual colours."""
+def understand(text: str) -> Caption:
+    """What a prompt asks the oracle for; every word it does not know is named."""
     try:
-        caption = parse(prompt.text)
+        caption = parse(text)
     except ValueError as error:
         raise InputError(f"prompt: {error} (the oracle draws these: {', '.join(sorted(CATEGORIES))})") from None
     if caption.unknown:
         raise InputError(f"prompt: {_unknown(caption.unknown)}")
+    return caption
+
+
+def oracle_world(prompt: Prompt, settings: Oracle.Settings, seed: int) -> World:
+    """`instances` objects that the prompt describes, and `others` of other categories in their usual colours."""
+    caption = understand(prompt.text)
     first = derive(seed, "instance") % 10_000
     wanted = [programs_for(caption, first + i) for i in range(settings.instances)]
     rest = sorted(set(CATEGORIES) - {caption.category}, key=lambda name: derive(seed, "other", name))

@@ -123,7 +123,7 @@ def test_a_file_size_limit_leaves_the_previous_checkpoint(tmp_path: Path) -> Non
 
 def test_a_full_file_system_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     """A real 1 MB file system in a mount name space of its own."""
-    script = f"mount -t tmpfs -o size=1m none {tmp_path} && exec \"$@\" && :"
+    script = f'mount -t tmpfs -o size=1m none {tmp_path} && exec "$@" && :'
     prefix = ["unshare", "--mount", "--map-root-user", "sh", "-c", script, "sh"]
     probe = subprocess.run([*prefix, "true"], capture_output=True, text=True, check=False)
     if probe.returncode != 0:

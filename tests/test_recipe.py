@@ -166,7 +166,18 @@ def test_hostile_files_are_refused_quickly(tmp_path: Path) -> None:
     with big.open("wb") as handle:
         handle.truncate(50_000_000)
     began = time.process_time()
-    for text in (deep, deep_map, bomb, "a: \0", "- a\n- b", "just text", "", "a: 1\n---\nb: 2", "? [a]\n: b", "{[a]: b}"):
+    for text in (
+        deep,
+        deep_map,
+        bomb,
+        "a: \0",
+        "- a\n- b",
+        "just text",
+        "",
+        "a: 1\n---\nb: 2",
+        "? [a]\n: b",
+        "{[a]: b}",
+    ):
         with pytest.raises(RecipeError):
             load(text)
     with pytest.raises(RecipeError, match="at most"):

@@ -57,7 +57,7 @@ def test_killed_at_random_moments(dreamlab: Commands, tiny: Path, golden: dict[s
     process, _, _ = dreamlab.start("dream", PROMPT, "--recipe", str(tiny), "--out", "killed")
     kills = 0
     for _ in range(40):
-        process.join(choose.uniform(0.2, 1.2))
+        process.join(choose.uniform(0.4, 2.4))
         if process.exitcode is not None and process.exitcode != -signal.SIGKILL:
             break
         if process.exitcode is None:

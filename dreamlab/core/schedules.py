@@ -77,7 +77,9 @@ def constant(value: float) -> Schedule:
     return Schedule(((When(0.0), float(value)),))
 
 
-def ramp(start: float, stop: float, begin: When | None = None, end: When | None = None, curve: str = "linear") -> Schedule:
+def ramp(
+    start: float, stop: float, begin: When | None = None, end: When | None = None, curve: str = "linear"
+) -> Schedule:
     """From `start` at `begin` (0 %) to `stop` at `end` (100 %)."""
     return Schedule(((begin or When(0.0), float(start)), (end or When(1.0), float(stop))), curve)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fewer triangles by quadric error (Garland & Heckbert 1997), colours carried over from the nearest old vertex."""
+"""Fewer triangles by quadric error (Garland & Heckbert 1997), colours and normals from the nearest old vertex."""
 
 from __future__ import annotations
 
@@ -14,18 +14,15 @@ def simplify(mesh: Mesh, faces: int) -> Mesh:
     if len(mesh.faces) <= faces:
         return mesh
     import fast_simplification
-    import trimesh
     from scipy.spatial import cKDTree
 
     vertices, triangles = fast_simplification.simplify(
         mesh.vertices.numpy(), mesh.faces.numpy().astype(np.int32), target_count=faces
     )
-    slim = trimesh.Trimesh(vertices, triangles, process=False)
-    _, nearest = cKDTree(mesh.vertices.numpy()).query(vertices)
-    normals = torch.from_numpy(np.array(slim.vertex_normals)).float()
+    nearest = torch.from_numpy(cKDTree(mesh.vertices.numpy()).query(vertices)[1])
     return Mesh(
         torch.from_numpy(vertices).float(),
         torch.from_numpy(triangles).long(),
-        mesh.colors[torch.from_numpy(nearest)],
-        torch.nn.functional.normalize(normals, dim=-1),
+        mesh.colors[nearest],
+        mesh.normals[nearest],  # shading as fine as before, on fewer triangles
     )

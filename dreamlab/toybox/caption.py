@@ -44,8 +44,7 @@ SYNONYMS |= {"stripes": "striped", "stripy": "striped", "stripe": "striped", "sp
 SYNONYMS |= {"dotted": "spotted", "checks": "checked", "checkered": "checked", "chequered": "checked"}
 SYNONYMS |= {"shiny": "glossy", "metallic": "metal"}
 FILLERS = frozenset(
-    "a an the of with and its it is are that whose has having in some this which photo picture image render rendering "
-    "3d model toy object small little nice cute coloured colored colour color one".split()
+    ["a", "an", "the", "of", "with", "and", "its", "it", "is", "are", "that", "whose", "has", "having", "in", "some", "this", "which", "photo", "picture", "image", "render", "rendering", "3d", "model", "toy", "object", "small", "little", "nice", "cute", "coloured", "colored", "colour", "color", "one"]
 )
 BREAKS = frozenset([",", "with", "and", "that", "whose", "which", ";", "."])
 

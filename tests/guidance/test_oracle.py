@@ -117,7 +117,9 @@ def test_batched_branches_equal_single_ones() -> None:
     generator = torch.Generator().manual_seed(0)
     z, t = torch.randn(6, 3, 8, 8, generator=generator), torch.tensor([5, 300, 900, 7, 450, 999])
     together = oracle.predict(z, t, Condition.cat([conditions["text"], conditions["null"]]))
-    apart = torch.cat([oracle.predict(z[:3], t[:3], conditions["text"]), oracle.predict(z[3:], t[3:], conditions["null"])])
+    apart = torch.cat(
+        [oracle.predict(z[:3], t[:3], conditions["text"]), oracle.predict(z[3:], t[3:], conditions["null"])]
+    )
     torch.testing.assert_close(together, apart)
 
 

@@ -83,7 +83,9 @@ def test_combine_against_the_formula() -> None:
     seen = look()
     t, w, n = torch.tensor([10, 400, 900]), torch.tensor([0.2, 0.5, 2.0]), torch.randn(3, 4, 6, 6, dtype=torch.float64)
     coef = torch.tensor([1.0, 2.0, 3.0])
-    got = combine(seen, [Branch(State(seen.z, t), "text", coef), Branch(State(2 * seen.z, t), "null", -1.5)], w, n, -0.25)
+    got = combine(
+        seen, [Branch(State(seen.z, t), "text", coef), Branch(State(2 * seen.z, t), "null", -1.5)], w, n, -0.25
+    )
     b = torch.arange(3).double()
     e_text = 0.3 * seen.z + per(t / 1000, seen.z) + per(b + 0.5, seen.z)
     e_null = 0.6 * seen.z + per(t / 1000, seen.z) + per(-b, seen.z)
@@ -149,7 +151,9 @@ def test_distil_reports_a_broken_network() -> None:
 
 def test_conditions_with_other_tables_do_not_mix() -> None:
     table = torch.zeros(2)
-    same = Condition.cat([Condition({"a": torch.ones(2)}, {"t": table}), Condition({"a": torch.zeros(1)}, {"t": table})])
+    same = Condition.cat(
+        [Condition({"a": torch.ones(2)}, {"t": table}), Condition({"a": torch.zeros(1)}, {"t": table})]
+    )
     assert same.rows["a"].tolist() == [1, 1, 0]
     with pytest.raises(ValueError, match="same tables"):
         Condition.cat([same, Condition({"a": torch.ones(2)}, {"t": torch.zeros(2)})])
