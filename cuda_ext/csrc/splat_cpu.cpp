@@ -47,20 +47,37 @@ void scatter(float* base, int64_t row, int64_t count, int stride, int column, Vf
   for (int l = 0; l < kLanes && row + l < count; l++) base[(row + l) * stride + column] = v[l];
 }
 
+Vec3<Vf> load_triples(const float* base, int64_t n, int64_t count) {
+  Vf v[3];
+  if (n + kLanes <= count)
+    deinterleave3(base + 3 * n, v);
+  else
+    for (int i = 0; i < 3; i++) v[i] = gather(base, n, count, 3, i);
+  return {v[0], v[1], v[2]};
+}
+
+void store_triples(float* base, int64_t n, int64_t count, Vec3<Vf> v) {
+  const Vf columns[3] = {v.x, v.y, v.z};
+  if (n + kLanes <= count)
+    interleave3(columns, base + 3 * n);
+  else
+    for (int i = 0; i < 3; i++) scatter(base, n, count, 3, i, columns[i]);
+}
+
 SplatInput<Vf> load_input(const SplatParams& p, int64_t n) {
   SplatInput<Vf> in;
-  in.mean = {gather(p.means, n, p.count, 3, 0), gather(p.means, n, p.count, 3, 1), gather(p.means, n, p.count, 3, 2)};
-  in.scale = {gather(p.scales, n, p.count, 3, 0), gather(p.scales, n, p.count, 3, 1), gather(p.scales, n, p.count, 3, 2)};
+  in.mean = load_triples(p.means, n, p.count);
+  in.scale = load_triples(p.scales, n, p.count);
   for (int i = 0; i < 4; i++) in.quat[i] = gather(p.quats, n, p.count, 4, i);
   in.opacity = gather(p.opacities, n, p.count, 1, 0);
   return in;
 }
 
-Vi finite_input(const SplatParams& p, int64_t n, const SplatInput<Vf>& in) {
+Vi finite_input(const SplatParams& p, int64_t n, const SplatInput<Vf>& in, const Vf rgb[3]) {
   Vf sum = in.mean.x * 0.f + in.mean.y * 0.f + in.mean.z * 0.f + in.scale.x * 0.f + in.scale.y * 0.f + in.scale.z * 0.f;
   for (int i = 0; i < 4; i++) sum += in.quat[i] * 0.f;
   sum += in.opacity * 0.f;
-  for (int i = 0; p.colors && i < 3; i++) sum += gather(p.colors, n, p.count, 3, i) * 0.f;
+  for (int i = 0; i < 3; i++) sum += rgb[i] * 0.f;
   for (int i = 0; p.sh && i < 3 * p.sh_count; i++) sum += gather(p.sh, n, p.count, 3 * p.sh_count, i) * 0.f;
   for (int i = 0; i < p.extra_count; i++) sum += gather(p.extra, n, p.count, p.extra_count, i) * 0.f;
   return sum == 0.f;
@@ -68,7 +85,8 @@ Vi finite_input(const SplatParams& p, int64_t n, const SplatInput<Vf>& in) {
 
 void colour_of(const SplatParams& p, const SplatView& view, int64_t n, const SplatInput<Vf>& in, Vf rgb[3]) {
   if (p.colors) {
-    for (int i = 0; i < 3; i++) rgb[i] = gather(p.colors, n, p.count, 3, i);
+    const Vec3<Vf> given = load_triples(p.colors, n, p.count);
+    rgb[0] = given.x, rgb[1] = given.y, rgb[2] = given.z;
     return;
   }
   Vf distance, basis[16];
@@ -98,24 +116,30 @@ void project_lanes(const SplatParams& p, int b, const SplatView& view, int64_t n
   Vf ex, ey, radius, index, sign;
   const Vf level = log2_(s.opacity);
   const Vf reach = (2.f / kLog2e) * (level - kLog2MinAlpha);
-  const Vi keep = visible(s, reach, view, p.options, ex, ey, radius) & finite_input(p, n, in);
-  const Vec3<Vf> normal = facing_normal(in, s, view, index, sign);
   Vf rgb[3];
   colour_of(p, view, n, in, rgb);
-  const Vf fields[16] = {s.u, s.v, (0.5f * kLog2e) * s.qa, kLog2e * s.qb, (0.5f * kLog2e) * s.qc, level, rgb[0], rgb[1], rgb[2],
-                         s.at.z, normal.x, normal.y, normal.z, ex, ey, select(keep, radius, Vf{})};
-  alignas(64) float table[16][kLanes];
-  for (int f = 0; f < 16; f++) store(table[f], fields[f]);
+  const Vi keep = visible(s, reach, view, p.options, ex, ey, radius) & finite_input(p, n, in, rgb);
+  const Vec3<Vf> normal = facing_normal(in, s, view, index, sign);
+  const Vf a = (0.5f * kLog2e) * s.qa, b_ = kLog2e * s.qb, c = (0.5f * kLog2e) * s.qc;
+  Vf rows[16] = {s.u, s.v, a, b_, c, level, rgb[0], rgb[1], rgb[2], s.at.z, normal.x, normal.y, normal.z,
+                 -0.5f * b_ / a, -0.5f * b_ / c, select(keep, radius, Vf{})};
+  alignas(64) float box[5][kLanes];
+  store(box[0], s.u - ex), store(box[1], s.u + ex), store(box[2], s.v - ey), store(box[3], s.v + ey), store(box[4], s.at.z);
+  const uint32_t kept = mask_bits(keep);
+  transpose(rows);
   for (int l = 0; l < kLanes && n + l < p.count; l++) {
     const int64_t at = int64_t(b) * p.count + n + l;
-    float* record = reinterpret_cast<float*>(p.records + at);
-    for (int f = 0; f < 16; f++) record[f] = table[f][l];
-    p.radii[at] = table[15][l];
-    uint16_t* rect = p.rects + at * 4;
-    rect[0] = rect[1] = rect[2] = rect[3] = 0;
-    if (!keep[l]) continue;
-    tile_range(record[0] - record[13], record[0] + record[13], p.width, rect[0], rect[2]);
-    tile_range(record[1] - record[14], record[1] + record[14], p.height, rect[1], rect[3]);
+    memcpy(static_cast<void*>(p.records + at), &rows[l], sizeof rows[l]);
+    p.radii[at] = rows[l][15];
+    uint16_t rect[4] = {0, 0, 0, 0};
+    uint32_t key = 0;
+    if (kept >> l & 1) {
+      tile_range(box[0][l], box[1][l], p.width, rect[0], rect[2]);
+      tile_range(box[2][l], box[3][l], p.height, rect[1], rect[3]);
+      if (rect[2] > rect[0] && rect[3] > rect[1]) memcpy(&key, &box[4][l], sizeof key);
+    }
+    memcpy(p.rects + at * 4, rect, sizeof rect);
+    p.keys[at] = key;
   }
 }
 
@@ -123,33 +147,33 @@ int64_t tiles_of(const uint16_t* rect) { return int64_t(rect[2] - rect[0]) * (re
 
 // Splats of view b that fall on a tile, nearest first; equal depths keep their order. Positive floats sort as integers.
 std::vector<int32_t> depth_order(const SplatParams& p, int b) {
-  const SplatRecord* records = p.records + int64_t(b) * p.count;
-  const uint16_t* rects = p.rects + int64_t(b) * p.count * 4;
+  const uint32_t* keys = p.keys + int64_t(b) * p.count;
+  uint32_t low = ~0u, high = 0;
+  for (int64_t n = 0; n < p.count; n++) {
+    const uint32_t key = keys[n];
+    low = key && key < low ? key : low;
+    high = key > high ? key : high;
+  }
   struct Item {
     uint32_t key;
     int32_t id;
   };
   std::vector<Item> items, other;
   items.reserve(size_t(p.count));
-  constexpr int kBits = 11, kPasses = 3, kBins = 1 << kBits;
-  std::vector<uint32_t> histogram(kPasses * kBins, 0);
-  for (int64_t n = 0; n < p.count; n++) {
-    if (!tiles_of(rects + 4 * n)) continue;
-    uint32_t key;
-    memcpy(&key, &records[n].feature[3], sizeof key);
-    items.push_back({key, int32_t(n)});
-    for (int pass = 0; pass < kPasses; pass++) histogram[size_t(pass * kBins) + (key >> (pass * kBits) & (kBins - 1))]++;
-  }
+  for (int64_t n = 0; n < p.count; n++)
+    if (keys[n]) items.push_back({keys[n] - low, int32_t(n)});
   other.resize(items.size());
-  for (int pass = 0; pass < kPasses; pass++) {
-    uint32_t* count = histogram.data() + pass * kBins;
-    uint32_t before = 0;
-    for (int i = 0; i < kBins; i++) {
-      const uint32_t here = count[i];
-      count[i] = before;
+  constexpr int kBits = 12, kBins = 1 << kBits;
+  const uint32_t range = items.empty() ? 0 : high - low;
+  for (int shift = 0; shift < 32 && range >> shift; shift += kBits) {
+    uint32_t count[kBins] = {}, before = 0;
+    for (const Item& item : items) count[item.key >> shift & (kBins - 1)]++;
+    for (uint32_t& bin : count) {
+      const uint32_t here = bin;
+      bin = before;
       before += here;
     }
-    for (const Item& item : items) other[count[item.key >> (pass * kBits) & (kBins - 1)]++] = item;
+    for (const Item& item : items) other[count[item.key >> shift & (kBins - 1)]++] = item;
     items.swap(other);
   }
   std::vector<int32_t> order(items.size());
@@ -157,7 +181,7 @@ std::vector<int32_t> depth_order(const SplatParams& p, int b) {
   return order;
 }
 
-// One part of a view's depth order: count per tile (cursor null before), or place the pairs at the cursors.
+// Calls visit(tile, splat, slot) on the pairs of one part of a view's depth order.
 template <class Visit>
 void for_pairs(const SplatParams& p, int b, const std::vector<int32_t>& order, int part, int parts, Visit visit) {
   const int across = (p.width + kTile - 1) / kTile;
@@ -177,7 +201,7 @@ struct LaneGrads {
 };
 
 // Sums the rows of 16 splats in view b: [16 splats][16], zero where nothing was drawn; adds the extra gradients too.
-bool sum_rows(const SplatParams& p, int b, int64_t n, float (*total)[16]) {
+bool sum_rows(const SplatParams& p, int b, int64_t n, Vf total[kLanes]) {
   bool found = false;
   for (int l = 0; l < kLanes; l++) {
     Vf sum = {};
@@ -193,7 +217,7 @@ bool sum_rows(const SplatParams& p, int b, int64_t n, float (*total)[16]) {
           p.d_extra[(n + l) * p.extra_count + e] += p.extra_rows[slot * p.extra_count + e];
       }
     }
-    store(total[l], sum);
+    total[l] = sum;
   }
   return found;
 }
@@ -219,13 +243,10 @@ void colour_backward(const SplatParams& p, const SplatView& view, int64_t n, con
 }
 
 void view_backward(const SplatParams& p, int b, const SplatView& view, int64_t n, const SplatInput<Vf>& in, LaneGrads& d) {
-  alignas(64) float total[kLanes][16];
+  Vf total[kLanes];
   if (!sum_rows(p, b, n, total)) return;
-  Vf column[16];
-  for (int f = 0; f < 16; f++)
-    for (int l = 0; l < kLanes; l++) column[f][l] = total[l][f];
-  const Vf* m = column;
-  const Vf* feature = column + 8;
+  transpose(total);
+  const Vf *m = total, *feature = total + 8;
   const Vi drawn = gather(p.radii + int64_t(b) * p.count, n, p.count, 1, 0) > 0.f;
   const Projection<Vf> s = project(in, view, p.options);
   Vf index, sign;
@@ -264,14 +285,11 @@ void splat_backward(const SplatParams& p, const SplatView* views, int64_t n) {
   const SplatInput<Vf> in = load_input(p, n);
   LaneGrads d = {};
   for (int b = 0; b < p.views; b++) view_backward(p, b, views[b], n, in, d);
-  const Vf mean[3] = {d.input.mean.x, d.input.mean.y, d.input.mean.z};
-  const Vf scale[3] = {d.input.scale.x, d.input.scale.y, d.input.scale.z};
-  for (int i = 0; i < 3; i++) {
-    scatter(p.d_means, n, p.count, 3, i, mean[i]);
-    scatter(p.d_scales, n, p.count, 3, i, scale[i]);
-    if (p.d_colors) scatter(p.d_colors, n, p.count, 3, i, d.colour[i]);
-    for (int k = 0; p.d_sh && k < p.sh_count; k++) scatter(p.d_sh, n, p.count, 3 * p.sh_count, 3 * k + i, d.sh[k][i]);
-  }
+  store_triples(p.d_means, n, p.count, d.input.mean);
+  store_triples(p.d_scales, n, p.count, d.input.scale);
+  if (p.d_colors) store_triples(p.d_colors, n, p.count, {d.colour[0], d.colour[1], d.colour[2]});
+  for (int k = 0; p.d_sh && k < p.sh_count; k++)
+    for (int i = 0; i < 3; i++) scatter(p.d_sh, n, p.count, 3 * p.sh_count, 3 * k + i, d.sh[k][i]);
   for (int i = 0; i < 4; i++) scatter(p.d_quats, n, p.count, 4, i, d.input.quat[i]);
   scatter(p.d_opacities, n, p.count, 1, 0, d.input.opacity);
 }
@@ -287,7 +305,7 @@ int groups_of(const SplatParams& p) { return 1 + (p.extra_count + 6) / 7; }
 }  // namespace
 
 // Fills records, rects, offsets and radii; returns the number of pairs.
-DL_API int64_t dl_splat_project(const SplatParams* params, int threads) {
+DL_API int64_t dl_splat_project(const dl::SplatParams* params, int threads) {
   const SplatParams& p = *params;
   const std::vector<SplatView> views = all_views(p);
   constexpr int64_t kSplats = 64 * kLanes;
@@ -307,7 +325,7 @@ DL_API int64_t dl_splat_project(const SplatParams* params, int threads) {
 }
 
 // Fills starts, pairs and slots.
-DL_API void dl_splat_bin(const SplatParams* params, int threads) {
+DL_API void dl_splat_bin(const dl::SplatParams* params, int threads) {
   const SplatParams& p = *params;
   const int64_t tiles = tiles_per_view(p);
   const int parts = p.views >= threads ? 1 : (threads + p.views - 1) / (p.views > 0 ? p.views : 1);
@@ -349,7 +367,7 @@ DL_API void dl_splat_bin(const SplatParams* params, int threads) {
 }
 
 // Fills the pictures, masks, through and last.
-DL_API void dl_splat_forward(const SplatParams* params, int threads) {
+DL_API void dl_splat_forward(const dl::SplatParams* params, int threads) {
   const SplatParams& p = *params;
   const int64_t tiles = tiles_per_view(p) * p.views;
 #pragma omp parallel num_threads(threads)
@@ -362,7 +380,7 @@ DL_API void dl_splat_forward(const SplatParams* params, int threads) {
 }
 
 // Fills every d_* that is given; d_extra must be zero. rows and extra_rows are scratch.
-DL_API void dl_splat_backward(const SplatParams* params, int threads) {
+DL_API void dl_splat_backward(const dl::SplatParams* params, int threads) {
   const SplatParams& p = *params;
   const std::vector<SplatView> views = all_views(p);
   const int64_t tiles = tiles_per_view(p) * p.views, lanes = (p.count + kLanes - 1) / kLanes;
