@@ -98,16 +98,17 @@ void colour_of(const SplatParams& p, const SplatView& view, int64_t n, const Spl
   }
 }
 
-// Tiles that hold a pixel centre of [low, high], as a half-open range.
-void tile_range(float low, float high, int pixels, uint16_t& first, uint16_t& last) {
+// Tiles that hold a pixel centre of [low, high], as a half-open range; first = last = 0 when there is none.
+Vi tile_range(Vf low, Vf high, int pixels, Vi& first, Vi& last) {
   constexpr float kMargin = 1e-3f;
-  float a = std::ceil(low - 0.5f - kMargin), b = std::floor(high - 0.5f + kMargin);
-  a = a > 0.f ? a : 0.f;
-  b = b < float(pixels - 1) ? b : float(pixels - 1);
-  first = last = 0;
-  if (a > b) return;
-  first = uint16_t(int(a) / kTile);
-  last = uint16_t(int(b) / kTile + 1);
+  const Vf a = clamp_(low - (0.5f + kMargin), Vf{}, splat_f(float(pixels)));
+  const Vf b = clamp_(high - (0.5f - kMargin), splat_f(-1.f), splat_f(float(pixels - 1)));
+  Vi from = __builtin_convertvector(a, Vi);
+  from -= to_float(from) < a;                                 // a comparison is -1: round up
+  const Vi to = __builtin_convertvector(b + 1.f, Vi) - 1;      // rounds down, from -1 on
+  first = from / kTile;
+  last = to / kTile + 1;
+  return from <= to;
 }
 
 void project_lanes(const SplatParams& p, int b, const SplatView& view, int64_t n) {
@@ -123,23 +124,21 @@ void project_lanes(const SplatParams& p, int b, const SplatView& view, int64_t n
   const Vf a = (0.5f * kLog2e) * s.qa, b_ = kLog2e * s.qb, c = (0.5f * kLog2e) * s.qc;
   Vf rows[16] = {s.u, s.v, a, b_, c, level, rgb[0], rgb[1], rgb[2], s.at.z, normal.x, normal.y, normal.z,
                  -0.5f * b_ / a, -0.5f * b_ / c, select(keep, radius, Vf{})};
-  alignas(64) float box[5][kLanes];
-  store(box[0], s.u - ex), store(box[1], s.u + ex), store(box[2], s.v - ey), store(box[3], s.v + ey), store(box[4], s.at.z);
-  const uint32_t kept = mask_bits(keep);
+  Vi x0, y0, x1, y1;
+  Vi touches = tile_range(s.u - ex, s.u + ex, p.width, x0, x1) & tile_range(s.v - ey, s.v + ey, p.height, y0, y1) & keep;
+  alignas(64) int32_t low[kLanes], high[kLanes], key[kLanes];
+  store(low, touches & (x0 | y0 << 16));
+  store(high, touches & (x1 | y1 << 16));
+  store(key, touches & bits(s.at.z));
   transpose(rows);
-  for (int l = 0; l < kLanes && n + l < p.count; l++) {
-    const int64_t at = int64_t(b) * p.count + n + l;
-    memcpy(static_cast<void*>(p.records + at), &rows[l], sizeof rows[l]);
-    p.radii[at] = rows[l][15];
-    uint16_t rect[4] = {0, 0, 0, 0};
-    uint32_t key = 0;
-    if (kept >> l & 1) {
-      tile_range(box[0][l], box[1][l], p.width, rect[0], rect[2]);
-      tile_range(box[2][l], box[3][l], p.height, rect[1], rect[3]);
-      if (rect[2] > rect[0] && rect[3] > rect[1]) memcpy(&key, &box[4][l], sizeof key);
-    }
-    memcpy(p.rects + at * 4, rect, sizeof rect);
-    p.keys[at] = key;
+  const int count = int(p.count - n < kLanes ? p.count - n : kLanes);
+  const int64_t at = int64_t(b) * p.count + n;
+  memcpy(static_cast<void*>(p.records + at), rows, sizeof(SplatRecord) * size_t(count));
+  memcpy(p.keys + at, key, sizeof(uint32_t) * size_t(count));
+  for (int l = 0; l < count; l++) {
+    const int32_t rect[2] = {low[l], high[l]};
+    memcpy(p.rects + (at + l) * 4, rect, sizeof rect);
+    p.radii[at + l] = p.records[at + l].radius;
   }
 }
 
@@ -181,17 +180,31 @@ std::vector<int32_t> depth_order(const SplatParams& p, int b) {
   return order;
 }
 
-// Calls visit(tile, splat, slot) on the pairs of one part of a view's depth order.
+// Calls visit(tile, splat, slot) on the pairs of one part of a view's depth order. Nearly all splats touch at most 2 x 2
+// tiles: those take the same four steps, of which some hit the spare tile `across * down` and slot -1, because a
+// mispredicted loop costs more than the visit.
 template <class Visit>
 void for_pairs(const SplatParams& p, int b, const std::vector<int32_t>& order, int part, int parts, Visit visit) {
-  const int across = (p.width + kTile - 1) / kTile;
+  const int across = (p.width + kTile - 1) / kTile, spare = int(tiles_per_view(p));
   const size_t first = order.size() * size_t(part) / size_t(parts), last = order.size() * size_t(part + 1) / size_t(parts);
+  const int64_t base = int64_t(b) * p.count;
   for (size_t i = first; i < last; i++) {
-    const int64_t at = int64_t(b) * p.count + order[i];
-    const uint16_t* r = p.rects + at * 4;
-    int32_t slot = p.offsets[at];
-    for (int y = r[1]; y < r[3]; y++)
-      for (int x = r[0]; x < r[2]; x++) visit(y * across + x, order[i], slot++);
+    const size_t ahead = i + 16 < last ? i + 16 : i;
+    __builtin_prefetch(p.rects + (base + order[ahead]) * 4);
+    __builtin_prefetch(p.offsets + base + order[ahead]);
+    const uint16_t* r = p.rects + (base + order[i]) * 4;
+    const int wide = r[2] - r[0], high = r[3] - r[1], tile = r[1] * across + r[0];
+    const int32_t slot = p.offsets[base + order[i]];
+    if (wide <= 2 && high <= 2) {
+      const bool right = wide == 2, below = high == 2, both = right && below;
+      visit(tile, order[i], slot);
+      visit(right ? tile + 1 : spare, order[i], right ? slot + 1 : -1);
+      visit(below ? tile + across : spare, order[i], below ? slot + wide : -1);
+      visit(both ? tile + across + 1 : spare, order[i], both ? slot + 3 : -1);
+      continue;
+    }
+    for (int y = 0; y < high; y++)
+      for (int x = 0; x < wide; x++) visit(tile + y * across + x, order[i], slot + y * wide + x);
   }
 }
 
@@ -201,21 +214,32 @@ struct LaneGrads {
 };
 
 // Sums the rows of 16 splats in view b: [16 splats][16], zero where nothing was drawn; adds the extra gradients too.
-bool sum_rows(const SplatParams& p, int b, int64_t n, Vf total[kLanes]) {
+// The rows lie anywhere, so they are all requested before the first is read.
+bool sum_rows(const SplatParams& p, int b, int64_t n, std::vector<int32_t>& wanted, Vf total[kLanes]) {
   bool found = false;
+  int until[kLanes];
+  wanted.clear();
   for (int l = 0; l < kLanes; l++) {
-    Vf sum = {};
     const int64_t at = int64_t(b) * p.count + n + l;
     if (n + l < p.count && p.radii[at] > 0.f) {
       found = true;
-      const int64_t pairs = tiles_of(p.rects + at * 4);
-      for (int64_t j = 0; j < pairs; j++) {
-        const int64_t slot = p.slots[p.offsets[at] + j];
-        if (!p.masks[slot]) continue;
-        sum += load(p.rows + slot * 16);
-        for (int e = 0; p.g_extra && e < p.extra_count; e++)
-          p.d_extra[(n + l) * p.extra_count + e] += p.extra_rows[slot * p.extra_count + e];
+      const int32_t* slots = p.slots + p.offsets[at];
+      for (int64_t j = tiles_of(p.rects + at * 4); j-- > 0; slots++) {
+        if (!p.masks[*slots]) continue;
+        __builtin_prefetch(p.rows + int64_t(*slots) * 16);
+        wanted.push_back(*slots);
       }
+    }
+    until[l] = int(wanted.size());
+  }
+  int i = 0;
+  for (int l = 0; l < kLanes; l++) {
+    Vf sum = {};
+    for (; i < until[l]; i++) {
+      const int64_t slot = wanted[size_t(i)];
+      sum += load(p.rows + slot * 16);
+      for (int e = 0; p.g_extra && e < p.extra_count; e++)
+        p.d_extra[(n + l) * p.extra_count + e] += p.extra_rows[slot * p.extra_count + e];
     }
     total[l] = sum;
   }
@@ -242,9 +266,10 @@ void colour_backward(const SplatParams& p, const SplatView& view, int64_t n, con
   d_mean = (Vf(1.f / distance)) * (to_direction - dot(direction, to_direction) * direction);
 }
 
-void view_backward(const SplatParams& p, int b, const SplatView& view, int64_t n, const SplatInput<Vf>& in, LaneGrads& d) {
+void view_backward(const SplatParams& p, int b, const SplatView& view, int64_t n, const SplatInput<Vf>& in,
+                   std::vector<int32_t>& wanted, LaneGrads& d) {
   Vf total[kLanes];
-  if (!sum_rows(p, b, n, total)) return;
+  if (!sum_rows(p, b, n, wanted, total)) return;
   transpose(total);
   const Vf *m = total, *feature = total + 8;
   const Vi drawn = gather(p.radii + int64_t(b) * p.count, n, p.count, 1, 0) > 0.f;
@@ -281,10 +306,10 @@ void view_backward(const SplatParams& p, int b, const SplatView& view, int64_t n
   for (int i = 0; i < 4; i++) to.quat[i] += select(drawn, here.quat[i], Vf{});
 }
 
-void splat_backward(const SplatParams& p, const SplatView* views, int64_t n) {
+void splat_backward(const SplatParams& p, const SplatView* views, int64_t n, std::vector<int32_t>& wanted) {
   const SplatInput<Vf> in = load_input(p, n);
   LaneGrads d = {};
-  for (int b = 0; b < p.views; b++) view_backward(p, b, views[b], n, in, d);
+  for (int b = 0; b < p.views; b++) view_backward(p, b, views[b], n, in, wanted, d);
   store_triples(p.d_means, n, p.count, d.input.mean);
   store_triples(p.d_scales, n, p.count, d.input.scale);
   if (p.d_colors) store_triples(p.d_colors, n, p.count, {d.colour[0], d.colour[1], d.colour[2]});
@@ -330,14 +355,14 @@ DL_API void dl_splat_bin(const dl::SplatParams* params, int threads) {
   const int64_t tiles = tiles_per_view(p);
   const int parts = p.views >= threads ? 1 : (threads + p.views - 1) / (p.views > 0 ? p.views : 1);
   std::vector<std::vector<int32_t>> orders(size_t(p.views));
-  std::vector<int32_t> cursors(size_t(p.views * parts * tiles), 0);
+  std::vector<int32_t> cursors(size_t(p.views * parts * (tiles + 1)), 0);  // with a spare tile, see for_pairs
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(dynamic)
     for (int b = 0; b < p.views; b++) orders[size_t(b)] = depth_order(p, b);
 #pragma omp for schedule(dynamic)
     for (int job = 0; job < p.views * parts; job++) {
-      int32_t* count = cursors.data() + job * tiles;
+      int32_t* count = cursors.data() + job * (tiles + 1);
       for_pairs(p, job / parts, orders[size_t(job / parts)], job % parts, parts, [&](int tile, int32_t, int32_t) { count[tile]++; });
     }
 #pragma omp single
@@ -347,7 +372,7 @@ DL_API void dl_splat_bin(const dl::SplatParams* params, int threads) {
         for (int64_t tile = 0; tile < tiles; tile++) {
           p.starts[b * tiles + tile] = before;
           for (int part = 0; part < parts; part++) {
-            int32_t& cursor = cursors[size_t((b * parts + part) * tiles + tile)];
+            int32_t& cursor = cursors[size_t((b * parts + part) * (tiles + 1) + tile)];
             const int32_t here = cursor;
             cursor = before;
             before += here;
@@ -357,10 +382,13 @@ DL_API void dl_splat_bin(const dl::SplatParams* params, int threads) {
     }
 #pragma omp for schedule(dynamic)
     for (int job = 0; job < p.views * parts; job++) {
-      int32_t* cursor = cursors.data() + job * tiles;
+      int32_t* cursor = cursors.data() + job * (tiles + 1);
       for_pairs(p, job / parts, orders[size_t(job / parts)], job % parts, parts, [&](int tile, int32_t id, int32_t slot) {
-        p.slots[slot] = cursor[tile];
-        p.pairs[cursor[tile]++] = id;
+        int32_t nowhere[2];
+        const int32_t to = cursor[tile];
+        cursor[tile] = to + 1;
+        *(slot >= 0 ? p.slots + slot : nowhere) = to;
+        *(slot >= 0 ? p.pairs + to : nowhere + 1) = id;
       });
     }
   }
@@ -388,11 +416,12 @@ DL_API void dl_splat_backward(const dl::SplatParams* params, int threads) {
 #pragma omp parallel num_threads(threads)
   {
     auto chunk = std::make_unique<Chunk>();
+    std::vector<int32_t> wanted;
 #pragma omp for schedule(dynamic)
     for (int64_t tile = 0; tile < tiles; tile++)
       for (int group = 0; group < (p.g_extra ? groups_of(p) : 1); group++) backward_tile(p, tile, group, monomials, *chunk);
 #pragma omp for schedule(dynamic, 64)
-    for (int64_t i = 0; i < lanes; i++) splat_backward(p, views.data(), i * kLanes);
+    for (int64_t i = 0; i < lanes; i++) splat_backward(p, views.data(), i * kLanes, wanted);
   }
 }
 

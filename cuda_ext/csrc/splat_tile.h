@@ -39,8 +39,10 @@ DL_HD TileView tile_view(const SplatParams& p, int64_t tile) {
 // Channels: group 0 is rgb, depth, normal; group g > 0 is extra channels 7 (g - 1) ... 7 g - 1.
 inline void load_records(const SplatParams& p, const TileView& t, int64_t at, int n, int group, Chunk& c) {
   const SplatRecord* records = p.records + int64_t(t.view) * p.count;
+  constexpr int kAhead = 24;
+  for (int k = 0; k < n && k < kAhead; k++) __builtin_prefetch(records + p.pairs[at + k]);
   for (int k = 0; k < n; k++) {
-    if (k + 8 < n) __builtin_prefetch(records + p.pairs[at + k + 8]);
+    if (k + kAhead < n) __builtin_prefetch(records + p.pairs[at + k + kAhead]);
     const int32_t id = p.pairs[at + k];
     memcpy(c.record[k], records + id, sizeof(SplatRecord));
     for (int f = 0; group > 0 && f < 7; f++) {
@@ -193,6 +195,21 @@ inline void write_block(const SplatParams& p, const TileView& t, int block, int 
   put_block(at, p.width, 1, &s.last, p.last);
 }
 
+// The pictures are written once, in short rows: ask for the lines before the splats are computed.
+inline void prefetch_pictures(const SplatParams& p, const TileView& t) {
+  for (int y = t.y0; y < t.y0 + kTile && y < p.height; y++) {
+    const int64_t at = (int64_t(t.view) * p.height + y) * p.width + t.x0;
+    for (int line = 0; line < 48; line += 16) {
+      __builtin_prefetch(p.rgb + 3 * at + line, 1);
+      __builtin_prefetch(p.normal + 3 * at + line, 1);
+    }
+    __builtin_prefetch(p.alpha + at, 1);
+    __builtin_prefetch(p.depth + at, 1);
+    __builtin_prefetch(p.through + at, 1);
+    __builtin_prefetch(p.last + at, 1);
+  }
+}
+
 inline void forward_tile(const SplatParams& p, int64_t tile, int group, Chunk& c) {
   const TileView t = tile_view(p, tile);
   const Vf block_x = t.x0 + 0.5f + 4.f * lane_x(), block_y = t.y0 + 0.5f + 4.f * lane_y();
@@ -202,6 +219,7 @@ inline void forward_tile(const SplatParams& p, int64_t tile, int group, Chunk& c
     for (auto& v : s.sum) v = Vf{};
     s.last = splat_i(-1);
   }
+  if (group == 0) prefetch_pictures(p, t);
   uint32_t alive = 0xffff;
   for (int64_t at = t.begin; at < t.end; at += kChunk) {
     const int n = int(t.end - at < kChunk ? t.end - at : kChunk);
