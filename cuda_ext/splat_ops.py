@@ -44,7 +44,7 @@ class Params(ctypes.Structure):
         ("sh_count", ctypes.c_int),
         ("extra_count", ctypes.c_int),
         ("options", Options),
-        *_pointers(STATE + PICTURES + GRADS_IN + SCRATCH + GRADS_OUT),
+        *_pointers(("records", "rects", "keys", *STATE[2:], *PICTURES, *GRADS_IN, *SCRATCH, *GRADS_OUT)),
     ]
 
     def point(self, **tensors: Tensor | None) -> None:
@@ -129,7 +129,8 @@ def _splat_cpu(
     params = make_params(scene, (height, width), dilation, compensate, near)
     pictures = empty_pictures(means, len(cameras), height, width, params.extra_count)
     state = empty_state(means, len(cameras), height, width)
-    params.point(**pictures, **state)
+    keys = means.new_empty((len(cameras), len(means)), dtype=torch.int32)
+    params.point(**pictures, **state, keys=keys)
     lib.dl_splat_project.restype = ctypes.c_int64
     pairs = lib.dl_splat_project(ctypes.byref(params), threads)
     if pairs >= 2**31:

@@ -30,7 +30,7 @@ struct SplatRecord {
   float a, b, c;        // log2(alpha) = top - a dx^2 - b dx dy - c dy^2
   float top;            // log2 of the compensated opacity
   float feature[7];     // r g b, depth, world normal
-  float extent_x, extent_y;  // px, half size of its box
+  float slope_x, slope_y;    // -b / 2a, -b / 2c: where log2(alpha) is greatest along a row, along a column
   float radius;         // px; 0: left out of this view
 };
 
@@ -59,6 +59,7 @@ struct SplatParams {
   SplatOptions options;
   SplatRecord* records;       // [B, N]
   uint16_t* rects;            // [B, N, 4] tiles x0 y0 x1 y1, upper ends excluded
+  uint32_t* keys;             // [B, N] scratch: order in depth; 0 where no tile is touched
   int32_t* offsets;           // [B, N] index of the splat's first pair in `slots`
   int32_t* starts;            // [B * tiles + 1] index of the tile's first pair
   int32_t* pairs;             // [M] splat

@@ -47,20 +47,37 @@ void scatter(float* base, int64_t row, int64_t count, int stride, int column, Vf
   for (int l = 0; l < kLanes && row + l < count; l++) base[(row + l) * stride + column] = v[l];
 }
 
+Vec3<Vf> load_triples(const float* base, int64_t n, int64_t count) {
+  Vf v[3];
+  if (n + kLanes <= count)
+    deinterleave3(base + 3 * n, v);
+  else
+    for (int i = 0; i < 3; i++) v[i] = gather(base, n, count, 3, i);
+  return {v[0], v[1], v[2]};
+}
+
+void store_triples(float* base, int64_t n, int64_t count, Vec3<Vf> v) {
+  const Vf columns[3] = {v.x, v.y, v.z};
+  if (n + kLanes <= count)
+    interleave3(columns, base + 3 * n);
+  else
+    for (int i = 0; i < 3; i++) scatter(base, n, count, 3, i, columns[i]);
+}
+
 SplatInput<Vf> load_input(const SplatParams& p, int64_t n) {
   SplatInput<Vf> in;
-  in.mean = {gather(p.means, n, p.count, 3, 0), gather(p.means, n, p.count, 3, 1), gather(p.means, n, p.count, 3, 2)};
-  in.scale = {gather(p.scales, n, p.count, 3, 0), gather(p.scales, n, p.count, 3, 1), gather(p.scales, n, p.count, 3, 2)};
+  in.mean = load_triples(p.means, n, p.count);
+  in.scale = load_triples(p.scales, n, p.count);
   for (int i = 0; i < 4; i++) in.quat[i] = gather(p.quats, n, p.count, 4, i);
   in.opacity = gather(p.opacities, n, p.count, 1, 0);
   return in;
 }
 
-Vi finite_input(const SplatParams& p, int64_t n, const SplatInput<Vf>& in) {
+Vi finite_input(const SplatParams& p, int64_t n, const SplatInput<Vf>& in, const Vf rgb[3]) {
   Vf sum = in.mean.x * 0.f + in.mean.y * 0.f + in.mean.z * 0.f + in.scale.x * 0.f + in.scale.y * 0.f + in.scale.z * 0.f;
   for (int i = 0; i < 4; i++) sum += in.quat[i] * 0.f;
   sum += in.opacity * 0.f;
-  for (int i = 0; p.colors && i < 3; i++) sum += gather(p.colors, n, p.count, 3, i) * 0.f;
+  for (int i = 0; i < 3; i++) sum += rgb[i] * 0.f;
   for (int i = 0; p.sh && i < 3 * p.sh_count; i++) sum += gather(p.sh, n, p.count, 3 * p.sh_count, i) * 0.f;
   for (int i = 0; i < p.extra_count; i++) sum += gather(p.extra, n, p.count, p.extra_count, i) * 0.f;
   return sum == 0.f;
@@ -68,7 +85,8 @@ Vi finite_input(const SplatParams& p, int64_t n, const SplatInput<Vf>& in) {
 
 void colour_of(const SplatParams& p, const SplatView& view, int64_t n, const SplatInput<Vf>& in, Vf rgb[3]) {
   if (p.colors) {
-    for (int i = 0; i < 3; i++) rgb[i] = gather(p.colors, n, p.count, 3, i);
+    const Vec3<Vf> given = load_triples(p.colors, n, p.count);
+    rgb[0] = given.x, rgb[1] = given.y, rgb[2] = given.z;
     return;
   }
   Vf distance, basis[16];
@@ -80,16 +98,17 @@ void colour_of(const SplatParams& p, const SplatView& view, int64_t n, const Spl
   }
 }
 
-// Tiles that hold a pixel centre of [low, high], as a half-open range.
-void tile_range(float low, float high, int pixels, uint16_t& first, uint16_t& last) {
+// Tiles that hold a pixel centre of [low, high], as a half-open range; first = last = 0 when there is none.
+Vi tile_range(Vf low, Vf high, int pixels, Vi& first, Vi& last) {
   constexpr float kMargin = 1e-3f;
-  float a = std::ceil(low - 0.5f - kMargin), b = std::floor(high - 0.5f + kMargin);
-  a = a > 0.f ? a : 0.f;
-  b = b < float(pixels - 1) ? b : float(pixels - 1);
-  first = last = 0;
-  if (a > b) return;
-  first = uint16_t(int(a) / kTile);
-  last = uint16_t(int(b) / kTile + 1);
+  const Vf a = clamp_(low - (0.5f + kMargin), Vf{}, splat_f(float(pixels)));
+  const Vf b = clamp_(high - (0.5f - kMargin), splat_f(-1.f), splat_f(float(pixels - 1)));
+  Vi from = __builtin_convertvector(a, Vi);
+  from -= to_float(from) < a;                                 // a comparison is -1: round up
+  const Vi to = __builtin_convertvector(b + 1.f, Vi) - 1;      // rounds down, from -1 on
+  first = from / kTile;
+  last = to / kTile + 1;
+  return from <= to;
 }
 
 void project_lanes(const SplatParams& p, int b, const SplatView& view, int64_t n) {
@@ -98,24 +117,28 @@ void project_lanes(const SplatParams& p, int b, const SplatView& view, int64_t n
   Vf ex, ey, radius, index, sign;
   const Vf level = log2_(s.opacity);
   const Vf reach = (2.f / kLog2e) * (level - kLog2MinAlpha);
-  const Vi keep = visible(s, reach, view, p.options, ex, ey, radius) & finite_input(p, n, in);
-  const Vec3<Vf> normal = facing_normal(in, s, view, index, sign);
   Vf rgb[3];
   colour_of(p, view, n, in, rgb);
-  const Vf fields[16] = {s.u, s.v, (0.5f * kLog2e) * s.qa, kLog2e * s.qb, (0.5f * kLog2e) * s.qc, level, rgb[0], rgb[1], rgb[2],
-                         s.at.z, normal.x, normal.y, normal.z, ex, ey, select(keep, radius, Vf{})};
-  alignas(64) float table[16][kLanes];
-  for (int f = 0; f < 16; f++) store(table[f], fields[f]);
-  for (int l = 0; l < kLanes && n + l < p.count; l++) {
-    const int64_t at = int64_t(b) * p.count + n + l;
-    float* record = reinterpret_cast<float*>(p.records + at);
-    for (int f = 0; f < 16; f++) record[f] = table[f][l];
-    p.radii[at] = table[15][l];
-    uint16_t* rect = p.rects + at * 4;
-    rect[0] = rect[1] = rect[2] = rect[3] = 0;
-    if (!keep[l]) continue;
-    tile_range(record[0] - record[13], record[0] + record[13], p.width, rect[0], rect[2]);
-    tile_range(record[1] - record[14], record[1] + record[14], p.height, rect[1], rect[3]);
+  const Vi keep = visible(s, reach, view, p.options, ex, ey, radius) & finite_input(p, n, in, rgb);
+  const Vec3<Vf> normal = facing_normal(in, s, view, index, sign);
+  const Vf a = (0.5f * kLog2e) * s.qa, b_ = kLog2e * s.qb, c = (0.5f * kLog2e) * s.qc;
+  Vf rows[16] = {s.u, s.v, a, b_, c, level, rgb[0], rgb[1], rgb[2], s.at.z, normal.x, normal.y, normal.z,
+                 -0.5f * b_ / a, -0.5f * b_ / c, select(keep, radius, Vf{})};
+  Vi x0, y0, x1, y1;
+  Vi touches = tile_range(s.u - ex, s.u + ex, p.width, x0, x1) & tile_range(s.v - ey, s.v + ey, p.height, y0, y1) & keep;
+  alignas(64) int32_t low[kLanes], high[kLanes], key[kLanes];
+  store(low, touches & (x0 | y0 << 16));
+  store(high, touches & (x1 | y1 << 16));
+  store(key, touches & bits(s.at.z));
+  transpose(rows);
+  const int count = int(p.count - n < kLanes ? p.count - n : kLanes);
+  const int64_t at = int64_t(b) * p.count + n;
+  memcpy(static_cast<void*>(p.records + at), rows, sizeof(SplatRecord) * size_t(count));
+  memcpy(p.keys + at, key, sizeof(uint32_t) * size_t(count));
+  for (int l = 0; l < count; l++) {
+    const int32_t rect[2] = {low[l], high[l]};
+    memcpy(p.rects + (at + l) * 4, rect, sizeof rect);
+    p.radii[at + l] = p.records[at + l].radius;
   }
 }
 
@@ -123,33 +146,33 @@ int64_t tiles_of(const uint16_t* rect) { return int64_t(rect[2] - rect[0]) * (re
 
 // Splats of view b that fall on a tile, nearest first; equal depths keep their order. Positive floats sort as integers.
 std::vector<int32_t> depth_order(const SplatParams& p, int b) {
-  const SplatRecord* records = p.records + int64_t(b) * p.count;
-  const uint16_t* rects = p.rects + int64_t(b) * p.count * 4;
+  const uint32_t* keys = p.keys + int64_t(b) * p.count;
+  uint32_t low = ~0u, high = 0;
+  for (int64_t n = 0; n < p.count; n++) {
+    const uint32_t key = keys[n];
+    low = key && key < low ? key : low;
+    high = key > high ? key : high;
+  }
   struct Item {
     uint32_t key;
     int32_t id;
   };
   std::vector<Item> items, other;
   items.reserve(size_t(p.count));
-  constexpr int kBits = 11, kPasses = 3, kBins = 1 << kBits;
-  std::vector<uint32_t> histogram(kPasses * kBins, 0);
-  for (int64_t n = 0; n < p.count; n++) {
-    if (!tiles_of(rects + 4 * n)) continue;
-    uint32_t key;
-    memcpy(&key, &records[n].feature[3], sizeof key);
-    items.push_back({key, int32_t(n)});
-    for (int pass = 0; pass < kPasses; pass++) histogram[size_t(pass * kBins) + (key >> (pass * kBits) & (kBins - 1))]++;
-  }
+  for (int64_t n = 0; n < p.count; n++)
+    if (keys[n]) items.push_back({keys[n] - low, int32_t(n)});
   other.resize(items.size());
-  for (int pass = 0; pass < kPasses; pass++) {
-    uint32_t* count = histogram.data() + pass * kBins;
-    uint32_t before = 0;
-    for (int i = 0; i < kBins; i++) {
-      const uint32_t here = count[i];
-      count[i] = before;
+  constexpr int kBits = 12, kBins = 1 << kBits;
+  const uint32_t range = items.empty() ? 0 : high - low;
+  for (int shift = 0; shift < 32 && range >> shift; shift += kBits) {
+    uint32_t count[kBins] = {}, before = 0;
+    for (const Item& item : items) count[item.key >> shift & (kBins - 1)]++;
+    for (uint32_t& bin : count) {
+      const uint32_t here = bin;
+      bin = before;
       before += here;
     }
-    for (const Item& item : items) other[count[item.key >> (pass * kBits) & (kBins - 1)]++] = item;
+    for (const Item& item : items) other[count[item.key >> shift & (kBins - 1)]++] = item;
     items.swap(other);
   }
   std::vector<int32_t> order(items.size());
@@ -157,17 +180,31 @@ std::vector<int32_t> depth_order(const SplatParams& p, int b) {
   return order;
 }
 
-// One part of a view's depth order: count per tile (cursor null before), or place the pairs at the cursors.
+// Calls visit(tile, splat, slot) on the pairs of one part of a view's depth order. Nearly all splats touch at most 2 x 2
+// tiles: those take the same four steps, of which some hit the spare tile `across * down` and slot -1, because a
+// mispredicted loop costs more than the visit.
 template <class Visit>
 void for_pairs(const SplatParams& p, int b, const std::vector<int32_t>& order, int part, int parts, Visit visit) {
-  const int across = (p.width + kTile - 1) / kTile;
+  const int across = (p.width + kTile - 1) / kTile, spare = int(tiles_per_view(p));
   const size_t first = order.size() * size_t(part) / size_t(parts), last = order.size() * size_t(part + 1) / size_t(parts);
+  const int64_t base = int64_t(b) * p.count;
   for (size_t i = first; i < last; i++) {
-    const int64_t at = int64_t(b) * p.count + order[i];
-    const uint16_t* r = p.rects + at * 4;
-    int32_t slot = p.offsets[at];
-    for (int y = r[1]; y < r[3]; y++)
-      for (int x = r[0]; x < r[2]; x++) visit(y * across + x, order[i], slot++);
+    const size_t ahead = i + 16 < last ? i + 16 : i;
+    __builtin_prefetch(p.rects + (base + order[ahead]) * 4);
+    __builtin_prefetch(p.offsets + base + order[ahead]);
+    const uint16_t* r = p.rects + (base + order[i]) * 4;
+    const int wide = r[2] - r[0], high = r[3] - r[1], tile = r[1] * across + r[0];
+    const int32_t slot = p.offsets[base + order[i]];
+    if (wide <= 2 && high <= 2) {
+      const bool right = wide == 2, below = high == 2, both = right && below;
+      visit(tile, order[i], slot);
+      visit(right ? tile + 1 : spare, order[i], right ? slot + 1 : -1);
+      visit(below ? tile + across : spare, order[i], below ? slot + wide : -1);
+      visit(both ? tile + across + 1 : spare, order[i], both ? slot + 3 : -1);
+      continue;
+    }
+    for (int y = 0; y < high; y++)
+      for (int x = 0; x < wide; x++) visit(tile + y * across + x, order[i], slot + y * wide + x);
   }
 }
 
@@ -177,23 +214,34 @@ struct LaneGrads {
 };
 
 // Sums the rows of 16 splats in view b: [16 splats][16], zero where nothing was drawn; adds the extra gradients too.
-bool sum_rows(const SplatParams& p, int b, int64_t n, float (*total)[16]) {
+// The rows lie anywhere, so they are all requested before the first is read.
+bool sum_rows(const SplatParams& p, int b, int64_t n, std::vector<int32_t>& wanted, Vf total[kLanes]) {
   bool found = false;
+  int until[kLanes];
+  wanted.clear();
   for (int l = 0; l < kLanes; l++) {
-    Vf sum = {};
     const int64_t at = int64_t(b) * p.count + n + l;
     if (n + l < p.count && p.radii[at] > 0.f) {
       found = true;
-      const int64_t pairs = tiles_of(p.rects + at * 4);
-      for (int64_t j = 0; j < pairs; j++) {
-        const int64_t slot = p.slots[p.offsets[at] + j];
-        if (!p.masks[slot]) continue;
-        sum += load(p.rows + slot * 16);
-        for (int e = 0; p.g_extra && e < p.extra_count; e++)
-          p.d_extra[(n + l) * p.extra_count + e] += p.extra_rows[slot * p.extra_count + e];
+      const int32_t* slots = p.slots + p.offsets[at];
+      for (int64_t j = tiles_of(p.rects + at * 4); j-- > 0; slots++) {
+        if (!p.masks[*slots]) continue;
+        __builtin_prefetch(p.rows + int64_t(*slots) * 16);
+        wanted.push_back(*slots);
       }
     }
-    store(total[l], sum);
+    until[l] = int(wanted.size());
+  }
+  int i = 0;
+  for (int l = 0; l < kLanes; l++) {
+    Vf sum = {};
+    for (; i < until[l]; i++) {
+      const int64_t slot = wanted[size_t(i)];
+      sum += load(p.rows + slot * 16);
+      for (int e = 0; p.g_extra && e < p.extra_count; e++)
+        p.d_extra[(n + l) * p.extra_count + e] += p.extra_rows[slot * p.extra_count + e];
+    }
+    total[l] = sum;
   }
   return found;
 }
@@ -218,14 +266,12 @@ void colour_backward(const SplatParams& p, const SplatView& view, int64_t n, con
   d_mean = (Vf(1.f / distance)) * (to_direction - dot(direction, to_direction) * direction);
 }
 
-void view_backward(const SplatParams& p, int b, const SplatView& view, int64_t n, const SplatInput<Vf>& in, LaneGrads& d) {
-  alignas(64) float total[kLanes][16];
-  if (!sum_rows(p, b, n, total)) return;
-  Vf column[16];
-  for (int f = 0; f < 16; f++)
-    for (int l = 0; l < kLanes; l++) column[f][l] = total[l][f];
-  const Vf* m = column;
-  const Vf* feature = column + 8;
+void view_backward(const SplatParams& p, int b, const SplatView& view, int64_t n, const SplatInput<Vf>& in,
+                   std::vector<int32_t>& wanted, LaneGrads& d) {
+  Vf total[kLanes];
+  if (!sum_rows(p, b, n, wanted, total)) return;
+  transpose(total);
+  const Vf *m = total, *feature = total + 8;
   const Vi drawn = gather(p.radii + int64_t(b) * p.count, n, p.count, 1, 0) > 0.f;
   const Projection<Vf> s = project(in, view, p.options);
   Vf index, sign;
@@ -260,18 +306,15 @@ void view_backward(const SplatParams& p, int b, const SplatView& view, int64_t n
   for (int i = 0; i < 4; i++) to.quat[i] += select(drawn, here.quat[i], Vf{});
 }
 
-void splat_backward(const SplatParams& p, const SplatView* views, int64_t n) {
+void splat_backward(const SplatParams& p, const SplatView* views, int64_t n, std::vector<int32_t>& wanted) {
   const SplatInput<Vf> in = load_input(p, n);
   LaneGrads d = {};
-  for (int b = 0; b < p.views; b++) view_backward(p, b, views[b], n, in, d);
-  const Vf mean[3] = {d.input.mean.x, d.input.mean.y, d.input.mean.z};
-  const Vf scale[3] = {d.input.scale.x, d.input.scale.y, d.input.scale.z};
-  for (int i = 0; i < 3; i++) {
-    scatter(p.d_means, n, p.count, 3, i, mean[i]);
-    scatter(p.d_scales, n, p.count, 3, i, scale[i]);
-    if (p.d_colors) scatter(p.d_colors, n, p.count, 3, i, d.colour[i]);
-    for (int k = 0; p.d_sh && k < p.sh_count; k++) scatter(p.d_sh, n, p.count, 3 * p.sh_count, 3 * k + i, d.sh[k][i]);
-  }
+  for (int b = 0; b < p.views; b++) view_backward(p, b, views[b], n, in, wanted, d);
+  store_triples(p.d_means, n, p.count, d.input.mean);
+  store_triples(p.d_scales, n, p.count, d.input.scale);
+  if (p.d_colors) store_triples(p.d_colors, n, p.count, {d.colour[0], d.colour[1], d.colour[2]});
+  for (int k = 0; p.d_sh && k < p.sh_count; k++)
+    for (int i = 0; i < 3; i++) scatter(p.d_sh, n, p.count, 3 * p.sh_count, 3 * k + i, d.sh[k][i]);
   for (int i = 0; i < 4; i++) scatter(p.d_quats, n, p.count, 4, i, d.input.quat[i]);
   scatter(p.d_opacities, n, p.count, 1, 0, d.input.opacity);
 }
@@ -287,7 +330,7 @@ int groups_of(const SplatParams& p) { return 1 + (p.extra_count + 6) / 7; }
 }  // namespace
 
 // Fills records, rects, offsets and radii; returns the number of pairs.
-DL_API int64_t dl_splat_project(const SplatParams* params, int threads) {
+DL_API int64_t dl_splat_project(const dl::SplatParams* params, int threads) {
   const SplatParams& p = *params;
   const std::vector<SplatView> views = all_views(p);
   constexpr int64_t kSplats = 64 * kLanes;
@@ -307,19 +350,19 @@ DL_API int64_t dl_splat_project(const SplatParams* params, int threads) {
 }
 
 // Fills starts, pairs and slots.
-DL_API void dl_splat_bin(const SplatParams* params, int threads) {
+DL_API void dl_splat_bin(const dl::SplatParams* params, int threads) {
   const SplatParams& p = *params;
   const int64_t tiles = tiles_per_view(p);
   const int parts = p.views >= threads ? 1 : (threads + p.views - 1) / (p.views > 0 ? p.views : 1);
   std::vector<std::vector<int32_t>> orders(size_t(p.views));
-  std::vector<int32_t> cursors(size_t(p.views * parts * tiles), 0);
+  std::vector<int32_t> cursors(size_t(p.views * parts * (tiles + 1)), 0);  // with a spare tile, see for_pairs
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(dynamic)
     for (int b = 0; b < p.views; b++) orders[size_t(b)] = depth_order(p, b);
 #pragma omp for schedule(dynamic)
     for (int job = 0; job < p.views * parts; job++) {
-      int32_t* count = cursors.data() + job * tiles;
+      int32_t* count = cursors.data() + job * (tiles + 1);
       for_pairs(p, job / parts, orders[size_t(job / parts)], job % parts, parts, [&](int tile, int32_t, int32_t) { count[tile]++; });
     }
 #pragma omp single
@@ -329,7 +372,7 @@ DL_API void dl_splat_bin(const SplatParams* params, int threads) {
         for (int64_t tile = 0; tile < tiles; tile++) {
           p.starts[b * tiles + tile] = before;
           for (int part = 0; part < parts; part++) {
-            int32_t& cursor = cursors[size_t((b * parts + part) * tiles + tile)];
+            int32_t& cursor = cursors[size_t((b * parts + part) * (tiles + 1) + tile)];
             const int32_t here = cursor;
             cursor = before;
             before += here;
@@ -339,17 +382,20 @@ DL_API void dl_splat_bin(const SplatParams* params, int threads) {
     }
 #pragma omp for schedule(dynamic)
     for (int job = 0; job < p.views * parts; job++) {
-      int32_t* cursor = cursors.data() + job * tiles;
+      int32_t* cursor = cursors.data() + job * (tiles + 1);
       for_pairs(p, job / parts, orders[size_t(job / parts)], job % parts, parts, [&](int tile, int32_t id, int32_t slot) {
-        p.slots[slot] = cursor[tile];
-        p.pairs[cursor[tile]++] = id;
+        int32_t nowhere[2];
+        const int32_t to = cursor[tile];
+        cursor[tile] = to + 1;
+        *(slot >= 0 ? p.slots + slot : nowhere) = to;
+        *(slot >= 0 ? p.pairs + to : nowhere + 1) = id;
       });
     }
   }
 }
 
 // Fills the pictures, masks, through and last.
-DL_API void dl_splat_forward(const SplatParams* params, int threads) {
+DL_API void dl_splat_forward(const dl::SplatParams* params, int threads) {
   const SplatParams& p = *params;
   const int64_t tiles = tiles_per_view(p) * p.views;
 #pragma omp parallel num_threads(threads)
@@ -362,7 +408,7 @@ DL_API void dl_splat_forward(const SplatParams* params, int threads) {
 }
 
 // Fills every d_* that is given; d_extra must be zero. rows and extra_rows are scratch.
-DL_API void dl_splat_backward(const SplatParams* params, int threads) {
+DL_API void dl_splat_backward(const dl::SplatParams* params, int threads) {
   const SplatParams& p = *params;
   const std::vector<SplatView> views = all_views(p);
   const int64_t tiles = tiles_per_view(p) * p.views, lanes = (p.count + kLanes - 1) / kLanes;
@@ -370,11 +416,12 @@ DL_API void dl_splat_backward(const SplatParams* params, int threads) {
 #pragma omp parallel num_threads(threads)
   {
     auto chunk = std::make_unique<Chunk>();
+    std::vector<int32_t> wanted;
 #pragma omp for schedule(dynamic)
     for (int64_t tile = 0; tile < tiles; tile++)
       for (int group = 0; group < (p.g_extra ? groups_of(p) : 1); group++) backward_tile(p, tile, group, monomials, *chunk);
 #pragma omp for schedule(dynamic, 64)
-    for (int64_t i = 0; i < lanes; i++) splat_backward(p, views.data(), i * kLanes);
+    for (int64_t i = 0; i < lanes; i++) splat_backward(p, views.data(), i * kLanes, wanted);
   }
 }
 

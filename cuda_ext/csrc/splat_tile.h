@@ -4,6 +4,7 @@
 // A tile is 16 x 16 pixels: 16 blocks of 4 x 4, and a block is one vector of 16 lanes. A tile's splats are taken in
 // chunks: each splat is tested exactly against all 16 blocks at once (lanes are blocks), which gives every block its own
 // short list; then a block walks its list with its pixels in registers (lanes are pixels).
+// Arrays of pixels are handled through [channel][lane] tables, because a block's rows are only 4 pixels long.
 // The backward pass walks the lists from the back and recovers the transmittance by division. Sums over the pixels
 // of a block are small matrix products: per splat, alpha weights [16 px] times the picture's gradients [16 px, 7], and
 // gradients of the log-alpha [16 px] times the monomials (1, x, y, xx, xy, yy) [16 px, 6].
@@ -20,7 +21,7 @@ typedef float Vh __attribute__((vector_size(32), may_alias));
 
 struct Chunk {
   alignas(64) float record[kChunk][16];  // SplatRecord; for further groups of channels, those replace the features
-  uint16_t list[kBlocks][kChunk];
+  uint16_t list[kBlocks][kChunk + kLanes];
   int length[kBlocks];
 };
 
@@ -38,8 +39,10 @@ DL_HD TileView tile_view(const SplatParams& p, int64_t tile) {
 // Channels: group 0 is rgb, depth, normal; group g > 0 is extra channels 7 (g - 1) ... 7 g - 1.
 inline void load_records(const SplatParams& p, const TileView& t, int64_t at, int n, int group, Chunk& c) {
   const SplatRecord* records = p.records + int64_t(t.view) * p.count;
+  constexpr int kAhead = 24;
+  for (int k = 0; k < n && k < kAhead; k++) __builtin_prefetch(records + p.pairs[at + k]);
   for (int k = 0; k < n; k++) {
-    if (k + 8 < n) __builtin_prefetch(records + p.pairs[at + k + 8]);
+    if (k + kAhead < n) __builtin_prefetch(records + p.pairs[at + k + kAhead]);
     const int32_t id = p.pairs[at + k];
     memcpy(c.record[k], records + id, sizeof(SplatRecord));
     for (int f = 0; group > 0 && f < 7; f++) {
@@ -54,7 +57,7 @@ DL_HD Vf clamp_(Vf x, Vf low, Vf high) { return min_(max_(x, low), high); }
 // Lanes are blocks: bit i is set when the splat may reach MIN_ALPHA on a pixel centre of block i. `left`, `top`: offsets
 // of the blocks' first pixel centres. The least of a convex quadratic over a box lies on an edge that faces the centre.
 DL_HD uint32_t blocks_reached(const float* r, Vf left, Vf top) {
-  const float a = r[2], b = r[3], c = r[4], slope_y = -0.5f * b / c, slope_x = -0.5f * b / a;
+  const float a = r[2], b = r[3], c = r[4], slope_x = r[13], slope_y = r[14];
   const Vf lx = left - r[0], ly = top - r[1], hx = lx + 3.f, hy = ly + 3.f;
   const Vf x1 = clamp_(Vf{}, lx, hx), y2 = clamp_(Vf{}, ly, hy);
   const Vf y1 = clamp_(slope_y * x1, ly, hy), x2 = clamp_(slope_x * y2, lx, hx);
@@ -66,12 +69,36 @@ DL_HD Vf lane_x() { return to_float(lane_index() & 3); }
 DL_HD Vf lane_y() { return to_float(lane_index() >> 2); }
 
 inline void sort_into_blocks(const uint16_t* masks, int n, Chunk& c) {
+#if defined(__AVX512F__)
+  __m512i mask[kChunk / kLanes];
+  uint16_t padded[kLanes] = {};
+  const int vectors = (n + kLanes - 1) / kLanes;
+  for (int v = 0; v < vectors; v++) {
+    const uint16_t* from = masks + v * kLanes;
+    if ((v + 1) * kLanes > n) {
+      memcpy(padded, from, size_t(n - v * kLanes) * sizeof(uint16_t));
+      from = padded;
+    }
+    mask[v] = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  }
+  for (int b = 0; b < kBlocks; b++) {
+    int length = 0;
+    for (int v = 0; v < vectors; v++) {
+      const __mmask16 on = _mm512_test_epi32_mask(mask[v], _mm512_set1_epi32(1 << b));
+      const __m512i ks = _mm512_maskz_compress_epi32(on, (__m512i)(lane_index() + v * kLanes));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(c.list[b] + length), _mm512_cvtepi32_epi16(ks));
+      length += __builtin_popcount(on);
+    }
+    c.length[b] = length;
+  }
+#else
   for (int b = 0; b < kBlocks; b++) c.length[b] = 0;
   for (int k = 0; k < n; k++)
     for (uint32_t m = masks[k]; m; m &= m - 1) {
       const int b = __builtin_ctz(m);
       c.list[b][c.length[b]++] = uint16_t(k);
     }
+#endif
 }
 
 struct BlockState {
@@ -104,26 +131,82 @@ inline void forward_block(const Chunk& c, int block, int rank, Vf px, Vf py, Blo
   s.last = last;
 }
 
-inline void write_block(const SplatParams& p, const TileView& t, int block, int group, const BlockState& s) {
+// Where a block lies in the pictures.
+struct BlockPlace {
+  int64_t first;       // index of its first pixel
+  int columns, rows;   // inside the picture, up to 4
+};
+
+DL_HD BlockPlace place_of(const SplatParams& p, const TileView& t, int block) {
   const int x0 = t.x0 + block % 4 * 4, y0 = t.y0 + block / 4 * 4;
+  const int columns = p.width - x0, rows = p.height - y0;
+  return {(int64_t(t.view) * p.height + y0) * p.width + x0, columns < 4 ? columns : 4, rows < 4 ? rows : 4};
+}
+
+// 16 pixels of `channels` numbers, pixel by pixel, to and from a picture.
+inline void put_block(const BlockPlace& at, int width, int channels, const void* pixels, void* picture) {
+  const char* from = static_cast<const char*>(pixels);
+  char* to = static_cast<char*>(picture) + at.first * channels * 4;
+  for (int y = 0; y < at.rows; y++) {
+    const char* source = from + y * 16 * channels;
+    char* target = to + int64_t(y) * width * channels * 4;
+    if (at.columns == 4 && channels == 3) memcpy(target, source, 48);
+    else if (at.columns == 4 && channels == 1) memcpy(target, source, 16);
+    else if (at.columns > 0) memcpy(target, source, size_t(at.columns * channels * 4));
+  }
+}
+
+inline void get_block(const BlockPlace& at, int width, int channels, const void* picture, void* pixels) {
+  char* to = static_cast<char*>(pixels);
+  const char* from = static_cast<const char*>(picture) + at.first * channels * 4;
+  for (int y = 0; y < at.rows; y++) {
+    char* target = to + y * 16 * channels;
+    const char* source = from + int64_t(y) * width * channels * 4;
+    if (at.columns == 4 && channels == 3) memcpy(target, source, 48);
+    else if (at.columns == 4 && channels == 1) memcpy(target, source, 16);
+    else if (at.columns > 0) memcpy(target, source, size_t(at.columns * channels * 4));
+  }
+}
+
+inline void write_extra(const SplatParams& p, const BlockPlace& at, int group, const BlockState& s) {
   for (int lane = 0; lane < kLanes; lane++) {
-    const int x = x0 + lane % 4, y = y0 + lane / 4;
-    if (x >= p.width || y >= p.height) continue;
-    const int64_t at = (int64_t(t.view) * p.height + y) * p.width + x;
-    if (group > 0) {
-      for (int f = 0, channel = 7 * (group - 1); f < 7 && channel < p.extra_count; f++, channel++)
-        p.extra_image[at * p.extra_count + channel] = s.sum[f][lane];
-      continue;
+    if (lane % 4 >= at.columns || lane / 4 >= at.rows) continue;
+    float* pixel = p.extra_image + (at.first + int64_t(lane / 4) * p.width + lane % 4) * p.extra_count;
+    for (int f = 0, channel = 7 * (group - 1); f < 7 && channel < p.extra_count; f++, channel++) pixel[channel] = s.sum[f][lane];
+  }
+}
+
+inline void write_block(const SplatParams& p, const TileView& t, int block, int group, const BlockState& s) {
+  const BlockPlace at = place_of(p, t, block);
+  if (at.columns <= 0 || at.rows <= 0) return;
+  if (group > 0) return write_extra(p, at, group, s);
+  Vf rgb[3] = {s.sum[0], s.sum[1], s.sum[2]};
+  for (int i = 0; p.background && i < 3; i++) rgb[i] += s.through * p.background[t.view * 3 + i];
+  const Vf alpha = 1.f - s.through;
+  const Vf depth = select(alpha > 0.f, s.sum[3] / alpha, Vf{});
+  alignas(64) float triples[3 * kLanes];
+  interleave3(rgb, triples);
+  put_block(at, p.width, 3, triples, p.rgb);
+  interleave3(s.sum + 4, triples);
+  put_block(at, p.width, 3, triples, p.normal);
+  put_block(at, p.width, 1, &alpha, p.alpha);
+  put_block(at, p.width, 1, &depth, p.depth);
+  put_block(at, p.width, 1, &s.through, p.through);
+  put_block(at, p.width, 1, &s.last, p.last);
+}
+
+// The pictures are written once, in short rows: ask for the lines before the splats are computed.
+inline void prefetch_pictures(const SplatParams& p, const TileView& t) {
+  for (int y = t.y0; y < t.y0 + kTile && y < p.height; y++) {
+    const int64_t at = (int64_t(t.view) * p.height + y) * p.width + t.x0;
+    for (int line = 0; line < 48; line += 16) {
+      __builtin_prefetch(p.rgb + 3 * at + line, 1);
+      __builtin_prefetch(p.normal + 3 * at + line, 1);
     }
-    const float through = s.through[lane], alpha = 1.f - through;
-    for (int i = 0; i < 3; i++) {
-      p.rgb[at * 3 + i] = s.sum[i][lane] + (p.background ? through * p.background[t.view * 3 + i] : 0.f);
-      p.normal[at * 3 + i] = s.sum[4 + i][lane];
-    }
-    p.alpha[at] = alpha;
-    p.depth[at] = alpha > 0.f ? s.sum[3][lane] / alpha : 0.f;
-    p.through[at] = through;
-    p.last[at] = s.last[lane];
+    __builtin_prefetch(p.alpha + at, 1);
+    __builtin_prefetch(p.depth + at, 1);
+    __builtin_prefetch(p.through + at, 1);
+    __builtin_prefetch(p.last + at, 1);
   }
 }
 
@@ -136,6 +219,7 @@ inline void forward_tile(const SplatParams& p, int64_t tile, int group, Chunk& c
     for (auto& v : s.sum) v = Vf{};
     s.last = splat_i(-1);
   }
+  if (group == 0) prefetch_pictures(p, t);
   uint32_t alive = 0xffff;
   for (int64_t at = t.begin; at < t.end; at += kChunk) {
     const int n = int(t.end - at < kChunk ? t.end - at : kChunk);
@@ -164,89 +248,116 @@ struct BlockGrad {
   Vi last;
 };
 
-inline void read_block(const SplatParams& p, const TileView& t, int block, int group, BlockGrad& g) {
-  const int x0 = t.x0 + block % 4 * 4, y0 = t.y0 + block / 4 * 4;
-  memset(g.by_pixel, 0, sizeof g.by_pixel);
-  g.through = splat_f(1.f), g.behind = Vf{}, g.last = splat_i(-1);
+inline void read_extra(const SplatParams& p, const BlockPlace& at, int group, BlockGrad& g) {
   for (int lane = 0; lane < kLanes; lane++) {
-    const int x = x0 + lane % 4, y = y0 + lane / 4;
-    if (x >= p.width || y >= p.height) continue;
-    const int64_t at = (int64_t(t.view) * p.height + y) * p.width + x;
-    float* out = g.by_pixel[lane];
-    g.through[lane] = p.through[at];
-    g.last[lane] = p.last[at];
-    if (group > 0) {
-      for (int f = 0, channel = 7 * (group - 1); f < 7 && channel < p.extra_count; f++, channel++)
-        out[f] = p.g_extra[at * p.extra_count + channel];
-      continue;
-    }
-    float g_alpha = p.g_alpha ? p.g_alpha[at] : 0.f, g_through = 0.f;
-    const float alpha = 1.f - p.through[at];
-    for (int i = 0; i < 3; i++) {
-      out[i] = p.g_rgb ? p.g_rgb[at * 3 + i] : 0.f;
-      out[4 + i] = p.g_normal ? p.g_normal[at * 3 + i] : 0.f;
-      if (p.background) g_through += out[i] * p.background[t.view * 3 + i];
-    }
-    if (p.g_depth && alpha > 0.f) {
-      out[3] = p.g_depth[at] / alpha;
-      g_alpha -= out[3] * p.depth[at];
-    }
-    g.behind[lane] = p.through[at] * (g_through - g_alpha);
+    if (lane % 4 >= at.columns || lane / 4 >= at.rows) continue;
+    const float* pixel = p.g_extra + (at.first + int64_t(lane / 4) * p.width + lane % 4) * p.extra_count;
+    for (int f = 0, channel = 7 * (group - 1); f < 7 && channel < p.extra_count; f++, channel++) g.by_channel[f][lane] = pixel[channel];
   }
-  for (int f = 0; f < 7; f++)
-    for (int lane = 0; lane < kLanes; lane++) g.by_channel[f][lane] = g.by_pixel[lane][f];
 }
 
-// (1, x, y, xx, xy, yy, 0, 0) of the pixel centres, from the block's centre.
-struct Monomials {
-  alignas(64) float value[kLanes][8];
-  Monomials() {
-    for (int i = 0; i < kLanes; i++) {
-      const float x = i % 4 - 1.5f, y = i / 4 - 1.5f, m[8] = {1.f, x, y, x * x, x * y, y * y, 0.f, 0.f};
-      memcpy(value[i], m, sizeof m);
+inline void read_triples(const BlockPlace& at, int width, const float* picture, Vf out[3]) {
+  if (!picture) return;
+  alignas(64) float triples[3 * kLanes] = {};
+  get_block(at, width, 3, picture, triples);
+  deinterleave3(triples, out);
+}
+
+inline void read_block(const SplatParams& p, const TileView& t, int block, int group, BlockGrad& g) {
+  const BlockPlace at = place_of(p, t, block);
+  for (int f = 0; f < 7; f++) g.by_channel[f] = Vf{};
+  g.through = splat_f(1.f), g.behind = Vf{}, g.last = splat_i(-1);
+  if (at.columns > 0 && at.rows > 0) {
+    get_block(at, p.width, 1, p.through, &g.through);
+    get_block(at, p.width, 1, p.last, &g.last);
+    if (group > 0) {
+      read_extra(p, at, group, g);
+    } else {
+      Vf g_alpha = {}, g_through = {};
+      read_triples(at, p.width, p.g_rgb, g.by_channel);
+      read_triples(at, p.width, p.g_normal, g.by_channel + 4);
+      if (p.g_alpha) get_block(at, p.width, 1, p.g_alpha, &g_alpha);
+      for (int i = 0; p.background && i < 3; i++) g_through += g.by_channel[i] * p.background[t.view * 3 + i];
+      if (p.g_depth) {
+        Vf g_depth = {}, depth = {};
+        get_block(at, p.width, 1, p.g_depth, &g_depth);
+        get_block(at, p.width, 1, p.depth, &depth);
+        const Vf alpha = 1.f - g.through;
+        g.by_channel[3] = select(alpha > 0.f, g_depth / alpha, Vf{});
+        g_alpha -= g.by_channel[3] * depth;
+      }
+      g.behind = g.through * (g_through - g_alpha);
     }
+  }
+  for (int f = 0; f < 7; f++)
+    for (int lane = 0; lane < kLanes; lane++) g.by_pixel[lane][f] = g.by_channel[f][lane];
+  for (int lane = 0; lane < kLanes; lane++) g.by_pixel[lane][7] = 0.f;
+}
+
+// (1, x, y, xx, xy, yy, 0, 0) of the pixel centres of every block, from the tile's centre.
+struct Monomials {
+  alignas(64) float value[kBlocks][kLanes][8];
+  Monomials() {
+    for (int b = 0; b < kBlocks; b++)
+      for (int i = 0; i < kLanes; i++) {
+        const float x = float(b % 4 * 4 + i % 4) - 7.5f, y = float(b / 4 * 4 + i / 4) - 7.5f;
+        const float m[8] = {1.f, x, y, x * x, x * y, y * y, 0.f, 0.f};
+        memcpy(value[b][i], m, sizeof m);
+      }
   }
 };
 
-// Adds to the rows of `count` <= kBatch splats: moments of h about the splat's centre, and the features' gradients.
-inline void add_rows(const Chunk& c, const uint16_t* ks, int count, const float (*w)[kLanes], const float (*h)[kLanes],
-                     const Monomials& monomials, const BlockGrad& g, float cx, float cy, float* rows, float* extra_row0,
-                     int extra_count, int extra_used) {
+DL_HD void add_to(float* row, Vh v) {
+  Vh old;
+  memcpy(&old, row, sizeof old);
+  old += v;
+  memcpy(row, &old, sizeof old);
+}
+
+// Where a tile's gradients go: rows of the chunk, and for further groups of channels the rows of those.
+struct Rows {
+  float* pair;          // [chunk, 16]
+  float* extra;         // [chunk, extra_count], at the group's first channel; null for group 0
+  int extra_count, used;
+};
+
+// Adds to the rows of `count` <= kBatch splats: moments of h about the tile's centre, and the features' gradients.
+inline void add_rows(const uint16_t* ks, int count, const float (*w)[kLanes], const float (*h)[kLanes],
+                     const float (*monomials)[8], const BlockGrad& g, const Rows& rows) {
   for (int i = 0; i < count; i += 4) {
     Vh feature[4] = {}, moment[4] = {};
     for (int px = 0; px < kLanes; px++) {
       Vh gradient, monomial;
       memcpy(&gradient, g.by_pixel[px], sizeof gradient);
-      memcpy(&monomial, monomials.value[px], sizeof monomial);
+      memcpy(&monomial, monomials[px], sizeof monomial);
       for (int j = 0; j < 4; j++) {
         feature[j] += w[i + j][px] * gradient;
         moment[j] += h[i + j][px] * monomial;
       }
     }
     for (int j = 0; j < 4 && i + j < count; j++) {
-      const int k = ks[-(i + j)];
-      const float dx = cx - c.record[k][0], dy = cy - c.record[k][1];
-      const Vh m = moment[j];
-      const float mx = m[1] + dx * m[0], my = m[2] + dy * m[0];
-      const Vh moved = {m[0], mx, my, m[3] + dx * (m[1] + mx), m[4] + dx * m[2] + dy * mx, m[5] + dy * (m[2] + my), 0.f, 0.f};
-      float* row = rows + int64_t(k) * 16;
-      Vh old;
-      memcpy(&old, row, sizeof old);
-      old += moved;
-      memcpy(row, &old, sizeof old);
-      if (extra_row0) {
-        for (int f = 0; f < extra_used; f++) extra_row0[int64_t(k) * extra_count + f] += feature[j][f];
-      } else {
-        memcpy(&old, row + 8, sizeof old);
-        old += feature[j];
-        memcpy(row + 8, &old, sizeof old);
-      }
+      const int64_t k = ks[-(i + j)];
+      add_to(rows.pair + k * 16, moment[j]);
+      if (!rows.extra) add_to(rows.pair + k * 16 + 8, feature[j]);
+      for (int f = 0; rows.extra && f < rows.used; f++) rows.extra[k * rows.extra_count + f] += feature[j][f];
     }
   }
 }
 
-inline void backward_block(const Chunk& c, int block, int rank, float x0, float y0, const Monomials& monomials,
-                           BlockGrad& g, float* rows, float* extra_row0, int extra_count, int extra_used) {
+// Moves the moments of a row from a centre to the point (-dx, -dy) away from it: x becomes x + dx, y becomes y + dy.
+DL_HD void shift_moments(float* m, float dx, float dy) {
+  const float x = m[1] + dx * m[0], y = m[2] + dy * m[0];
+  m[3] += dx * (m[1] + x);
+  m[4] += dx * m[2] + dy * x;
+  m[5] += dy * (m[2] + y);
+  m[1] = x;
+  m[2] = y;
+}
+
+// `Channels`: 3 when only rgb has a gradient, else 7.
+template <int Channels>
+void backward_block(const Chunk& c, int block, int rank, float x0, float y0, const Monomials& monomials, BlockGrad& g,
+                    const Rows& rows) {
   alignas(64) float w[kBatch][kLanes], h[kBatch][kLanes];
   const Vf px = x0 + lane_x(), py = y0 + lane_y();
   Vf through = g.through, behind = g.behind;
@@ -260,10 +371,10 @@ inline void backward_block(const Chunk& c, int block, int rank, float x0, float 
       const Vi on = (e >= kLog2MinAlpha) & (rank + k <= g.last);
       const Vf free = exp2_(e);
       const Vf alpha = from_bits(bits(min_(free, splat_f(kMaxAlpha))) & on);
-      const Vf keep = 1.f / (1.f - alpha);
+      const Vf keep = reciprocal(1.f - alpha);
       const Vf before = through * keep, weight = alpha * before;
       Vf colour = r[6] * g.by_channel[0];
-      for (int f = 1; f < 7; f++) colour += r[6 + f] * g.by_channel[f];
+      for (int f = 1; f < Channels; f++) colour += r[6 + f] * g.by_channel[f];
       const Vf slope = alpha * (before * colour - behind * keep);  // dL / d log(alpha)
       store(w[i], weight);
       store(h[i], from_bits(bits(slope) & (free < kMaxAlpha)));
@@ -271,7 +382,7 @@ inline void backward_block(const Chunk& c, int block, int rank, float x0, float 
       through = before;
     }
     for (int i = count; i < ((count + 3) & ~3); i++) store(w[i], Vf{}), store(h[i], Vf{});
-    add_rows(c, ks, count, w, h, monomials, g, x0 + 1.5f, y0 + 1.5f, rows, extra_row0, extra_count, extra_used);
+    add_rows(ks, count, w, h, monomials.value[block], g, rows);
   }
   g.through = through;
   g.behind = behind;
@@ -284,20 +395,25 @@ inline void backward_tile(const SplatParams& p, int64_t tile, int group, const M
   BlockGrad grad[kBlocks];
   for (int b = 0; b < kBlocks; b++) read_block(p, t, b, group, grad[b]);
   const int first = 7 * (group - 1), used = p.extra_count - first < 7 ? p.extra_count - first : 7;
+  const bool rgb_only = group == 0 && !p.g_depth && !p.g_normal;
+  const bool last_group = !p.g_extra || first + 7 >= p.extra_count;
   const int64_t chunks = (t.end - t.begin + kChunk - 1) / kChunk;
   for (int64_t chunk = chunks - 1; chunk >= 0; chunk--) {
     const int64_t at = t.begin + chunk * kChunk;
     const int n = int(t.end - at < kChunk ? t.end - at : kChunk);
-    float* rows = p.rows + at * 16;
-    float* extra_row0 = group > 0 ? p.extra_rows + at * p.extra_count + first : nullptr;
-    if (group == 0) memset(rows, 0, size_t(n) * 16 * sizeof(float));
-    for (int k = 0; group > 0 && k < n; k++) memset(extra_row0 + k * int64_t(p.extra_count), 0, size_t(used) * sizeof(float));
+    const Rows rows = {p.rows + at * 16, group > 0 ? p.extra_rows + at * p.extra_count + first : nullptr, p.extra_count, used};
+    if (group == 0) memset(rows.pair, 0, size_t(n) * 16 * sizeof(float));
+    for (int k = 0; group > 0 && k < n; k++) memset(rows.extra + k * int64_t(p.extra_count), 0, size_t(used) * sizeof(float));
     sort_into_blocks(p.masks + at, n, c);
     load_records(p, t, at, n, group, c);
-    for (int b = 0; b < kBlocks; b++)
-      if (c.length[b])
-        backward_block(c, b, int(at - t.begin), t.x0 + b % 4 * 4 + 0.5f, t.y0 + b / 4 * 4 + 0.5f, monomials, grad[b], rows,
-                       extra_row0, p.extra_count, used);
+    for (int b = 0; b < kBlocks; b++) {
+      if (!c.length[b]) continue;
+      const float x0 = t.x0 + b % 4 * 4 + 0.5f, y0 = t.y0 + b / 4 * 4 + 0.5f;
+      const auto walk = rgb_only ? backward_block<3> : backward_block<7>;
+      walk(c, b, int(at - t.begin), x0, y0, monomials, grad[b], rows);
+    }
+    for (int k = 0; last_group && k < n; k++)
+      shift_moments(rows.pair + k * 16, t.x0 + 8.f - c.record[k][0], t.y0 + 8.f - c.record[k][1]);
   }
 }
 
