@@ -88,7 +88,9 @@ def _check(
     check_shape("splat", "opacities", opacities, (count,))
     check_shape("splat", "cameras_to_world", cameras_to_world, ("B", 4, 4))
     check_shape("splat", "focal_px", focal_px, (views,))
-    require((colors is None) != (sh is None), "splat: give either colors [N, 3] or sh [N, K, 3], and None for the other")
+    require(
+        (colors is None) != (sh is None), "splat: give either colors [N, 3] or sh [N, K, 3], and None for the other"
+    )
     if colors is not None:
         check_shape("splat", "colors", colors, (count, 3))
     if sh is not None:
