@@ -103,9 +103,9 @@ def position_gradient(
 def corners(x: Tensor, grid: HashGrid, level: int) -> tuple[Tensor, Tensor]:
     """Table rows [N, 8] and weights [N, 8] of the cell around x; bits 1, 2, 4 of the corner are its x, y, z side."""
     resolution = grid.resolutions[level]
-    scaled = x * resolution
+    scaled = x.double() * resolution  # exact, so that no rounding moves a sample into the next cell
     cell = scaled.detach().floor().nan_to_num(0.0).clamp(0, resolution - 1)  # x = 1 is the far vertex of the last cell
-    fraction = scaled - cell  # NaN stays NaN: a bad position shows in its features
+    fraction = (scaled - cell).to(x.dtype)  # NaN stays NaN: a bad position shows in its features
     if grid.smoothstep:
         fraction = fraction * fraction * (3 - 2 * fraction)
     both = torch.stack([1 - fraction, fraction], -1)  # [N, 3, 2]
