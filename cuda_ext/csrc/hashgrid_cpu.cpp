@@ -33,7 +33,7 @@ struct Block {
 enum Order { kValues, kSlopes, kCurves };  // how many derivatives of the weights a launcher needs
 
 template <Order order>
-inline void locate(const GridLevel& level, int smooth, const float* const position[3], int64_t at, Block* b) {
+__attribute__((noinline)) void locate(const GridLevel& level, int smooth, const float* const position[3], int64_t at, Block* b) {
   const float size = static_cast<float>(level.cells);
   Vi vertex[3][2];
   Vf side[3][2], slope[3];
@@ -65,22 +65,24 @@ inline void locate(const GridLevel& level, int smooth, const float* const positi
   }
 }
 
-// Calls work(block, first) for every 16 of `count` samples, each block one step after its rows were asked for: the
-// rows are random reads into a table that fills the second-level cache several times.
-template <Order order, class Work>
+// Calls work(block, first) for every 16 of `count` samples. With kAsk each block comes one step after its rows were
+// asked for: they are random reads into a table that fills the second-level cache several times.
+template <Order order, bool kAsk, class Work>
 inline void over_blocks(const GridLevel& level, int smooth, const float* const position[3], int64_t count,
                         const float* rows, int features, Work work) {
   Block blocks[2];
-  locate<order>(level, smooth, position, 0, &blocks[0]);
+  if (kAsk) locate<order>(level, smooth, position, 0, &blocks[0]);
   for (int64_t i = 0; i < count; i += kLanes) {
-    if (i + kLanes < count) {
+    Block& block = blocks[kAsk ? i / kLanes % 2 : 0];
+    if (!kAsk) locate<order>(level, smooth, position, i, &block);
+    if (kAsk && i + kLanes < count) {
       Block& next = blocks[(i / kLanes + 1) % 2];
       locate<order>(level, smooth, position, i + kLanes, &next);
       for (int c = 0; c < 8; ++c) {
         for (int k = 0; k < kLanes; ++k) __builtin_prefetch(rows + static_cast<size_t>(next.row[c][k]) * features, 0, 2);
       }
     }
-    work(blocks[i / kLanes % 2], i);
+    work(block, i);
   }
 }
 
@@ -204,7 +206,7 @@ int encode(const GridParams& p, int threads) {
       const GridLevel level = p.level(l);
       const float* rows = p.table + level.first * F;
       float* into = chunk.array(l * F);
-      over_blocks<kTurn ? kSlopes : kValues>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
+      over_blocks<kTurn ? kSlopes : kValues, true>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
         float x_turn[kLanes], column_turn[4][kLanes];
         if (kTurn) turn(b, u, i, x_turn, column_turn);
         for (int k = 0; k < kLanes; ++k) {
@@ -250,7 +252,7 @@ int position_gradient(const GridParams& p, int threads) {
       const GridLevel level = p.level(l);
       const float* rows = p.table + level.first * F;
       const float* g = chunk.array(l * F);
-      over_blocks<kCurves>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
+      over_blocks<kTurn ? kCurves : kSlopes, true>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
         float d[8][kLanes];  // rows . grad
         const int lanes = static_cast<int>(std::min<int64_t>(kLanes, count - i));
         for (int k = 0; k < lanes; ++k) {
@@ -273,13 +275,18 @@ int position_gradient(const GridParams& p, int threads) {
   });
 }
 
+template <int F>
+void clear_level(const GridParams& p, int l) {
+  std::fill(p.out + p.offsets[l] * F, p.out + p.offsets[l + 1] * F, 0.f);
+}
+
 // Adds a range of samples to the rows of level l.
 template <int F, bool kTurn>
 void add_to_level(const GridParams& p, int l, const float* const x[3], const float* const u[3], const float* grad,
                   int64_t count) {
   const GridLevel level = p.level(l);
   float* rows = p.out + level.first * F;
-  over_blocks<kTurn ? kSlopes : kValues>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
+  over_blocks<kTurn ? kSlopes : kValues, false>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
     float x_turn[kLanes], column_turn[4][kLanes];
     if (kTurn) turn(b, u, i, x_turn, column_turn);
     const int lanes = static_cast<int>(std::min<int64_t>(kLanes, count - i));
@@ -315,7 +322,7 @@ int table_gradient(const GridParams& p, int threads) {
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(dynamic) nowait
-    for (int l = 0; l < p.levels; ++l) std::fill(p.out + p.offsets[l] * F, p.out + p.offsets[l + 1] * F, 0.f);
+    for (int l = p.count > 0 ? p.active : 0; l < p.levels; ++l) clear_level<F>(p, l);
     for (int64_t begin = 0; begin < p.count; begin += size) {
       const int64_t count = std::min(size, p.count - begin);
       const float *x[3], *u[3];
@@ -331,7 +338,10 @@ int table_gradient(const GridParams& p, int threads) {
         load_features<F>(p, p.grad + begin * p.width(), part, std::min(part + 1024, count), chunk);
       }
 #pragma omp for schedule(dynamic) nowait
-      for (int l = p.active - 1; l >= 0; --l) add_to_level<F, kTurn>(p, l, x, u, chunk.array(l * F), count);
+      for (int l = p.active - 1; l >= 0; --l) {
+        if (begin == 0) clear_level<F>(p, l);  // here, so that the rows are in cache when the first sample comes
+        add_to_level<F, kTurn>(p, l, x, u, chunk.array(l * F), count);
+      }
     }
   }
   return 0;
