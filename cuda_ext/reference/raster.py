@@ -187,18 +187,26 @@ def barycentrics(clip: Tensor, triangles: Tensor, triangle: Tensor) -> tuple[Ten
 
 
 def edge_weights(x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[n, 3] corners about the pixel -> weights [n, 3] and, over the same sum, the slopes of a_i in x and y."""
-    x1, x2, y1, y2, w1, w2 = (c.roll(shift, 1) for c in (x, y, w) for shift in (-1, -2))
-    area = x1 * y2 - y1 * x2
+    """[n, 3] corners about the pixel -> weights [n, 3] and, over the same sum, the slopes of a_i in x and y.
+
+    Where the sum overflows or is empty the pixel takes corner 2, without gradient.
+    """
+    with torch.no_grad():
+        total = _areas(x, y).abs().sum(-1, keepdim=True)
+        good = torch.isfinite(total) & (total > 0)
+    x, y = torch.where(good, x, 0), torch.where(good, y, 0)
+    area = _areas(x, y)
     side = torch.where(area.sum(-1, keepdim=True) < 0, -1.0, 1.0).to(area)
     inner = (area * side).clamp(min=0)
-    total = inner.sum(-1, keepdim=True)
-    # Overflowing or empty: the pixel takes corner 2, without gradient.
-    good = torch.isfinite(total) & (total > 0)
-    total = torch.where(good, total, 1)
+    total = torch.where(good, inner.sum(-1, keepdim=True), 1)
     weight = torch.where(good, inner, inner.new_tensor([0.0, 0.0, 1.0])) / total
+    x1, x2, y1, y2, w1, w2 = (c.roll(shift, 1) for c in (x, y, w) for shift in (-1, -2))
     dx, dy = (y1 * w2 - w1 * y2) * side / total, (w1 * x2 - x1 * w2) * side / total
     return weight, torch.where(good, dx, 0), torch.where(good, dy, 0)
+
+
+def _areas(x: Tensor, y: Tensor) -> Tensor:
+    return x.roll(-1, 1) * y.roll(-2, 1) - y.roll(-1, 1) * x.roll(-2, 1)
 
 
 def _finite_ratio(z: Tensor, w: Tensor) -> Tensor:

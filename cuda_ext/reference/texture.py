@@ -7,6 +7,8 @@ centre at v = (i + 0.5) / height, u = (j + 0.5) / width; v grows downward, as in
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ def mip_pyramid(image: Tensor, levels: int) -> Tensor:
     """
     sizes = level_sizes(*image.shape[1:3], levels - 1)
     out = [image.flatten(1, 2)]
-    for (height, width), (h, w) in zip(sizes, sizes[1:], strict=False):
+    for (height, width), (h, w) in pairwise(sizes):
         rows, columns = _average(height, h, image), _average(width, w, image)
         image = torch.einsum("ij,bjwc->biwc", rows, image)
         image = torch.einsum("kw,biwc->bikc", columns, image)
