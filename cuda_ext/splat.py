@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`splat`: differentiable pictures of 3D Gaussians, a batch of views in one call."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cuda_ext import backend as backends
+from cuda_ext.check import check_alike, check_shape, check_size, require
+from cuda_ext.reference import splat as reference
+from cuda_ext.reference.splat import Splatted, SplatStats
+
+__all__ = ["SplatStats", "Splatted", "splat"]
+
+
+def splat(
+    means: Tensor,  # [N, 3]
+    quats: Tensor,  # [N, 4]
+    scales: Tensor,  # [N, 3]
+    opacities: Tensor,  # [N]
+    colors: Tensor | None,  # [N, 3]
+    cameras_to_world: Tensor,  # [B, 4, 4]
+    focal_px: Tensor,  # [B]
+    size: tuple[int, int],
+    *,
+    background: Tensor | None = None,  # [B, 3]
+    sh: Tensor | None = None,  # [N, K, 3]
+    extra: Tensor | None = None,  # [N, C]
+    dilation: float = 0.3,
+    compensate: bool = False,
+    near: float = 0.05,
+    stats: SplatStats | None = None,
+    backend: str = "auto",
+) -> Splatted:
+    """Render N anisotropic 3D Gaussians from B pinhole cameras.
+
+    means             centres in the world (metres)
+    quats             rotations wxyz of any length but 0
+    scales            standard deviations along the three axes, positive
+    opacities         in [0, 1]
+    colors            sRGB in [0, 1], or None when `sh` is given
+    sh                K = 1, 4, 9 or 16 real spherical harmonics; colour = max(0, sum + 1/2), seen from the camera
+    extra             C more numbers to composite like colours
+    cameras_to_world  rigid, OpenGL axes: the camera looks along its -Z, +Y is up
+    focal_px          focal length in pixels; the principal point is the picture's centre
+    size              (height, width)
+    background        colour behind everything; None is black, which leaves `rgb` premultiplied only
+    dilation          px^2 added to both variances of the projected covariance (low-pass filter)
+    compensate        scale the opacity by what the dilation took from the determinant (Mip-splatting)
+    near              splats with camera z <= near are left out
+    stats             caller-owned sums for densification; each backward pass adds to them
+    backend           auto, native, torch or gsplat
+
+    Differentiable: means (also through the view directions of `sh`), quats, scales, opacities, colors, sh, extra,
+    background, from rgb, alpha, depth, normal and extra. Not differentiable: cameras, focal lengths, the order in
+    depth, the choice of the shortest axis; `visible` and `radii` carry no gradient. First derivatives only.
+    Splats with a number that is not finite, a zero quaternion or a singular projection are left out of the picture
+    and receive gradient 0. The equations and every cut-off are in `cuda_ext.reference.splat`.
+    """
+    size = check_size("splat", size)
+    _check(means, quats, scales, opacities, colors, cameras_to_world, focal_px, background, sh, extra)
+    if stats is not None:
+        check_shape("splat", "stats.grad_norm", stats.grad_norm, (means.shape[0],))
+    require(dilation >= 0 and near > 0, f"splat: dilation must be >= 0 and near > 0, got {dilation} and {near}")
+    backends.choose("splat", backend, means)
+    return reference.splat(
+        means, quats, scales, opacities, colors, cameras_to_world, focal_px, size,
+        background=background, sh=sh, extra=extra, dilation=dilation, compensate=compensate, near=near, stats=stats,
+    )  # fmt: skip
+
+
+def _check(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor | None,
+    cameras_to_world: Tensor,
+    focal_px: Tensor,
+    background: Tensor | None,
+    sh: Tensor | None,
+    extra: Tensor | None,
+) -> None:
+    check_shape("splat", "means", means, ("N", 3))
+    count, views = means.shape[0], cameras_to_world.shape[0]
+    check_shape("splat", "quats", quats, (count, 4))
+    check_shape("splat", "scales", scales, (count, 3))
+    check_shape("splat", "opacities", opacities, (count,))
+    check_shape("splat", "cameras_to_world", cameras_to_world, ("B", 4, 4))
+    check_shape("splat", "focal_px", focal_px, (views,))
+    require(
+        (colors is None) != (sh is None), "splat: give either colors [N, 3] or sh [N, K, 3], and None for the other"
+    )
+    if colors is not None:
+        check_shape("splat", "colors", colors, (count, 3))
+    if sh is not None:
+        check_shape("splat", "sh", sh, (count, "K", 3))
+        require(sh.shape[1] in (1, 4, 9, 16), f"splat: sh must hold 1, 4, 9 or 16 coefficients, got {sh.shape[1]}")
+    if extra is not None:
+        check_shape("splat", "extra", extra, (count, "C"))
+    if background is not None:
+        check_shape("splat", "background", background, (views, 3))
+    check_alike(
+        "splat", means=means, quats=quats, scales=scales, opacities=opacities, colors=colors, sh=sh, extra=extra,
+        cameras_to_world=cameras_to_world, focal_px=focal_px, background=background,
+    )  # fmt: skip
