@@ -5,19 +5,21 @@ from __future__ import annotations
 
 import ctypes
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cuda_ext import backend as backends
-from cuda_ext import build
+from cuda_ext import build, nvrtc
 from cuda_ext.check import check_alike, check_shape, check_size, require
 from cuda_ext.reference import raster as reference
 
 __all__ = ["Raster", "projection", "raster"]
 
 MAX_SIDE = 1 << 15  # pixels: within the guard band
+LARGE_BLOCKS = 1024  # blocks that share the triangles too large for one CUDA thread
 
 
 class Raster(NamedTuple):
@@ -84,15 +86,17 @@ def raster(
         triangle, uv, depth, uv_dxy = reference.raster(clip, triangles, height, width)
         return Raster(triangle, uv, depth, uv_dxy)
     triangles = triangles.int().contiguous()
-    triangle = raster_visible(clip.detach().contiguous(), triangles, height, width)
-    return Raster(triangle, *raster_barycentrics(clip.contiguous(), triangles, triangle))
+    clip, ops = clip.contiguous(), torch.ops.dreamlab
+    triangle = ops.raster_visible(clip.detach(), triangles, height, width)
+    return Raster(triangle, *ops.raster_barycentrics(clip, triangles, triangle))
 
 
 def check_triangles(where: str, triangles: Tensor, like: Tensor) -> None:
     """[T, 3] of an index type, where `like` is. On the CPU the range is checked too (on a GPU that would wait)."""
     check_shape(where, "triangles", triangles, ("T", 3))
     require(
-        triangles.dtype in (torch.int32, torch.int64), f"{where}: triangles must be int32 or int64, got {triangles.dtype}"
+        triangles.dtype in (torch.int32, torch.int64),
+        f"{where}: triangles must be int32 or int64, got {triangles.dtype}",
     )
     require(
         triangles.device == like.device, f"{where}: triangles are on {triangles.device}, the vertices on {like.device}"
@@ -105,10 +109,10 @@ def check_triangles(where: str, triangles: Tensor, like: Tensor) -> None:
         )
 
 
-class RasterParams(ctypes.Structure):
-    """csrc/raster.h, same fields in the same order."""
+class Params(ctypes.Structure):
+    """`RasterParams` of csrc/raster.h, field by field."""
 
-    _fields_ = (
+    _fields_ = [
         ("clip", ctypes.c_void_p),
         ("triangles", ctypes.c_void_p),
         ("views", ctypes.c_int64),
@@ -116,80 +120,118 @@ class RasterParams(ctypes.Structure):
         ("count", ctypes.c_int64),
         ("height", ctypes.c_int64),
         ("width", ctypes.c_int64),
-    )
+    ]
 
 
-def _params(clip: Tensor, triangles: Tensor, height: int, width: int) -> RasterParams:
-    return RasterParams(
-        build.pointer(clip), build.pointer(triangles), clip.shape[0], clip.shape[1], triangles.shape[0], height, width
-    )
+def run(op: str, function: str, params: ctypes.Structure, tensors: list[Tensor | None], items: int) -> None:
+    """Call `function(params, *tensors)` of a native op where the first tensor lives.
 
-
-def call(op: str, name: str, *arguments: object) -> None:
-    """A C function of `op` that returns 0, or 1 when memory ran out."""
+    On the CPU it is a C function that also takes the thread count and returns 0, or 1 when memory ran out; on CUDA
+    it is a kernel of at least `items` threads.
+    """
+    first = tensors[0]
+    assert first is not None
+    pointers = [ctypes.c_void_p(build.pointer(t)) for t in tensors]
+    if first.is_cuda:
+        nvrtc.launch(op, function, first.device, ((items + 255) // 256, 1, 1), (256, 1, 1), [params, *pointers])
+        return
     library = build.library(op)
     assert library is not None
-    if getattr(library, name)(*arguments):
+    if getattr(library, function)(ctypes.byref(params), *pointers, build.threads()):
         raise MemoryError(f"{op}: out of memory; use fewer views, vertices or threads")
 
 
-def address(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(build.pointer(tensor))
+def sum_buffer(shape: torch.Size, like: Tensor) -> Tensor:
+    """What gradients are summed in: CUDA kernels add to it, CPU launchers clear it themselves."""
+    return like.new_zeros(shape) if like.is_cuda else like.new_empty(shape)
 
 
-@torch.library.custom_op("dreamlab::raster_visible", mutates_args=(), device_types="cpu")
-def raster_visible(clip: Tensor, triangles: Tensor, height: int, width: int) -> Tensor:
+def _params(clip: Tensor, triangles: Tensor, height: int, width: int) -> Params:
+    pointer = build.pointer
+    return Params(pointer(clip), pointer(triangles), clip.shape[0], clip.shape[1], len(triangles), height, width)
+
+
+def _visible(clip: Tensor, triangles: Tensor, height: int, width: int) -> Tensor:
     triangle = triangles.new_empty(clip.shape[0], height, width)
     params = _params(clip, triangles, height, width)
-    call("raster", "dl_raster_visible", ctypes.byref(params), address(triangle), build.threads())
+    if not clip.is_cuda:
+        run("raster", "dl_raster_visible", params, [triangle], 0)
+        return triangle
+    items = clip.shape[0] * len(triangles)
+    corners = triangles.new_empty(clip.shape[0], clip.shape[1], 4)
+    key = torch.full(triangle.shape, -1, dtype=torch.int64, device=clip.device)  # (depth, triangle), smallest wins
+    large = torch.empty(items + 1, dtype=torch.int64, device=clip.device)  # triangles that a whole block draws
+    large[:1] = 0
+    run("raster", "dl_raster_project", params, [corners], clip.shape[0] * clip.shape[1])
+    run("raster", "dl_raster_small", params, [corners, key, large], items)
+    run("raster", "dl_raster_large", params, [corners, key, large], 256 * LARGE_BLOCKS if items else 0)
+    run("raster", "dl_raster_resolve", params, [key, triangle], triangle.numel())
     return triangle
 
 
-@raster_visible.register_fake
-def _(clip: Tensor, triangles: Tensor, height: int, width: int) -> Tensor:
-    return triangles.new_empty(clip.shape[0], height, width)
-
-
-@torch.library.custom_op("dreamlab::raster_barycentrics", mutates_args=(), device_types="cpu")
-def raster_barycentrics(clip: Tensor, triangles: Tensor, triangle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    uv, depth, slope = (clip.new_empty(*triangle.shape, *rest) for rest in ((2,), (), (4,)))
+def _barycentrics(clip: Tensor, triangles: Tensor, triangle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    uv, depth, slope = _barycentrics_like(clip, triangles, triangle)
     params = _params(clip, triangles, *triangle.shape[1:])
-    call("raster", "dl_raster_barycentrics", ctypes.byref(params), *map(address, (triangle, uv, depth, slope)),
-         build.threads())  # fmt: skip
+    run("raster", "dl_raster_barycentrics", params, [triangle, uv, depth, slope], triangle.numel())
     return uv, depth, slope
 
 
-@raster_barycentrics.register_fake
-def _(clip: Tensor, triangles: Tensor, triangle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    uv, depth, slope = (clip.new_empty(*triangle.shape, *rest) for rest in ((2,), (), (4,)))
-    return uv, depth, slope
+def _barycentrics_like(clip: Tensor, triangles: Tensor, triangle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    shape = triangle.shape
+    return clip.new_empty(*shape, 2), clip.new_empty(shape), clip.new_empty(*shape, 4)
 
 
-@torch.library.custom_op("dreamlab::raster_barycentrics_backward", mutates_args=(), device_types="cpu")
-def raster_barycentrics_backward(
+def _barycentrics_backward(
     clip: Tensor, triangles: Tensor, triangle: Tensor, grad_uv: Tensor, grad_depth: Tensor
 ) -> Tensor:
-    grad_clip = torch.empty_like(clip)
+    grad_clip = sum_buffer(clip.shape, clip)
     params = _params(clip, triangles, *triangle.shape[1:])
-    call("raster", "dl_raster_barycentrics_backward", ctypes.byref(params),
-         *map(address, (triangle, grad_uv, grad_depth, grad_clip)), build.threads())  # fmt: skip
+    run("raster", "dl_raster_barycentrics_backward", params, [triangle, grad_uv, grad_depth, grad_clip],
+        triangle.numel())  # fmt: skip
     return grad_clip
 
 
-@raster_barycentrics_backward.register_fake
-def _(clip: Tensor, triangles: Tensor, triangle: Tensor, grad_uv: Tensor, grad_depth: Tensor) -> Tensor:
-    return torch.empty_like(clip)
-
-
-def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(*inputs)
     ctx.mark_non_differentiable(output[2])
 
 
-def _backward(ctx, grad_uv, grad_depth, _grad_slope):  # type: ignore[no-untyped-def]
-    clip, triangles, triangle = ctx.saved_tensors
-    grad_uv, grad_depth = grad_uv.contiguous(), grad_depth.contiguous()
-    return raster_barycentrics_backward(clip, triangles, triangle, grad_uv, grad_depth), None, None
+def _backward(ctx: Any, grad_uv: Tensor, grad_depth: Tensor, _: Any) -> tuple[Tensor | None, None, None]:
+    if not ctx.needs_input_grad[0]:
+        return None, None, None
+    op = torch.ops.dreamlab.raster_barycentrics_backward
+    return op(*ctx.saved_tensors, grad_uv.contiguous(), grad_depth.contiguous()), None, None
 
 
-raster_barycentrics.register_autograd(_backward, setup_context=_save)
+OPS: tuple[tuple[str, str, Callable[..., Any], Callable[..., Any]], ...] = (
+    (
+        "raster_visible",
+        "(Tensor clip, Tensor triangles, SymInt height, SymInt width) -> Tensor",
+        _visible,
+        lambda clip, triangles, height, width: triangles.new_empty(clip.shape[0], height, width),
+    ),
+    (
+        "raster_barycentrics",
+        "(Tensor clip, Tensor triangles, Tensor triangle) -> (Tensor, Tensor, Tensor)",
+        _barycentrics,
+        _barycentrics_like,
+    ),
+    (
+        "raster_barycentrics_backward",
+        "(Tensor clip, Tensor triangles, Tensor triangle, Tensor grad_uv, Tensor grad_depth) -> Tensor",
+        _barycentrics_backward,
+        lambda clip, *_: torch.empty_like(clip),
+    ),
+)
+
+
+def register(ops: tuple[tuple[str, str, Callable[..., Any], Callable[..., Any]], ...]) -> None:
+    """Define torch ops: (name, schema, implementation on both devices, shapes of the results)."""
+    for name, schema, implementation, fake in ops:
+        torch.library.define(f"dreamlab::{name}", schema)
+        torch.library.impl(f"dreamlab::{name}", ("cpu", "cuda"), implementation)
+        torch.library.register_fake(f"dreamlab::{name}", fake)
+
+
+register(OPS)
+torch.library.register_autograd("dreamlab::raster_barycentrics", _backward, setup_context=_save)

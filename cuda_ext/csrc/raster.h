@@ -17,6 +17,12 @@ constexpr int kPlanes = 6;               // w > 0, near, four guard planes
 constexpr int kMaxPolygon = 3 + kPlanes;
 constexpr int kBroken = 1 << kPlanes;    // outside mask of a vertex that is not finite
 
+struct RasterParams {
+  const float* clip;         // [B, V, 4] clip-space corners
+  const int32_t* triangles;  // [T, 3] rows of clip
+  int64_t views, vertices, count, height, width;
+};
+
 struct Hom {
   double x, y, z, w;
 };

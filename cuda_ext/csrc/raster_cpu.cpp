@@ -264,16 +264,6 @@ PixelFrame<Vf> frame(const Scene& s, int64_t row, int64_t column) {
 
 }  // namespace
 
-namespace dl {
-
-struct RasterParams {
-  const float* clip;         // [B, V, 4] clip-space corners
-  const int32_t* triangles;  // [T, 3]
-  int64_t views, vertices, count, height, width;
-};
-
-}  // namespace dl
-
 // triangle [B, H, W]: 1 + the nearest triangle, 0 for none. Returns 0, or 1 when memory ran out.
 DL_API int dl_raster_visible(const dl::RasterParams* params, int32_t* triangle, int threads) {
   const RasterParams& p = *params;
