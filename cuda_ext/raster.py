@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -123,7 +123,7 @@ class Params(ctypes.Structure):
     ]
 
 
-def run(op: str, function: str, params: ctypes.Structure, tensors: list[Tensor | None], items: int) -> None:
+def run(op: str, function: str, params: ctypes.Structure, tensors: Sequence[Tensor | None], items: int) -> None:
     """Call `function(params, *tensors)` of a native op where the first tensor lives.
 
     On the CPU it is a C function that also takes the thread count and returns 0, or 1 when memory ran out; on CUDA

@@ -26,7 +26,7 @@ def mip_pyramid(image: Tensor, levels: int) -> Tensor:
 
     2n texels become n by averaging pairs. 2n + 1 texels become n by averaging windows (2n + 1) / n texels wide.
     """
-    sizes = level_sizes(*image.shape[1:3], levels - 1)
+    sizes = level_sizes(image.shape[1], image.shape[2], levels - 1)
     out = [image.flatten(1, 2)]
     for (height, width), (h, w) in pairwise(sizes):
         rows, columns = _average(height, h, image), _average(width, w, image)
