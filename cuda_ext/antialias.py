@@ -52,7 +52,7 @@ def antialias(
     The pixel that the edge cuts takes colour from the other in proportion to the part of it that lies behind the
     edge; an edge nearer to vertical acts on pairs side by side, the others on pairs one above the other. The sum
     over a row (column) of pixels is thus exact for a long straight edge, and its gradient reaches the corners of the
-    edge. Silhouettes are found by walking over the mesh, so triangles smaller than a pixel are no obstacle; up to 16
+    edge. Silhouettes are found by walking over the mesh, so triangles smaller than a pixel are no obstacle; up to 64
     triangles between two centres. Where surfaces cut through each other there is no edge and nothing is smoothed.
 
     Differentiable: color, clip (x, y and w of the corners of silhouette edges). `raster.depth` only decides which

@@ -8,7 +8,7 @@
 
 namespace dl {
 
-constexpr int kMaxWalk = 16;          // triangles crossed between two pixel centres
+constexpr int kMaxWalk = 64;          // triangles crossed between two pixel centres
 constexpr uint8_t kFront = 8, kBack = 16;  // bits of a triangle's state; bits 0..2: half-edge i is a silhouette
 
 struct AntialiasParams {

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MAX_WALK = 16  # triangles crossed between two pixel centres
+MAX_WALK = 64  # triangles crossed between two pixel centres
 
 
 def edge_neighbours(triangles: Tensor) -> Tensor:
