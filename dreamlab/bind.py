@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import types
 import typing
@@ -153,7 +154,7 @@ class Binder:
             points = [(begin, number(tree["from"], path)), (end, number(tree["to"], path))]
         choices = Bounds(choices=CURVES)
         curve = self.scalar(str, tree["curve"], join(path, "curve"), choices) if "curve" in tree else "linear"
-        for (a, _), (b, _) in zip(points, points[1:], strict=False):
+        for (a, _), (b, _) in itertools.pairwise(points):
             if a.unit == b.unit and a.value >= b.value:
                 self.fail(tree, path, f"must move forward in time: {a} is not before {b}")
         if curve == "exp" and any(value <= 0 for _, value in points):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints: written under a temporary name, hashed, fsynced, renamed; read only when every hash is right.
 
-A checkpoint is `ckpt/step_000400/` with one safetensors file per part, `meta.json` and `MANIFEST` (sha256 and size of each
-file). safetensors does not notice a flipped bit in its data, the manifest does.
+A checkpoint is `ckpt/step_000400/` with one safetensors file per part, `meta.json` and `MANIFEST` (sha256 and size of
+each file). safetensors does not notice a flipped bit in its data, the manifest does.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def read_newest(folder: Path, warn: Any = None) -> Checkpoint | None:
             damaged.append(path.name)
             if warn:
                 warn(f"{path}: damaged ({error}); set aside as {aside.name}, trying the one before it")
-    if damaged or list(folder.glob("*.corrupt")):
+    if damaged or any(folder.glob("*.corrupt")):
         raise InputError(
             f"{folder}: no whole checkpoint is left ({', '.join(damaged) or 'all set aside'}); start a new run"
         )

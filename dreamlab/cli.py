@@ -149,7 +149,7 @@ def go(run: Run, device: str) -> None:
 
 
 def read_prompt(prompt: str | None, file: Path | None, env: str | None) -> tuple[str, list[str]]:
-    """The prompt as given, byte for byte, from exactly one place; an argument beside a file or variable is an override."""
+    """The prompt as given, byte for byte, from one place; an argument beside a file or variable is an override."""
     if file is not None and env is not None:
         raise RecipeError("give the prompt once: --prompt-file or --prompt-env")
     more = [prompt] if prompt is not None and (file or env) else []

@@ -51,8 +51,9 @@ class Bar:
         rate = steps / elapsed if elapsed > 0 and steps else 0.0
         if self.live.disable:
             if now - self.printed >= PLAIN_EVERY_S or tick.done == tick.total:
-                left = (tick.total - tick.done) / rate if rate else float("nan")
-                line = f"{tick.stage} {tick.step}/{tick.steps}  {rate:.1f} it/s  {left:.0f} s left  loss {tick.metrics['loss']:.4g}"
+                left = (tick.total - tick.done) / rate if rate else 0.0
+                pace = f"{rate:.1f} it/s  {left:.0f} s left" if rate else "starting"
+                line = f"{tick.stage} {tick.step}/{tick.steps}  {pace}  loss {tick.metrics['loss']:.4g}"
                 print(line, file=sys.stderr, flush=True)
                 self.printed = now
             return

@@ -106,14 +106,12 @@ def load(
     overrides: Sequence[str] = (),
     name: str = "recipe",
 ) -> Recipe:
-    """Read a recipe from a file (`Path`) or text, with `key=value` overrides; prompts given here are literal and win."""
+    """A recipe from a file (`Path`) or text, with `key=value` overrides; prompts given here are literal and win."""
     source = Source()
-    if isinstance(text_or_path, Path):
-        tree = read_file(text_or_path, source)
-    else:
-        tree = parse(text_or_path, name, source)
+    from_file = isinstance(text_or_path, Path)
+    tree = read_file(Path(text_or_path), source) if from_file else parse(str(text_or_path), name, source)
     if not isinstance(tree, dict) or not tree:
-        raise RecipeError(f"{text_or_path if isinstance(text_or_path, Path) else name}: a recipe is a mapping")
+        raise RecipeError(f"{text_or_path if from_file else name}: a recipe is a mapping")
     tree = _apply(tree, overrides, source)
     for key, literal in (("prompt", prompt), ("negative", negative)):
         if literal is not None:

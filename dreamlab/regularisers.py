@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses on the frames themselves, by name. Each is one function of the frames; a recipe gives the schedule of its weight."""
+"""Losses on the frames themselves, by name: one function each; a recipe gives the schedule of its weight."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Position:
 def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None:
     """One step in eight stations: cameras, render, look, residual, loss, backward, optimise, adapt.
 
-    Nothing here waits for the device: a bad step is switched off by the `healthy` flag and counted when the ring is read.
+    Nothing here waits for the device: a bad step is switched off by the `healthy` flag, counted when the ring is read.
     """
     spec, streams = stage.spec, stage.streams
     progress = Progress(i, spec.steps)

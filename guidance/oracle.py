@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The oracle: the exact score of a known distribution of pictures, so that a rule can be tested against what must happen.
+"""The oracle: the exact score of a known distribution of pictures, to test a rule against what must happen.
 
 For each camera the world shows K pictures mu_k with probabilities pi_k, each blurred by a normal of deviation s0:
 p(x0) = sum_k pi_k N(mu_k, s0^2 I). Noised to z_t = a x0 + s n it stays a mixture, with variance v = a^2 s0^2 + s^2, so

@@ -83,10 +83,12 @@ def _surface(density: Tensor, tint: Tensor, low: Tensor, cell: float) -> Mesh:
         raise Diverged(f"empty geometry: the density peaks at {peak:.3g}, the surface needs {LEVEL}; train longer")
     vertices, faces, _, _ = marching_cubes(field, LEVEL, gradient_direction="ascent")
     mesh = trimesh.Trimesh(vertices - 1, faces, process=False)
-    parts = mesh.split(only_watertight=False)
-    if len(parts) > 1:
-        largest = max(part.area for part in parts)
-        mesh = trimesh.util.concatenate([part for part in parts if part.area >= MIN_PART * largest])
+    areas = [
+        (float(mesh.area_faces[part].sum()), part) for part in trimesh.graph.connected_components(mesh.face_adjacency)
+    ]
+    kept = [part for area, part in areas if area >= MIN_PART * max(area for area, _ in areas)]
+    mesh.update_faces(np.concatenate(kept))
+    mesh.remove_unreferenced_vertices()
     if mesh.volume < 0:
         mesh.invert()
     points = torch.from_numpy(np.array(mesh.vertices))

@@ -24,7 +24,7 @@ PROMPT = "a red mushroom with a white stem"
 class Sick:
     """An oracle that answers nan in the chosen calls."""
 
-    def __init__(self, oracle: Oracle, bad_calls: set[int]) -> None:
+    def __init__(self, oracle: Oracle, bad_calls: frozenset[int]) -> None:
         self.oracle, self.bad_calls, self.calls = oracle, bad_calls, 0
         self.table, self.variants = oracle.table, oracle.variants
         self.encode, self.decode, self.condition = oracle.encode, oracle.decode, oracle.condition
@@ -38,7 +38,7 @@ class Sick:
 class SickAssembler(Assembler):
     """Puts one sick model in the place of every guidance."""
 
-    bad_calls: set[int] = set()
+    bad_calls: frozenset[int] = frozenset()
 
     def stage(self, index: int, earlier: object = None) -> BuiltStage:
         for spec, made in list(self._guidance.items()):
@@ -53,7 +53,7 @@ def make(tiny: Path, folder: Path, bad: set[int], *overrides: str) -> tuple[Run,
     run = pipeline.create(PROMPT, tiny, folder / "runs", ["stages.finer.steps=1", *overrides], None, [])
     wanted = recipe.load(run.recipe_path(), tables())
     assembler = SickAssembler(wanted, "cpu")
-    assembler.bad_calls = bad
+    assembler.bad_calls = frozenset(bad)
     return run, wanted, assembler
 
 
@@ -71,7 +71,7 @@ def test_a_single_bad_step_is_skipped_and_the_run_goes_on(tiny: Path, tmp_path: 
 
 
 def test_a_bad_step_moves_no_parameter(tiny: Path, tmp_path: Path) -> None:
-    _, wanted, assembler = make(tiny, tmp_path, {1})
+    _, _, assembler = make(tiny, tmp_path, {1})
     stage = assembler.stage(0)
     before = {name: value.clone() for name, value in stage.scene.state_dict().items()}
     train.step(stage, 0, train.Ring(train.METRICS, 4, "cpu"))

@@ -50,7 +50,9 @@ FLOORS = {
     "benchmarks": 4,
 }
 SIDEWAYS = {"systems", "guidance", "renderers"}  # none of floor 2 imports another of floor 2
-HEAVY = {"diffusers", "transformers", "trimesh", "skimage", "scipy", "PIL", "imageio_ffmpeg", "fast_simplification", "gradio", "gsplat", "matplotlib", "mitsuba", "open3d", "ray"}  # fmt: skip
+OPTIONAL = {"gradio", "gsplat", "nerfacc", "ray", "submitit", "pxr", "open3d", "tinycudann", "nvdiffrast"}
+HEAVY = OPTIONAL | {"diffusers", "transformers", "trimesh", "skimage", "scipy", "PIL", "imageio_ffmpeg"}
+HEAVY |= {"fast_simplification", "matplotlib", "mitsuba"}
 FORBIDDEN = {"pickle", "shelve", "marshal"}
 
 
@@ -141,7 +143,7 @@ def test_importing_everything_needs_no_gpu_network_or_extras() -> None:
 import importlib, socket, sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in {{'gradio', 'gsplat', 'nerfacc', 'ray', 'submitit', 'pxr', 'open3d', 'tinycudann', 'nvdiffrast'}}:
+        if name.split('.')[0] in {OPTIONAL!r}:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 def refuse(*a, **k): raise OSError('network')

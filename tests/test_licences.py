@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PERMISSIVE = re.compile(
-    r"\b(MIT|BSD|Apache|ISC|PSF|Python Software Foundation|HPND|MPL|Mozilla|Unlicense|Zlib|CC0|0BSD|CNRI|Public Domain)",
+    r"\b(MIT|BSD|Apache|ISC|PSF|Python Software Foundation|HPND|MPL|Mozilla|Unlicense|Zlib|CC0|CNRI|Public Domain)",
     re.IGNORECASE,
 )
 RESTRICTED = re.compile(r"\b(A?GPL|LGPL|non-?commercial|proprietary|NVIDIA|CC[- ]BY[- ]NC)", re.IGNORECASE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a finished scene to files: the mesh in each format, a turntable, a contact sheet, and a report on all of them."""
+"""From a finished scene to files: the mesh in each format, a turntable, a contact sheet, and a report."""
 
 from __future__ import annotations
 
