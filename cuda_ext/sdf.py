@@ -109,7 +109,15 @@ def _params(tables: list[Tensor], light: list[float], drawn: Drawn, prepared: in
 
 
 def _draw_cpu(
-    rows: Tensor, parts: Tensor, bound: Tensor, pose: Tensor, focal: Tensor, light: Tensor, height: int, width: int, supersample: int
+    rows: Tensor,
+    parts: Tensor,
+    bound: Tensor,
+    pose: Tensor,
+    focal: Tensor,
+    light: Tensor,
+    height: int,
+    width: int,
+    supersample: int,
 ) -> list[Tensor]:
     lib = build.library("sdf")
     assert lib is not None
@@ -131,7 +139,15 @@ def _points_cpu(rows: Tensor, points: Tensor) -> list[Tensor]:
 
 
 def _draw_cuda(
-    rows: Tensor, parts: Tensor, bound: Tensor, pose: Tensor, focal: Tensor, light: Tensor, height: int, width: int, supersample: int
+    rows: Tensor,
+    parts: Tensor,
+    bound: Tensor,
+    pose: Tensor,
+    focal: Tensor,
+    light: Tensor,
+    height: int,
+    width: int,
+    supersample: int,
 ) -> list[Tensor]:
     drawn = _empty(rows, pose, height, width)
     count = rows.shape[0] * rows.shape[1]

@@ -209,7 +209,7 @@ class Sketch:
 
     op "union" | "cut" | "keep", `smooth` (metres of blend), `group=True` (closes the group before and starts one here),
     `turn` (degrees), `mirror` "x" | "z" | "xz" or `around_y` / `around_z` = n copies, all about `pivot` in object space,
-    `limb` (rows that move together), `bounds=False` (does not count for the size).
+    `frame` (degrees, turns the folded whole about the pivot), `limb` (rows that move together), `bounds=False` (does not count for the size).
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -223,7 +223,10 @@ class Sketch:
         pivot = k.pop("pivot", (0.0, 0.0, 0.0))
         turn = multiply(rotation(k.pop("turn", (0.0, 0.0, 0.0))), upright)
         at = tuple(a - b for a, b in zip(at, pivot, strict=True))
-        self.rows.append(Row(kind, part, params, at, turn, op, fold=fold, count=count, pivot=tuple(pivot), **k))
+        frame = rotation(k.pop("frame", (0.0, 0.0, 0.0)))
+        self.rows.append(
+            Row(kind, part, params, at, turn, op, fold=fold, count=count, pivot=tuple(pivot), frame=frame, **k)
+        )
 
     def sphere(self, part: str, at: Vec, radius: float, **k: Any) -> None:
         self._add(layout.SPHERE, part, at, IDENTITY, (radius,), **k)

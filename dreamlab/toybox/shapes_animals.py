@@ -206,10 +206,17 @@ def elephant(s: Sketch, v: Vary) -> None:
 
 ANIMALS = (
     Category("duck", {"body": "yellow", "beak": "orange", "wings": "body", "eyes": "black"}, duck),
-    Category("snowman", {"body": "white", "hat": "black", "scarf": "red", "nose": "orange", "buttons": "black"}, snowman),
+    Category(
+        "snowman", {"body": "white", "hat": "black", "scarf": "red", "nose": "orange", "buttons": "black"}, snowman
+    ),
     Category("fish", {"body": "orange", "fins": "yellow", "eyes": "black"}, fish),
     Category("cat", {"fur": "gray", "belly": "white", "nose": "pink", "eyes": "black"}, cat, words=("kitten",)),
-    Category("dog", {"fur": "brown", "ears": "black", "collar": "red", "nose": "black", "eyes": "black"}, dog, words=("puppy",)),
+    Category(
+        "dog",
+        {"fur": "brown", "ears": "black", "collar": "red", "nose": "black", "eyes": "black"},
+        dog,
+        words=("puppy",),
+    ),
     Category("rabbit", {"fur": "white", "ears": "pink", "tail": "fur", "eyes": "black"}, rabbit, words=("bunny",)),
     Category("bird", {"body": "blue", "wings": "cyan", "belly": "white", "beak": "orange", "eyes": "black"}, bird),
     Category("penguin", {"body": "black", "belly": "white", "beak": "orange", "eyes": "black"}, penguin),
@@ -220,5 +227,5 @@ ANIMALS = (
     Category("teddy bear", {"fur": "brown", "belly": "orange", "eyes": "black"}, teddy_bear, words=("bear", "teddy")),
     Category("bee", {"body": "yellow", "stripes": "black", "wings": "white", "eyes": "white"}, bee),
     Category("octopus", {"skin": "purple", "eyes": "white", "pupils": "black"}, octopus),
-    Category("elephant", {"skin": "gray", "ears": "pink", "tusks": "white", "eyes": "black"}, elephant),
+    Category("elephant", {"skin": "gray", "ears": "gray", "tusks": "white", "eyes": "black"}, elephant),
 )

@@ -44,7 +44,9 @@ def flower(s: Sketch, v: Vary) -> None:
     n, long = v.choose(5, 6, 7), v(0.3, 0.36)
     s.cylinder("stem", (0, -0.95, 0), (0, 0.3, 0), 0.045)
     s.ellipsoid("leaves", (0.2, -0.55, 0), (0.24, 0.07, 0.11), turn=(0, 0, 32), mirror="x")
-    s.ellipsoid("petals", (0, 0.35 + 0.2 + long * 0.6, 0.06), (1.9 / n * 0.62, long, 0.07), around_z=n, pivot=(0, 0.35, 0.06))
+    s.ellipsoid(
+        "petals", (0, 0.35 + 0.2 + long * 0.6, 0.06), (1.9 / n * 0.62, long, 0.07), around_z=n, pivot=(0, 0.35, 0.06)
+    )
     s.ellipsoid("center", (0, 0.35, 0.1), (0.2, 0.2, 0.11))
 
 
@@ -136,14 +138,23 @@ def donut(s: Sketch, v: Vary) -> None:
     for i, turn in enumerate((20, 70, -40)):
         ring = (0.42, 0.56, 0.63)[i]
         s.capsule(
-            "sprinkles", (-0.05, 0.03 + r, ring), (0.05, 0.03 + r, ring), 0.025, turn=(0, turn, 0), around_y=(7, 9, 8)[i]
+            "sprinkles",
+            (-0.05, 0.03 + r, ring),
+            (0.05, 0.03 + r, ring),
+            0.025,
+            turn=(0, turn, 0),
+            around_y=(7, 9, 8)[i],
         )
 
 
 NATURE = (
-    Category("mushroom", {"cap": "red", "stem": "white", "gills": "stem"}, mushroom, fronted=False, words=("toadstool",)),
+    Category(
+        "mushroom", {"cap": "red", "stem": "white", "gills": "stem"}, mushroom, fronted=False, words=("toadstool",)
+    ),
     Category("tree", {"leaves": "green", "trunk": "brown"}, tree, fronted=False),
-    Category("pine tree", {"leaves": "green", "trunk": "brown"}, pine_tree, fronted=False, words=("fir tree", "fir", "pine")),
+    Category(
+        "pine tree", {"leaves": "green", "trunk": "brown"}, pine_tree, fronted=False, words=("fir tree", "fir", "pine")
+    ),
     Category("palm tree", {"leaves": "green", "trunk": "brown", "coconuts": "brown"}, palm_tree, words=("palm",)),
     Category("flower", {"petals": "red", "center": "yellow", "stem": "green", "leaves": "stem"}, flower),
     Category("cactus", {"plant": "green", "pot": "orange", "bloom": "pink"}, cactus),
@@ -154,9 +165,7 @@ NATURE = (
     Category("pumpkin", {"fruit": "orange", "stem": "green"}, pumpkin, fronted=False),
     Category("ice cream", {"ice": "pink", "cone": "brown", "cherry": "red"}, ice_cream, fronted=False),
     Category("lollipop", {"candy": "pink", "stick": "white"}, lollipop, fronted=False, words=("lolly",)),
-    Category(
-        "cake", {"cake": "brown", "icing": "pink", "candles": "white", "flames": "yellow"}, cake, fronted=False
-    ),
+    Category("cake", {"cake": "brown", "icing": "pink", "candles": "white", "flames": "yellow"}, cake, fronted=False),
     Category(
         "hamburger",
         {"bun": "orange", "lettuce": "green", "patty": "brown", "cheese": "yellow"},
@@ -164,5 +173,7 @@ NATURE = (
         fronted=False,
         words=("burger",),
     ),
-    Category("donut", {"icing": "pink", "dough": "brown", "sprinkles": "white"}, donut, fronted=False, words=("doughnut",)),
+    Category(
+        "donut", {"icing": "pink", "dough": "brown", "sprinkles": "white"}, donut, fronted=False, words=("doughnut",)
+    ),
 )
