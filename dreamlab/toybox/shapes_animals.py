@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dreamlab.toybox.category import Category, Vary
+from dreamlab.toybox.category import Category, Joint, Vary
 from dreamlab.toybox.program import Sketch
 
 
@@ -11,10 +11,12 @@ def duck(s: Sketch, v: Vary) -> None:
     head = v(0.27, 0.32)
     s.ellipsoid("body", (0, -0.1, -0.05), (0.42, 0.36, 0.56))
     s.capsule("body", (0, 0.0, -0.4), (0, 0.26, -0.68), 0.24, 0.06, smooth=0.1)
+    s.limb = "head"
     s.sphere("body", (0, 0.48, 0.3), head, smooth=0.12)
-    s.ellipsoid("wings", (0.4, -0.04, -0.12), (0.1, 0.2, 0.34), mirror="x", turn=(14, 0, 0))
     s.ellipsoid("beak", (0, 0.42, 0.3 + head + 0.06), (0.16, 0.06, 0.2))
     s.sphere("eyes", (0.13, 0.58, 0.3 + head * 0.82), 0.055, mirror="x")
+    s.limb = "wings"
+    s.ellipsoid("wings", (0.4, -0.04, -0.12), (0.1, 0.2, 0.34), mirror="x", turn=(14, 0, 0))
 
 
 def snowman(s: Sketch, v: Vary) -> None:
@@ -46,12 +48,13 @@ def fish(s: Sketch, v: Vary) -> None:
 def cat(s: Sketch, v: Vary) -> None:
     head, tail = v(0.32, 0.36), v(0.3, 0.5)
     s.capsule("fur", (0, -0.5, -0.12), (0, -0.05, 0.0), 0.38, 0.25)
-    s.ellipsoid("fur", (0, 0.36, 0.1), (head * 1.12, head * 0.95, head), smooth=0.05)
-    s.cone("fur", (0.2, 0.5, 0.08), (0.27, 0.86, 0.08), 0.16, 0.01, mirror="x", round=0.01)
     s.capsule("fur", (0.14, -0.2, 0.18), (0.14, -0.8, 0.26), 0.1, mirror="x", smooth=0.03)
     s.ellipsoid("fur", (0.28, -0.7, 0.0), (0.17, 0.19, 0.3), mirror="x", smooth=0.03)
     s.arc("fur", (0.3, -0.5, -0.42), 0.3, 0.07, 110, turn=(0, 0, -130 - 60 * tail))
     s.ellipsoid("belly", (0, -0.32, 0.17), (0.16, 0.28, 0.16))
+    s.limb = "head"
+    s.ellipsoid("fur", (0, 0.36, 0.1), (head * 1.12, head * 0.95, head), smooth=0.05)
+    s.cone("fur", (0.2, 0.5, 0.08), (0.27, 0.86, 0.08), 0.16, 0.01, mirror="x", round=0.01)
     s.ellipsoid("belly", (0, 0.27, 0.1 + 0.9 * head), (0.15, 0.1, 0.1))
     s.sphere("nose", (0, 0.34, 0.2 + 0.9 * head), 0.045)
     s.sphere("eyes", (0.15, 0.43, 0.1 + 0.87 * head), 0.06, mirror="x")
@@ -63,11 +66,12 @@ def dog(s: Sketch, v: Vary) -> None:
     s.capsule("fur", (0.16, -0.1, 0.32), (0.16, -0.62, 0.34), 0.1, mirror="x")
     s.capsule("fur", (0.16, -0.1, -0.45), (0.16, -0.62, -0.48), 0.1, mirror="x")
     s.capsule("fur", (0, 0.1, 0.35), (0, 0.42, 0.48), 0.19, smooth=0.08)
+    s.capsule("fur", (0, 0.12, -0.6), (0, tail, -0.85), 0.08, 0.05)
+    s.torus("collar", (0, 0.25, 0.4), 0.21, 0.055, turn=(22, 0, 0))
+    s.limb = "head"
     s.sphere("fur", (0, 0.5, 0.52), 0.28, smooth=0.05)
     s.capsule("fur", (0, 0.42, 0.66), (0, 0.39, 0.86), 0.15, 0.12, smooth=0.04)
-    s.capsule("fur", (0, 0.12, -0.6), (0, tail, -0.85), 0.08, 0.05)
     s.ellipsoid("ears", (0.29, 0.46, 0.48), (0.07, ear, 0.14), mirror="x", turn=(0, 0, 12))
-    s.torus("collar", (0, 0.25, 0.4), 0.21, 0.055, turn=(22, 0, 0))
     s.sphere("nose", (0, 0.47, 0.97), 0.075)
     s.sphere("eyes", (0.12, 0.6, 0.75), 0.05, mirror="x")
 
@@ -75,12 +79,13 @@ def dog(s: Sketch, v: Vary) -> None:
 def rabbit(s: Sketch, v: Vary) -> None:
     ear, spread = v(0.45, 0.6), v(0.08, 0.16)
     s.ellipsoid("fur", (0, -0.42, -0.1), (0.38, 0.4, 0.44))
-    s.sphere("fur", (0, 0.08, 0.12), 0.29, smooth=0.1)
-    s.capsule("fur", (0.11, 0.28, 0.06), (0.11 + spread, 0.35 + ear, 0), 0.09, 0.08, mirror="x")
     s.capsule("fur", (0.15, -0.3, 0.24), (0.14, -0.72, 0.34), 0.08, mirror="x", smooth=0.04)
     s.ellipsoid("fur", (0.24, -0.74, 0.2), (0.13, 0.1, 0.3), mirror="x", smooth=0.04)
-    s.capsule("ears", (0.115, 0.34, 0.13), (0.11 + spread, 0.34 + ear, 0.06), 0.045, mirror="x")
     s.sphere("tail", (0, -0.5, -0.54), 0.17)
+    s.limb = "head"
+    s.sphere("fur", (0, 0.08, 0.12), 0.29, smooth=0.1)
+    s.capsule("fur", (0.11, 0.28, 0.06), (0.11 + spread, 0.35 + ear, 0), 0.09, 0.08, mirror="x")
+    s.capsule("ears", (0.115, 0.34, 0.13), (0.11 + spread, 0.34 + ear, 0.06), 0.045, mirror="x")
     s.sphere("ears", (0, 0.06, 0.42), 0.045)
     s.sphere("eyes", (0.13, 0.16, 0.35), 0.05, mirror="x")
 
@@ -88,25 +93,27 @@ def rabbit(s: Sketch, v: Vary) -> None:
 def bird(s: Sketch, v: Vary) -> None:
     s.ellipsoid("body", (0, -0.05, -0.05), (0.36, 0.36, 0.5), turn=(-25, 0, 0))
     s.sphere("body", (0, 0.4, 0.28), v(0.26, 0.3), smooth=0.12)
-    s.ellipsoid("wings", (0.36, -0.02, -0.18), (0.07, 0.22, 0.42), mirror="x", turn=(-30, -8, 0))
     s.box("wings", (0, -0.28, -0.66), (0.13, 0.035, 0.28), turn=(-32, 0, 0), round=0.03)
     s.cone("beak", (0, 0.38, 0.5), (0, 0.34, 0.82), 0.1, 0.01)
     s.cylinder("beak", (0.12, -0.3, 0.0), (0.12, -0.75, 0.02), 0.035, mirror="x")
     s.capsule("beak", (0.12, -0.74, -0.06), (0.12, -0.74, 0.18), 0.035, mirror="x")
     s.sphere("eyes", (0.15, 0.48, 0.48), 0.05, mirror="x")
     s.ellipsoid("belly", (0, -0.08, 0.14), (0.27, 0.3, 0.32))
+    s.limb = "wings"
+    s.ellipsoid("wings", (0.36, -0.02, -0.18), (0.07, 0.22, 0.42), mirror="x", turn=(-30, -8, 0))
 
 
 def penguin(s: Sketch, v: Vary) -> None:
     wide = v(0.4, 0.46)
     s.ellipsoid("body", (0, -0.15, 0), (wide, 0.62, 0.38))
     s.sphere("body", (0, 0.5, 0.02), 0.3, smooth=0.12)
-    s.ellipsoid("body", (wide + 0.05, -0.1, 0.0), (0.07, 0.4, 0.17), mirror="x", turn=(0, 0, 14))
     s.ellipsoid("belly", (0, -0.18, 0.13), (wide * 0.78, 0.52, 0.3))
     s.ellipsoid("belly", (0.1, 0.5, 0.16), (0.14, 0.17, 0.17), mirror="x")
     s.cone("beak", (0, 0.45, 0.28), (0, 0.42, 0.55), 0.085, 0.01)
     s.ellipsoid("beak", (0.17, -0.78, 0.16), (0.15, 0.06, 0.22), mirror="x")
     s.sphere("eyes", (0.11, 0.55, 0.29), 0.045, mirror="x")
+    s.limb = "wings"
+    s.ellipsoid("body", (wide + 0.05, -0.1, 0.0), (0.07, 0.4, 0.17), mirror="x", turn=(0, 0, 14))
 
 
 def turtle(s: Sketch, v: Vary) -> None:
@@ -161,7 +168,6 @@ def teddy_bear(s: Sketch, v: Vary) -> None:
     s.ellipsoid("fur", (0, -0.32, 0), (0.36, 0.4, 0.32))
     s.sphere("fur", (0, 0.32, 0.04), v(0.33, 0.37))
     s.sphere("fur", (0.28, 0.62, 0), 0.14, mirror="x")
-    s.capsule("fur", (0.3, -0.12, 0.05), (0.52, -0.36, 0.2), 0.13, mirror="x")
     s.capsule("fur", (0.2, -0.62, 0.1), (0.36, -0.68, 0.48), 0.15, mirror="x")
     s.ellipsoid("belly", (0, -0.3, 0.14), (0.26, 0.29, 0.23))
     s.ellipsoid("belly", (0, 0.22, 0.34), (0.16, 0.12, 0.12))
@@ -169,6 +175,8 @@ def teddy_bear(s: Sketch, v: Vary) -> None:
     s.sphere("belly", (0.28, 0.63, 0.08), 0.09, mirror="x")
     s.sphere("eyes", (0.13, 0.4, 0.35), 0.045, mirror="x")
     s.ellipsoid("eyes", (0, 0.27, 0.45), (0.06, 0.045, 0.04))
+    s.limb = "arms"
+    s.capsule("fur", (0.3, -0.12, 0.05), (0.52, -0.36, 0.2), 0.13, mirror="x")
 
 
 def bee(s: Sketch, v: Vary) -> None:
@@ -178,9 +186,10 @@ def bee(s: Sketch, v: Vary) -> None:
         s.torus("stripes", (0, 0, z), ring - 0.03, 0.06, turn=(90, 0, 0))
     s.sphere("stripes", (0, 0.06, 0.5), 0.23)
     s.cone("stripes", (0, -0.02, -0.6), (0, -0.04, -0.84), 0.07, 0.01)
-    s.ellipsoid("wings", (0.38, 0.4, -0.08), (v(0.34, 0.42), 0.035, 0.2), mirror="x", turn=(0, 18, 32))
     s.sphere("eyes", (0.13, 0.13, 0.67), 0.06, mirror="x")
     s.capsule("stripes", (0.07, 0.24, 0.58), (0.16, 0.48, 0.7), 0.025, mirror="x")
+    s.limb = "wings"
+    s.ellipsoid("wings", (0.38, 0.4, -0.08), (v(0.34, 0.42), 0.035, 0.2), mirror="x", turn=(0, 18, 32))
 
 
 def octopus(s: Sketch, v: Vary) -> None:
@@ -197,35 +206,79 @@ def elephant(s: Sketch, v: Vary) -> None:
     s.sphere("skin", (0, 0.32, 0.36), 0.31, smooth=0.08)
     s.capsule("skin", (0.22, -0.15, 0.08), (0.22, -0.66, 0.08), 0.13, mirror="x")
     s.capsule("skin", (0.22, -0.15, -0.5), (0.22, -0.66, -0.5), 0.13, mirror="x")
-    s.capsule("skin", (0, 0.24, 0.58), (0, -0.22, 0.76), 0.13, 0.085, smooth=0.06)
-    s.capsule("skin", (0, -0.22, 0.76), (0, -0.36, 0.98), 0.085, 0.07, smooth=0.05)
     s.ellipsoid("ears", (0.42, 0.34, 0.26), (0.05, ear, 0.27), mirror="x", turn=(0, -40, 0))
     s.capsule("tusks", (0.15, 0.12, 0.58), (0.18, -0.05, 0.84), 0.05, 0.02, mirror="x")
     s.sphere("eyes", (0.19, 0.42, 0.6), 0.045, mirror="x")
+    s.limb = "trunk"
+    s.capsule("skin", (0, 0.24, 0.58), (0, -0.22, 0.76), 0.13, 0.085, smooth=0.06)
+    s.capsule("skin", (0, -0.22, 0.76), (0, -0.36, 0.98), 0.085, 0.07, smooth=0.05)
 
 
 ANIMALS = (
-    Category("duck", {"body": "yellow", "beak": "orange", "wings": "body", "eyes": "black"}, duck),
+    Category(
+        "duck",
+        {"body": "yellow", "beak": "orange", "wings": "body", "eyes": "black"},
+        duck,
+        joints={"nodding": Joint("head", (0, 0.15, 0.2)), "waving": Joint("wings", (0.36, 0.05, -0.1))},
+    ),
     Category(
         "snowman", {"body": "white", "hat": "black", "scarf": "red", "nose": "orange", "buttons": "black"}, snowman
     ),
     Category("fish", {"body": "orange", "fins": "yellow", "eyes": "black"}, fish),
-    Category("cat", {"fur": "gray", "belly": "white", "nose": "pink", "eyes": "black"}, cat, words=("kitten",)),
+    Category(
+        "cat",
+        {"fur": "gray", "belly": "white", "nose": "pink", "eyes": "black"},
+        cat,
+        words=("kitten",),
+        joints={"nodding": Joint("head", (0, 0.1, 0))},
+    ),
     Category(
         "dog",
         {"fur": "brown", "ears": "black", "collar": "red", "nose": "black", "eyes": "black"},
         dog,
         words=("puppy",),
     ),
-    Category("rabbit", {"fur": "white", "ears": "pink", "tail": "fur", "eyes": "black"}, rabbit, words=("bunny",)),
-    Category("bird", {"body": "blue", "wings": "cyan", "belly": "white", "beak": "orange", "eyes": "black"}, bird),
-    Category("penguin", {"body": "black", "belly": "white", "beak": "orange", "eyes": "black"}, penguin),
+    Category(
+        "rabbit",
+        {"fur": "white", "ears": "pink", "tail": "fur", "eyes": "black"},
+        rabbit,
+        words=("bunny",),
+        joints={"nodding": Joint("head", (0, -0.12, 0.05))},
+    ),
+    Category(
+        "bird",
+        {"body": "blue", "wings": "cyan", "belly": "white", "beak": "orange", "eyes": "black"},
+        bird,
+        joints={"waving": Joint("wings", (0.3, 0.12, 0))},
+    ),
+    Category(
+        "penguin",
+        {"body": "black", "belly": "white", "beak": "orange", "eyes": "black"},
+        penguin,
+        joints={"waving": Joint("wings", (0.36, 0.2, 0))},
+    ),
     Category("turtle", {"body": "green", "shell": "brown", "eyes": "black"}, turtle, words=("tortoise",)),
     Category("whale", {"body": "blue", "belly": "white", "spout": "cyan", "eyes": "black"}, whale),
     Category("snail", {"body": "yellow", "shell": "brown", "eyes": "black"}, snail),
     Category("pig", {"body": "pink", "snout": "red", "eyes": "black"}, pig, words=("piglet",)),
-    Category("teddy bear", {"fur": "brown", "belly": "orange", "eyes": "black"}, teddy_bear, words=("bear", "teddy")),
-    Category("bee", {"body": "yellow", "stripes": "black", "wings": "white", "eyes": "white"}, bee),
+    Category(
+        "teddy bear",
+        {"fur": "brown", "belly": "orange", "eyes": "black"},
+        teddy_bear,
+        words=("bear", "teddy"),
+        joints={"waving": Joint("arms", (0.28, -0.08, 0.03))},
+    ),
+    Category(
+        "bee",
+        {"body": "yellow", "stripes": "black", "wings": "white", "eyes": "white"},
+        bee,
+        joints={"waving": Joint("wings", (0.12, 0.26, 0))},
+    ),
     Category("octopus", {"skin": "purple", "eyes": "white", "pupils": "black"}, octopus),
-    Category("elephant", {"skin": "gray", "ears": "gray", "tusks": "white", "eyes": "black"}, elephant),
+    Category(
+        "elephant",
+        {"skin": "gray", "ears": "gray", "tusks": "white", "eyes": "black"},
+        elephant,
+        joints={"nodding": Joint("trunk", (0, 0.26, 0.52))},
+    ),
 )

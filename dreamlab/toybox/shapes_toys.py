@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dreamlab.toybox.category import Category, Vary
+from dreamlab.toybox.category import Category, Joint, Vary
 from dreamlab.toybox.program import Sketch
 
 
@@ -118,8 +118,10 @@ def robot(s: Sketch, v: Vary) -> None:
     s.box("body", (0, 0, 0), (w, 0.34, 0.22), round=0.04)
     s.box("body", (0, 0.62, 0), (head, 0.22, 0.2), round=0.05)
     s.cylinder("arms", (0, 0.3, 0), (0, 0.45, 0), 0.1)
+    s.limb = "arms"
     s.box("arms", (w + 0.12, 0.0, 0), (0.075, 0.3, 0.09), mirror="x", round=0.03)
     s.cylinder("arms", (w, 0.22, 0), (w + 0.16, 0.22, 0), 0.07, mirror="x")
+    s.limb = ""
     s.box("arms", (0.17, -0.52, 0), (0.1, 0.22, 0.11), mirror="x", round=0.02)
     s.box("body", (0.17, -0.76, 0.06), (0.14, 0.07, 0.2), mirror="x", round=0.03)
     s.cylinder("eyes", (0.11, 0.66, 0.15), (0.11, 0.66, 0.24), 0.075, mirror="x")
@@ -151,7 +153,7 @@ def boot(s: Sketch, v: Vary) -> None:
 
 
 TOYS = (
-    Category("ball", {"ball": "red", "band": "white"}, ball, fronted=False),
+    Category("ball", {"ball": "red", "band": "white"}, ball, fronted=False, joints={"rolling": Joint("", radius=0.9)}),
     Category("cube", {"cube": "blue"}, cube, fronted=False, words=("box", "block")),
     Category("pyramid", {"stone": "yellow", "tip": "orange"}, pyramid, fronted=False),
     Category("ring", {"band": "yellow", "gem": "cyan"}, ring),
@@ -163,7 +165,12 @@ TOYS = (
     Category("guitar", {"body": "orange", "neck": "brown", "hole": "black", "strings": "white"}, guitar),
     Category("crown", {"crown": "yellow", "jewels": "red"}, crown, fronted=False),
     Category("hat", {"hat": "black", "ribbon": "red"}, hat, fronted=False),
-    Category("robot", {"body": "gray", "arms": "blue", "eyes": "yellow", "mouth": "black"}, robot),
+    Category(
+        "robot",
+        {"body": "gray", "arms": "blue", "eyes": "yellow", "mouth": "black"},
+        robot,
+        joints={"waving": Joint("arms", (0.4, 0.22, 0))},
+    ),
     Category("sword", {"blade": "gray", "handle": "brown", "guard": "yellow"}, sword),
     Category("boot", {"boot": "brown", "sole": "black", "lining": "white"}, boot, words=("shoe",)),
 )

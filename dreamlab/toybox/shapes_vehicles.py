@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dreamlab.toybox.category import Category, Vary
+from dreamlab.toybox.category import Category, Joint, Vary
 from dreamlab.toybox.program import Sketch
 
 
@@ -96,9 +96,11 @@ def helicopter(s: Sketch, v: Vary) -> None:
     s.capsule("body", (0, 0.08, 0), (0, 0.16, -0.8), 0.14, 0.05, smooth=0.08)
     s.prism("body", (0, 0.26, -0.82), 0.13, 0.07, 0.16, 0.025, turn=(0, 90, 0))
     s.ellipsoid("windows", (0, 0.05, 0.4), (0.24, 0.22, 0.3))
+    s.limb = "rotor"
     s.cylinder("rotor", (0, 0.2, 0.15), (0, 0.42, 0.15), 0.04)
     s.box("rotor", (0, 0.42, 0.15), (0.06, 0.02, blade), turn=(0, 30, 0))
     s.box("rotor", (0, 0.42, 0.15), (blade, 0.02, 0.06), turn=(0, 30, 0))
+    s.limb = ""
     s.box("rotor", (0.06, 0.2, -0.82), (0.015, 0.2, 0.03), turn=(30, 0, 0))
     s.capsule("skids", (0.22, -0.42, -0.12), (0.22, -0.42, 0.6), 0.035, mirror="x")
     s.cylinder("skids", (0.12, -0.2, 0.1), (0.22, -0.42, 0.1), 0.025, mirror="x")
@@ -159,12 +161,14 @@ def windmill(s: Sketch, v: Vary) -> None:
     r, tilt = v(0.36, 0.42), v(10, 40)
     s.cone("tower", (0, -0.85, 0), (0, 0.3, 0), r, 0.24)
     s.cone("roof", (0, 0.28, 0), (0, 0.6, 0), 0.3, 0.03, round=0.02)
-    s.cylinder("blades", (0, 0.25, 0.15), (0, 0.25, 0.42), 0.05, limb="blades")
-    s.sphere("blades", (0, 0.25, 0.43), 0.085, limb="blades")
+    s.limb = "blades"
+    s.cylinder("blades", (0, 0.25, 0.15), (0, 0.25, 0.42), 0.05)
+    s.sphere("blades", (0, 0.25, 0.43), 0.085)
     hub = (0.0, 0.25, 0.42)
     turn = (0.0, 0.0, tilt)
-    s.box("blades", (0, 0.6, 0.42), (0.02, 0.35, 0.02), around_z=4, pivot=hub, frame=turn, limb="blades")
-    s.box("blades", (0, 0.68, 0.42), (0.11, 0.26, 0.015), around_z=4, pivot=hub, frame=turn, limb="blades")
+    s.box("blades", (0, 0.6, 0.42), (0.02, 0.35, 0.02), around_z=4, pivot=hub, frame=turn)
+    s.box("blades", (0, 0.68, 0.42), (0.11, 0.26, 0.015), around_z=4, pivot=hub, frame=turn)
+    s.limb = ""
     s.box("door", (0, -0.68, 0.3), (0.11, 0.17, r - 0.3 + 0.01))
     s.box("door", (0, -0.12, 0.28), (0.07, 0.08, 0.03), round=0.01)
 
@@ -191,6 +195,7 @@ VEHICLES = (
         {"body": "red", "wheels": "black", "windows": "cyan", "lights": "yellow", "hubs": "gray"},
         car,
         words=("automobile",),
+        joints={"rolling": Joint("wheels")},
     ),
     Category(
         "airplane",
@@ -207,8 +212,14 @@ VEHICLES = (
         {"cab": "red", "container": "white", "windows": "cyan", "wheels": "black", "lights": "yellow"},
         truck,
         words=("lorry",),
+        joints={"rolling": Joint("wheels")},
     ),
-    Category("bus", {"body": "yellow", "windows": "cyan", "wheels": "black", "lights": "white"}, bus),
+    Category(
+        "bus",
+        {"body": "yellow", "windows": "cyan", "wheels": "black", "lights": "white"},
+        bus,
+        joints={"rolling": Joint("wheels")},
+    ),
     Category(
         "train",
         {
@@ -221,8 +232,14 @@ VEHICLES = (
         },
         train,
         words=("locomotive", "steam engine"),
+        joints={"rolling": Joint("wheels")},
     ),
-    Category("helicopter", {"body": "green", "rotor": "gray", "windows": "cyan", "skids": "black"}, helicopter),
+    Category(
+        "helicopter",
+        {"body": "green", "rotor": "gray", "windows": "cyan", "skids": "black"},
+        helicopter,
+        joints={"spinning": Joint("rotor", (0, 0.42, 0.15), "y", 90.0)},
+    ),
     Category(
         "hot air balloon",
         {"envelope": "red", "basket": "brown", "ropes": "black"},
@@ -238,6 +255,11 @@ VEHICLES = (
         words=("cottage", "home"),
     ),
     Category("castle", {"walls": "gray", "roofs": "blue", "door": "brown"}, castle),
-    Category("windmill", {"tower": "white", "blades": "brown", "roof": "red", "door": "blue"}, windmill),
+    Category(
+        "windmill",
+        {"tower": "white", "blades": "brown", "roof": "red", "door": "blue"},
+        windmill,
+        joints={"spinning": Joint("blades", (0, 0.25, 0.42), "z", 90.0)},
+    ),
     Category("lighthouse", {"tower": "white", "bands": "red", "lamp": "yellow", "door": "brown"}, lighthouse),
 )
