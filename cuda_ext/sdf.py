@@ -42,8 +42,9 @@ def draw(
     supersample         1 to 8
     backend             auto, native or torch
 
-    Returns rgb [K, B, H, W, 3] (sRGB, premultiplied by alpha), alpha [K, B, H, W, 1], depth [K, B, H, W, 1] (camera z, 0 where
-    nothing is), normal [K, B, H, W, 3] (world), part [K, B, H, W] int64 (-1 where nothing is). Nothing is differentiable.
+    Returns rgb [K, B, H, W, 3] (sRGB, premultiplied by alpha), alpha [K, B, H, W, 1], depth [K, B, H, W, 1] (camera z,
+    0 where nothing is), normal [K, B, H, W, 3] (world), part [K, B, H, W] int64 (-1 where nothing is).
+    Nothing is differentiable.
     """
     _check(rows, parts, bound, camera_to_world, focal_px, light)
     require(

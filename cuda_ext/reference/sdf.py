@@ -39,7 +39,7 @@ NO_FOLD, MIRROR_X, MIRROR_Z, MIRROR_XZ, AROUND_Y, AROUND_Z = range(6)
 PLAIN, STRIPES, CHECKS, SPOTS = range(4)  # patterns
 # Columns of a part: linear base colour (3), linear second colour (3), pattern, its period, roughness, metallic.
 BASE, SECOND, PATTERN, PERIOD, ROUGHNESS, METALLIC = 0, 3, 6, 7, 8, 9
-# Columns of a light: direction to the key (3), key (3), sky (3), ground (3), strength of a lamp at the camera, occlusion.
+# Columns of a light: direction to the key (3), key (3), sky (3), ground (3), lamp at the camera, occlusion.
 LIGHT, KEY, SKY, GROUND, HEAD, OCCLUSION = 14, 3, 6, 9, 12, 13
 
 FAR = 1e3
@@ -324,7 +324,7 @@ def albedo(rows: Tensor, parts: Tensor, points: Tensor, winner: Tensor) -> tuple
 def shade(colour: Tensor, finish: Tensor, normal: Tensor, to_eye: Tensor, open_sky: Tensor, light: Tensor) -> Tensor:
     """Linear radiance: hemisphere + wrapped key + lamp at the camera, and one gloss lobe for the key.
 
-    `open_sky` [K, N] is 1 where nothing occludes. The gloss is a Gaussian lobe of n.h, F0 = 0.04 or the colour of a metal.
+    `open_sky` [K, N] is 1 where nothing occludes. The gloss is a Gaussian lobe of n.h; F0 = 0.04, or a metal's colour.
     """
     to_key = light[:3]
     up = 0.5 + 0.5 * normal[..., 1:2]
@@ -359,8 +359,8 @@ def draw(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """rgb [K, B, H, W, 3], alpha [K, B, H, W, 1], depth [.., 1], normal [.., 3], part [K, B, H, W] int64.
 
-    rgb is premultiplied: sRGB of the mean linear colour of the samples that hit, times alpha. depth is the mean camera z of those
-    samples (0 where none hit), normal their mean direction; part is the nearest sample's (-1: none).
+    rgb is premultiplied: sRGB of the mean linear colour of the samples that hit, times alpha. depth is the mean camera
+    z of those samples (0 where none hit), normal their mean direction; part is the nearest sample's (-1: none).
     """
     s, (count, views) = supersample, camera_to_world.shape[:2]
     x = (torch.arange(width * s).to(rows) + 0.5) / s - width / 2

@@ -1,26 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading captions: which objects, which colours on which parts, how they stand and what they do.
 
-A caption is adjectives and nouns. An adjective (colour, pattern, material) belongs to the next noun (a category or a part),
-or, when a comma, "with", "and" or the end comes first, to the noun before it:
+A caption is adjectives and nouns. An adjective (colour, pattern, material) belongs to the next noun (a category or
+a part), or, when a comma, "with", "and" or the end comes first, to the noun before it:
 
     a red mushroom with a white stem / a white-stemmed red mushroom / mushroom, red, stem white /
     a mushroom that is red, with a stem that is white / a red and white striped ball / a ball with white spots
 
 Two nouns that are categories make a scene, joined by a relation ("a blue cube on a green table"); an action word
-("a spinning windmill", "a duck nodding") makes it move. Words outside the vocabulary are kept in `unknown` with the nearest
-known ones; nothing is dropped in silence.
+("a spinning windmill", "a duck nodding") makes it move. Words outside the vocabulary are kept in `unknown` with the
+nearest known ones; nothing is dropped in silence.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from dreamlab.toybox.category import Category, draft
 from dreamlab.toybox.colours import COLOURS, MATERIALS, PATTERNS, Finish
+from dreamlab.toybox.motion import animate
 from dreamlab.toybox.program import Program
+from dreamlab.toybox.scene import arrange
 from dreamlab.toybox.shapes import CATEGORIES, finishes
 
 RELATIONS: dict[str, tuple[str, ...]] = {
@@ -43,9 +46,11 @@ SYNONYMS = {"grey": "gray", "violet": "purple", "turquoise": "cyan", "teal": "cy
 SYNONYMS |= {"stripes": "striped", "stripy": "striped", "stripe": "striped", "spots": "spotted", "dots": "spotted"}
 SYNONYMS |= {"dotted": "spotted", "checks": "checked", "checkered": "checked", "chequered": "checked"}
 SYNONYMS |= {"shiny": "glossy", "metallic": "metal"}
-FILLERS = frozenset(
-    ["a", "an", "the", "of", "with", "and", "its", "it", "is", "are", "that", "whose", "has", "having", "in", "some", "this", "which", "photo", "picture", "image", "render", "rendering", "3d", "model", "toy", "object", "small", "little", "nice", "cute", "coloured", "colored", "colour", "color", "one"]
+_FILLERS = (
+    "a an the of with and its it is are that whose has having in some this which photo picture image render rendering "
+    "3d model toy object small little nice cute coloured colored colour color one"
 )
+FILLERS = frozenset(_FILLERS.split())
 BREAKS = frozenset([",", "with", "and", "that", "whose", "which", ";", "."])
 
 
@@ -176,7 +181,7 @@ def parse(prompt: str) -> Caption:
         near = [n for word in tokens if word not in FILLERS for n in nearest(word, tuple(CATEGORY_WORDS))]
         hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else f"known: {', '.join(CATEGORIES)}"
         raise ValueError(f"no object of the toy world in {prompt!r}; {hint}")
-    joint = next((i for i, w in enumerate(tokens) if _ALIASES.get(w) in RELATIONS and nouns[0] < i < nouns[-1]), None)
+    joint = _find_relation(tokens, nouns)
     if joint is None:
         return _parse_object(tokens, CATEGORY_WORDS[tokens[nouns[0]]])
     before, after = tokens[:joint], tokens[joint + 1 :]
@@ -184,7 +189,20 @@ def parse(prompt: str) -> Caption:
     ground = next(i for i in nouns if i > joint)
     second = _parse_object(after, CATEGORY_WORDS[tokens[ground]])
     unknown = {**first.unknown, **second.unknown}
-    return replace(first, relation=_ALIASES[tokens[joint]], other=second, unknown=unknown)
+    return replace(first, relation=_ALIASES.get(tokens[joint], "next to"), other=second, unknown=unknown)
+
+
+def _find_relation(tokens: list[str], nouns: list[int]) -> int | None:
+    """Where the words that relate two categories stand; a bare "and" before a second category means "next to"."""
+    between = range(nouns[0] + 1, nouns[-1])
+    for i in between:
+        if _ALIASES.get(tokens[i]) in RELATIONS:
+            return i
+    parts = _part_words(CATEGORIES[CATEGORY_WORDS[tokens[nouns[0]]]])  # "a clock with a white face and yellow bells"
+    others = [
+        i for i in nouns[1:] if tokens[i] not in parts and CATEGORY_WORDS[tokens[i]] != CATEGORY_WORDS[tokens[nouns[0]]]
+    ]
+    return max((i for i in between if tokens[i] == "and" and others and i < others[0]), default=None)
 
 
 def _parse_object(tokens: list[str], name: str) -> Caption:
@@ -236,7 +254,12 @@ def nearest(word: str, known: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(difflib.get_close_matches(word, known, n=3, cutoff=0.6))
 
 
-def programs_for(caption: Caption, instance_seed: int = 0) -> Program:
-    """The program (a batch of one) of what a caption asks for."""
+def programs_for(caption: Caption, instance_seed: int = 0, times: Sequence[float] | None = None) -> Program:
+    """The program of what a caption asks for: a batch of one, or of `times` (in [0, 1]) when it moves."""
     category = CATEGORIES[caption.category]
+    if caption.relation and caption.other:
+        first = draft(category, instance_seed).pack(finishes(category, caption.finishes))
+        return arrange(first, caption.relation, programs_for(caption.other, instance_seed))
+    if caption.action:
+        return animate(category, caption.action, times or [0.0], caption.finishes, instance_seed)
     return draft(category, instance_seed).pack(finishes(category, caption.finishes))

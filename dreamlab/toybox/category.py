@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dreamlab.toybox.program import Sketch
 
@@ -25,6 +25,17 @@ class Vary:
 
 
 @dataclass(frozen=True)
+class Joint:
+    """What an action moves: a limb ("": everything) about `pivot`, in the sketch's units."""
+
+    limb: str
+    pivot: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    axis: str = "y"
+    sweep_deg: float = 360.0  # a spin's angle in one period: a symmetric wheel closes the loop with less
+    radius: float = 0.0  # of what rolls; 0 only drives (wheels look the same at every angle)
+
+
+@dataclass(frozen=True)
 class Category:
     """The first part is the main one (the colour of "a red X"); the second is the one a caption names next.
 
@@ -35,8 +46,8 @@ class Category:
     parts: dict[str, str]
     sketch: Callable[[Sketch, Vary], None]
     fronted: bool = True  # looks different from the front and the back
-    usual: str = ""  # main colour when the caption names none ("": the main part's usual colour)
     words: tuple[str, ...] = ()  # other names
+    joints: dict[str, Joint] = field(default_factory=dict)  # by action
 
     @property
     def main(self) -> str:

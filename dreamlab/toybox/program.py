@@ -2,7 +2,7 @@
 """Objects as programs: a packed table of signed-distance primitives, and the pencil (`Sketch`) that writes one.
 
 The columns of a row, the primitives and the exact order of evaluation are those of `cuda_ext.reference.sdf`.
-Objects stand in the world's frame: +Y up, front +Z; `Sketch.finish` centres them and scales them into a ball of radius 0.9.
+Objects stand in the world's frame: +Y up, front +Z; `Sketch.pack` centres and scales them into a ball of radius 0.9.
 Angles are in degrees; `turn=(x, y, z)` turns about x first, then y, then z.
 """
 
@@ -108,7 +108,7 @@ def along(direction: Vec) -> Matrix:
 
 @dataclass(frozen=True)
 class Row:
-    """One primitive before packing: what it is, where it stands (`turn` is local to frame) and how it joins the others."""
+    """One primitive before packing: what it is, where it stands (`turn`: local to frame) and how it joins the rest."""
 
     kind: int
     part: str
@@ -129,6 +129,12 @@ class Row:
         """The row after the rigid motion p -> turn p + shift."""
         pivot = tuple(a + b for a, b in zip(apply(turn, self.pivot), shift, strict=True))
         return replace(self, frame=multiply(turn, self.frame), pivot=pivot)
+
+    def swung(self, pivot: Vec, turn: Matrix) -> Row:
+        """The row after a turn about `pivot`, both in the fold's frame: mirrored images swing as mirror images."""
+        offset = [a - b for a, b in zip(self.at, pivot, strict=True)]
+        x, y, z = (a + b for a, b in zip(apply(turn, offset), pivot, strict=True))
+        return replace(self, at=(x, y, z), turn=multiply(turn, self.turn))
 
     def support(self, directions: np.ndarray) -> np.ndarray:
         """[D]: how far the primitive and its images under the fold reach in the world along `directions` [D, 3]."""
@@ -205,14 +211,15 @@ def _flat(a: Matrix) -> list[float]:
 
 @dataclass
 class Sketch:
-    """Writes an object row by row. Keywords of every primitive:
+    """Writes an object row by row; rows that move together share a `limb`. Keywords of every primitive:
 
     op "union" | "cut" | "keep", `smooth` (metres of blend), `group=True` (closes the group before and starts one here),
     `turn` (degrees), `mirror` "x" | "z" | "xz" or `around_y` / `around_z` = n copies, all about `pivot` in object space,
-    `limb` (rows that move together), `bounds=False` (does not count for the size).
+    `frame` (degrees, turns the folded whole about the pivot), `bounds=False` (does not count for the size).
     """
 
     rows: list[Row] = field(default_factory=list)
+    limb: str = ""  # of the rows to come
 
     def _add(self, kind: int, part: str, at: Vec, upright: Matrix, params: tuple[float, ...], **k: Any) -> None:
         op = layout.GROUP if k.pop("group", False) else OPS[k.pop("op", "union")]
@@ -223,7 +230,23 @@ class Sketch:
         pivot = k.pop("pivot", (0.0, 0.0, 0.0))
         turn = multiply(rotation(k.pop("turn", (0.0, 0.0, 0.0))), upright)
         at = tuple(a - b for a, b in zip(at, pivot, strict=True))
-        self.rows.append(Row(kind, part, params, at, turn, op, fold=fold, count=count, pivot=tuple(pivot), **k))
+        frame = rotation(k.pop("frame", (0.0, 0.0, 0.0)))
+        self.rows.append(
+            Row(
+                kind,
+                part,
+                params,
+                at,
+                turn,
+                op,
+                fold=fold,
+                count=count,
+                pivot=tuple(pivot),
+                frame=frame,
+                limb=self.limb,
+                **k,
+            )
+        )
 
     def sphere(self, part: str, at: Vec, radius: float, **k: Any) -> None:
         self._add(layout.SPHERE, part, at, IDENTITY, (radius,), **k)
@@ -296,10 +319,17 @@ class Sketch:
     def polygon(self, part: str, at: Vec, radius: float, half_depth: float, points: int, **k: Any) -> None:
         self.star(part, at, radius, radius * math.cos(math.pi / points), half_depth, points, **k)
 
+    def _reach(self, directions: np.ndarray) -> np.ndarray:
+        rows = [row for row in self.rows if row.bounds and row.op not in (layout.CUT, layout.KEEP)]
+        return np.max([row.support(directions) for row in rows], 0)
+
+    def reach(self, direction: Vec) -> float:
+        """How far the rows that add matter extend from the origin along a unit direction."""
+        return float(self._reach(np.array([direction]))[0])
+
     def measure(self) -> tuple[list[float], float]:
         """Centre and radius of a ball that holds every row that adds matter."""
-        rows = [row for row in self.rows if row.bounds and row.op not in (layout.CUT, layout.KEEP)]
-        reach = np.max([row.support(DIRECTIONS) for row in rows], 0)
+        reach = self._reach(DIRECTIONS)
         centre = (reach[:3] - reach[3:6]) / 2
         # A point at distance r lies within COVER_DEG of one of the directions, so r cos(COVER_DEG) <= reach.
         radius = (reach - DIRECTIONS @ centre).max() / math.cos(math.radians(COVER_DEG))
@@ -322,7 +352,7 @@ class Sketch:
 
 
 def _rescale(table: np.ndarray, scale: float, centre: Vec) -> None:
-    """In place: the object becomes scale * (object - centre). The local frame keeps its own size and `SCALE` undoes it."""
+    """In place: the object becomes scale * (object - centre). The local frame keeps its size and `SCALE` undoes it."""
     turn = table[:, layout.FRAME : layout.FRAME + 9].reshape(-1, 3, 3)
     table[:, layout.FRAME + 9 : layout.FRAME + 12] += turn @ np.asarray(centre)
     table[:, layout.FRAME : layout.FRAME + 9] /= scale

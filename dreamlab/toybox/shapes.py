@@ -11,9 +11,10 @@ from dreamlab.toybox.program import Program
 from dreamlab.toybox.shapes_animals import ANIMALS
 from dreamlab.toybox.shapes_home import HOME
 from dreamlab.toybox.shapes_nature import NATURE
+from dreamlab.toybox.shapes_toys import TOYS
 from dreamlab.toybox.shapes_vehicles import VEHICLES
 
-CATEGORIES: dict[str, Category] = {c.name: c for c in (*NATURE, *ANIMALS, *HOME, *VEHICLES)}
+CATEGORIES: dict[str, Category] = {c.name: c for c in (*NATURE, *ANIMALS, *HOME, *TOYS, *VEHICLES)}
 
 
 def finishes(category: Category, chosen: Mapping[str, Finish | str]) -> dict[str, Finish]:

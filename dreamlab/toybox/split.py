@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the prior may see. Everything is decided by a stable hash of a name, so the split never depends on a seed or an order.
+"""What the prior may see. A stable hash of a name decides, so the split never depends on a seed or an order.
 
 held out                 share   never in training
 pair                      4 %    this main colour on this category (with whatever second colour)
