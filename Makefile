@@ -52,7 +52,7 @@ types: dev
 	@$(BIN)/mypy
 
 bench: dev
-	@$(BIN)/python -m benchmarks.startup $(ARGS)
+	@$(BIN)/dreamlab bench startup && $(BIN)/dreamlab bench step
 
 doctor: setup
 	@$(BIN)/dreamlab doctor

@@ -123,6 +123,17 @@ def show(what: Annotated[str, typer.Argument(metavar="recipe")], name: str) -> N
 
 
 @app.command()
+def bench(
+    what: Annotated[str, typer.Argument(metavar="startup|step|kernels")],
+    json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
+) -> None:
+    """Ratios measured side by side: a table on stdout, JSON in a file. Exit 1 when a floor is missed."""
+    from dreamlab.inspection import measure
+
+    raise typer.Exit(0 if measure(what, json) else 1)
+
+
+@app.command()
 def doctor() -> None:
     """Versions, devices, kernels, disk, ports, and what to do about each."""
     from dreamlab.doctor import examine

@@ -27,6 +27,17 @@ def describe(path: Path) -> list[str]:
     raise InputError(f"{path}: inspect reads run folders, .glb, .obj and .ply")
 
 
+def measure(what: str, json_file: Path | None) -> bool:
+    """Run a bench by name; whether every floor was met."""
+    from benchmarks import startup, step
+    from benchmarks.harness import report
+
+    benches = {"startup": startup.measure, "step": step.measure}
+    if what not in benches:
+        raise RecipeError(f"bench {what!r}{did_you_mean(what, benches)}")
+    return report(benches[what](), json_file)
+
+
 def listing(what: str) -> list[str]:
     """One line for each thing of a kind: name, what it is, its paper, its cost where it has one."""
     from dreamlab.assemble import tables
