@@ -94,7 +94,7 @@ def _layout(grid: HashGrid, active: int) -> Layout:
 class _Params(ctypes.Structure):
     """`GridParams` of csrc/hashgrid.h, field by field."""
 
-    _fields_ = [  # noqa: RUF012 (ctypes wants a plain list)
+    _fields_ = [
         ("offsets", ctypes.c_int64 * 33),
         ("cells", ctypes.c_int32 * 32),
         ("levels", ctypes.c_int32),
