@@ -136,6 +136,33 @@ DL_HD void walk(const MarchParams& p, const Ray& ray, Keep& keep) {
   }
 }
 
+// Leaves a bit for every kept interval.
+struct KeepBit {
+  uint64_t* bits;
+  int64_t count;
+  DL_HD void operator()(const Interval& i) { bits[i.k / 64] |= uint64_t{1} << (i.k % 64), count++; }
+};
+
+// Turns a ray's bits into its packed intervals.
+DL_HD void write_ray(const MarchParams& p, int64_t ray_index) {
+  int64_t at = p.offsets[ray_index];
+  const int64_t all = p.offsets[ray_index + 1], end = all < p.capacity ? all : p.capacity;
+  if (at >= end) return;
+  const Ray ray = load_ray(p, ray_index);
+  const uint64_t* bits = p.kept + ray_index * p.words;
+  Interval i = first_interval(p, ray);
+  for (int32_t k = 0; at < end; k++) {
+    if (p.cone == 0.f && bits[k / 64] >> (k % 64) == 0) {  // nothing more in this word
+      k |= 63;
+      continue;
+    }
+    if (i.k != k) i = next_interval(p, ray, i, k);
+    if (!(bits[k / 64] >> (k % 64) & 1)) continue;
+    p.t_start[at] = i.t, p.t_end[at] = i.t + i.width;
+    at++;
+  }
+}
+
 struct CompositeParams {
   const float* sigma;      // [count]
   const float* rgb;        // [count, channels]

@@ -32,33 +32,6 @@ void reduce_blocks(const uint8_t* fine, const int32_t size[3], uint8_t* coarse, 
   }
 }
 
-struct KeepBit {
-  uint64_t* bits;
-  int64_t count;
-  void operator()(const Interval& i) { bits[i.k / 64] |= uint64_t{1} << (i.k % 64), count++; }
-};
-
-void write_ray(const MarchParams& p, int64_t ray_index) {
-  int64_t at = p.offsets[ray_index];
-  const int64_t end = std::min(p.offsets[ray_index + 1], p.capacity);
-  if (at >= end) return;
-  const Ray ray = load_ray(p, ray_index);
-  const uint64_t* bits = p.kept + ray_index * p.words;
-  Interval i = first_interval(p, ray);
-  for (int32_t k = 0; at < end; k++) {
-    if (bits[k / 64] >> (k % 64) == 0) {  // nothing more in this word
-      if (p.cone == 0.f) {
-        k |= 63;
-        continue;
-      }
-    }
-    if (i.k != k) i = next_interval(p, ray, i, k);
-    if (!(bits[k / 64] >> (k % 64) & 1)) continue;
-    p.t_start[at] = i.t, p.t_end[at] = i.t + i.width;
-    at++;
-  }
-}
-
 // out[i] = opacity of interval i.
 void opacities(const CompositeParams& p, float* out, int threads) {
   const int64_t tasks = (p.count + kIntervals - 1) / kIntervals;
