@@ -73,7 +73,7 @@ def _check(positions: Tensor, table: Tensor, grid: HashGrid, active_levels: int 
     check_shape("hashgrid", "table", table, (grid.rows, grid.features))
     check_alike("hashgrid", positions=positions, table=table)
     active = grid.levels if active_levels is None else active_levels
-    require(0 <= active <= grid.levels, f"hashgrid: active_levels must be in 0..{grid.levels}, got {active}")
+    require(1 <= active <= grid.levels, f"hashgrid: active_levels must be in 1..{grid.levels}, got {active}")
     return active
 
 

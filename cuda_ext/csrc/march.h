@@ -45,22 +45,21 @@ struct Ray {
 DL_HD Ray load_ray(const MarchParams& p, int64_t index) {
   Ray ray;
   ray.start = p.near, ray.end = p.far;
-  bool finite = true;
-  float enter = -INFINITY, leave = INFINITY;
+  bool valid = true;
   for (int a = 0; a < 3; a++) {
     const float o = p.origins[3 * index + a], d = p.directions[3 * index + a];
     ray.origin[a] = o, ray.direction[a] = d;
-    finite = finite && finite_(o) && finite_(d);
+    valid = valid && finite_(o) && finite_(d);
     const float inverse = 1.f / d;
     const float first = (p.low[a] - o) * inverse, second = (p.high[a] - o) * inverse;
-    const bool outside = d == 0.f && !(o >= p.low[a] && o <= p.high[a]);
-    if (outside) enter = INFINITY;
-    if (d == 0.f) continue;
-    enter = max_(enter, min_(first, second)), leave = min_(leave, max_(first, second));
-    finite = finite && first == first && second == second;  // 0 * Inf
+    if (d == 0.f) {
+      valid = valid && o >= p.low[a] && o <= p.high[a];
+      continue;
+    }
+    ray.start = max_(ray.start, min_(first, second)), ray.end = min_(ray.end, max_(first, second));
+    valid = valid && first == first && second == second;  // 0 * Inf
   }
-  ray.start = max_(enter, p.near), ray.end = min_(leave, p.far);
-  if (!finite || !finite_(ray.start) || !finite_(ray.end)) ray.end = ray.start = 0.f;
+  if (!valid || !finite_(ray.start) || !finite_(ray.end)) ray.end = ray.start = 0.f;
   ray.shift = p.jitter ? p.jitter[index] : 0.f;
   if (!finite_(ray.shift)) ray.end = ray.start;
   return ray;
