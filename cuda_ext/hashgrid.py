@@ -73,7 +73,7 @@ def _check(positions: Tensor, table: Tensor, grid: HashGrid, active_levels: int 
     check_shape("hashgrid", "table", table, (grid.rows, grid.features))
     check_alike("hashgrid", positions=positions, table=table)
     active = grid.levels if active_levels is None else active_levels
-    require(0 <= active <= grid.levels, f"hashgrid: active_levels must be in 0..{grid.levels}, got {active}")
+    require(1 <= active <= grid.levels, f"hashgrid: active_levels must be in 1..{grid.levels}, got {active}")
     return active
 
 
@@ -94,7 +94,7 @@ def _layout(grid: HashGrid, active: int) -> Layout:
 class _Params(ctypes.Structure):
     """`GridParams` of csrc/hashgrid.h, field by field."""
 
-    _fields_ = [  # noqa: RUF012 (ctypes wants a plain list)
+    _fields_ = [
         ("offsets", ctypes.c_int64 * 33),
         ("cells", ctypes.c_int32 * 32),
         ("levels", ctypes.c_int32),

@@ -87,14 +87,17 @@ def march(
     start, end = enter.clamp(min=near), leave.clamp(max=far)
     valid = (start < end) & start.isfinite() & end.isfinite()
     shift = torch.zeros_like(start) if jitter is None else jitter
-    t = start + shift * (start * cone).clamp(min=step)
+    valid &= shift.isfinite()
+    least, slope = start.new_tensor(step), start.new_tensor(cone)
+    t = _fused(shift, torch.maximum(start * slope, least), start)
     starts, ends, keep = [], [], []
     for k in range(steps_bound(bounds, step)):
         if cone == 0:
-            t = start + (k + shift) * step
-        width = (t * cone).clamp(min=step)
+            t = _fused(k + shift, least, start)
+        width = torch.maximum(t * slope, least)
         middle = t + 0.5 * width
-        keep.append(valid & (middle < end) & _occupied_at(origins + directions * middle[:, None], occupied, bounds))
+        points = _fused(directions, middle[:, None], origins)
+        keep.append(valid & (middle < end) & _occupied_at(points, occupied, bounds))
         starts.append(t)
         ends.append(t + width)
         t = t + width
@@ -106,6 +109,11 @@ def march(
         spare = origins.new_zeros(max(capacity - len(t_start), 0))
         t_start, t_end = torch.cat([t_start[:capacity], spare]), torch.cat([t_end[:capacity], spare])
     return Samples(offsets, t_start, t_end)
+
+
+def _fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """a * b + c with one rounding, like a fused multiply-add: it decides which interval asks which cell."""
+    return (a.double() * b.double() + c.double()).to(c.dtype)
 
 
 def _occupied_at(points: Tensor, occupied: Tensor, bounds: Bounds) -> Tensor:
