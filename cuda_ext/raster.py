@@ -68,9 +68,9 @@ def raster(
     backend     auto, native or torch
 
     A pixel is covered when its centre is. Corners are snapped to 1/256 pixel and a centre on a common edge goes to
-    one side by the top-left rule: neighbours leave no crack and no double hit. Triangles are cut at the near plane
-    z = -w, so corners behind the camera are fine; what lies beyond the far plane is not seen. Of equal depths
-    the triangle with the lower index is kept.
+    one side by the top-left rule: neighbours leave no crack and no double hit. Triangles are cut at the near and
+    the far plane (z = -w, z = w), so corners behind the camera are fine. Of equal depths the triangle with the lower
+    index is kept.
 
     Differentiable: clip, from `uv` and `depth` (inside the triangles; what happens at their borders is the business
     of `antialias`). `triangle` and `uv_dxy` carry no gradient. First derivatives only. Triangles with a corner

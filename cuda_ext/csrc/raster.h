@@ -13,7 +13,7 @@ namespace dl {
 constexpr int kSub = 256;                // steps per pixel of a snapped coordinate
 constexpr double kGuard = 1 << 20;       // pixels; beyond it a triangle is clipped, so that edge functions fit 64 bits
 constexpr double kMinW = 1e-8;
-constexpr int kPlanes = 6;               // w > 0, near, four guard planes
+constexpr int kPlanes = 7;               // w > 0, near, far, four guard planes
 constexpr int kMaxPolygon = 3 + kPlanes;
 constexpr int kBroken = 1 << kPlanes;    // outside mask of a vertex that is not finite
 
@@ -39,15 +39,30 @@ DL_HD Hom to_pixel(const float* clip, int height, int width) {
 }
 
 DL_HD double plane_distance(const Hom& v, int k) {
-  const double far = kGuard * v.w;
+  const double guard = kGuard * v.w;
   switch (k) {
     case 0: return v.w - kMinW;
-    case 1: return v.z + v.w;
-    case 2: return far - v.x;
-    case 3: return far + v.x;
-    case 4: return far - v.y;
-    default: return far + v.y;
+    case 1: return v.w + v.z;
+    case 2: return v.w - v.z;
+    case 3: return guard - v.x;
+    case 4: return guard + v.x;
+    case 5: return guard - v.y;
+    default: return guard + v.y;
   }
+}
+
+// A point near plane k, put on it exactly: coordinates 1e30 apart leave nothing of it to round-off.
+DL_HD Hom onto_plane(Hom v, int k) {
+  switch (k) {
+    case 0: v.w = kMinW; break;
+    case 1: v.z = -v.w; break;
+    case 2: v.z = v.w; break;
+    case 3: v.x = kGuard * v.w; break;
+    case 4: v.x = -kGuard * v.w; break;
+    case 5: v.y = kGuard * v.w; break;
+    default: v.y = -kGuard * v.w;
+  }
+  return v;
 }
 
 // rint rounds halves to even, as torch.round does.
@@ -78,9 +93,9 @@ DL_HD int clip_polygon(Hom* polygon) {
       if (da >= 0 && n < kMaxPolygon) kept[n++] = a;
       if ((da >= 0) != (db >= 0) && n < kMaxPolygon) {
         const Hom in = da >= 0 ? a : b, out = da >= 0 ? b : a;
-        const double t = da >= 0 ? da / (da - db) : db / (db - da);
-        kept[n++] = {in.x + t * (out.x - in.x), in.y + t * (out.y - in.y), in.z + t * (out.z - in.z),
-                     in.w + t * (out.w - in.w)};
+        const double inner = da >= 0 ? da : db, outer = da >= 0 ? db : da;
+        const double s = -outer / (inner - outer), t = inner / (inner - outer);  // weights without cancellation
+        kept[n++] = onto_plane({s * in.x + t * out.x, s * in.y + t * out.y, s * in.z + t * out.z, s * in.w + t * out.w}, k);
       }
     }
     count = n;
@@ -178,7 +193,7 @@ struct PixelFrame {
 template <class T>
 DL_HD Weights<T> weights(const Corners3<T>& c, const PixelFrame<T>& p) {
   Weights<T> o;
-  const T zero{}, one = zero + 1.f;
+  const T zero{}, one = zero + 1.f, tiny = zero + 1.2e-38f;  // what is smaller has no finite inverse
   for (int i = 0; i < 3; ++i) {
     o.x[i] = p.scale_x * c.x[i] + p.half_x * c.w[i];
     o.y[i] = p.half_y * c.w[i] - p.scale_y * c.y[i];
@@ -197,7 +212,7 @@ DL_HD Weights<T> weights(const Corners3<T>& c, const PixelFrame<T>& p) {
     total = total + o.b[i];
   }
   // total - total is not 0 for NaN and Inf.
-  const T usable = select(total - total == zero, select(zero < total, one, zero), zero);
+  const T usable = select(total - total == zero, select(tiny < total, one, zero), zero);
   o.inverse = select(zero < usable, one / select(zero < usable, total, one), zero);
   for (int i = 0; i < 3; ++i) {
     o.b[i] = select(zero < usable, o.b[i] * o.inverse, i == 2 ? one : zero);
@@ -206,7 +221,7 @@ DL_HD Weights<T> weights(const Corners3<T>& c, const PixelFrame<T>& p) {
   }
   T z = zero, w = zero;
   for (int i = 0; i < 3; ++i) z = z + o.b[i] * c.z[i], w = w + o.b[i] * c.w[i];
-  const T sound = select(z - z == zero, select(w - w == zero, select(zero < w, one, zero), zero), zero);
+  const T sound = select(z - z == zero, select(w - w == zero, select(tiny < w, one, zero), zero), zero);
   o.over_w = select(zero < sound, one / select(zero < sound, w, one), zero);
   o.depth = select(zero < sound, z * o.over_w, one);
   return o;
@@ -226,7 +241,7 @@ DL_HD void weight_slopes(const Corners3<T>& c, const Weights<T>& o, T* slope) {
   const T sum_x = dx[0] + dx[1] + dx[2], sum_y = dy[0] + dy[1] + dy[2];
   slope[0] = dx[0] - o.b[0] * sum_x, slope[1] = dy[0] - o.b[0] * sum_y;
   slope[2] = dx[1] - o.b[1] * sum_x, slope[3] = dy[1] - o.b[1] * sum_y;
-  for (int i = 0; i < 4; ++i) slope[i] = select(zero < o.inverse, slope[i], zero);
+  for (int i = 0; i < 4; ++i) slope[i] = select(slope[i] - slope[i] == zero, slope[i], zero);  // overflowed
 }
 
 // Gradient of (u, v, depth) to the twelve clip coordinates.

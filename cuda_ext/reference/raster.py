@@ -18,6 +18,7 @@ from torch import Tensor
 SUB = 256  # steps per pixel of a snapped coordinate
 GUARD = float(1 << 20)  # pixels: beyond this a triangle is clipped, so that edge functions fit 64 bits
 MIN_W = 1e-8
+TINY = 1.2e-38  # what is smaller has no finite inverse
 TILE = 32
 CHUNK = 2048  # triangles per tile looked at together: bounds memory
 
@@ -48,7 +49,7 @@ def _screen_triangles(clip: Tensor, triangles: Tensor, height: int, width: int) 
     valid = ((triangles >= 0) & (triangles < len(clip))).all(-1)
     owner = valid.nonzero().squeeze(-1)
     owner = owner[torch.isfinite(clip).all(-1)[triangles[owner]].all(-1)]
-    outside = (plane_distances(pixel) < 0)[triangles[owner]]  # [n, 3, 6]
+    outside = (plane_distances(pixel) < 0)[triangles[owner]]  # [n, 3, 7]
     unseen = outside.all(1).any(-1)
     whole = ~outside.flatten(1).any(-1)
     pieces, owners = [pixel[triangles[owner[whole]]]], [owner[whole]]
@@ -64,22 +65,22 @@ def _screen_triangles(clip: Tensor, triangles: Tensor, height: int, width: int) 
 
 
 def plane_distances(pixel: Tensor) -> Tensor:
-    """[..., 4] -> [..., 6]: negative outside w > 0, the near plane z = -w, and the four guard planes."""
+    """[..., 4] -> [..., 7]: negative outside w > 0, near (z = -w), far (z = w), and the four guard planes."""
     x, y, z, w = pixel.unbind(-1)
-    far = GUARD * w
-    return torch.stack([w - MIN_W, z + w, far - x, far + x, far - y, far + y], -1)
+    guard = GUARD * w
+    return torch.stack([w - MIN_W, w + z, w - z, guard - x, guard + x, guard - y, guard + y], -1)
 
 
 Vertex = tuple[float, ...]
 
 
 def clip_polygon(polygon: list[Vertex]) -> list[Vertex]:
-    """Sutherland-Hodgman against the six planes.
+    """Sutherland-Hodgman against the seven planes.
 
     A cut edge is always walked from its inner to its outer end, so two triangles that share
     the edge get bit-equal new corners.
     """
-    for k in range(6):
+    for k in range(7):
         kept: list[Vertex] = []
         for i, here in enumerate(polygon):
             after = polygon[(i + 1) % len(polygon)]
@@ -87,16 +88,27 @@ def clip_polygon(polygon: list[Vertex]) -> list[Vertex]:
             if d0 >= 0:
                 kept.append(here)
             if (d0 >= 0) != (d1 >= 0):
-                inner, outer, t = (here, after, d0 / (d0 - d1)) if d0 >= 0 else (after, here, d1 / (d1 - d0))
-                kept.append(tuple(a + t * (b - a) for a, b in zip(inner, outer, strict=True)))
+                inner, outer = (here, after) if d0 >= 0 else (after, here)
+                low, high = min(d0, d1), max(d0, d1)
+                s, t = -low / (high - low), high / (high - low)  # weights without cancellation
+                kept.append(_onto_plane([s * a + t * b for a, b in zip(inner, outer, strict=True)], k))
         polygon = kept
     return polygon
 
 
 def _distance(v: Vertex, k: int) -> float:
     x, y, z, w = v
-    far = GUARD * w
-    return (w - MIN_W, z + w, far - x, far + x, far - y, far + y)[k]
+    guard = GUARD * w
+    return (w - MIN_W, w + z, w - z, guard - x, guard + x, guard - y, guard + y)[k]
+
+
+def _onto_plane(v: list[float], k: int) -> Vertex:
+    """A point near plane k, put on it exactly: coordinates 1e30 apart leave nothing of it to round-off."""
+    guard = GUARD * v[3]
+    places = ((3, MIN_W), (2, -v[3]), (2, v[3]), (0, guard), (0, -guard), (1, guard), (1, -guard))
+    at, value = places[k]
+    v[at] = value
+    return tuple(v)
 
 
 def _fill(out: Tensor, corners: Tensor, depth: Tensor, owner: Tensor) -> None:
@@ -177,6 +189,7 @@ def barycentrics(clip: Tensor, triangles: Tensor, triangle: Tensor) -> tuple[Ten
     depth = _finite_ratio((weight * z).sum(-1), (weight * w).sum(-1))
     slope = torch.stack([dx[:, 0] - u * dx.sum(-1), dy[:, 0] - u * dy.sum(-1),
                          dx[:, 1] - v * dx.sum(-1), dy[:, 1] - v * dy.sum(-1)], -1).detach()  # fmt: skip
+    slope = torch.where(torch.isfinite(slope), slope, 0)
     at = (view, row, column)
     uv = clip.new_zeros(*triangle.shape, 2).index_put(at, torch.stack([u, v], -1))
     return (
@@ -193,7 +206,7 @@ def edge_weights(x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tenso
     """
     with torch.no_grad():
         total = _areas(x, y).abs().sum(-1, keepdim=True)
-        good = torch.isfinite(total) & (total > 0)
+        good = torch.isfinite(total) & (total > TINY)
     x, y = torch.where(good, x, 0), torch.where(good, y, 0)
     area = _areas(x, y)
     side = torch.where(area.sum(-1, keepdim=True) < 0, -1.0, 1.0).to(area)
@@ -202,7 +215,7 @@ def edge_weights(x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tenso
     weight = torch.where(good, inner, inner.new_tensor([0.0, 0.0, 1.0])) / total
     x1, x2, y1, y2, w1, w2 = (c.roll(shift, 1) for c in (x, y, w) for shift in (-1, -2))
     dx, dy = (y1 * w2 - w1 * y2) * side / total, (w1 * x2 - x1 * w2) * side / total
-    return weight, torch.where(good, dx, 0), torch.where(good, dy, 0)
+    return weight, dx, dy
 
 
 def _areas(x: Tensor, y: Tensor) -> Tensor:
@@ -211,5 +224,5 @@ def _areas(x: Tensor, y: Tensor) -> Tensor:
 
 def _finite_ratio(z: Tensor, w: Tensor) -> Tensor:
     """z/w, or 1 (the far plane) where round-off left nothing to divide by."""
-    good = (w > 0) & torch.isfinite(z) & torch.isfinite(w)
+    good = (w > TINY) & torch.isfinite(z) & torch.isfinite(w)
     return torch.where(good, z, 1) / torch.where(good, w, 1)
