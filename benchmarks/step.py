@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the time of one training step goes, and what the loop itself costs around a scene and a model that do nothing."""
+"""Where the time of a training step goes, and what the loop itself costs around a scene and a model that do nothing."""
 
 from __future__ import annotations
 

@@ -32,10 +32,12 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
             assembler = Assembler(wanted, device)
             run.set_state(state="running", error=None)
             run.event("start", device=device, threads=torch.get_num_threads())
+            run.log(f"started on {device} with {torch.get_num_threads()} threads, torch {torch.__version__}")
             scene = train(run, wanted, assembler, on_tick, stop)
             files = export_mesh(run, wanted, scene) + export_pictures(run, wanted, scene, assembler.device)
         except Interrupted:
             run.event("interrupted")
+            run.log("interrupted by a signal; the state is saved")
             raise
         except DreamError as error:
             _record_failure(run, str(error))
@@ -57,6 +59,7 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
             raise OutOfMemory(message) from error
         run.set_state(state="succeeded", error=None)
         run.event("finished", files=[path.name for path in files])
+        run.log(f"finished: {', '.join(path.name for path in files)}")
     return files
 
 

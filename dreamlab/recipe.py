@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -91,10 +89,6 @@ class Recipe:
     export: Export = field(default_factory=Export)
     keeping: Keeping = field(default_factory=Keeping)
     guard: Guard = field(default_factory=Guard)
-
-    def digest(self) -> str:
-        """A hash of everything that decides the result; checkpoints carry it."""
-        return hashlib.sha256(json.dumps(plain(self), sort_keys=True).encode()).hexdigest()
 
 
 def load(

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from dreamlab.core.errors import DiskError, InputError
 from dreamlab.core.text import slug
 from dreamlab.files import disk_errors, write_atomic, write_json
 
+NEEDED_MIB = 50  # checkpoints, previews and the asset of a run with the default recipe, with room to spare
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -41,6 +43,11 @@ class Run:
             if root.exists() and not root.is_dir():
                 raise InputError(f"{root}: is a file; --out names a folder")
             root.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(root).free >> 20
+            if free < NEEDED_MIB:
+                raise DiskError(
+                    f"{root}: {free} MiB free, a run needs about {NEEDED_MIB}; free some space or change --out"
+                )
             identity = "".join(secrets.choice(_ALPHABET) for _ in range(12))
             run = Run(root / f"{slug(prompt)}-{identity}")
             run.path.mkdir()

@@ -18,7 +18,7 @@ from dreamlab.core.errors import Diverged, InputError, Interrupted
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Scene
 from dreamlab.preview import save_preview
-from dreamlab.recipe import Recipe
+from dreamlab.recipe import Recipe, as_plain
 from dreamlab.regularisers import REGULARISERS
 from dreamlab.runs import Run
 from dreamlab.signals import StopSignal
@@ -199,7 +199,7 @@ def save(run: Run, recipe: Recipe, stage: BuiltStage, position: Position, global
             parts[f"finished.{name}"] = scene.state_dict()
     meta = {
         "format": CHECKPOINT_FORMAT,
-        "recipe": recipe.digest(),
+        "recipe": as_plain(recipe),
         "stage": position.stage,
         "stage_name": stage.spec.name,
         "step": position.step,
@@ -241,8 +241,19 @@ def check_fits(run: Run, recipe: Recipe, meta: dict[str, Any], name: str) -> Non
         raise InputError(
             f"{run.ckpt / name}: checkpoint format {meta.get('format')}, this version reads {CHECKPOINT_FORMAT}"
         )
-    if meta["recipe"] != recipe.digest():
+    if changed := differences(meta["recipe"], as_plain(recipe)):
+        shown = ", ".join(changed[:5]) + (" and more" if len(changed) > 5 else "")
         raise InputError(
-            f"{run.ckpt / name}: was made by another recipe than {run.recipe_path().name} beside it; "
+            f"{run.ckpt / name}: was made by another recipe than {run.recipe_path().name} beside it ({shown} differ); "
             "put the recipe back as it was, or start a new run"
         )
+
+
+def differences(a: Any, b: Any, path: str = "") -> list[str]:
+    """Dotted names of the values in which two recipes differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = [*a, *(key for key in b if key not in a)]
+        return [name for key in keys for name in differences(a.get(key), b.get(key), f"{path}.{key}".strip("."))]
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [name for i in range(len(a)) for name in differences(a[i], b[i], f"{path}.{i}")]
+    return [] if a == b else [path]

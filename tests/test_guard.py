@@ -94,6 +94,13 @@ def test_giving_up_keeps_the_last_good_checkpoint(tiny: Path, tmp_path: Path) ->
     assert all(torch.isfinite(value).all() for value in scene.state_dict().values())
 
 
+@pytest.mark.parametrize("code", ["torch.empty(1 << 60)", "torch.empty(1 << 46)", "bytearray(1 << 62)"])
+def test_real_allocation_failures_are_known_as_such(code: str) -> None:
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        eval(code, {"torch": torch})
+    assert pipeline.is_out_of_memory(caught.value)
+
+
 def test_a_real_divergence_ends_with_code_6(dreamlab: Commands, tiny: Path) -> None:
     """Rates of 1e30 overflow float32 within steps: no step is healthy after the first."""
     rates = [f"stages.0.scene.lr_{name}=1e30" for name in ("means", "scales", "quats")]

@@ -100,7 +100,12 @@ def test_a_checkpoint_of_another_recipe_is_refused(dreamlab: Commands, finished_
     recipe = finished_run / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("seed: 0", "seed: 1"))
     ended = dreamlab("resume", str(finished_run))
-    assert ended.code == 3 and "another recipe" in ended.err and "Traceback" not in ended.err
+    assert (
+        ended.code == 3
+        and "another recipe" in ended.err
+        and "(seed differ)" in ended.err
+        and "Traceback" not in ended.err
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
