@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -183,8 +182,3 @@ def test_help_names_every_command_of_the_contract() -> None:
 
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     assert commands >= {"dream", "resume", "render", "export", "inspect", "list", "show", "doctor"}
-
-
-def test_importing_reads_no_environment_secret() -> None:
-    """The prompt variable is named by the caller; nothing else of the environment reaches a recipe."""
-    assert "DREAM_PROMPT" not in os.environ
