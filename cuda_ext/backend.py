@@ -48,21 +48,22 @@ def choose(op: str, backend: str, like: Tensor, adapters: tuple[str, ...] = ()) 
         raise ValueError(f"{op}: backend '{backend}' is not one of {', '.join((*OURS, *adapters))}")
     if backend == "torch":
         return "torch"
-    reason = unavailable(op, like)
+    reason = unavailable(op, like.dtype, like.device.type)
     if reason and backend == "native":
         raise ValueError(f"{op}: backend 'native' is not available: {reason}; backend='torch' runs the twin")
     return "torch" if reason else "native"
 
 
-def unavailable(op: str, like: Tensor) -> str:
-    """One line that says why our native code cannot take inputs like `like`; empty when it can."""
-    if like.dtype != torch.float32:
-        return f"it computes in float32, the inputs are {like.dtype}"
-    if like.device.type == "cpu":
+@torch.compiler.assume_constant_result
+def unavailable(op: str, dtype: torch.dtype, device_type: str) -> str:
+    """One line that says why our native code cannot take such inputs; empty when it can. A constant to torch.compile."""
+    if dtype != torch.float32:
+        return f"it computes in float32, the inputs are {dtype}"
+    if device_type == "cpu":
         return "" if build.library(op) is not None else build.why_not(op).splitlines()[0]
-    if like.device.type == "cuda":
+    if device_type == "cuda":
         return nvrtc.unavailable(op)
-    return f"there are no kernels for device '{like.device.type}'"
+    return f"there are no kernels for device '{device_type}'"
 
 
 def missing(package: str, like: Tensor) -> str:

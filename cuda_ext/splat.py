@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+import cuda_ext.splat_ops  # noqa: F401 (registers the ops)
 from cuda_ext import backend as backends
 from cuda_ext.check import check_alike, check_shape, check_size, require
 from cuda_ext.reference import splat as reference
-from cuda_ext.reference.splat import Splatted, SplatStats
+from cuda_ext.reference.splat import SplatStats, Splatted
 
 __all__ = ["SplatStats", "Splatted", "splat"]
 
@@ -62,11 +64,20 @@ def splat(
     if stats is not None:
         check_shape("splat", "stats.grad_norm", stats.grad_norm, (means.shape[0],))
     require(dilation >= 0 and near > 0, f"splat: dilation must be >= 0 and near > 0, got {dilation} and {near}")
-    backends.choose("splat", backend, means)
-    return reference.splat(
-        means, quats, scales, opacities, colors, cameras_to_world, focal_px, size,
-        background=background, sh=sh, extra=extra, dilation=dilation, compensate=compensate, near=near, stats=stats,
-    )  # fmt: skip
+    if backends.choose("splat", backend, means) == "torch":
+        return reference.splat(
+            means, quats, scales, opacities, colors, cameras_to_world, focal_px, size,
+            background=background, sh=sh, extra=extra, dilation=dilation, compensate=compensate, near=near, stats=stats,
+        )  # fmt: skip
+    radii_now = means.new_zeros(len(cameras_to_world), len(means))
+    probe = None if stats is None or not torch.is_grad_enabled() else stats.probe(radii_now, size, means)
+    given = (means, quats, scales, opacities, colors, sh, extra, background, probe, cameras_to_world, focal_px)
+    rgb, alpha, depth, normal, extra_image, radii, *_ = torch.ops.dreamlab.splat(
+        *(None if t is None else t.contiguous() for t in given), *size, dilation, compensate, near
+    )
+    radii_now.copy_(radii)
+    features = None if extra is None else extra_image
+    return Splatted(rgb, alpha, depth, normal, features, (radii > 0).any(0), radii)
 
 
 def _check(

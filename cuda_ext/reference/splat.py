@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Torch twin of `splat`: 3D Gaussians to pictures by EWA splatting (Zwicker et al. 2001; Kerbl et al. 2023, arXiv:2308.04079).
+"""Torch twin of `splat`: 3D Gaussians to pictures by EWA splatting (Zwicker et al. 2001; Kerbl et al. 2023).
 
 View frame: x right, y down, z forward, i.e. diag(1, -1, -1) times the OpenGL camera's axes; pixel (i, j) is
 sampled at (i + 0.5, j + 0.5). Per view, with mean v = (x, y, z) in the view frame and covariance S = R diag(s^2) R^T,
@@ -13,8 +13,9 @@ outside it. Splats are composited front to back in the order of z, ties by index
     w_i = alpha_i T_i [T_i >= MIN_TRANSMITTANCE],   T_i = prod_{j<i} (1 - alpha_j)
 
 and an alpha below MIN_ALPHA counts as 0, which bounds a splat exactly by an ellipse: there is no other cut-off.
-A splat is left out of a view when z <= near, when its quaternion is zero, when any of its numbers or its projected
-covariance is not finite, when the covariance is singular, or when its box misses the picture.
+A splat is left out of a view when z <= near, when its quaternion is zero, when any of its numbers is not finite,
+when its projected covariance is singular (an entry of the inverse above SHARPEST) or its centre farther than
+FARTHEST from the picture's corner, or when its box misses the picture.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from torch.utils.checkpoint import checkpoint
 MAX_ALPHA = 0.99
 MIN_ALPHA = 1 / 255
 MIN_TRANSMITTANCE = 1e-4
+SHARPEST = 1e10  # 1/px^2
+FARTHEST = 1e6  # px
 CLAMP = 1.3  # of the half field of view, in the Jacobian
 TILE = 16  # px; the twin works tile by tile
 CHUNK = 1024  # splats of one tile composited at a time
@@ -184,8 +187,9 @@ def project(
         extent = (reach[:, None] * torch.stack([xx, yy], -1)).sqrt()
         longest = (xx + yy) / 2 + (((xx - yy) / 2).square() + xy * xy).sqrt()
         radius = (reach * longest).sqrt()
-        keep = (z > near) & (det > 0) & (quats.square().sum(-1) > 1e-30) & (reach > 0)
-        keep &= torch.isfinite(torch.cat([mean, conic, extent, radius[:, None]], -1)).all(-1)
+        keep = (z > near) & (det > 0) & (quats.norm(dim=-1) > 1e-15) & (reach > 0)
+        keep &= (conic.abs() < SHARPEST).all(-1) & (mean.abs() < FARTHEST).all(-1)
+        keep &= torch.isfinite(torch.cat([extent, radius[:, None]], -1)).all(-1)
         keep &= (mean + extent > 0).all(-1) & (mean - extent < mean.new_tensor([width, height])).all(-1)
     return Projected(mean, z, conic, opacities, extent, radius, keep)
 
@@ -217,7 +221,7 @@ def composite_tile(packed: Tensor, corner: Tensor) -> Tensor:
         dx, dy = (pixel[:, None, i] - part[None, :, i] for i in range(2))  # [P, K]
         power = 0.5 * (part[:, 2] * dx * dx + part[:, 4] * dy * dy) + part[:, 3] * dx * dy
         alpha = (part[:, 5] * torch.exp(-power)).clamp(max=MAX_ALPHA)
-        alpha = torch.where((power >= 0) & (alpha >= MIN_ALPHA), alpha, 0)
+        alpha = torch.where(alpha >= MIN_ALPHA, alpha, 0)
         after = through[:, None] * torch.cumprod(1 - alpha, 1)
         before = torch.cat([through[:, None], after[:, :-1]], 1)
         weight = alpha * before * (before >= MIN_TRANSMITTANCE)

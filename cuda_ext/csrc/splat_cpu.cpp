@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: Apache-2.0
+// splat_cpu.cpp - CPU launchers of `splat`.
+//
+//   project   views x splats, 16 splats at a time: records, boxes in tiles; then offsets of the pairs
+//   bin       per view a stable radix sort by depth, then a counting sort of the pairs by tile
+//   forward   tiles, dynamically scheduled (splat_tile.h)
+//   backward  tiles fill one row of gradients per pair; then splats sum their rows, view by view, and go back
+//             through the projection
+// Nothing is accumulated across threads, so the bits do not depend on the number of threads.
+#include <memory>
+#include <vector>
+
+#include "splat_tile.h"
+
+namespace {
+
+using namespace dl;
+
+SplatView view_of(const SplatParams& p, int b) {
+  SplatView v;
+  const float* m = p.cameras + int64_t(b) * 16;
+  const float flip[3] = {1.f, -1.f, -1.f};
+  for (int i = 0; i < 3; i++) {
+    v.eye[i] = m[4 * i + 3];
+    for (int j = 0; j < 3; j++) v.axes[3 * i + j] = flip[i] * m[4 * j + i];
+  }
+  v.focal = p.focal[b];
+  v.width = float(p.width);
+  v.height = float(p.height);
+  v.limit_x = 1.3f * 0.5f * v.width / v.focal;
+  v.limit_y = 1.3f * 0.5f * v.height / v.focal;
+  return v;
+}
+
+int64_t tiles_per_view(const SplatParams& p) {
+  return int64_t((p.width + kTile - 1) / kTile) * ((p.height + kTile - 1) / kTile);
+}
+
+// Column `column` of 16 rows of a [N, stride] array; rows past the end repeat the last.
+Vf gather(const float* base, int64_t row, int64_t count, int stride, int column) {
+  Vf v;
+  for (int l = 0; l < kLanes; l++) v[l] = base[(row + l < count ? row + l : count - 1) * stride + column];
+  return v;
+}
+
+void scatter(float* base, int64_t row, int64_t count, int stride, int column, Vf v) {
+  for (int l = 0; l < kLanes && row + l < count; l++) base[(row + l) * stride + column] = v[l];
+}
+
+Vec3<Vf> load_triples(const float* base, int64_t n, int64_t count) {
+  Vf v[3];
+  if (n + kLanes <= count)
+    deinterleave3(base + 3 * n, v);
+  else
+    for (int i = 0; i < 3; i++) v[i] = gather(base, n, count, 3, i);
+  return {v[0], v[1], v[2]};
+}
+
+void store_triples(float* base, int64_t n, int64_t count, Vec3<Vf> v) {
+  const Vf columns[3] = {v.x, v.y, v.z};
+  if (n + kLanes <= count)
+    interleave3(columns, base + 3 * n);
+  else
+    for (int i = 0; i < 3; i++) scatter(base, n, count, 3, i, columns[i]);
+}
+
+SplatInput<Vf> load_input(const SplatParams& p, int64_t n) {
+  SplatInput<Vf> in;
+  in.mean = load_triples(p.means, n, p.count);
+  in.scale = load_triples(p.scales, n, p.count);
+  for (int i = 0; i < 4; i++) in.quat[i] = gather(p.quats, n, p.count, 4, i);
+  in.opacity = gather(p.opacities, n, p.count, 1, 0);
+  return in;
+}
+
+Vi finite_input(const SplatParams& p, int64_t n, const SplatInput<Vf>& in, const Vf rgb[3]) {
+  Vf sum = in.mean.x * 0.f + in.mean.y * 0.f + in.mean.z * 0.f + in.scale.x * 0.f + in.scale.y * 0.f + in.scale.z * 0.f;
+  for (int i = 0; i < 4; i++) sum += in.quat[i] * 0.f;
+  sum += in.opacity * 0.f;
+  for (int i = 0; i < 3; i++) sum += rgb[i] * 0.f;
+  for (int i = 0; p.sh && i < 3 * p.sh_count; i++) sum += gather(p.sh, n, p.count, 3 * p.sh_count, i) * 0.f;
+  for (int i = 0; i < p.extra_count; i++) sum += gather(p.extra, n, p.count, p.extra_count, i) * 0.f;
+  return sum == 0.f;
+}
+
+void colour_of(const SplatParams& p, const SplatView& view, int64_t n, const SplatInput<Vf>& in, Vf rgb[3]) {
+  if (p.colors) {
+    const Vec3<Vf> given = load_triples(p.colors, n, p.count);
+    rgb[0] = given.x, rgb[1] = given.y, rgb[2] = given.z;
+    return;
+  }
+  Vf distance, basis[16];
+  sh_basis(view_direction(in.mean, view, distance), p.sh_count, basis);
+  for (int i = 0; i < 3; i++) {
+    rgb[i] = splat_f(0.5f);
+    for (int k = 0; k < p.sh_count; k++) rgb[i] += basis[k] * gather(p.sh, n, p.count, 3 * p.sh_count, 3 * k + i);
+    rgb[i] = max_(rgb[i], Vf{});
+  }
+}
+
+// Tiles that hold a pixel centre of [low, high], as a half-open range; first = last = 0 when there is none.
+Vi tile_range(Vf low, Vf high, int pixels, Vi& first, Vi& last) {
+  constexpr float kMargin = 1e-3f;
+  const Vf a = clamp_(low - (0.5f + kMargin), Vf{}, splat_f(float(pixels)));
+  const Vf b = clamp_(high - (0.5f - kMargin), splat_f(-1.f), splat_f(float(pixels - 1)));
+  Vi from = __builtin_convertvector(a, Vi);
+  from -= to_float(from) < a;                                 // a comparison is -1: round up
+  const Vi to = __builtin_convertvector(b + 1.f, Vi) - 1;      // rounds down, from -1 on
+  first = from / kTile;
+  last = to / kTile + 1;
+  return from <= to;
+}
+
+void project_lanes(const SplatParams& p, int b, const SplatView& view, int64_t n) {
+  const SplatInput<Vf> in = load_input(p, n);
+  const Projection<Vf> s = project(in, view, p.options);
+  Vf ex, ey, radius, index, sign;
+  const Vf level = log2_(s.opacity);
+  const Vf reach = (2.f / kLog2e) * (level - kLog2MinAlpha);
+  Vf rgb[3];
+  colour_of(p, view, n, in, rgb);
+  const Vi keep = visible(s, reach, view, p.options, ex, ey, radius) & finite_input(p, n, in, rgb);
+  const Vec3<Vf> normal = facing_normal(in, s, view, index, sign);
+  const Vf a = (0.5f * kLog2e) * s.qa, b_ = kLog2e * s.qb, c = (0.5f * kLog2e) * s.qc;
+  Vf rows[16] = {s.u, s.v, a, b_, c, level, rgb[0], rgb[1], rgb[2], s.at.z, normal.x, normal.y, normal.z,
+                 -0.5f * b_ / a, -0.5f * b_ / c, select(keep, radius, Vf{})};
+  Vi x0, y0, x1, y1;
+  Vi touches = tile_range(s.u - ex, s.u + ex, p.width, x0, x1) & tile_range(s.v - ey, s.v + ey, p.height, y0, y1) & keep;
+  alignas(64) int32_t low[kLanes], high[kLanes], key[kLanes];
+  store(low, touches & (x0 | y0 << 16));
+  store(high, touches & (x1 | y1 << 16));
+  store(key, touches & bits(s.at.z));
+  transpose(rows);
+  const int count = int(p.count - n < kLanes ? p.count - n : kLanes);
+  const int64_t at = int64_t(b) * p.count + n;
+  memcpy(static_cast<void*>(p.records + at), rows, sizeof(SplatRecord) * size_t(count));
+  memcpy(p.keys + at, key, sizeof(uint32_t) * size_t(count));
+  for (int l = 0; l < count; l++) {
+    const int32_t rect[2] = {low[l], high[l]};
+    memcpy(p.rects + (at + l) * 4, rect, sizeof rect);
+    p.radii[at + l] = p.records[at + l].radius;
+  }
+}
+
+int64_t tiles_of(const uint16_t* rect) { return int64_t(rect[2] - rect[0]) * (rect[3] - rect[1]); }
+
+// Splats of view b that fall on a tile, nearest first; equal depths keep their order. Positive floats sort as integers.
+std::vector<int32_t> depth_order(const SplatParams& p, int b) {
+  const uint32_t* keys = p.keys + int64_t(b) * p.count;
+  uint32_t low = ~0u, high = 0;
+  for (int64_t n = 0; n < p.count; n++) {
+    const uint32_t key = keys[n];
+    low = key && key < low ? key : low;
+    high = key > high ? key : high;
+  }
+  struct Item {
+    uint32_t key;
+    int32_t id;
+  };
+  std::vector<Item> items, other;
+  items.reserve(size_t(p.count));
+  for (int64_t n = 0; n < p.count; n++)
+    if (keys[n]) items.push_back({keys[n] - low, int32_t(n)});
+  other.resize(items.size());
+  constexpr int kBits = 12, kBins = 1 << kBits;
+  const uint32_t range = items.empty() ? 0 : high - low;
+  for (int shift = 0; shift < 32 && range >> shift; shift += kBits) {
+    uint32_t count[kBins] = {}, before = 0;
+    for (const Item& item : items) count[item.key >> shift & (kBins - 1)]++;
+    for (uint32_t& bin : count) {
+      const uint32_t here = bin;
+      bin = before;
+      before += here;
+    }
+    for (const Item& item : items) other[count[item.key >> shift & (kBins - 1)]++] = item;
+    items.swap(other);
+  }
+  std::vector<int32_t> order(items.size());
+  for (size_t i = 0; i < items.size(); i++) order[i] = items[i].id;
+  return order;
+}
+
+// Calls visit(tile, splat, slot) on the pairs of one part of a view's depth order. Nearly all splats touch at most 2 x 2
+// tiles: those take the same four steps, of which some hit the spare tile `across * down` and slot -1, because a
+// mispredicted loop costs more than the visit.
+template <class Visit>
+void for_pairs(const SplatParams& p, int b, const std::vector<int32_t>& order, int part, int parts, Visit visit) {
+  const int across = (p.width + kTile - 1) / kTile, spare = int(tiles_per_view(p));
+  const size_t first = order.size() * size_t(part) / size_t(parts), last = order.size() * size_t(part + 1) / size_t(parts);
+  const int64_t base = int64_t(b) * p.count;
+  for (size_t i = first; i < last; i++) {
+    const size_t ahead = i + 16 < last ? i + 16 : i;
+    __builtin_prefetch(p.rects + (base + order[ahead]) * 4);
+    __builtin_prefetch(p.offsets + base + order[ahead]);
+    const uint16_t* r = p.rects + (base + order[i]) * 4;
+    const int wide = r[2] - r[0], high = r[3] - r[1], tile = r[1] * across + r[0];
+    const int32_t slot = p.offsets[base + order[i]];
+    if (wide <= 2 && high <= 2) {
+      const bool right = wide == 2, below = high == 2, both = right && below;
+      visit(tile, order[i], slot);
+      visit(right ? tile + 1 : spare, order[i], right ? slot + 1 : -1);
+      visit(below ? tile + across : spare, order[i], below ? slot + wide : -1);
+      visit(both ? tile + across + 1 : spare, order[i], both ? slot + 3 : -1);
+      continue;
+    }
+    for (int y = 0; y < high; y++)
+      for (int x = 0; x < wide; x++) visit(tile + y * across + x, order[i], slot + y * wide + x);
+  }
+}
+
+struct LaneGrads {
+  SplatInput<Vf> input;
+  Vf colour[3], sh[16][3];
+};
+
+// Sums the rows of 16 splats in view b: [16 splats][16], zero where nothing was drawn; adds the extra gradients too.
+// The rows lie anywhere, so they are all requested before the first is read.
+bool sum_rows(const SplatParams& p, int b, int64_t n, std::vector<int32_t>& wanted, Vf total[kLanes]) {
+  bool found = false;
+  int until[kLanes];
+  wanted.clear();
+  for (int l = 0; l < kLanes; l++) {
+    const int64_t at = int64_t(b) * p.count + n + l;
+    if (n + l < p.count && p.radii[at] > 0.f) {
+      found = true;
+      const int32_t* slots = p.slots + p.offsets[at];
+      for (int64_t j = tiles_of(p.rects + at * 4); j-- > 0; slots++) {
+        if (!p.masks[*slots]) continue;
+        __builtin_prefetch(p.rows + int64_t(*slots) * 16);
+        wanted.push_back(*slots);
+      }
+    }
+    until[l] = int(wanted.size());
+  }
+  int i = 0;
+  for (int l = 0; l < kLanes; l++) {
+    Vf sum = {};
+    for (; i < until[l]; i++) {
+      const int64_t slot = wanted[size_t(i)];
+      sum += load(p.rows + slot * 16);
+      for (int e = 0; p.g_extra && e < p.extra_count; e++)
+        p.d_extra[(n + l) * p.extra_count + e] += p.extra_rows[slot * p.extra_count + e];
+    }
+    total[l] = sum;
+  }
+  return found;
+}
+
+void colour_backward(const SplatParams& p, const SplatView& view, int64_t n, const SplatInput<Vf>& in, const Vf g[3],
+                     LaneGrads& d, Vec3<Vf>& d_mean) {
+  if (p.colors) {
+    for (int i = 0; i < 3; i++) d.colour[i] += g[i];
+    return;
+  }
+  Vf distance, basis[16], along[16];
+  const Vec3<Vf> direction = view_direction(in.mean, view, distance);
+  sh_basis(direction, p.sh_count, basis);
+  for (int k = 0; k < p.sh_count; k++) {
+    along[k] = Vf{};
+    for (int i = 0; i < 3; i++) {
+      d.sh[k][i] += basis[k] * g[i];
+      along[k] += gather(p.sh, n, p.count, 3 * p.sh_count, 3 * k + i) * g[i];
+    }
+  }
+  const Vec3<Vf> to_direction = sh_backward(direction, p.sh_count, along);
+  d_mean = (Vf(1.f / distance)) * (to_direction - dot(direction, to_direction) * direction);
+}
+
+void view_backward(const SplatParams& p, int b, const SplatView& view, int64_t n, const SplatInput<Vf>& in,
+                   std::vector<int32_t>& wanted, LaneGrads& d) {
+  Vf total[kLanes];
+  if (!sum_rows(p, b, n, wanted, total)) return;
+  transpose(total);
+  const Vf *m = total, *feature = total + 8;
+  const Vi drawn = gather(p.radii + int64_t(b) * p.count, n, p.count, 1, 0) > 0.f;
+  const Projection<Vf> s = project(in, view, p.options);
+  Vf index, sign;
+  facing_normal(in, s, view, index, sign);
+  ProjectionGrad<Vf> g;
+  g.u = s.qa * m[1] + s.qb * m[2];
+  g.v = s.qb * m[1] + s.qc * m[2];
+  g.qa = -0.5f * m[3];
+  g.qb = -m[4];
+  g.qc = -0.5f * m[5];
+  g.opacity = m[0] / s.opacity;
+  g.depth = feature[3];
+  g.normal = {feature[4], feature[5], feature[6]};
+  if (p.d_probe) {
+    scatter(p.d_probe + int64_t(b) * p.count * 2, n, p.count, 2, 0, select(drawn, g.u, Vf{}));
+    scatter(p.d_probe + int64_t(b) * p.count * 2, n, p.count, 2, 1, select(drawn, g.v, Vf{}));
+  }
+  // The clamp of a spherical-harmonics colour at 0 passes no gradient.
+  Vf g_colour[3];
+  const float* shown = reinterpret_cast<const float*>(p.records + int64_t(b) * p.count);
+  for (int i = 0; i < 3; i++)
+    g_colour[i] = select(drawn & (p.colors ? drawn : Vi(gather(shown, n, p.count, 16, 6 + i) > 0.f)), feature[i], Vf{});
+  SplatInput<Vf> here = {};
+  Vec3<Vf> by_direction = {};
+  project_backward(in, s, view, p.options, g, index, sign, here);
+  colour_backward(p, view, n, in, g_colour, d, by_direction);
+  const Vec3<Vf> mean = here.mean + by_direction;
+  SplatInput<Vf>& to = d.input;
+  to.mean = to.mean + Vec3<Vf>{select(drawn, mean.x, Vf{}), select(drawn, mean.y, Vf{}), select(drawn, mean.z, Vf{})};
+  to.scale = to.scale + Vec3<Vf>{select(drawn, here.scale.x, Vf{}), select(drawn, here.scale.y, Vf{}), select(drawn, here.scale.z, Vf{})};
+  to.opacity += select(drawn, here.opacity, Vf{});
+  for (int i = 0; i < 4; i++) to.quat[i] += select(drawn, here.quat[i], Vf{});
+}
+
+void splat_backward(const SplatParams& p, const SplatView* views, int64_t n, std::vector<int32_t>& wanted) {
+  const SplatInput<Vf> in = load_input(p, n);
+  LaneGrads d = {};
+  for (int b = 0; b < p.views; b++) view_backward(p, b, views[b], n, in, wanted, d);
+  store_triples(p.d_means, n, p.count, d.input.mean);
+  store_triples(p.d_scales, n, p.count, d.input.scale);
+  if (p.d_colors) store_triples(p.d_colors, n, p.count, {d.colour[0], d.colour[1], d.colour[2]});
+  for (int k = 0; p.d_sh && k < p.sh_count; k++)
+    for (int i = 0; i < 3; i++) scatter(p.d_sh, n, p.count, 3 * p.sh_count, 3 * k + i, d.sh[k][i]);
+  for (int i = 0; i < 4; i++) scatter(p.d_quats, n, p.count, 4, i, d.input.quat[i]);
+  scatter(p.d_opacities, n, p.count, 1, 0, d.input.opacity);
+}
+
+std::vector<SplatView> all_views(const SplatParams& p) {
+  std::vector<SplatView> views;
+  for (int b = 0; b < p.views; b++) views.push_back(view_of(p, b));
+  return views;
+}
+
+int groups_of(const SplatParams& p) { return 1 + (p.extra_count + 6) / 7; }
+
+}  // namespace
+
+// Fills records, rects, offsets and radii; returns the number of pairs.
+DL_API int64_t dl_splat_project(const dl::SplatParams* params, int threads) {
+  const SplatParams& p = *params;
+  const std::vector<SplatView> views = all_views(p);
+  constexpr int64_t kSplats = 64 * kLanes;
+  const int64_t chunks = (p.count + kSplats - 1) / kSplats;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+  for (int64_t job = 0; job < chunks * p.views; job++) {
+    const int b = int(job / chunks);
+    const int64_t first = job % chunks * kSplats, last = first + kSplats < p.count ? first + kSplats : p.count;
+    for (int64_t n = first; n < last; n += kLanes) project_lanes(p, b, views[size_t(b)], n);
+  }
+  int64_t pairs = 0;
+  for (int64_t i = 0; i < p.count * p.views; i++) {
+    p.offsets[i] = int32_t(pairs);
+    pairs += tiles_of(p.rects + 4 * i);
+  }
+  return pairs;
+}
+
+// Fills starts, pairs and slots.
+DL_API void dl_splat_bin(const dl::SplatParams* params, int threads) {
+  const SplatParams& p = *params;
+  const int64_t tiles = tiles_per_view(p);
+  const int parts = p.views >= threads ? 1 : (threads + p.views - 1) / (p.views > 0 ? p.views : 1);
+  std::vector<std::vector<int32_t>> orders(size_t(p.views));
+  std::vector<int32_t> cursors(size_t(p.views * parts * (tiles + 1)), 0);  // with a spare tile, see for_pairs
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(dynamic)
+    for (int b = 0; b < p.views; b++) orders[size_t(b)] = depth_order(p, b);
+#pragma omp for schedule(dynamic)
+    for (int job = 0; job < p.views * parts; job++) {
+      int32_t* count = cursors.data() + job * (tiles + 1);
+      for_pairs(p, job / parts, orders[size_t(job / parts)], job % parts, parts, [&](int tile, int32_t, int32_t) { count[tile]++; });
+    }
+#pragma omp single
+    {
+      int32_t before = 0;
+      for (int b = 0; b < p.views; b++)
+        for (int64_t tile = 0; tile < tiles; tile++) {
+          p.starts[b * tiles + tile] = before;
+          for (int part = 0; part < parts; part++) {
+            int32_t& cursor = cursors[size_t((b * parts + part) * (tiles + 1) + tile)];
+            const int32_t here = cursor;
+            cursor = before;
+            before += here;
+          }
+        }
+      p.starts[p.views * tiles] = before;
+    }
+#pragma omp for schedule(dynamic)
+    for (int job = 0; job < p.views * parts; job++) {
+      int32_t* cursor = cursors.data() + job * (tiles + 1);
+      for_pairs(p, job / parts, orders[size_t(job / parts)], job % parts, parts, [&](int tile, int32_t id, int32_t slot) {
+        int32_t nowhere[2];
+        const int32_t to = cursor[tile];
+        cursor[tile] = to + 1;
+        *(slot >= 0 ? p.slots + slot : nowhere) = to;
+        *(slot >= 0 ? p.pairs + to : nowhere + 1) = id;
+      });
+    }
+  }
+}
+
+// Fills the pictures, masks, through and last.
+DL_API void dl_splat_forward(const dl::SplatParams* params, int threads) {
+  const SplatParams& p = *params;
+  const int64_t tiles = tiles_per_view(p) * p.views;
+#pragma omp parallel num_threads(threads)
+  {
+    auto chunk = std::make_unique<Chunk>();
+#pragma omp for schedule(dynamic)
+    for (int64_t tile = 0; tile < tiles; tile++)
+      for (int group = 0; group < groups_of(p); group++) forward_tile(p, tile, group, *chunk);
+  }
+}
+
+// Fills every d_* that is given; d_extra must be zero. rows and extra_rows are scratch.
+DL_API void dl_splat_backward(const dl::SplatParams* params, int threads) {
+  const SplatParams& p = *params;
+  const std::vector<SplatView> views = all_views(p);
+  const int64_t tiles = tiles_per_view(p) * p.views, lanes = (p.count + kLanes - 1) / kLanes;
+  const Monomials monomials;
+#pragma omp parallel num_threads(threads)
+  {
+    auto chunk = std::make_unique<Chunk>();
+    std::vector<int32_t> wanted;
+#pragma omp for schedule(dynamic)
+    for (int64_t tile = 0; tile < tiles; tile++)
+      for (int group = 0; group < (p.g_extra ? groups_of(p) : 1); group++) backward_tile(p, tile, group, monomials, *chunk);
+#pragma omp for schedule(dynamic, 64)
+    for (int64_t i = 0; i < lanes; i++) splat_backward(p, views.data(), i * kLanes, wanted);
+  }
+}
+
+// exp2_ and log2_ of simd.h, for the tests of their error bounds; count is a multiple of 16.
+DL_API void dl_simd_exp2_log2(const float* x, float* exp2, float* log2, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    store(exp2 + i, exp2_(load(x + i)));
+    store(log2 + i, log2_(load(x + i)));
+  }
+}

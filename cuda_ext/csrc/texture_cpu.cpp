@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// texture_cpu.cpp - fetches over rows of pixels, pyramids over rows of texels, each in one parallel region.
+#include "raster_slabs.h"
+#include "texture.h"
+
+namespace {
+
+using namespace dl;
+
+template <int C>
+struct Known {
+  static int64_t of(const TextureParams& p) { return C ? C : p.channels; }
+};
+
+// 1, 3 and 4 channels are known to the compiler, 0 means "ask p".
+template <class Body>
+void with_channels(int64_t channels, const Body& body) {
+  switch (channels) {
+    case 1: return body(Known<1>());
+    case 3: return body(Known<3>());
+    case 4: return body(Known<4>());
+    default: return body(Known<0>());
+  }
+}
+
+int32_t level_side(int32_t size, int level) { return size >> level > 1 ? size >> level : 1; }
+
+}  // namespace
+
+// out [B, H, W, C]
+DL_API int dl_texture_fetch(const dl::TextureParams* params, float* out, int threads) {
+  const TextureParams p = *params;
+  with_channels(p.channels, [&](auto known) {
+    const int64_t channels = known.of(p);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 16)
+    for (int64_t row = 0; row < p.views * p.rows; ++row)
+      for (int64_t pixel = row * p.columns; pixel < (row + 1) * p.columns; ++pixel)
+        fetch_pixel(p, pixel, channels, out + pixel * channels);
+  });
+  return 0;
+}
+
+// grad_pyramid [A, P, C], grad_uv [B, H, W, 2], grad_level [B, H, W] or null. Returns 0, or 1 when memory ran out.
+DL_API int dl_texture_fetch_backward(
+    const dl::TextureParams* params, const float* grad, float* grad_pyramid, float* grad_uv, float* grad_level, int threads) {
+  const TextureParams p = *params;
+  const int64_t size = p.texels * p.channels, rows = p.views * p.rows / p.sets;
+  bool done = true;
+  with_channels(p.channels, [&](auto known) {
+    const int64_t channels = known.of(p);
+    done = sum_slabs(grad_pyramid, p.sets, rows, size, threads, [&](int64_t set, int64_t first, int64_t last, float* target) {
+      float* to = target - set * size;
+      const auto add = [&](int64_t at, float g) { to[at] += g; };
+      for (int64_t pixel = (set * rows + first) * p.columns; pixel < (set * rows + last) * p.columns; ++pixel)
+        fetch_pixel_backward(p, pixel, channels, grad + pixel * channels, grad_uv + 2 * pixel,
+                             grad_level ? grad_level + pixel : nullptr, add);
+    });
+  });
+  return done ? 0 : 1;
+}
+
+// pyramid [A, P, C] with level 0 filled in: computes the others. Uses only the sizes of p.
+DL_API int dl_texture_pyramid(const dl::TextureParams* params, float* pyramid, int threads) {
+  const TextureParams p = *params;
+#pragma omp parallel num_threads(threads)
+  for (int l = 1; l < p.levels; ++l) {
+    const int32_t h = level_side(p.height, l), w = level_side(p.width, l);
+    const int32_t fine_h = level_side(p.height, l - 1), fine_w = level_side(p.width, l - 1);
+#pragma omp for schedule(static)
+    for (int64_t line = 0; line < p.sets * h; ++line) {
+      float* set = pyramid + line / h * p.texels * p.channels;
+      const int32_t row = int32_t(line % h);
+      float* to = set + (p.start[l] + int64_t(row) * w) * p.channels;
+      for (int32_t column = 0; column < w; ++column)
+        for (int64_t c = 0; c < p.channels; ++c)
+          *to++ = average(set + p.start[l - 1] * p.channels, fine_h, fine_w, p.channels, row, column, c);
+    }
+  }
+  return 0;
+}
+
+// grad [A, P, C]: folds the gradient of every level into level 0, in place. Uses only the sizes of p.
+DL_API int dl_texture_pyramid_backward(const dl::TextureParams* params, float* grad, int threads) {
+  const TextureParams p = *params;
+#pragma omp parallel num_threads(threads)
+  for (int l = p.levels - 1; l >= 1; --l) {
+    const int32_t h = level_side(p.height, l - 1), w = level_side(p.width, l - 1);
+#pragma omp for schedule(static)
+    for (int64_t line = 0; line < p.sets * h; ++line) {
+      float* set = grad + line / h * p.texels * p.channels;
+      const int32_t row = int32_t(line % h);
+      float* to = set + (p.start[l - 1] + int64_t(row) * w) * p.channels;
+      for (int32_t column = 0; column < w; ++column)
+        for (int64_t c = 0; c < p.channels; ++c)
+          *to++ += spread(set + p.start[l] * p.channels, h, w, p.channels, row, column, c);
+    }
+  }
+  return 0;
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// texture_cuda.cu - fetches: one thread per pixel; pyramid: one thread per texel, one launch per level.
+#include "texture.h"
+
+using namespace dl;
+
+namespace {
+
+__device__ int64_t global_thread() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
+
+__device__ int32_t level_side(int32_t size, int level) { return size >> level > 1 ? size >> level : 1; }
+
+}  // namespace
+
+extern "C" __global__ void dl_texture_fetch(TextureParams p, float* out) {
+  const int64_t k = global_thread();
+  if (k < p.views * p.rows * p.columns) fetch_pixel(p, k, p.channels, out + k * p.channels);
+}
+
+extern "C" __global__ void dl_texture_fetch_backward(
+    TextureParams p, const float* grad, float* grad_pyramid, float* grad_uv, float* grad_level) {
+  const int64_t k = global_thread();
+  if (k >= p.views * p.rows * p.columns) return;
+  fetch_pixel_backward(p, k, p.channels, grad + k * p.channels, grad_uv + 2 * k, grad_level ? grad_level + k : nullptr,
+                       [=](int64_t at, float g) { atomicAdd(grad_pyramid + at, g); });
+}
+
+// Computes level p.levels from the one before.
+extern "C" __global__ void dl_texture_pyramid(TextureParams p, float* pyramid) {
+  const int l = p.levels;
+  const int32_t h = level_side(p.height, l), w = level_side(p.width, l);
+  const int64_t k = global_thread();
+  if (k >= p.sets * h * w) return;
+  const int32_t row = int32_t(k / w % h), column = int32_t(k % w);
+  float* set = pyramid + k / (int64_t(h) * w) * p.texels * p.channels;
+  for (int64_t c = 0; c < p.channels; ++c)
+    set[(p.start[l] + int64_t(row) * w + column) * p.channels + c] =
+        average(set + p.start[l - 1] * p.channels, level_side(p.height, l - 1), level_side(p.width, l - 1), p.channels, row, column, c);
+}
+
+// Folds the gradient of level p.levels into the one before.
+extern "C" __global__ void dl_texture_pyramid_backward(TextureParams p, float* grad) {
+  const int l = p.levels;
+  const int32_t h = level_side(p.height, l - 1), w = level_side(p.width, l - 1);
+  const int64_t k = global_thread();
+  if (k >= p.sets * h * w) return;
+  const int32_t row = int32_t(k / w % h), column = int32_t(k % w);
+  float* set = grad + k / (int64_t(h) * w) * p.texels * p.channels;
+  for (int64_t c = 0; c < p.channels; ++c)
+    set[(p.start[l - 1] + int64_t(row) * w + column) * p.channels + c] +=
+        spread(set + p.start[l] * p.channels, h, w, p.channels, row, column, c);
+}

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The torch ops behind `splat`: dreamlab::splat and dreamlab::splat_backward, their launchers, shapes and autograd."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cuda_ext import build
+
+TILE = 16
+POINTERS_IN = ("means", "quats", "scales", "opacities", "colors", "sh", "extra", "cameras", "focal", "background")
+STATE = ("records", "rects", "offsets", "starts", "pairs", "slots", "masks")
+PICTURES = ("rgb", "alpha", "depth", "normal", "extra_image", "radii", "through", "last")
+GRADS_IN = ("g_rgb", "g_alpha", "g_depth", "g_normal", "g_extra")
+SCRATCH = ("rows", "extra_rows")
+GRADS_OUT = (
+    "d_means", "d_quats", "d_scales", "d_opacities", "d_colors", "d_sh", "d_extra", "d_probe",
+)  # fmt: skip
+
+
+def _pointers(names: tuple[str, ...]) -> list[tuple[str, Any]]:
+    return [(name, ctypes.c_void_p) for name in names]
+
+
+class Options(ctypes.Structure):
+    """`SplatOptions` of csrc/splat.h."""
+
+    _fields_ = [("dilation", ctypes.c_float), ("near", ctypes.c_float), ("compensate", ctypes.c_int)]
+
+
+class Params(ctypes.Structure):
+    """`SplatParams` of csrc/splat.h, field by field."""
+
+    _fields_ = [
+        *_pointers(POINTERS_IN),
+        ("count", ctypes.c_int64),
+        ("views", ctypes.c_int),
+        ("height", ctypes.c_int),
+        ("width", ctypes.c_int),
+        ("sh_count", ctypes.c_int),
+        ("extra_count", ctypes.c_int),
+        ("options", Options),
+        *_pointers(("records", "rects", "keys", *STATE[2:], *PICTURES, *GRADS_IN, *SCRATCH, *GRADS_OUT)),
+    ]
+
+    def point(self, **tensors: Tensor | None) -> None:
+        for name, tensor in tensors.items():
+            setattr(self, name, build.pointer(tensor))
+
+
+def make_params(
+    scene: dict[str, Tensor | None], size: tuple[int, int], dilation: float, compensate: bool, near: float
+) -> Params:
+    means, cameras, sh, extra = scene["means"], scene["cameras"], scene["sh"], scene["extra"]
+    assert means is not None and cameras is not None
+    params = Params(
+        count=len(means),
+        views=len(cameras),
+        height=size[0],
+        width=size[1],
+        sh_count=0 if sh is None else sh.shape[1],
+        extra_count=0 if extra is None else extra.shape[1],
+        options=Options(dilation, near, int(compensate)),
+    )
+    params.point(**scene)
+    return params
+
+
+def tiles_per_view(height: int, width: int) -> int:
+    return -(-height // TILE) * -(-width // TILE)
+
+
+def empty_pictures(means: Tensor, views: int, height: int, width: int, channels: int) -> dict[str, Tensor]:
+    def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return means.new_empty(shape, dtype=dtype)
+
+    return {
+        "rgb": new(views, height, width, 3),
+        "alpha": new(views, height, width, 1),
+        "depth": new(views, height, width, 1),
+        "normal": new(views, height, width, 3),
+        "extra_image": new(views, height, width, channels),
+        "radii": new(views, means.shape[0]),
+        "through": new(views, height, width),
+        "last": new(views, height, width, dtype=torch.int32),
+    }
+
+
+def empty_state(means: Tensor, views: int, height: int, width: int) -> dict[str, Tensor]:
+    count, tiles = means.shape[0], tiles_per_view(height, width)
+    return {
+        "records": means.new_empty((views, count, 16)),
+        "rects": means.new_empty((views, count, 4), dtype=torch.int16),
+        "offsets": means.new_empty((views, count), dtype=torch.int32),
+        "starts": means.new_empty((views * tiles + 1,), dtype=torch.int32),
+    }
+
+
+def empty_pairs(means: Tensor, pairs: Any) -> dict[str, Tensor]:
+    return {
+        "pairs": means.new_empty((pairs,), dtype=torch.int32),
+        "slots": means.new_empty((pairs,), dtype=torch.int32),
+        "masks": means.new_empty((pairs,), dtype=torch.int16),
+    }
+
+
+def _scene(
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor | None, sh: Tensor | None,
+    extra: Tensor | None, background: Tensor | None, cameras: Tensor, focal: Tensor,
+) -> dict[str, Tensor | None]:  # fmt: skip
+    return {
+        "means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors, "sh": sh,
+        "extra": extra, "background": background, "cameras": cameras, "focal": focal,
+    }  # fmt: skip
+
+
+def _splat_cpu(
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor | None, sh: Tensor | None,
+    extra: Tensor | None, background: Tensor | None, probe: Tensor | None, cameras: Tensor, focal: Tensor,
+    height: int, width: int, dilation: float, compensate: bool, near: float,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    lib, threads = build.library("splat"), build.threads()
+    assert lib is not None
+    scene = _scene(means, quats, scales, opacities, colors, sh, extra, background, cameras, focal)
+    params = make_params(scene, (height, width), dilation, compensate, near)
+    pictures = empty_pictures(means, len(cameras), height, width, params.extra_count)
+    state = empty_state(means, len(cameras), height, width)
+    keys = means.new_empty((len(cameras), len(means)), dtype=torch.int32)
+    params.point(**pictures, **state, keys=keys)
+    lib.dl_splat_project.restype = ctypes.c_int64
+    pairs = lib.dl_splat_project(ctypes.byref(params), threads)
+    if pairs >= 2**31:
+        raise ValueError(f"splat: {pairs} pairs of splats and tiles are too many; render fewer views or smaller splats")
+    lists = empty_pairs(means, pairs)
+    params.point(**lists)
+    lib.dl_splat_bin(ctypes.byref(params), threads)
+    lib.dl_splat_forward(ctypes.byref(params), threads)
+    return (*pictures.values(), *state.values(), *lists.values())
+
+
+def _backward_cpu(
+    grads: list[Tensor | None], means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor | None,
+    sh: Tensor | None, extra: Tensor | None, background: Tensor | None, cameras: Tensor, focal: Tensor,
+    saved: list[Tensor], with_probe: bool, height: int, width: int, dilation: float, compensate: bool, near: float,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    lib = build.library("splat")
+    assert lib is not None
+    scene = _scene(means, quats, scales, opacities, colors, sh, extra, background, cameras, focal)
+    params = make_params(scene, (height, width), dilation, compensate, near)
+    params.point(**dict(zip(("depth", "radii", "through", "last", *STATE), saved, strict=True)))
+    params.point(**dict(zip(GRADS_IN, grads, strict=True)))
+    out = empty_grads(means, colors, sh, extra, len(cameras) if with_probe else 0)
+    params.point(**{name: tensor for name, tensor in out.items() if tensor.numel()})
+    pairs = saved[-1].shape[0]
+    rows = means.new_empty((pairs, 16))
+    extra_rows = means.new_empty((pairs, params.extra_count if grads[4] is not None else 0))
+    params.point(rows=rows, extra_rows=extra_rows)
+    lib.dl_splat_backward(ctypes.byref(params), build.threads())
+    return tuple(out.values())
+
+
+def empty_grads(
+    means: Tensor, colors: Tensor | None, sh: Tensor | None, extra: Tensor | None, probe_views: int
+) -> dict[str, Tensor]:
+    """Zeros; absent inputs get an empty tensor, because an op returns tensors only."""
+    none, count = means.new_empty((0,)), means.shape[0]
+    return {
+        "d_means": means.new_zeros((count, 3)),
+        "d_quats": means.new_zeros((count, 4)),
+        "d_scales": means.new_zeros((count, 3)),
+        "d_opacities": means.new_zeros((count,)),
+        "d_colors": none if colors is None else torch.zeros_like(colors),
+        "d_sh": none.clone() if sh is None else torch.zeros_like(sh),
+        "d_extra": none.clone() if extra is None else torch.zeros_like(extra),
+        "d_probe": means.new_zeros((probe_views, count, 2)),
+    }
+
+
+_SCENE = (
+    "Tensor means, Tensor quats, Tensor scales, Tensor opacities, Tensor? colors, Tensor? sh, Tensor? extra, "
+    "Tensor? background"
+)
+_REST = "int height, int width, float dilation, bool compensate, float near"
+torch.library.define(
+    "dreamlab::splat",
+    f"({_SCENE}, Tensor? probe, Tensor cameras, Tensor focal, {_REST}) -> ({', '.join(['Tensor'] * 15)})",
+)
+torch.library.define(
+    "dreamlab::splat_backward",
+    f"(Tensor?[] grads, {_SCENE}, Tensor cameras, Tensor focal, Tensor[] saved, bool with_probe, {_REST})"
+    f" -> ({', '.join(['Tensor'] * 8)})",
+)
+torch.library.impl("dreamlab::splat", "CPU", _splat_cpu)
+torch.library.impl("dreamlab::splat_backward", "CPU", _backward_cpu)
+
+
+@torch.library.register_fake("dreamlab::splat")
+def _splat_fake(*inputs: Any) -> tuple[Tensor, ...]:
+    means, extra, cameras, height, width = inputs[0], inputs[6], inputs[9], inputs[11], inputs[12]
+    pictures = empty_pictures(means, len(cameras), height, width, 0 if extra is None else extra.shape[1])
+    pairs = torch.library.get_ctx().new_dynamic_size()
+    state = empty_state(means, len(cameras), height, width)
+    return (*pictures.values(), *state.values(), *empty_pairs(means, pairs).values())
+
+
+@torch.library.register_fake("dreamlab::splat_backward")
+def _backward_fake(*inputs: Any) -> tuple[Tensor, ...]:
+    means, colors, sh, extra, cameras, with_probe = (*(inputs[i] for i in (1, 5, 6, 7, 9)), inputs[12])
+    return tuple(empty_grads(means, colors, sh, extra, len(cameras) if with_probe else 0).values())
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.with_probe, ctx.rest = inputs[8] is not None, inputs[11:]
+    optional = inputs[4:8]
+    ctx.present = [tensor is not None for tensor in optional]
+    _, _, depth, _, _, radii, through, last, *state = output
+    tensors = [*inputs[:4], *(t for t in optional if t is not None), *inputs[9:11]]
+    ctx.scene_size = len(tensors)
+    ctx.save_for_backward(*tensors, depth, radii, through, last, *state)
+    ctx.mark_non_differentiable(*output[5:])
+
+
+def _autograd(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    pictures = [None if g is None else g.contiguous() for g in grads[:5]]
+    nothing = (None,) * 16
+    if all(g is None for g in pictures):
+        return nothing
+    tensors = list(ctx.saved_tensors)
+    scene, saved = tensors[: ctx.scene_size], tensors[ctx.scene_size :]
+    optional = iter(scene[4:-2])
+    colors, sh, extra, background = (next(optional) if present else None for present in ctx.present)
+    out = torch.ops.dreamlab.splat_backward(
+        pictures, *scene[:4], colors, sh, extra, background, *scene[-2:], saved, ctx.with_probe, *ctx.rest
+    )
+    d_means, d_quats, d_scales, d_opacities, d_colors, d_sh, d_extra, d_probe = out
+    d_background = None
+    if background is not None and pictures[0] is not None and ctx.needs_input_grad[7]:
+        d_background = (pictures[0] * saved[2][..., None]).sum((1, 2))
+    return (
+        d_means, d_quats, d_scales, d_opacities,
+        None if colors is None else d_colors, None if sh is None else d_sh, None if extra is None else d_extra,
+        d_background, d_probe if ctx.with_probe else None, *nothing[9:],
+    )  # fmt: skip
+
+
+torch.library.register_autograd("dreamlab::splat", _autograd, setup_context=_setup)

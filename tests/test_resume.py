@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs that are really killed end with the same bytes as a run that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from dreamlab import crash
+from tests.conftest import Commands, artefacts
+
+PROMPT = "a red mushroom with a white stem"
+
+
+def start(dreamlab: Commands, recipe: Path, **environment: str) -> tuple[int, str, Path]:
+    ended = dreamlab("dream", PROMPT, "--recipe", str(recipe), "--out", "killed", **environment)
+    (run,) = (dreamlab.folder / "killed").iterdir()
+    return ended.code, ended.err, run
+
+
+def finish(dreamlab: Commands, run: Path, **environment: str) -> dict[str, bytes]:
+    ended = dreamlab("resume", str(run), **environment)
+    assert ended.code == 0, ended.err
+    return artefacts(run)
+
+
+# 12 steps in two stages with a checkpoint every 3: steps 3, 6, 8 (stage end), 11, 12. `keep` is 2.
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("point", crash.POINTS)
+def test_killed_at_every_crash_point(
+    dreamlab: Commands, tiny: Path, golden: dict[str, bytes], point: str, count: int
+) -> None:
+    code, _, run = start(dreamlab, tiny, DREAMLAB_CRASH_AT=f"{point}:{count}")
+    assert code == -signal.SIGKILL
+    assert finish(dreamlab, run) == golden
+    assert not list((run / "ckpt").glob(".tmp-*"))
+
+
+def test_killed_again_and_again(dreamlab: Commands, tiny: Path, golden: dict[str, bytes]) -> None:
+    """Each attempt dies at its first commit or the one after; every attempt still gains a checkpoint."""
+    code, _, run = start(dreamlab, tiny, DREAMLAB_CRASH_AT="ckpt.after_rename:1")
+    attempts = 1
+    while code == -signal.SIGKILL:
+        code = dreamlab("resume", str(run), DREAMLAB_CRASH_AT="ckpt.after_rename:1").code
+        attempts += 1
+        assert attempts < 10
+    assert attempts == 6 and artefacts(run) == golden
+
+
+def test_killed_at_random_moments(dreamlab: Commands, tiny: Path, golden: dict[str, bytes]) -> None:
+    choose = random.Random(0)
+    process, _, _ = dreamlab.start("dream", PROMPT, "--recipe", str(tiny), "--out", "killed")
+    kills = 0
+    for _ in range(40):
+        process.join(choose.uniform(0.4, 2.4))
+        if process.exitcode is not None and process.exitcode != -signal.SIGKILL:
+            break
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)  # type: ignore[arg-type]
+            process.join()
+            kills += 1
+        runs = list((dreamlab.folder / "killed").iterdir()) if (dreamlab.folder / "killed").exists() else []
+        if not runs or not (runs[0] / "state.json").exists():  # killed before the run existed: start it again
+            for run in runs:
+                run.rename(dreamlab.folder / f"stillborn{kills}")
+            process, _, _ = dreamlab.start("dream", PROMPT, "--recipe", str(tiny), "--out", "killed")
+        else:
+            process, _, _ = dreamlab.start("resume", str(runs[0]))
+    (run,) = (dreamlab.folder / "killed").iterdir()
+    process.join(120)
+    assert finish(dreamlab, run) == golden
+    assert kills >= 1
+
+
+def test_resuming_a_finished_run_changes_nothing(dreamlab: Commands, finished_run: Path) -> None:
+    before = artefacts(finished_run)
+    assert finish(dreamlab, finished_run) == before
+
+
+def test_a_corrupt_newest_checkpoint_costs_only_its_steps(
+    dreamlab: Commands, tiny: Path, golden: dict[str, bytes]
+) -> None:
+    code, _, run = start(dreamlab, tiny, DREAMLAB_CRASH_AT="ckpt.after_prune:4")
+    assert code == -signal.SIGKILL
+    newest = max((run / "ckpt").glob("step_*"))
+    tensors = bytearray((newest / "scene.safetensors").read_bytes())
+    tensors[-1] ^= 0x40
+    (newest / "scene.safetensors").write_bytes(tensors)
+    assert finish(dreamlab, run) == golden
+    assert (run / "ckpt" / f"{newest.name}.corrupt").is_dir()
+    assert newest.name in (run / "log.txt").read_text()
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(dreamlab: Commands, finished_run: Path) -> None:
+    recipe = finished_run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("seed: 0", "seed: 1"))
+    ended = dreamlab("resume", str(finished_run))
+    assert (
+        ended.code == 3
+        and "another recipe" in ended.err
+        and "(seed differ)" in ended.err
+        and "Traceback" not in ended.err
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_one_signal_checkpoints_and_says_how_to_resume(
+    dreamlab: Commands, tiny: Path, golden_long: dict[str, bytes], number: int, code: int
+) -> None:
+    process, _, err = dreamlab.start("dream", PROMPT, "stages.0.steps=60", "--recipe", str(tiny), "--out", "killed")
+    run = wait_for_steps(dreamlab.folder / "killed", 4)
+    os.kill(process.pid, number)  # type: ignore[arg-type]
+    process.join(60)
+    assert process.exitcode == code
+    assert f"Resume: dreamlab resume killed/{run.name}" in err.read_text()
+    assert "Traceback" not in err.read_text()
+    assert '"state": "interrupted"' in (run / "state.json").read_text()
+    assert finish(dreamlab, run) == golden_long
+
+
+def test_a_second_ctrl_c_stops_at_once(dreamlab: Commands, tiny: Path, golden_long: dict[str, bytes]) -> None:
+    process, _, _ = dreamlab.start("dream", PROMPT, "stages.0.steps=60", "--recipe", str(tiny), "--out", "killed")
+    run = wait_for_steps(dreamlab.folder / "killed", 4)
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGINT)  # type: ignore[arg-type]
+    process.join(60)
+    assert process.exitcode == 130
+    assert finish(dreamlab, run) == golden_long
+
+
+def wait_for_steps(folder: Path, steps: int) -> Path:
+    """Until the run in `folder` has logged metrics for `steps` steps."""
+    for _ in range(1200):
+        runs = list(folder.iterdir()) if folder.exists() else []
+        events = runs[0] / "events.jsonl" if runs else folder
+        if events.is_file() and events.read_text().count('"metrics"') * 2 >= steps:
+            return runs[0]
+        time.sleep(0.05)
+    raise AssertionError("the run does not get going")
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What an undisturbed run of the tiny recipe leaves."""
+    return undisturbed(tmp_path_factory.mktemp("golden"))
+
+
+@pytest.fixture(scope="session")
+def golden_long(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return undisturbed(tmp_path_factory.mktemp("golden_long"), "stages.0.steps=60")
+
+
+def undisturbed(folder: Path, *overrides: str) -> dict[str, bytes]:
+    from tests.conftest import TINY
+
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(TINY)
+    ended = Commands(folder)("dream", PROMPT, *overrides, "--recipe", str(recipe))
+    assert ended.code == 0, ended.err
+    return artefacts(folder / ended.out.splitlines()[-1])
