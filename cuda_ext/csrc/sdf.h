@@ -299,10 +299,11 @@ DL_HD T smooth_min(T a, T b, float k) {
   return nearest - overlap * overlap * (0.25f / k);
 }
 
-// Would evaluating this row change a union that is at `known` already? No, where its only ball is farther than that.
+// Would evaluating this row change a union that is at `known` already? No, where its only ball is farther than that
+// (a pyramid's distance may be less than the way to its ball: it is a bound).
 template <class T>
 DL_HD bool too_far(const SdfRow& row, Vec3<T> p, T known) {
-  if (row.balls != 1 || row.op != kUnion) return false;
+  if (row.balls != 1 || row.op != kUnion || row.kind == kPyramid) return false;
   const float* c = row.ball[0];
   const T gap = max_(known, fill<T>(0.f)) + (row.smooth + c[3]);
   const T x = p.x - c[0], y = p.y - c[1], z = p.z - c[2];
