@@ -35,7 +35,8 @@ def draw(
 ) -> Drawn:
     """B pictures of each of K programs, every picture `supersample` x `supersample` samples per pixel.
 
-    rows, parts, light  tables whose columns `cuda_ext.reference.sdf` names; at most MAX_ROWS rows a program
+    rows, parts, light  tables whose columns `cuda_ext.reference.sdf` names; at most MAX_ROWS rows a program, part ids
+                        below Q, folds of at most 64 copies
     bound               a ball (centre, radius) that holds the program; nothing outside it is seen
     camera_to_world     rigid, OpenGL axes: the camera looks along its -Z, +Y is up
     focal_px            focal length in pixels of this picture; the principal point is its centre
@@ -52,12 +53,15 @@ def draw(
         f"sdf.draw: size must be positive and supersample 1 to 8, got {height} x {width} and {supersample}",
     )
     with torch.no_grad():
-        tables = [t.contiguous() for t in (rows, parts, bound, camera_to_world, focal_px, light)]
+        pose, focal = camera_to_world.contiguous(), focal_px.contiguous()
+        rows, parts, bound, light = rows.contiguous(), parts.contiguous(), bound.contiguous(), light.contiguous()
         if backends.choose("sdf", backend, rows) == "native":
-            return tuple(torch.ops.dreamlab.sdf_draw(*tables, height, width, supersample))
+            return tuple(
+                torch.ops.dreamlab.sdf_draw(rows, parts, bound, pose, focal, light, height, width, supersample)
+            )
         if not (len(rows) and camera_to_world.shape[1]):
             return _empty(rows, camera_to_world, height, width)
-        return reference.draw(*tables, height, width, supersample)
+        return reference.draw(rows, parts, bound, pose, focal, light, height, width, supersample)
 
 
 def sdf(rows: Tensor, points: Tensor, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
@@ -81,6 +85,7 @@ def _check(rows: Tensor, parts: Tensor, bound: Tensor, pose: Tensor, focal: Tens
     check_shape("sdf.draw", "focal_px", focal, (count, pose.shape[1]))
     check_shape("sdf.draw", "light", light, (LIGHT,))
     check_alike("sdf.draw", rows=rows, parts=parts, bound=bound, camera_to_world=pose, focal_px=focal, light=light)
+    require(parts.shape[1] >= 1, "sdf.draw: parts must have at least one line per program")
     require(rows.shape[1] <= MAX_ROWS, f"sdf.draw: at most {MAX_ROWS} rows a program, got {rows.shape[1]}")
 
 
@@ -93,13 +98,13 @@ def _empty(rows: Tensor, pose: Tensor, height: int, width: int) -> Drawn:
 class _Params(ctypes.Structure):
     """`SdfParams` of csrc/sdf.h, field by field."""
 
-    _fields_ = [
+    _fields_ = (
         *((name, ctypes.c_void_p) for name in ("rows", "parts", "bound", "pose", "focal", "prepared")),
         *((name, ctypes.c_void_p) for name in ("rgb", "alpha", "depth", "normal", "part")),
         ("light", ctypes.c_float * LIGHT),
         *((name, ctypes.c_int) for name in ("programs", "row_count", "part_count", "views")),
         *((name, ctypes.c_int) for name in ("height", "width", "supersample")),
-    ]
+    )
 
 
 def _params(tables: list[Tensor], light: list[float], drawn: Drawn, prepared: int | None, supersample: int) -> _Params:
@@ -160,7 +165,7 @@ def _draw_cuda(
     return list(drawn)
 
 
-PREPARED_BYTES = 292  # sizeof(SdfRow), asserted in csrc/sdf_cuda.cu
+PREPARED_BYTES = 344  # sizeof(SdfRow), asserted in csrc/sdf_cuda.cu
 
 torch.library.define(
     "dreamlab::sdf_draw",

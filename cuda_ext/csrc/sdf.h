@@ -25,6 +25,12 @@ constexpr float kFar = 1e3f, kHit = 2e-4f, kNormalStep = 1e-3f, kWrap = 0.25f, k
 constexpr int kSteps = 96;
 typedef short RowIndex;  // in lists: i, or ~i for a row that is out of reach but starts a group
 
+// Folds the plane onto a sector by reflections at lines through the origin.
+struct Sectors {
+  int count;
+  float line[6][2];     // sine and cosine of their angles
+};
+
 struct SdfRow {
   int kind, op, fold, part;
   float smooth, round, scale;
@@ -32,8 +38,8 @@ struct SdfRow {
   float d[4];           // what follows from them, see prepare()
   float frame[12];      // world -> frame (only read when folded)
   float local[12];      // frame -> local, or world -> local when not folded
-  int reflections;      // of a fold around an axis
-  float mirror[6][2];   // sine and cosine of their lines
+  Sectors around;       // of the row's fold around an axis
+  Sectors points;       // of a star
   int balls;            // 0: the row has no end; its images lie in these balls (world)
   float ball[4][4];
 };
@@ -88,8 +94,8 @@ DL_HD T extrude(T flat, T across) {
 template <class T>
 DL_CALL T ellipsoid(Vec3<T> p, const float* r, float lowest) {
   const float a = r[0] * r[0], b = r[1] * r[1], c = r[2] * r[2];
-  T t = fill<T>(0.f);
-  for (int i = 0; i < 3; i++) {
+  T t = max_(r[0] * abs_(p.x) - a, max_(r[1] * abs_(p.y) - b, max_(r[2] * abs_(p.z) - c, fill<T>(lowest))));
+  for (int i = 0; i < 4; i++) {
     const T ix = 1.f / (t + a), iy = 1.f / (t + b), iz = 1.f / (t + c);
     const T sx = r[0] * p.x * ix, sy = r[1] * p.y * iy, sz = r[2] * p.z * iz;
     const T n2 = sx * sx + sy * sy + sz * sz;
@@ -119,10 +125,10 @@ DL_HD T trapezoid(T x, T y, float bottom, float top, float half, float inverse) 
 }
 
 template <class T>
-DL_HD void fold_around(const SdfRow& row, T& u, T& v) {
+DL_HD void fold_around(const Sectors& sectors, T& u, T& v) {
   v = abs_(v);
-  for (int i = 0; i < row.reflections; i++) {
-    const float sine = row.mirror[i][0], cosine = row.mirror[i][1];
+  for (int i = 0; i < sectors.count; i++) {
+    const float sine = sectors.line[i][0], cosine = sectors.line[i][1];
     const T past = 2.f * min_(u * sine - v * cosine, fill<T>(0.f));
     u = u - past * sine;
     v = v + past * cosine;
@@ -132,7 +138,7 @@ DL_HD void fold_around(const SdfRow& row, T& u, T& v) {
 template <class T>
 DL_CALL T star(const SdfRow& row, Vec3<T> p) {
   T u = p.y, v = p.x;
-  fold_around(row, u, v);
+  fold_around(row.points, u, v);
   const float edge_u = row.d[0], edge_v = row.d[1];
   const T along = clamp01(((u - row.q[0]) * edge_u + v * edge_v) * row.d[2]);
   const T flat = length2(u - row.q[0] - along * edge_u, v - along * edge_v);
@@ -185,8 +191,8 @@ DL_HD Vec3<T> locate(const SdfRow& row, Vec3<T> p) {
     p = affine(row.frame, p);
     if (row.fold == kMirrorX || row.fold == kMirrorXZ) p.x = abs_(p.x);
     if (row.fold == kMirrorZ || row.fold == kMirrorXZ) p.z = abs_(p.z);
-    if (row.fold == kAroundY) fold_around(row, p.z, p.x);
-    if (row.fold == kAroundZ) fold_around(row, p.y, p.x);
+    if (row.fold == kAroundY) fold_around(row.around, p.z, p.x);
+    if (row.fold == kAroundZ) fold_around(row.around, p.y, p.x);
   }
   return affine(row.local, p);
 }
@@ -198,14 +204,14 @@ DL_HD T row_distance(const SdfRow& row, Vec3<T> p) {
 
 // ---- Preparing a row -----------------------------------------------------------------------------------------------
 
-DL_HD void set_reflections(SdfRow& row, float count) {
-  row.reflections = 0;
-  for (int sectors = int(count); sectors > 1 && row.reflections < 6;) {
-    sectors = (sectors + 1) / 2;
-    const float angle = float(sectors) * kPi / count;
-    row.mirror[row.reflections][0] = sinf(angle);
-    row.mirror[row.reflections++][1] = cosf(angle);
+DL_HD Sectors sectors_of(float copies) {
+  Sectors s = {};
+  for (int left = int(copies); left > 1 && s.count < 6; s.count++) {
+    left = (left + 1) / 2;
+    const float angle = float(left) * kPi / copies;
+    s.line[s.count][0] = sinf(angle), s.line[s.count][1] = cosf(angle);
   }
+  return s;
 }
 
 // Radius of a ball around the local origin that holds the primitive; < 0: it has no end.
@@ -223,7 +229,7 @@ DL_HD float local_radius(const SdfRow& row) {
     case kTorus: case kArc: return q[0] + q[1];
     case kPrism: return length3(wide, q[2], q[3]);
     case kPyramid: return length3(wide, wide, q[2]);
-    case kStar: return length2(q[0], q[2]);
+    case kStar: return length2(wide, q[2]);
     default: return -1.f;
   }
 }
@@ -256,7 +262,7 @@ DL_HD void prepare(const float* packed, SdfRow& row) {
   row.fold = int(packed[4]), row.round = packed[6], row.scale = packed[7];
   for (int i = 0; i < 8; i++) row.q[i] = packed[8 + i];
   const float *frame = packed + 16, *local = packed + 28, *q = row.q;
-  set_reflections(row, row.kind == kStar ? q[3] : packed[5]);
+  row.around = sectors_of(packed[5]), row.points = sectors_of(row.kind == kStar ? q[3] : 1.f);
   for (int i = 0; i < 12; i++) row.frame[i] = frame[i], row.local[i] = local[i];
   if (row.fold == kNoFold) {
     for (int i = 0; i < 3; i++) {
@@ -293,10 +299,11 @@ DL_HD T smooth_min(T a, T b, float k) {
   return nearest - overlap * overlap * (0.25f / k);
 }
 
-// Would evaluating this row change a union that is at `known` already? No, where its only ball is farther than that.
+// Would evaluating this row change a union that is at `known` already? No, where its only ball is farther than that
+// (a pyramid's distance may be less than the way to its ball: it is a bound).
 template <class T>
 DL_HD bool too_far(const SdfRow& row, Vec3<T> p, T known) {
-  if (row.balls != 1 || row.op != kUnion) return false;
+  if (row.balls != 1 || row.op != kUnion || row.kind == kPyramid) return false;
   const float* c = row.ball[0];
   const T gap = max_(known, fill<T>(0.f)) + (row.smooth + c[3]);
   const T x = p.x - c[0], y = p.y - c[1], z = p.z - c[2];
@@ -397,6 +404,9 @@ DL_HD float pattern(const SdfRow& row, const float* finish, Vec3<float> p) {
   const float u = x - rintf(x), v = y - rintf(y), w = z - rintf(z);
   return u * u + v * v + w * w < 0.36f * 0.36f ? 1.f : 0.f;
 }
+
+// A part id as an index: whatever a table holds, it stays inside the parts.
+DL_HD int known_part(int part, int count) { return part < 0 ? 0 : part < count ? part : count - 1; }
 
 template <class T>
 struct Surface {

@@ -35,18 +35,19 @@ struct Lists {
 };
 
 // Colours of the winning rows, lane by lane: they are looked up in tables.
-void look_up(const SdfRow* rows, const float* parts, Vec3<Vf> p, Vf winner, uint32_t lanes, Surface<Vf>& s, int* part) {
+void look_up(const SdfRow* rows, const float* parts, int part_count, Vec3<Vf> p, Vf winner, uint32_t lanes,
+             Surface<Vf>& s, int* part) {
   for (int i = 0; i < kLanes; i++) {
     if (!(lanes >> i & 1)) {
       s.rough[i] = 1.f;
       continue;
     }
     const SdfRow& row = rows[int(winner[i])];
-    const float* finish = parts + row.part * kPart;
+    part[i] = known_part(row.part, part_count);
+    const float* finish = parts + part[i] * kPart;
     const float mix = pattern(row, finish, {p.x[i], p.y[i], p.z[i]});
     for (int c = 0; c < 3; c++) s.colour[c][i] = finish[c] * (1.f - mix) + finish[3 + c] * mix;
     s.rough[i] = finish[8], s.metallic[i] = finish[9];
-    part[i] = row.part;
   }
 }
 
@@ -72,7 +73,7 @@ void draw_packet(const SdfParams& p, const SdfRow* rows, const float* parts, con
   const Vf sky = open_sky(rows, lists.all, lists.all_count, at, n, p.light.occlusion);
   Surface<Vf> surface = {};
   int part[kLanes];
-  look_up(rows, parts, at, winner, lanes, surface, part);
+  look_up(rows, parts, p.part_count, at, winner, lanes, surface, part);
   Vf radiance[3];
   shade(p.light, surface, n, {-d.x, -d.y, -d.z}, sky, radiance);
   const Vf z = t / length;

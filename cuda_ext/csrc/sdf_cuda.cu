@@ -6,7 +6,7 @@
 namespace dl {
 
 constexpr int kTile = 8;
-static_assert(sizeof(SdfRow) == 292, "cuda_ext/sdf.py allocates 292 bytes per row");
+static_assert(sizeof(SdfRow) == 344, "cuda_ext/sdf.py allocates 344 bytes per row");
 
 struct Sums {
   float colour[3], normal[3], z, nearest;
@@ -28,7 +28,8 @@ __device__ inline void add_sample(const SdfParams& p, const SdfRow* rows, const 
   const Vec3<float> n = surface_normal(rows, near, near_count, at);
   const float sky = open_sky(rows, all, all_count, at, n, p.light.occlusion);
   const SdfRow& row = rows[int(winner)];
-  const float* finish = parts + row.part * kPart;
+  const int part = known_part(row.part, p.part_count);
+  const float* finish = parts + part * kPart;
   const float mix = pattern(row, finish, at);
   Surface<float> surface = {{0.f, 0.f, 0.f}, finish[8], finish[9]};
   for (int c = 0; c < 3; c++) surface.colour[c] = finish[c] * (1.f - mix) + finish[3 + c] * mix;
@@ -37,7 +38,7 @@ __device__ inline void add_sample(const SdfParams& p, const SdfRow* rows, const 
   for (int c = 0; c < 3; c++) sums.colour[c] += radiance[c];
   sums.normal[0] += n.x, sums.normal[1] += n.y, sums.normal[2] += n.z;
   sums.z += z, sums.hits++;
-  if (z < sums.nearest) sums.nearest = z, sums.part = row.part;
+  if (z < sums.nearest) sums.nearest = z, sums.part = part;
 }
 
 }  // namespace dl

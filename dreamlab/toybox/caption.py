@@ -112,7 +112,7 @@ def _part_words(category: Category) -> dict[str, str]:
 
 CATEGORY_WORDS = _category_words()
 PART_NAMES = frozenset(form for c in CATEGORIES.values() for form in _part_words(c))
-PART_ADJECTIVES = {adjective(part): part for c in CATEGORIES.values() for part in c.parts}
+PART_ADJECTIVES = frozenset(adjective(part) for c in CATEGORIES.values() for part in c.parts)
 _ALIASES = {phrase: name for table in (RELATIONS, ACTIONS) for name, group in table.items() for phrase in group}
 _NAMES = sorted((w for w in (*CATEGORY_WORDS, *_ALIASES) if " " in w), key=len, reverse=True)
 VOCABULARY = tuple(
@@ -125,7 +125,7 @@ def _tokens(text: str) -> list[str]:
     text = " ".join(re.findall(r"[a-z0-9]+|[,;.]", text.lower()))
     for name in _NAMES:
         text = re.sub(rf"\b{name}\b", name.replace(" ", "_"), text)
-    return [SYNONYMS.get(word, word).replace("_", " ") for word in text.split()]
+    return [word.replace("_", " ") for word in text.split()]
 
 
 @dataclass
@@ -208,9 +208,11 @@ def _find_relation(tokens: list[str], nouns: list[int]) -> int | None:
 def _parse_object(tokens: list[str], name: str) -> Caption:
     category = CATEGORIES[name]
     parts, reader = _part_words(category), _Reader(category)
+    adjectives = {adjective(part): part for part in category.parts}
     unknown: dict[str, tuple[str, ...]] = {}
     action = None
-    for word in tokens:
+    for token in tokens:
+        word = token if token in parts or token in adjectives else SYNONYMS.get(token, token)
         kind = next(
             (k for k, t in (("colour", COLOURS), ("pattern", PATTERNS), ("material", MATERIALS)) if word in t), None
         )
@@ -220,10 +222,10 @@ def _parse_object(tokens: list[str], name: str) -> Caption:
             _read_pattern(reader, word)
         elif kind:
             reader.pending.append((kind, word))
-        elif PART_ADJECTIVES.get(word) in category.parts:
+        elif word in adjectives:
             wanted = reader.pending[-1:]
             reader.pending = reader.pending[:-1]
-            reader.give(PART_ADJECTIVES[word], wanted)
+            reader.give(adjectives[word], wanted)
         elif word in parts:
             reader.noun(parts[word])
         elif _ALIASES.get(word) in ACTIONS:
@@ -232,7 +234,7 @@ def _parse_object(tokens: list[str], name: str) -> Caption:
             reader.flush()
         elif word not in FILLERS:
             reader.pending = []  # they described what nobody knows
-            unknown[word] = category.nameable if word in PART_NAMES else nearest(word, VOCABULARY)
+            unknown[word] = category.nameable if word in PART_NAMES | PART_ADJECTIVES else nearest(word, VOCABULARY)
     return Caption(name, reader.finish(), action=action, unknown=unknown)
 
 

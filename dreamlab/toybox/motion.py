@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Actions: exact trajectories over one period, time in [0, 1].
 
-spinning  a limb that turns (blades, rotor, wheels) about its own axle, else the whole object about +Y: a full turn (four equal blades: a quarter)
+spinning  a limb that turns (blades, rotor, wheels) about its own axle, else the whole object about +Y; a full
+          turn, or what `Joint.sweep_deg` says (a quarter for four equal blades)
 bouncing  up and down twice: height 0.5 * 4 u (1 - u) with u = 2 t mod 1 (free fall, in units of the sketch)
 nodding   the head about its neck, else the whole about its middle: 18 sin(4 pi t) degrees about X
 rocking   the whole about the point under it on the ground: 14 sin(2 pi t) degrees about Z

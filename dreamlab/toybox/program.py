@@ -127,8 +127,8 @@ class Row:
 
     def moved(self, turn: Matrix, shift: Vec) -> Row:
         """The row after the rigid motion p -> turn p + shift."""
-        pivot = tuple(a + b for a, b in zip(apply(turn, self.pivot), shift, strict=True))
-        return replace(self, frame=multiply(turn, self.frame), pivot=pivot)
+        x, y, z = (a + b for a, b in zip(apply(turn, self.pivot), shift, strict=True))
+        return replace(self, frame=multiply(turn, self.frame), pivot=(x, y, z))
 
     def swung(self, pivot: Vec, turn: Matrix) -> Row:
         """The row after a turn about `pivot`, both in the fold's frame: mirrored images swing as mirror images."""
@@ -213,9 +213,9 @@ def _flat(a: Matrix) -> list[float]:
 class Sketch:
     """Writes an object row by row; rows that move together share a `limb`. Keywords of every primitive:
 
-    op "union" | "cut" | "keep", `smooth` (metres of blend), `group=True` (closes the group before and starts one here),
-    `turn` (degrees), `mirror` "x" | "z" | "xz" or `around_y` / `around_z` = n copies, all about `pivot` in object space,
-    `frame` (degrees, turns the folded whole about the pivot), `bounds=False` (does not count for the size).
+    op "union" | "cut" | "keep", `smooth` (metres of blend), `group=True` (closes the group before, starts one here),
+    `turn` (degrees), `mirror` "x" | "z" | "xz" or `around_y` / `around_z` = n copies, all about `pivot` in object
+    space, `frame` (degrees, turns the folded whole about the pivot), `bounds=False` (does not count for the size).
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -229,24 +229,10 @@ class Sketch:
                 fold, count = code, int(k.pop(name))
         pivot = k.pop("pivot", (0.0, 0.0, 0.0))
         turn = multiply(rotation(k.pop("turn", (0.0, 0.0, 0.0))), upright)
-        at = tuple(a - b for a, b in zip(at, pivot, strict=True))
+        x, y, z = (a - b for a, b in zip(at, pivot, strict=True))
         frame = rotation(k.pop("frame", (0.0, 0.0, 0.0)))
-        self.rows.append(
-            Row(
-                kind,
-                part,
-                params,
-                at,
-                turn,
-                op,
-                fold=fold,
-                count=count,
-                pivot=tuple(pivot),
-                frame=frame,
-                limb=self.limb,
-                **k,
-            )
-        )
+        place: dict[str, Any] = {"at": (x, y, z), "turn": turn, "pivot": tuple(pivot), "frame": frame}
+        self.rows.append(Row(kind, part, params, op=op, fold=fold, count=count, limb=self.limb, **place, **k))
 
     def sphere(self, part: str, at: Vec, radius: float, **k: Any) -> None:
         self._add(layout.SPHERE, part, at, IDENTITY, (radius,), **k)

@@ -183,11 +183,11 @@ def bee(s: Sketch, v: Vary) -> None:
     s.ellipsoid("body", (0, 0, -0.1), (0.36, 0.36, 0.56))
     for z in (-0.36, -0.06, 0.24):
         ring = 0.36 * (1 - ((z + 0.1) / 0.56) ** 2) ** 0.5
-        s.torus("stripes", (0, 0, z), ring - 0.03, 0.06, turn=(90, 0, 0))
-    s.sphere("stripes", (0, 0.06, 0.5), 0.23)
-    s.cone("stripes", (0, -0.02, -0.6), (0, -0.04, -0.84), 0.07, 0.01)
+        s.torus("bands", (0, 0, z), ring - 0.03, 0.06, turn=(90, 0, 0))
+    s.sphere("bands", (0, 0.06, 0.5), 0.23)
+    s.cone("bands", (0, -0.02, -0.6), (0, -0.04, -0.84), 0.07, 0.01)
     s.sphere("eyes", (0.13, 0.13, 0.67), 0.06, mirror="x")
-    s.capsule("stripes", (0.07, 0.24, 0.58), (0.16, 0.48, 0.7), 0.025, mirror="x")
+    s.capsule("bands", (0.07, 0.24, 0.58), (0.16, 0.48, 0.7), 0.025, mirror="x")
     s.limb = "wings"
     s.ellipsoid("wings", (0.38, 0.4, -0.08), (v(0.34, 0.42), 0.035, 0.2), mirror="x", turn=(0, 18, 32))
 
@@ -270,7 +270,7 @@ ANIMALS = (
     ),
     Category(
         "bee",
-        {"body": "yellow", "stripes": "black", "wings": "white", "eyes": "white"},
+        {"body": "yellow", "bands": "black", "wings": "white", "eyes": "white"},
         bee,
         joints={"waving": Joint("wings", (0.12, 0.26, 0))},
     ),

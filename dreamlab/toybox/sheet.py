@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 
 from dreamlab.core.cameras import orbit
 from dreamlab.toybox.draw import draw
@@ -23,6 +22,8 @@ def contact_sheet(
     path: str | Path, categories: Sequence[str] | None = None, seed: int = 0, *, size: int = 96, columns: int = 4
 ) -> Path:
     """Write a labelled PNG: each category from a few sides in its usual colours; returns the path."""
+    from PIL import Image, ImageDraw
+
     names = list(categories or CATEGORIES)
     objects = stack([program(name, seed=seed) for name in names])
     cameras = orbit([a for a, _ in VIEWS], [e for _, e in VIEWS], distance=3.0, fovy_deg=38.0)
