@@ -260,7 +260,7 @@ def _composite_fake(
 ) -> tuple[Tensor, Tensor, Tensor]:
     rays = offsets.shape[0] - 1
     zeros = torch.zeros_like if sigma.is_cuda else torch.empty_like  # no CUDA thread sees the padding
-    return sigma.new_empty(rays, rgb.shape[1]), sigma.new_empty(rays, 3), zeros(sigma)
+    return sigma.new_empty(rays, rgb.shape[1]), sigma.new_empty(rays, 4), zeros(sigma)
 
 
 def _composite_backward(
