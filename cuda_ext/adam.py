@@ -68,7 +68,7 @@ def adam(
 class _Params(ctypes.Structure):
     """`AdamParams` of csrc/adam.h, field by field."""
 
-    _fields_ = [  # noqa: RUF012 (ctypes wants a plain list)
+    _fields_ = [
         ("lr", ctypes.c_float),
         ("beta1", ctypes.c_float),
         ("beta2", ctypes.c_float),
