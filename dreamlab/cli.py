@@ -23,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Text or image to 3D and 4D assets by optimisation.",
 )
+toybox = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The procedural world.")
+app.add_typer(toybox, name="toybox")
 
 Device = Annotated[str, typer.Option(help="cpu or cuda")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
@@ -101,7 +103,7 @@ def inspect(path: Annotated[Path, typer.Argument(help="a run folder or a .glb, .
 
 
 @app.command("list")
-def list_(what: Annotated[str, typer.Argument(metavar="systems|scenes|guidance|recipes")]) -> None:
+def list_(what: Annotated[str, typer.Argument(metavar="systems|scenes|guidance|recipes|objects")]) -> None:
     """What there is, one line each, with its paper."""
     from dreamlab.inspection import listing
 
@@ -140,6 +142,19 @@ def doctor() -> None:
 
     for line in examine():
         print(line)
+
+
+@toybox.command("render")
+def toybox_render(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[OBJECT]...", help="default: all of them")] = None,
+    out: Annotated[Path, typer.Option(help="the picture to write")] = Path("toybox.png"),
+    seed: Annotated[int, typer.Option(help="which instance of each")] = 0,
+    size: Annotated[int, typer.Option(min=16, max=512, help="pixels per view")] = 96,
+) -> None:
+    """A contact sheet of the procedural world."""
+    from dreamlab.inspection import draw_sheet
+
+    print(draw_sheet(names or [], out, seed, size))
 
 
 def go(run: Run, device: str) -> None:
