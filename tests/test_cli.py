@@ -80,7 +80,7 @@ def test_inspect_render_and_export_again(finished_run: Path, dreamlab: Commands)
         (["show", "recipe", "defalt"], 2, "did you mean 'default'?"),
         (["toybox", "render", "mushrom"], 3, "did you mean 'mushroom'?"),
         (["toybox", "render", "--out", "x.jpg"], 3, "is a .png"),
-        (["bench", "kernls"], 2, "did you mean"),
+        (["bench", "stp"], 2, "did you mean 'step'?"),
         (["frobnicate"], 2, "No such command"),
     ],
 )
