@@ -76,6 +76,23 @@ def test_killed_at_random_moments(dreamlab: Commands, tiny: Path, golden_long: d
     assert kills >= 1
 
 
+def test_two_threads_are_as_exact_as_one(dreamlab: Commands, tiny: Path) -> None:
+    """More Gaussians and pixels than one block of work: two whole runs and a killed one, on two threads."""
+    size = ("stages.0.scene.count=700", "stages.0.size=40", "stages.1.size=40")
+    made = []
+    for crash_at in ("", "", "ckpt.before_rename:3"):
+        out = f"out{len(made)}"
+        arguments = ("dream", PROMPT, *size, "--recipe", str(tiny), "--out", out)
+        ended = dreamlab(*arguments, TEST_THREADS="2", DREAMLAB_CRASH_AT=crash_at)
+        (run,) = (dreamlab.folder / out).iterdir()
+        if crash_at:
+            assert ended.code == -signal.SIGKILL
+            ended = dreamlab("resume", str(run))  # one thread here: the run goes back to its two
+        assert ended.code == 0, ended.err
+        made.append(artefacts(run))
+    assert made[0] == made[1] == made[2]
+
+
 def test_resuming_a_finished_run_changes_nothing(dreamlab: Commands, finished_run: Path) -> None:
     before = artefacts(finished_run)
     assert finish(dreamlab, finished_run) == before
