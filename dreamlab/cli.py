@@ -30,7 +30,22 @@ Device = Annotated[str, typer.Option(help="cpu or cuda")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
 
 
-@app.command(context_settings={"ignore_unknown_options": False})
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from dreamlab import __version__
+
+        print(f"dreamlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="and exit")] = False,
+) -> None:
+    """Text or image to 3D and 4D assets by optimisation."""
+
+
+@app.command()
 def dream(
     prompt: Annotated[str | None, typer.Argument(help="what to make; '-' reads it from stdin")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="recipe settings")] = None,
@@ -169,6 +184,7 @@ def go(run: Run, device: str) -> None:
     except Interrupted as error:
         print(f"{error}. Resume: dreamlab resume {run.path}", file=sys.stderr)
         raise
+    print(f"other formats: dreamlab export {run.path} --formats glb,obj,ply", file=sys.stderr)
     for path in files:
         print(path)
     print(run.path)

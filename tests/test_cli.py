@@ -97,6 +97,7 @@ def test_a_damaged_glb_is_refused_in_one_line(dreamlab: Commands, tmp_path: Path
 
 
 def test_lists_and_shows(dreamlab: Commands) -> None:
+    assert dreamlab("--version").out.startswith("dreamlab 0.")
     assert "sds" in dreamlab("list", "systems").out and "arXiv:2209.14988" in dreamlab("list", "systems").out
     assert "gaussians" in dreamlab("list", "scenes").out
     assert "oracle" in dreamlab("list", "guidance").out
