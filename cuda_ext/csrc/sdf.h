@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// sdf.h - distances, rays and light of signed-distance programs; compiled for CPU (16 rays at a time) and CUDA.
+// sdf.h - distances, rays and light of signed-distance programs; compiled for CPU (a register of rays at a time) and CUDA.
 //
 // The specification is cuda_ext/reference/sdf.py: same columns, same order, same constants. What this file adds never
 // changes a surface: rows are prepared once per program, rows whose balls miss a whole tile of rays are left out of
 // tracing, and a row is not evaluated where its ball is farther than what is already known.
 #pragma once
 #include "common.h"
+#if !defined(__CUDACC__) && !defined(__CUDACC_RTC__)
+#include "sdf_lanes.h"
+#endif
 
 // A function too large to be pasted at every call.
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
@@ -64,12 +67,9 @@ struct SdfParams {
   int programs, row_count, part_count, views, height, width, supersample;
 };
 
-#if !defined(__CUDACC__) && !defined(__CUDACC_RTC__)
-DL_HD Vf exp_(Vf x) { return exp2_(x * 1.44269504f); }
-template <class T> struct Fill { static DL_HD float of(float x) { return x; } };
-template <> struct Fill<Vf> { static DL_HD Vf of(float x) { return splat_f(x); } };
-#else
 template <class T> struct Fill { static DL_HD T of(float x) { return x; } };
+#if !defined(__CUDACC__) && !defined(__CUDACC_RTC__)
+template <> struct Fill<Wf> { static DL_HD Wf of(float x) { return fill_lanes(x); } };
 #endif
 DL_HD float exp_(float x) { return expf(x); }
 template <class T> DL_HD T fill(float x) { return Fill<T>::of(x); }
