@@ -71,7 +71,14 @@ class ScalarLoop:
         assert lib is not None
         self.lib, self.case, self.tight = lib, case, tight
         self.scene = {name: tensor.detach() for name, tensor in case.tensors.items()}
-        scene = {**self.scene, "sh": None, "extra": None, "background": None, "cameras": case.poses, "focal": case.focal}
+        scene = {
+            **self.scene,
+            "sh": None,
+            "extra": None,
+            "background": None,
+            "cameras": case.poses,
+            "focal": case.focal,
+        }
         size = (case.size, case.size)
         self.params = splat_ops.make_params(scene, size, 0.3, False, 0.05)
         means, views = self.scene["means"], len(case.poses)
@@ -133,9 +140,7 @@ def entries() -> list[Check]:
     return [
         ratio_check("splat_50k_512_vs_scalar_loop", timing["both"], timing["loop both"], 15.0, threads=threads),
         ratio_check("splat_forward_vs_scalar_loop", timing["forward"], timing["loop forward"], 25.0, threads=threads),
-        ratio_check(
-            "splat_10k_256_vs_twin", twin["both"], twin["twin"], 100.0, threads=threads, slow_threads=threads
-        ),
+        ratio_check("splat_10k_256_vs_twin", twin["both"], twin["twin"], 100.0, threads=threads, slow_threads=threads),
         two_threads_check(timing["both"], timing["one"], threads),
     ]
 

@@ -84,7 +84,10 @@ def ratio_check(
     """slow / fast. On a busy machine: CPU time, as if the fast side's threads had shared it evenly."""
     pairs_wall = [s / f for s, f in zip(slow.wall, fast.wall, strict=True)]
     pairs_cpu = [(s / slow_threads) / (f / threads) for s, f in zip(slow.cpu, fast.cpu, strict=True)]
-    quiet = fast.wall_median * threads <= QUIET * fast.cpu_median and slow.wall_median * slow_threads <= QUIET * slow.cpu_median
+    quiet = (
+        fast.wall_median * threads <= QUIET * fast.cpu_median
+        and slow.wall_median * slow_threads <= QUIET * slow.cpu_median
+    )
     pairs = pairs_wall if quiet else pairs_cpu
     quartiles = statistics.quantiles(pairs, n=4)
     return Check(
@@ -129,7 +132,9 @@ def machine() -> dict[str, Any]:
     model = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     return {
         "cpu": model,

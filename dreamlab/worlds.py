@@ -24,7 +24,7 @@ def understand(text: str) -> Caption:
     try:
         caption = parse(text)
     except ValueError as error:
-        raise InputError(f"prompt: {error} (the oracle draws these: {', '.join(sorted(CATEGORIES))})") from None
+        raise InputError(f"prompt: {error} (see: dreamlab list objects)") from None
     if caption.unknown:
         raise InputError(f"prompt: {_unknown(caption.unknown)}")
     return caption

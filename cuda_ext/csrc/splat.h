@@ -13,6 +13,7 @@ constexpr float kMinTransmittance = 1e-4f;
 constexpr float kLog2e = 1.44269504f;
 constexpr float kSharpest = 1e10f;      // 1/px^2: a conic entry above it is a singular covariance
 constexpr float kFarthest = 1e6f;       // px: a centre farther out is left out
+constexpr float kLargest = 1e15f;      // any number of a splat
 constexpr int kTile = 16;               // px
 
 // One camera, computed from its matrix.

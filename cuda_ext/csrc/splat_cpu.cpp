@@ -73,14 +73,15 @@ SplatInput<Vf> load_input(const SplatParams& p, int64_t n) {
   return in;
 }
 
-Vi finite_input(const SplatParams& p, int64_t n, const SplatInput<Vf>& in, const Vf rgb[3]) {
-  Vf sum = in.mean.x * 0.f + in.mean.y * 0.f + in.mean.z * 0.f + in.scale.x * 0.f + in.scale.y * 0.f + in.scale.z * 0.f;
-  for (int i = 0; i < 4; i++) sum += in.quat[i] * 0.f;
-  sum += in.opacity * 0.f;
-  for (int i = 0; i < 3; i++) sum += rgb[i] * 0.f;
-  for (int i = 0; p.sh && i < 3 * p.sh_count; i++) sum += gather(p.sh, n, p.count, 3 * p.sh_count, i) * 0.f;
-  for (int i = 0; i < p.extra_count; i++) sum += gather(p.extra, n, p.count, p.extra_count, i) * 0.f;
-  return sum == 0.f;
+// Every number of the splats is finite and below kLargest.
+Vi sane_input(const SplatParams& p, int64_t n, const SplatInput<Vf>& in, const Vf rgb[3]) {
+  const Vf numbers[14] = {in.mean.x, in.mean.y, in.mean.z, in.scale.x, in.scale.y, in.scale.z, in.quat[0],
+                          in.quat[1], in.quat[2], in.quat[3], in.opacity, rgb[0], rgb[1], rgb[2]};
+  Vi sane = splat_i(-1);
+  for (const Vf& x : numbers) sane &= abs_(x) < kLargest;
+  for (int i = 0; p.sh && i < 3 * p.sh_count; i++) sane &= abs_(gather(p.sh, n, p.count, 3 * p.sh_count, i)) < kLargest;
+  for (int i = 0; i < p.extra_count; i++) sane &= abs_(gather(p.extra, n, p.count, p.extra_count, i)) < kLargest;
+  return sane;
 }
 
 void colour_of(const SplatParams& p, const SplatView& view, int64_t n, const SplatInput<Vf>& in, Vf rgb[3]) {
@@ -119,7 +120,7 @@ void project_lanes(const SplatParams& p, int b, const SplatView& view, int64_t n
   const Vf reach = (2.f / kLog2e) * (level - kLog2MinAlpha);
   Vf rgb[3];
   colour_of(p, view, n, in, rgb);
-  const Vi keep = visible(s, reach, view, p.options, ex, ey, radius) & finite_input(p, n, in, rgb);
+  const Vi keep = visible(s, reach, view, p.options, ex, ey, radius) & sane_input(p, n, in, rgb);
   const Vec3<Vf> normal = facing_normal(in, s, view, index, sign);
   const Vf a = (0.5f * kLog2e) * s.qa, b_ = kLog2e * s.qb, c = (0.5f * kLog2e) * s.qc;
   Vf rows[16] = {s.u, s.v, a, b_, c, level, rgb[0], rgb[1], rgb[2], s.at.z, normal.x, normal.y, normal.z,
