@@ -399,7 +399,7 @@ DL_HD float pattern(const SdfRow& row, const float* finish, Vec3<float> p) {
   const Vec3<float> at = locate(row, p);
   const float k = row.scale / max_(finish[7], 1e-6f);
   const float x = at.x * k, y = at.y * k, z = at.z * k;
-  if (kind == 1) return float(int(floorf(2.f * y + 0.5f)) & 1);
+  if (kind == 1) return float(int(floorf(2.f * (0.6f * x + 0.8f * y) + 0.5f)) & 1);
   if (kind == 2) return float((int(floorf(2.f * x + 0.5f)) + int(floorf(2.f * y + 0.5f)) + int(floorf(2.f * z + 0.5f))) & 1);
   const float u = x - rintf(x), v = y - rintf(y), w = z - rintf(z);
   return u * u + v * v + w * w < 0.36f * 0.36f ? 1.f : 0.f;
@@ -423,8 +423,8 @@ DL_HD void shade(const Light& light, const Surface<T>& s, Vec3<T> n, Vec3<T> to_
   const T hx = k[0] + to_eye.x, hy = k[1] + to_eye.y, hz = k[2] + to_eye.z;
   const T size = max_(length3(hx, hy, hz), fill<T>(1e-12f));
   const T facing = positive((n.x * hx + n.y * hy + n.z * hz) / size);
-  const T rough = max_(s.rough, fill<T>(0.1f)), rough2 = rough * rough;
-  const T lobe = exp_((facing - 1.f) * 2.f / (rough2 * rough2)) * 0.25f / rough2;
+  const T rough = max_(s.rough, fill<T>(0.1f)), sharp = 1.f / (rough * rough * rough * rough);
+  const T lobe = exp_((facing - 1.f) * 2.f * sharp) * 0.25f * sharp;
   for (int i = 0; i < 3; i++) {
     const T hemisphere = light.ground[i] * (1.f - up) + light.sky[i] * up;
     const T arriving = (hemisphere + head) * sky + light.key[i] * key * (0.5f + 0.5f * sky);
