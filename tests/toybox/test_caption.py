@@ -107,7 +107,7 @@ def test_unknown_words_are_named_with_the_nearest_known():
     assert "'stemm' (nearest: " in read.report()
     wheels = parse("a mushroom with red wheels")
     assert "stem" in wheels.unknown["wheels"], "a part this object lacks: its own parts are offered"
-    with pytest.raises(ValueError, match="did you mean.*elephant"):
+    with pytest.raises(ValueError, match=r"did you mean.*elephant"):
         parse("a red elefant")
 
 
