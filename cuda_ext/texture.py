@@ -120,27 +120,29 @@ def _pyramid(image: Tensor, levels: int) -> Tensor:
     height, width = image.shape[1:3]
     pyramid = _pyramid_like(image, levels)
     pyramid[:, : height * width] = image.flatten(1, 2)
-    _each_level("dl_texture_pyramid", pyramid, height, width, range(1, levels))
+    _each_level("dl_texture_pyramid", [pyramid], height, width, range(1, levels))
     return pyramid
 
 
 def _pyramid_backward(grad: Tensor, height: int, width: int, levels: int) -> Tensor:
-    grad = grad.clone()
-    _each_level("dl_texture_pyramid_backward", grad, height, width, range(levels - 1, 0, -1))
-    return grad[:, : height * width].reshape(len(grad), height, width, grad.shape[2]).clone()
+    coarse = grad[:, height * width :].clone(memory_format=torch.contiguous_format)
+    out = grad.new_empty(len(grad), height, width, grad.shape[2])
+    _each_level("dl_texture_pyramid_backward", [grad, coarse, out], height, width, range(levels - 1, 0, -1))
+    return out
 
 
-def _each_level(function: str, pyramid: Tensor, height: int, width: int, order: range) -> None:
+def _each_level(function: str, tensors: list[Tensor], height: int, width: int, order: range) -> None:
     """The CPU function does all levels; on CUDA each level is a kernel, told which by the field `levels`."""
-    params = _params(pyramid, None, None, height, width, len(order) + 1, False)
-    if not pyramid.is_cuda:
-        run("texture", function, params, [pyramid], 0)
+    first = tensors[0]
+    params = _params(first, None, None, height, width, len(order) + 1, False)
+    if not first.is_cuda:
+        run("texture", function, params, tensors, 0)
         return
     sizes = level_sizes(height, width)
     for i in order:
         params.levels = i
         h, w = sizes[i if order.step > 0 else i - 1]
-        run("texture", function, params, [pyramid], len(pyramid) * h * w)
+        run("texture", function, params, tensors, len(first) * h * w)
 
 
 def _fetch(

@@ -62,38 +62,58 @@ DL_API int dl_texture_fetch_backward(
 // pyramid [A, P, C] with level 0 filled in: computes the others. Uses only the sizes of p.
 DL_API int dl_texture_pyramid(const dl::TextureParams* params, float* pyramid, int threads) {
   const TextureParams p = *params;
+  with_channels(p.channels, [&](auto known) {
+    const int64_t n = known.of(p);
 #pragma omp parallel num_threads(threads)
-  for (int l = 1; l < p.levels; ++l) {
-    const int32_t h = level_side(p.height, l), w = level_side(p.width, l);
-    const int32_t fine_h = level_side(p.height, l - 1), fine_w = level_side(p.width, l - 1);
+    for (int l = 1; l < p.levels; ++l) {
+      const int32_t h = level_side(p.height, l), w = level_side(p.width, l);
+      const int32_t fine_h = level_side(p.height, l - 1), fine_w = level_side(p.width, l - 1);
 #pragma omp for schedule(static)
-    for (int64_t line = 0; line < p.sets * h; ++line) {
-      float* set = pyramid + line / h * p.texels * p.channels;
-      const int32_t row = int32_t(line % h);
-      float* to = set + (p.start[l] + int64_t(row) * w) * p.channels;
-      for (int32_t column = 0; column < w; ++column)
-        for (int64_t c = 0; c < p.channels; ++c)
-          *to++ = average(set + p.start[l - 1] * p.channels, fine_h, fine_w, p.channels, row, column, c);
+      for (int64_t line = 0; line < p.sets * h; ++line) {
+        float* set = pyramid + line / h * p.texels * n;
+        const float* fine = set + p.start[l - 1] * n;
+        const int32_t row = int32_t(line % h);
+        float* to = set + (p.start[l] + int64_t(row) * w) * n;
+        if (fine_h == 2 * h && fine_w == 2 * w) {
+          const float *upper = fine + int64_t(2 * row) * fine_w * n, *lower = upper + fine_w * n;
+          for (int32_t column = 0; column < w; ++column, upper += 2 * n, lower += 2 * n)
+            for (int64_t c = 0; c < n; ++c) *to++ = 0.25f * ((upper[c] + upper[n + c]) + (lower[c] + lower[n + c]));
+        } else {
+          for (int32_t column = 0; column < w; ++column)
+            for (int64_t c = 0; c < n; ++c) *to++ = average(fine, fine_h, fine_w, n, row, column, c);
+        }
+      }
     }
-  }
+  });
   return 0;
 }
 
-// grad [A, P, C]: folds the gradient of every level into level 0, in place. Uses only the sizes of p.
-DL_API int dl_texture_pyramid_backward(const dl::TextureParams* params, float* grad, int threads) {
+// out [A, h, w, C]: the gradient of the image from grad [A, P, C]; coarse [A, P - h w, C] holds the levels from 1 on and is
+// folded in place. Uses only the sizes of p.
+DL_API int dl_texture_pyramid_backward(const dl::TextureParams* params, const float* grad, float* coarse, float* out, int threads) {
   const TextureParams p = *params;
+  with_channels(p.channels, [&](auto known) {
+    const int64_t n = known.of(p), base = p.start[1];
 #pragma omp parallel num_threads(threads)
-  for (int l = p.levels - 1; l >= 1; --l) {
-    const int32_t h = level_side(p.height, l - 1), w = level_side(p.width, l - 1);
+    for (int l = p.levels - 1; l >= 1; --l) {
+      const int32_t h = level_side(p.height, l - 1), w = level_side(p.width, l - 1);
 #pragma omp for schedule(static)
-    for (int64_t line = 0; line < p.sets * h; ++line) {
-      float* set = grad + line / h * p.texels * p.channels;
-      const int32_t row = int32_t(line % h);
-      float* to = set + (p.start[l - 1] + int64_t(row) * w) * p.channels;
-      for (int32_t column = 0; column < w; ++column)
-        for (int64_t c = 0; c < p.channels; ++c)
-          *to++ += spread(set + p.start[l] * p.channels, h, w, p.channels, row, column, c);
+      for (int64_t line = 0; line < p.sets * h; ++line) {
+        const int64_t set = line / h, row = line % h;
+        float* levels = coarse + set * (p.texels - base) * n;
+        const float* from = levels + (p.start[l] - base) * n;
+        float* to = l == 1 ? out + line * w * n : levels + (p.start[l - 1] - base + row * w) * n;
+        const float* own = l == 1 ? grad + (set * p.texels + row * w) * n : to;
+        if (h % 2 == 0 && w % 2 == 0) {
+          from += row / 2 * (w / 2) * n;
+          for (int32_t column = 0; column < w; ++column)
+            for (int64_t c = 0; c < n; ++c) *to++ = *own++ + 0.25f * from[column / 2 * n + c];
+        } else {
+          for (int32_t column = 0; column < w; ++column)
+            for (int64_t c = 0; c < n; ++c) *to++ = *own++ + spread(from, h, w, n, int32_t(row), column, c);
+        }
+      }
     }
-  }
+  });
   return 0;
 }
