@@ -35,7 +35,7 @@ DL_API int dl_texture_fetch(const dl::TextureParams* params, float* out, int thr
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 16)
     for (int64_t row = 0; row < p.views * p.rows; ++row)
       for (int64_t pixel = row * p.columns; pixel < (row + 1) * p.columns; ++pixel)
-        fetch_pixel(p, pixel, channels, out + pixel * channels);
+        fetch_pixel(p, lookup(p, pixel), channels, out + pixel * channels);
   });
   return 0;
 }
@@ -52,11 +52,29 @@ DL_API int dl_texture_fetch_backward(
       float* to = target - set * size;
       const auto add = [&](int64_t at, float g) { to[at] += g; };
       for (int64_t pixel = (set * rows + first) * p.columns; pixel < (set * rows + last) * p.columns; ++pixel)
-        fetch_pixel_backward(p, pixel, channels, grad + pixel * channels, grad_uv + 2 * pixel,
+        fetch_pixel_backward(p, lookup(p, pixel), channels, grad + pixel * channels, grad_uv + 2 * pixel,
                              grad_level ? grad_level + pixel : nullptr, add);
     });
   });
   return done ? 0 : 1;
+}
+
+// level [B, H, W] from slope [B, H, W, 4]. Uses only the sizes of p.
+DL_API int dl_texture_level(const dl::TextureParams* params, const float* slope, float* level, int threads) {
+  const TextureParams p = *params;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t k = 0; k < p.views * p.rows * p.columns; ++k)
+    level[k] = level_of(slope + 4 * k, float(p.width), float(p.height));
+  return 0;
+}
+
+DL_API int dl_texture_level_backward(
+    const dl::TextureParams* params, const float* slope, const float* grad, float* out, int threads) {
+  const TextureParams p = *params;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t k = 0; k < p.views * p.rows * p.columns; ++k)
+    level_backward(slope + 4 * k, float(p.width), float(p.height), grad[k], out + 4 * k);
+  return 0;
 }
 
 // pyramid [A, P, C] with level 0 filled in: computes the others. Uses only the sizes of p.

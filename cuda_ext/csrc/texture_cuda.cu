@@ -14,15 +14,26 @@ __device__ int32_t level_side(int32_t size, int level) { return size >> level > 
 
 extern "C" __global__ void dl_texture_fetch(TextureParams p, float* out) {
   const int64_t k = global_thread();
-  if (k < p.views * p.rows * p.columns) fetch_pixel(p, k, p.channels, out + k * p.channels);
+  if (k < p.views * p.rows * p.columns) fetch_pixel(p, lookup(p, k), p.channels, out + k * p.channels);
 }
 
 extern "C" __global__ void dl_texture_fetch_backward(
     TextureParams p, const float* grad, float* grad_pyramid, float* grad_uv, float* grad_level) {
   const int64_t k = global_thread();
   if (k >= p.views * p.rows * p.columns) return;
-  fetch_pixel_backward(p, k, p.channels, grad + k * p.channels, grad_uv + 2 * k, grad_level ? grad_level + k : nullptr,
+  fetch_pixel_backward(p, lookup(p, k), p.channels, grad + k * p.channels, grad_uv + 2 * k, grad_level ? grad_level + k : nullptr,
                        [=](int64_t at, float g) { atomicAdd(grad_pyramid + at, g); });
+}
+
+// Uses of p only the picture's and the image's sizes, and views.
+extern "C" __global__ void dl_texture_level(TextureParams p, const float* slope, float* level) {
+  const int64_t k = global_thread();
+  if (k < p.views * p.rows * p.columns) level[k] = level_of(slope + 4 * k, float(p.width), float(p.height));
+}
+
+extern "C" __global__ void dl_texture_level_backward(TextureParams p, const float* slope, const float* grad, float* out) {
+  const int64_t k = global_thread();
+  if (k < p.views * p.rows * p.columns) level_backward(slope + 4 * k, float(p.width), float(p.height), grad[k], out + 4 * k);
 }
 
 // Computes level p.levels from the one before.

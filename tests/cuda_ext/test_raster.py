@@ -268,7 +268,7 @@ def test_wrong_inputs_are_named() -> None:
 
 def test_a_package_that_cannot_run_is_explained() -> None:
     clip, triangles, size = scene("sphere")
-    with pytest.raises(ValueError, match="nvdiffrast' is not available: .*(non-commercial|CUDA only)"):
+    with pytest.raises(ValueError, match=r"nvdiffrast' is not available: .*(non-commercial|CUDA only)"):
         raster(clip, triangles, size, backend="nvdiffrast")
     with pytest.raises(ValueError, match="backend 'fast' is not one of"):
         raster(clip, triangles, size, backend="fast")

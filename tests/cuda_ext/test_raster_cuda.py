@@ -157,6 +157,14 @@ def test_texture_kernels(run: Run) -> None:
     run("texture", "dl_texture_fetch_backward", params, [out, *grads], 144)
     for a, b in zip(grads, torch.ops.dreamlab.texture_fetch_backward(*inputs, out), strict=True):
         assert_close_except(a, b, 0, "gradient", 1e-5)
+    slope, level_grad = torch.randn(2, 9, 8, 4, generator=generator), torch.zeros(2, 9, 8, 4)
+    slope[0, 0] = 0
+    params = texture._level_params(slope, 21, 10)
+    run("texture", "dl_texture_level", params, [slope, level_map], 144)
+    assert_close_except(level_map, torch.ops.dreamlab.texture_level(slope, 21, 10), 0, "level", 1e-6)
+    run("texture", "dl_texture_level_backward", params, [slope, level_map, level_grad], 144)
+    expected = torch.ops.dreamlab.texture_level_backward(slope, 21, 10, level_map)
+    assert_close_except(level_grad, expected, 0, "gradient of the level", 1e-6)
     coarse, folded = grads[0][:, 210:].clone(), torch.zeros(2, 21, 10, 3)
     params = texture._params(grads[0], None, None, 21, 10, levels, False)
     for level in range(levels - 1, 0, -1):
