@@ -40,7 +40,12 @@ def _pair_capacity(shape: tuple[int, ...], total: Tensor) -> int:
     return pairs
 
 
-def forward(scene: dict[str, Tensor | None], size: tuple[int, int], rest: tuple[float, bool, float]) -> tuple[Tensor, ...]:
+def forward(
+    scene: dict[str, Tensor | None],
+    size: tuple[int, int],
+    rest: tuple[float, bool, float],  # dilation, compensate, near
+) -> tuple[Tensor, ...]:
+    """What `dreamlab::splat` returns."""
     means, cameras = scene["means"], scene["cameras"]
     assert means is not None and cameras is not None
     device, views, count = means.device, len(cameras), len(means)
