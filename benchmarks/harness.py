@@ -59,7 +59,6 @@ class Timing:
 
 
 def time_once(call: Callable[[], Any]) -> tuple[float, float]:
-    gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
     call()
     return time.perf_counter() - wall, time.process_time() - cpu
@@ -70,11 +69,16 @@ def interleave(calls: dict[str, Callable[[], Any]], repeats: int = REPEATS) -> d
     for call in calls.values():
         call()
     timings: dict[str, Timing] = {name: Timing([], []) for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            wall, cpu = time_once(call)
-            timings[name].wall.append(wall)
-            timings[name].cpu.append(cpu)
+    gc.collect()
+    gc.disable()  # a collection in between empties the caches
+    try:
+        for _ in range(repeats):
+            for name, call in calls.items():
+                wall, cpu = time_once(call)
+                timings[name].wall.append(wall)
+                timings[name].cpu.append(cpu)
+    finally:
+        gc.enable()
     return timings
 
 

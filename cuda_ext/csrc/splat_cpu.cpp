@@ -16,22 +16,6 @@ namespace {
 
 using namespace dl;
 
-SplatView view_of(const SplatParams& p, int b) {
-  SplatView v;
-  const float* m = p.cameras + int64_t(b) * 16;
-  const float flip[3] = {1.f, -1.f, -1.f};
-  for (int i = 0; i < 3; i++) {
-    v.eye[i] = m[4 * i + 3];
-    for (int j = 0; j < 3; j++) v.axes[3 * i + j] = flip[i] * m[4 * j + i];
-  }
-  v.focal = p.focal[b];
-  v.width = float(p.width);
-  v.height = float(p.height);
-  v.limit_x = 1.3f * 0.5f * v.width / v.focal;
-  v.limit_y = 1.3f * 0.5f * v.height / v.focal;
-  return v;
-}
-
 int64_t tiles_per_view(const SplatParams& p) {
   return int64_t((p.width + kTile - 1) / kTile) * ((p.height + kTile - 1) / kTile);
 }
@@ -277,15 +261,7 @@ void view_backward(const SplatParams& p, int b, const SplatView& view, int64_t n
   const Projection<Vf> s = project(in, view, p.options);
   Vf index, sign;
   facing_normal(in, s, view, index, sign);
-  ProjectionGrad<Vf> g;
-  g.u = s.qa * m[1] + s.qb * m[2];
-  g.v = s.qb * m[1] + s.qc * m[2];
-  g.qa = -0.5f * m[3];
-  g.qb = -m[4];
-  g.qc = -0.5f * m[5];
-  g.opacity = m[0] / s.opacity;
-  g.depth = feature[3];
-  g.normal = {feature[4], feature[5], feature[6]};
+  const ProjectionGrad<Vf> g = from_moments(s, m, feature);
   if (p.d_probe) {
     scatter(p.d_probe + int64_t(b) * p.count * 2, n, p.count, 2, 0, select(drawn, g.u, Vf{}));
     scatter(p.d_probe + int64_t(b) * p.count * 2, n, p.count, 2, 1, select(drawn, g.v, Vf{}));

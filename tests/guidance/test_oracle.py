@@ -87,7 +87,8 @@ def circles(log_text: Tensor) -> World:
         alpha[:, :, :, : size // 2] = 1
         return Views(levels[:, None, None, None, None] * alpha.expand(-1, -1, -1, -1, 3), alpha)
 
-    return World(log_text, torch.zeros(3).log_softmax(0), look)
+    null = torch.zeros(3).log_softmax(0)
+    return World(log_text, null, null, look)
 
 
 def frames(count: int, background: float = 0.25) -> Frames:
