@@ -67,6 +67,15 @@ struct SdfParams {
   int programs, row_count, part_count, views, height, width, supersample;
 };
 
+struct SdfPoints {
+  const float* rows;     // [K, P, 40]
+  SdfRow* prepared;      // [K, P] scratch
+  const float* points;   // [K, N, 3]
+  float* gap;            // [K, N]
+  int64_t* part;         // [K, N]
+  int64_t programs, row_count, count;
+};
+
 template <class T> struct Fill { static DL_HD T of(float x) { return x; } };
 #if !defined(__CUDACC__) && !defined(__CUDACC_RTC__)
 template <> struct Fill<Wf> { static DL_HD Wf of(float x) { return fill_lanes(x); } };

@@ -145,32 +145,31 @@ DL_API void dl_sdf_draw(const dl::SdfParams* params, int threads) {
     draw_tile(p, job / (across * down), int(job % across), int(job / across % down), pixels);
 }
 
-// points [K, N, 3] -> distance [K, N], part [K, N]
-DL_API void dl_sdf_points(const float* packed, const float* points, float* gap, int64_t* part, int64_t programs,
-                          int64_t row_count, int64_t count, int threads) {
-  std::vector<SdfRow> rows(size_t(programs * row_count));
-  for (size_t i = 0; i < rows.size(); i++) prepare(packed + kRow * i, rows[i]);
+DL_API void dl_sdf_points(const dl::SdfPoints* params, int threads) {
+  const SdfPoints p = *params;
+  std::vector<SdfRow> rows(size_t(p.programs * p.row_count));
+  for (size_t i = 0; i < rows.size(); i++) prepare(p.rows + kRow * i, rows[i]);
   constexpr int64_t kChunk = 1024;
-  const int64_t chunks = (count + kChunk - 1) / kChunk;
+  const int64_t chunks = (p.count + kChunk - 1) / kChunk;
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t job = 0; job < programs * chunks; job++) {
+  for (int64_t job = 0; job < p.programs * chunks; job++) {
     const int64_t program = job / chunks, first = job % chunks * kChunk;
-    const int64_t last = first + kChunk < count ? first + kChunk : count;
-    const SdfRow* mine = rows.data() + program * row_count;
+    const int64_t last = first + kChunk < p.count ? first + kChunk : p.count;
+    const SdfRow* mine = rows.data() + program * p.row_count;
     RowIndex list[kMaxRows];
     int listed = 0;
-    for (int i = 0; i < row_count; i++)
+    for (int i = 0; i < p.row_count; i++)
       if (mine[i].kind != kNone) list[listed++] = RowIndex(i);
     for (int64_t at = first; at < last; at += kWidth) {
-      Vec3<Wf> p = {};
+      Vec3<Wf> x = {};
       const int lanes = int(last - at < kWidth ? last - at : kWidth);
-      const float* from = points + 3 * (program * count + at);
-      for (int i = 0; i < lanes; i++) p.x[i] = from[3 * i], p.y[i] = from[3 * i + 1], p.z[i] = from[3 * i + 2];
+      const float* from = p.points + 3 * (program * p.count + at);
+      for (int i = 0; i < lanes; i++) x.x[i] = from[3 * i], x.y[i] = from[3 * i + 1], x.z[i] = from[3 * i + 2];
       Wf winner;
-      const Wf d = distance<true>(mine, list, listed, p, &winner);
+      const Wf d = distance<true>(mine, list, listed, x, &winner);
       for (int i = 0; i < lanes; i++) {
-        gap[program * count + at + i] = d[i];
-        part[program * count + at + i] = mine[int(winner[i])].part;
+        p.gap[program * p.count + at + i] = d[i];
+        p.part[program * p.count + at + i] = mine[int(winner[i])].part;
       }
     }
   }

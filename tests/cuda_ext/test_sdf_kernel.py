@@ -29,9 +29,18 @@ static Index blockIdx, threadIdx, blockDim;
 #define __syncthreads()
 #include "sdf_cuda.cu"
 
-extern "C" void emulate(SdfParams* p, unsigned blocks) {
+static void prepare_all(const float* rows, SdfRow* prepared, int count) {
   blockDim = {1, 1, 1}, threadIdx = {0, 0, 0};
-  for (int i = 0; i < p->programs * p->row_count; i++) blockIdx.x = i, dl_sdf_prepare(*p);
+  for (int i = 0; i < count + 1; i++) blockIdx.x = i, dl_sdf_prepare(rows, prepared, count);
+}
+
+extern "C" void points(SdfPoints* p) {
+  prepare_all(p->rows, p->prepared, p->programs * p->row_count);
+  for (int i = 0; i < p->programs * p->count + 1; i++) blockIdx.x = i, dl_sdf_points(*p);
+}
+
+extern "C" void emulate(SdfParams* p, unsigned blocks) {
+  prepare_all(p->rows, p->prepared, p->programs * p->row_count);
   for (unsigned b = 0; b < blocks; b++)
     for (unsigned t = 0; t < 64; t++) blockIdx.x = b, threadIdx.x = t, dl_sdf_draw(*p);
 }
@@ -73,3 +82,14 @@ def test_kernels_draw_what_the_cpu_draws(kernels, height, width, supersample):
     ):
         wrong = ((ours - theirs).abs() > tolerance).sum()
         assert wrong <= max(1, hit // 100), f"{name}: {int(wrong)} values differ, {hit} pixels are hit"
+
+
+def test_kernels_measure_what_the_cpu_measures(kernels):
+    programs = stack([program("flower"), program("cat", seed=1), program("star")])
+    points = 2 * torch.rand(3, 700, 3, generator=torch.Generator().manual_seed(0)) - 1
+    prepared = torch.empty(programs.rows.shape[0] * programs.rows.shape[1] * op.PREPARED_BYTES, dtype=torch.uint8)
+    params, (distance, part) = op._points(programs.rows, points, prepared)
+    kernels.points(ctypes.byref(params))
+    expected, expected_part = op.sdf(programs.rows, points, backend="native")
+    torch.testing.assert_close(distance, expected, atol=3e-6, rtol=0)
+    assert (part != expected_part).sum() <= 3

@@ -50,6 +50,16 @@ def test_a_category_uses_every_part_and_shows_it(name):
     assert not missing, f"{name}: never seen: {missing}"
 
 
+@pytest.mark.parametrize(
+    ("name", "part"), [(n, "eyes") for n in NAMES if "eyes" in CATEGORIES[n].parts] + [("car", "lights")]
+)
+def test_the_front_is_plus_z(name, part):
+    index = list(CATEGORIES[name].parts).index(part)
+    pictures = draw(program(name), orbit([0.0, 180.0], 5.0), 64)
+    front, back = (pictures.part[0] == index).sum((1, 2)).tolist()
+    assert front >= 4 and front > 2 * back
+
+
 def test_objects_fit_their_ball_and_fill_it(world):
     g = torch.Generator().manual_seed(0)
     direction = torch.nn.functional.normalize(torch.randn(1, 4000, 3, generator=g), dim=-1).expand(len(world), -1, -1)
