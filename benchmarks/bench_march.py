@@ -41,10 +41,11 @@ class Picture:
         return origin.expand_as(flat).contiguous(), flat.contiguous()
 
     def occupancy(self) -> Tensor:
-        """Cells where the field is above a thousandth of its maximum, at their centre or at a corner of theirs."""
+        """Cells, and their neighbours, where a step at the centre would stop a hundredth of the light."""
         n = self.resolution
         density = field(cell_points((n, n, n), BOX))[0].reshape(1, n, n, n)
-        return occupied_cells(torch.nn.functional.max_pool3d(density, 3, 1, 1)[0], 0.08)
+        threshold = 0.01 * DENSE / math.dist(*BOX)
+        return occupied_cells(torch.nn.functional.max_pool3d(density, 3, 1, 1)[0], threshold)
 
     def render(self, occupied: Tensor, backend: str = "native") -> tuple[Tensor, int]:
         """Picture [S, S, 3] and the number of samples."""

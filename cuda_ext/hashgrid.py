@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`encode`: multiresolution hash encoding of positions, twice differentiable."""
+"""`encode`: multiresolution hash encoding of positions, twice differentiable.
+
+tiny-cuda-nn cannot stand in for it: its levels put vertices elsewhere (x scale + 1/2) and wrap at x = 1, so that a
+table learned here means something else there.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ def encode(
     table          learnable rows of all levels (`grid.init_table()`)
     active_levels  levels from this one on are left out: their features are 0 and their rows receive no gradient;
                    raise it during training to go from coarse to fine. None means all
-    backend        auto, native, torch or tinycudann
+    backend        auto, native or torch
 
     Differentiable in positions and table, twice: a loss on gradients of a field (eikonal, normals) reaches both.
     With linear interpolation the gradient in positions jumps between cells; `HashGrid(smoothstep=True)` is smooth.

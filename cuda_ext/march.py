@@ -64,7 +64,7 @@ def march(
     jitter               in [0, 1), shifts the ray's first interval by that part of it; None is 0
     capacity             None: as many intervals as there are, which waits for the GPU once. A number: always that many;
                          the tail is padding that belongs to no ray, and what exceeds it is dropped from the last rays
-    backend              auto, native, torch or nerfacc
+    backend              auto, native or torch
 
     Nothing is differentiable. Rays that miss, or hold a number that is not finite, get no interval.
     """
@@ -109,7 +109,7 @@ def composite(
     rgb      C channels: colours, normals, features
     samples  from `march`
     stop     intervals that are reached by less than this part of the light are skipped
-    backend  auto, native, torch or nerfacc
+    backend  auto, native or torch
 
     Differentiable in sigma and rgb from every output, once. Not differentiable: the interval ends, the stopping.
     All outputs are premultiplied sums: put a background behind with `rgb + (1 - alpha) * background`, and divide the

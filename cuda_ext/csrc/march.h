@@ -25,8 +25,6 @@ struct MarchParams {
   float step, near, far, cone;
 };
 
-DL_HD float floor_(float x) { return floorf(x); }
-
 // a * b + c with one rounding, so that no compiler's choice about fused operations moves a sample.
 DL_HD float fused(float a, float b, float c) {
 #if defined(__FMA__) || defined(__CUDA_ARCH__) || defined(__aarch64__)
@@ -91,28 +89,38 @@ DL_HD int jump(float ahead, int next) {
   return ahead >= static_cast<float>(next) ? static_cast<int>(min_(ahead, 65536.f)) : next;
 }
 
-// Calls keep(interval) for every interval whose middle lies in an occupied cell, in order. Empty blocks of 16^3 and 4^3
-// cells and empty cells are crossed in one go; the jump stops short of the border by more than the rounding.
+// log2 of the side of the largest empty block of 1, 4^3 or 16^3 cells around a cell; -1 when the cell is occupied.
+DL_HD int empty_block(const MarchParams& p, const int cell[3]) {
+  int empty = -1;
+  for (int shift = 0; shift <= 4; shift += 2) {
+    const int ny = ((p.size[1] - 1) >> shift) + 1, nz = ((p.size[2] - 1) >> shift) + 1;
+    const int64_t at = (static_cast<int64_t>(cell[0] >> shift) * ny + (cell[1] >> shift)) * nz + (cell[2] >> shift);
+    if ((shift == 0 ? p.occupied : p.coarse[shift / 2 - 1])[at]) break;
+    empty = shift;
+  }
+  return empty;
+}
+
+// Calls keep(interval) for every interval whose middle lies in an occupied cell, in order. Empty blocks are crossed in
+// one go; the jump stops short of the border by more than the rounding.
 template <class Keep>
 DL_HD void walk(const MarchParams& p, const Ray& ray, Keep& keep) {
   if (!(ray.start < ray.end)) return;
+  float scale[3], reach = 0.f;
+  for (int a = 0; a < 3; a++) {
+    scale[a] = static_cast<float>(p.size[a]) / (p.high[a] - p.low[a]);
+    reach += abs_(ray.origin[a]);
+  }
   Interval i = first_interval(p, ray);
   while (i.k < p.steps) {
     const float middle = i.t + 0.5f * i.width;
     if (!(middle < ray.end)) return;
     int cell[3];
-    float scale[3];
     for (int a = 0; a < 3; a++) {
-      scale[a] = static_cast<float>(p.size[a]) / (p.high[a] - p.low[a]);
-      const float x = floor_((fused(ray.direction[a], middle, ray.origin[a]) - p.low[a]) * scale[a]);
+      const float x = (fused(ray.direction[a], middle, ray.origin[a]) - p.low[a]) * scale[a];
       cell[a] = static_cast<int>(max_(min_(x, static_cast<float>(p.size[a] - 1)), 0.f));
     }
-    int shift = 4;  // log2 of the side of the largest empty block around the cell; -1: the cell is occupied
-    for (int level = 1; level >= -1; level--, shift -= 2) {
-      const int ny = ((p.size[1] - 1) >> shift) + 1, nz = ((p.size[2] - 1) >> shift) + 1;
-      const int64_t at = (static_cast<int64_t>(cell[0] >> shift) * ny + (cell[1] >> shift)) * nz + (cell[2] >> shift);
-      if (!(level >= 0 ? p.coarse[level] : p.occupied)[at]) break;
-    }
+    const int shift = empty_block(p, cell);
     if (shift < 0) {
       keep(i);
       i = next_interval(p, ray, i, i.k + 1);
@@ -124,7 +132,7 @@ DL_HD void walk(const MarchParams& p, const Ray& ray, Keep& keep) {
       const int border = ((cell[a] >> shift) + (ray.direction[a] > 0.f)) << shift;
       leave = min_(leave, (p.low[a] + static_cast<float>(border) / scale[a] - ray.origin[a]) / ray.direction[a]);
     }
-    leave -= 1e-2f * i.width + 1e-5f * (abs_(leave) + abs_(ray.origin[0]) + abs_(ray.origin[1]) + abs_(ray.origin[2]));
+    leave -= 1e-2f * i.width + 1e-5f * (abs_(leave) + reach);
     if (p.cone > 0.f) {
       do i = next_interval(p, ray, i, i.k + 1);
       while (i.k < p.steps && i.t + 0.5f * i.width < leave);

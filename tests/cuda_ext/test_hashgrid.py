@@ -245,7 +245,7 @@ def test_no_positions(backend):
 
 
 @needs_compiler
-def test_the_ops_are_registered_soundly():
+def test_the_ops_are_registered_soundly_and_compile():
     grid = HashGrid(levels=3, log2_entries=6, base_resolution=2, finest_resolution=9)
     x, table, grad, turn, _ = scene(grid, count=20)
     layout = _layout(grid, 3)
@@ -260,6 +260,13 @@ def test_the_ops_are_registered_soundly():
         (ops.hashgrid_table_turn, (turn, x, grad)),
     ):
         torch.library.opcheck(op.default, (*inputs, *layout))
+
+    def loss(x, table):
+        return encode(x, table, grid).square().sum()
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for ours, eager in zip(*(torch.autograd.grad(f(*leaves[:2]), leaves[:2]) for f in (compiled, loss)), strict=True):
+        assert torch.equal(ours, eager)
 
 
 def test_errors_say_what_and_what_is_allowed():

@@ -297,7 +297,7 @@ def test_occupancy_follows_a_field():
 
 
 @needs_compiler
-def test_the_ops_are_registered_soundly():
+def test_the_ops_are_registered_soundly_and_compile():
     origins, directions = some_rays(6)
     occupied = some_grid((8, 8, 8), 0.5)
     ops = torch.ops.dreamlab
@@ -313,6 +313,16 @@ def test_the_ops_are_registered_soundly():
     torch.library.opcheck(ops.composite.default, (*leaves, *inputs[2:], 1e-4))
     _, sums, weights = ops.composite(*inputs, 1e-4)
     torch.library.opcheck(ops.composite_backward.default, (torch.rand(6, 3), None, None, *inputs, sums, weights, 1e-4))
+
+    def loss(scale):
+        packed = march(origins, directions, occupied, BOX, step=0.1, capacity=200)
+        points = packed.points(origins, directions)
+        return composite(points.square().sum(1) * scale, points, packed).rgb.sum()
+
+    scale = torch.tensor(2.0, requires_grad=True)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    traced, eager = (torch.autograd.grad(f(scale), scale)[0] for f in (compiled, loss))
+    torch.testing.assert_close(traced, eager)
 
 
 def test_errors_say_what_and_what_is_allowed():
