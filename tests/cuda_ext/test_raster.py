@@ -306,7 +306,7 @@ def test_many_views_of_many_triangles() -> None:
     )
     alone = torch.ops.dreamlab.raster_visible(clip, triangles, *size)
     together = torch.ops.dreamlab.raster_visible(clip.repeat(3, 1, 1), triangles, *size)
-    assert int((alone > 0).sum()) == alone.numel()
+    assert int((alone > 0).sum()) > 0.95 * alone.numel()
     assert torch.equal(together, alone.expand(3, -1, -1))
 
 
