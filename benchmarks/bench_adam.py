@@ -20,7 +20,9 @@ def steps(widths: tuple[int, ...], visible: torch.Tensor) -> dict[str, Callable[
     groups = []
     for width in widths:
         param = torch.randn(ROWS, width, generator=generator)
-        groups.append([param, torch.randn(ROWS, width, generator=generator), *(torch.zeros_like(param) for _ in range(2))])
+        groups.append(
+            [param, torch.randn(ROWS, width, generator=generator), *(torch.zeros_like(param) for _ in range(2))]
+        )
     step = [torch.zeros((), dtype=torch.int64) for _ in groups]
     leaves = [group[0].clone().requires_grad_() for group in groups]
     for leaf, group in zip(leaves, groups, strict=True):

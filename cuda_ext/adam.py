@@ -145,6 +145,6 @@ torch.library.define(
     "(Tensor(a!) param, Tensor grad, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, Tensor step, Tensor? visible, "
     "Tensor? skip, float lr, float beta1, float beta2, float eps) -> ()",
 )
-torch.library.impl("dreamlab::adam", "CPU", _adam_cpu)
-torch.library.impl("dreamlab::adam", "CUDA", _adam_cuda)
+torch.library.impl("dreamlab::adam", "cpu", _adam_cpu)
+torch.library.impl("dreamlab::adam", "cuda", _adam_cuda)
 torch.library.register_fake("dreamlab::adam", lambda *_: None)

@@ -56,8 +56,8 @@ def splat(
     Differentiable: means (also through the view directions of `sh`), quats, scales, opacities, colors, sh, extra,
     background, from rgb, alpha, depth, normal and extra. Not differentiable: cameras, focal lengths, the order in
     depth, the choice of the shortest axis; `visible` and `radii` carry no gradient. First derivatives only.
-    Splats with a number that is not finite (or beyond 1e15), a zero quaternion or a singular projection are left out of the picture
-    and receive gradient 0. The equations and every cut-off are in `cuda_ext.reference.splat`.
+    Splats with a number that is not finite (or beyond 1e15), a zero quaternion or a singular projection are left out
+    of the picture and receive gradient 0. The equations and every cut-off are in `cuda_ext.reference.splat`.
     """
     size = check_size("splat", size)
     _check(means, quats, scales, opacities, colors, cameras_to_world, focal_px, background, sh, extra)

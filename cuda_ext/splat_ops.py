@@ -38,6 +38,7 @@ class Params(ctypes.Structure):
     _fields_ = [
         *_pointers(POINTERS_IN),
         ("count", ctypes.c_int64),
+        ("pair_count", ctypes.c_int64),
         ("views", ctypes.c_int),
         ("height", ctypes.c_int),
         ("width", ctypes.c_int),
@@ -118,14 +119,18 @@ def _scene(
     }  # fmt: skip
 
 
-def _splat_cpu(
+def _splat(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor | None, sh: Tensor | None,
     extra: Tensor | None, background: Tensor | None, probe: Tensor | None, cameras: Tensor, focal: Tensor,
     height: int, width: int, dilation: float, compensate: bool, near: float,
 ) -> tuple[Tensor, ...]:  # fmt: skip
+    scene = _scene(means, quats, scales, opacities, colors, sh, extra, background, cameras, focal)
+    if means.is_cuda:
+        from cuda_ext import splat_cuda
+
+        return splat_cuda.forward(scene, (height, width), (dilation, compensate, near))
     lib, threads = build.library("splat"), build.threads()
     assert lib is not None
-    scene = _scene(means, quats, scales, opacities, colors, sh, extra, background, cameras, focal)
     params = make_params(scene, (height, width), dilation, compensate, near)
     pictures = empty_pictures(means, len(cameras), height, width, params.extra_count)
     state = empty_state(means, len(cameras), height, width)
@@ -135,6 +140,7 @@ def _splat_cpu(
     pairs = lib.dl_splat_project(ctypes.byref(params), threads)
     if pairs >= 2**31:
         raise ValueError(f"splat: {pairs} pairs of splats and tiles are too many; render fewer views or smaller splats")
+    params.pair_count = pairs
     lists = empty_pairs(means, pairs)
     params.point(**lists)
     lib.dl_splat_bin(ctypes.byref(params), threads)
@@ -142,20 +148,25 @@ def _splat_cpu(
     return (*pictures.values(), *state.values(), *lists.values())
 
 
-def _backward_cpu(
+def _splat_backward(
     grads: list[Tensor | None], means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor | None,
     sh: Tensor | None, extra: Tensor | None, background: Tensor | None, cameras: Tensor, focal: Tensor,
     saved: list[Tensor], with_probe: bool, height: int, width: int, dilation: float, compensate: bool, near: float,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    lib = build.library("splat")
-    assert lib is not None
     scene = _scene(means, quats, scales, opacities, colors, sh, extra, background, cameras, focal)
     params = make_params(scene, (height, width), dilation, compensate, near)
     params.point(**dict(zip(("depth", "radii", "through", "last", *STATE), saved, strict=True)))
     params.point(**dict(zip(GRADS_IN, grads, strict=True)))
     out = empty_grads(means, colors, sh, extra, len(cameras) if with_probe else 0)
     params.point(**{name: tensor for name, tensor in out.items() if tensor.numel()})
-    pairs = saved[-1].shape[0]
+    pairs = params.pair_count = saved[-1].shape[0]
+    if means.is_cuda:
+        from cuda_ext import splat_cuda
+
+        splat_cuda.backward(params, means, pairs, len(cameras), (height, width), grads[4] is not None)
+        return tuple(out.values())
+    lib = build.library("splat")
+    assert lib is not None
     rows = means.new_empty((pairs, 16))
     extra_rows = means.new_empty((pairs, params.extra_count if grads[4] is not None else 0))
     params.point(rows=rows, extra_rows=extra_rows)
@@ -194,8 +205,8 @@ torch.library.define(
     f"(Tensor?[] grads, {_SCENE}, Tensor cameras, Tensor focal, Tensor[] saved, bool with_probe, {_REST})"
     f" -> ({', '.join(['Tensor'] * 8)})",
 )
-torch.library.impl("dreamlab::splat", "CPU", _splat_cpu)
-torch.library.impl("dreamlab::splat_backward", "CPU", _backward_cpu)
+torch.library.impl("dreamlab::splat", ("cpu", "cuda"), _splat)
+torch.library.impl("dreamlab::splat_backward", ("cpu", "cuda"), _splat_backward)
 
 
 @torch.library.register_fake("dreamlab::splat")

@@ -56,6 +56,7 @@ struct SplatParams {
   const float* focal;         // [B] px
   const float* background;    // [B, 3] or null
   int64_t count;              // N
+  int64_t pair_count;         // M; with a capacity given, the capacity
   int views, height, width;
   int sh_count, extra_count;
   SplatOptions options;

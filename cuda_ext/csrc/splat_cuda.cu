@@ -136,8 +136,8 @@ extern "C" __global__ void __launch_bounds__(128) dl_splat_project(const SplatPa
   p.offsets[at] = touches ? tiles_of(rect) : 0;
 }
 
-// keys[slot] = tile << 32 | depth; slots past `capacity` are dropped.
-extern "C" __global__ void __launch_bounds__(128) dl_splat_emit(const SplatParams p, int64_t* keys, int64_t capacity) {
+// keys[slot] = tile << 32 | depth; slots past p.pair_count are dropped.
+extern "C" __global__ void __launch_bounds__(128) dl_splat_emit(const SplatParams p, int64_t* keys) {
   const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (at >= p.count * p.views) return;
   const uint16_t* r = p.rects + 4 * at;
@@ -145,20 +145,20 @@ extern "C" __global__ void __launch_bounds__(128) dl_splat_emit(const SplatParam
   const int64_t first = at / p.count * tiles_per_view(p), depth = __float_as_int(p.records[at].feature[3]);
   int64_t slot = p.offsets[at];
   for (int y = r[1]; y < r[3]; y++)
-    for (int x = r[0]; x < r[2] && slot < capacity; x++) keys[slot++] = (first + y * across + x) << 32 | depth;
+    for (int x = r[0]; x < r[2] && slot < p.pair_count; x++) keys[slot++] = (first + y * across + x) << 32 | depth;
 }
 
 // `keys` sorted, `order` where each was, `owner` the (view, splat) of each unsorted slot. Keys of unused slots are larger
-// than any tile. `starts` must be filled with the number of used pairs at first: a tile behind the last one is empty.
+// than any tile.
 extern "C" __global__ void __launch_bounds__(256)
-    dl_splat_ranges(const SplatParams p, const int64_t* keys, const int64_t* order, const int32_t* owner, int64_t capacity) {
+    dl_splat_ranges(const SplatParams p, const int64_t* keys, const int64_t* order, const int32_t* owner) {
   const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= capacity) return;
+  if (i >= p.pair_count) return;
   const int64_t tiles = int64_t(tiles_per_view(p)) * p.views, tile = keys[i] >> 32 < tiles ? keys[i] >> 32 : tiles;
   const int64_t before = i > 0 ? (keys[i - 1] >> 32 < tiles ? keys[i - 1] >> 32 : tiles) : -1;
   for (int64_t t = before + 1; t <= tile; t++) p.starts[t] = int32_t(i);
-  if (i == capacity - 1)
-    for (int64_t t = tile + 1; t <= tiles; t++) p.starts[t] = int32_t(capacity);
+  if (i == p.pair_count - 1)
+    for (int64_t t = tile + 1; t <= tiles; t++) p.starts[t] = int32_t(p.pair_count);
   if (tile == tiles) return;
   p.pairs[i] = int32_t(owner[order[i]] % p.count);
   p.slots[order[i]] = int32_t(i);
@@ -289,9 +289,9 @@ extern "C" __global__ void __launch_bounds__(256) dl_splat_backward(const SplatP
 
 // Sum of the rows of (view b, splat n): 16 numbers. Adds to d_extra.
 __device__ inline void sum_rows(const SplatParams& p, int64_t at, int64_t n, float* total) {
-  const int pairs = tiles_of(p.rects + 4 * at);
-  for (int j = 0; j < pairs; j++) {
-    const int64_t slot = p.slots[p.offsets[at] + j];
+  const int64_t first = p.offsets[at], last = first + tiles_of(p.rects + 4 * at);
+  for (int64_t j = first; j < last && j < p.pair_count; j++) {
+    const int64_t slot = p.slots[j];
     const float4* row = reinterpret_cast<const float4*>(p.rows + slot * 16);
     for (int i = 0; i < 4; i++) {
       const float4 v = row[i];

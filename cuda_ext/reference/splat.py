@@ -14,8 +14,9 @@ outside it. Splats are composited front to back in the order of z, ties by index
 
 and an alpha below MIN_ALPHA counts as 0, which bounds a splat exactly by an ellipse: there is no other cut-off.
 A splat is left out of a view when z <= near, when its quaternion is zero, when any of its numbers is not finite or
-beyond LARGEST (their products overflow and would spoil other splats), when its projected covariance is singular (an entry of the inverse above SHARPEST) or its centre farther than
-FARTHEST from the picture's corner, or when its box misses the picture.
+beyond LARGEST (their products overflow and would spoil other splats), when its projected covariance is singular (an
+entry of the inverse above SHARPEST) or its centre farther than FARTHEST from the picture's corner, or when its box
+misses the picture.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class SplatStats:
         return cls(*(torch.zeros(count, device=device, dtype=dtype) for _ in range(3)))
 
     def probe(self, means: Tensor, radii: Tensor, size: tuple[int, int]) -> Tensor:
-        """Zeros [B, N, 2] to add to the projected means; their gradient is what is recorded. `radii` is read in backward."""
+        """Zeros [B, N, 2] to add to the projected means: what is recorded is their gradient. Backward reads `radii`."""
         return _Probe.apply(means, self, radii, means.new_tensor([size[1] / 2, size[0] / 2]))
 
 

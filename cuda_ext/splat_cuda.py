@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CUDA launches of `splat` (kernels in csrc/splat_cuda.cu); compiled, not yet run on a device.
+
+The number of (splat, tile) pairs is known on the device only. Outside a CUDA graph it is read once per forward pass,
+which is the pass' only synchronisation. While a graph is being captured nothing may be read: the pass then takes the
+capacity remembered from the last eager pass of the same shapes, times HEADROOM, and drops the pairs beyond it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cuda_ext import nvrtc, splat_ops
+from cuda_ext.splat_ops import Params
+
+HEADROOM = 1.5
+PIXELS = splat_ops.TILE * splat_ops.TILE
+UNUSED = 2**63 - 1  # a key behind every tile
+_capacity: dict[tuple[int, ...], int] = {}
+
+
+def _launch(kernel: str, params: Params, device: torch.device, items: int, threads: int, *more: Any) -> None:
+    grid = (-(-items // threads), 1, 1)
+    nvrtc.launch("splat", kernel, device, grid, (threads, 1, 1), [params, *more])
+
+
+def _pair_capacity(shape: tuple[int, ...], total: Tensor) -> int:
+    if torch.cuda.is_current_stream_capturing():
+        if shape not in _capacity:
+            raise RuntimeError("splat: run one pass of the same shapes outside the CUDA graph before capturing it")
+        return int(_capacity[shape] * HEADROOM) + 1
+    pairs = int(total)
+    if pairs >= 2**31:
+        raise ValueError(f"splat: {pairs} pairs of splats and tiles are too many; render fewer views or smaller splats")
+    _capacity[shape] = max(pairs, _capacity.get(shape, 0))
+    return pairs
+
+
+def forward(
+    scene: dict[str, Tensor | None],
+    size: tuple[int, int],
+    rest: tuple[float, bool, float],  # dilation, compensate, near
+) -> tuple[Tensor, ...]:
+    """What `dreamlab::splat` returns."""
+    means, cameras = scene["means"], scene["cameras"]
+    assert means is not None and cameras is not None
+    device, views, count = means.device, len(cameras), len(means)
+    params = splat_ops.make_params(scene, size, *rest)
+    pictures = splat_ops.empty_pictures(means, views, *size, params.extra_count)
+    state = splat_ops.empty_state(means, views, *size)
+    params.point(**pictures, **state)
+    _launch("dl_splat_project", params, device, views * count, 128)
+    counts = state["offsets"].flatten()
+    ends = counts.cumsum(0, dtype=torch.int64)
+    total = ends[-1] if len(ends) else ends.sum()
+    capacity = _pair_capacity((views, count, *size), total)
+    state["offsets"].copy_((ends - counts).reshape(views, count))
+    lists = splat_ops.empty_pairs(means, capacity)
+    params.pair_count = capacity
+    params.point(**lists)
+    if capacity:
+        keys = torch.full((capacity,), UNUSED, dtype=torch.int64, device=device)
+        _launch("dl_splat_emit", params, device, views * count, 128, ctypes.c_void_p(keys.data_ptr()))
+        slots = torch.arange(capacity, device=device)
+        owner = torch.searchsorted(ends, slots, right=True).clamp(max=max(views * count - 1, 0)).to(torch.int32)
+        keys, order = torch.sort(keys, stable=True)
+        arrays = [ctypes.c_void_p(t.data_ptr()) for t in (keys, order, owner)]
+        _launch("dl_splat_ranges", params, device, capacity, 256, *arrays)
+    else:
+        state["starts"].zero_()
+    tiles = views * splat_ops.tiles_per_view(*size)
+    for group in range(1 + -(-params.extra_count // 7)):
+        _launch("dl_splat_forward", params, device, tiles * PIXELS, PIXELS, ctypes.c_int(group))
+    return (*pictures.values(), *state.values(), *lists.values())
+
+
+def backward(params: Params, means: Tensor, pairs: int, views: int, size: tuple[int, int], with_extra: bool) -> None:
+    """`params` points to everything but the scratch rows."""
+    device = means.device
+    rows = means.new_zeros((pairs, 16))
+    extra_rows = means.new_zeros((pairs, params.extra_count if with_extra else 0))
+    params.point(rows=rows, extra_rows=extra_rows)
+    tiles = views * splat_ops.tiles_per_view(*size)
+    for group in range(1 + -(-params.extra_count // 7) if with_extra else 1):
+        _launch("dl_splat_backward", params, device, tiles * PIXELS, PIXELS, ctypes.c_int(group))
+    _launch("dl_splat_gather", params, device, len(means), 128)
