@@ -7,7 +7,7 @@ namespace {
 
 using namespace dl;
 
-// Calls body(std::integral_constant-like number of channels): 1 to 4 are known to the compiler, 0 means "ask p".
+// A number of channels the compiler knows; 0 means "ask p".
 template <int C>
 struct Known {
   static int64_t of(const InterpolateParams& p) { return C ? C : p.channels; }

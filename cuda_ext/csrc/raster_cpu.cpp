@@ -110,7 +110,7 @@ void fill(Tile& tile, const Corner& a, const Corner& b, const Corner& c, int id)
   Fill f;
   if (box.c0 > box.c1 || box.r0 > box.r1 || !setup(a, b, c, f)) return;
   int side = 0;
-  for (int i = 0; i < 3; ++i) side = imax(side, imax(abs(f.dx[i]), abs(f.dy[i])));
+  for (int i = 0; i < 3; ++i) side = imax(side, imax(imax(f.dx[i], -f.dx[i]), imax(f.dy[i], -f.dy[i])));
   side <= kSmall ? fill_small(tile, f, box, id) : fill_large(tile, f, box, id);
 }
 
@@ -239,16 +239,20 @@ struct Block {
 };
 
 void gather(const Scene& s, const float* clip, const int32_t* ids, int n, Block& block) {
-  alignas(64) float lanes[12][kLanes] = {};
+  static const float nothing[4] = {};
   block.any = false;
+  for (int k = 0; k < n; ++k) block.any |= ids[k] > 0;
+  if (!block.any) return;
+  alignas(64) float lanes[12][kLanes];
   for (int k = 0; k < kLanes; ++k) {
-    const bool hit = k < n && ids[k] > 0 && ids[k] <= s.count && in_range(s, s.triangles + 3 * (int64_t(ids[k]) - 1));
+    const int32_t id = k < n ? ids[k] : 0;
+    const int32_t* t = s.triangles + 3 * (int64_t(id) - 1);
+    const bool hit = id > 0 && id <= s.count && in_range(s, t);
     for (int i = 0; i < 3; ++i) {
-      const int32_t v = hit ? s.triangles[3 * (int64_t(ids[k]) - 1) + i] : -1;
-      block.vertex[i][k] = v;
-      for (int j = 0; hit && j < 4; ++j) lanes[4 * i + j][k] = clip[4 * int64_t(v) + j];
+      block.vertex[i][k] = hit ? t[i] : -1;
+      const float* from = hit ? clip + 4 * int64_t(t[i]) : nothing;
+      for (int j = 0; j < 4; ++j) lanes[4 * i + j][k] = from[j];
     }
-    block.any |= hit;
   }
   for (int i = 0; i < 3; ++i) {
     block.corners.x[i] = load(lanes[4 * i]), block.corners.y[i] = load(lanes[4 * i + 1]);

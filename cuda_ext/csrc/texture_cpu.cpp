@@ -7,12 +7,12 @@ namespace {
 
 using namespace dl;
 
+// A number of channels the compiler knows; 0 means "ask p".
 template <int C>
 struct Known {
   static int64_t of(const TextureParams& p) { return C ? C : p.channels; }
 };
 
-// 1, 3 and 4 channels are known to the compiler, 0 means "ask p".
 template <class Body>
 void with_channels(int64_t channels, const Body& body) {
   switch (channels) {

@@ -292,6 +292,24 @@ def test_same_bits_on_any_number_of_threads() -> None:
         assert all(torch.equal(a, b) for a, b in zip(outputs[1][:4], other[:4], strict=True))
 
 
+def test_many_views_of_many_triangles() -> None:
+    """More than is binned at once: each view is what it is alone, and tiles keep their triangles in order."""
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.rand(400_000, 1, 2, generator=generator) * 2 - 1
+    corner = torch.zeros(400_000, 3, 4)
+    corner[..., :2] = centre + 0.01 * torch.randn(400_000, 3, 2, generator=generator)
+    corner[..., 2], corner[..., 3] = torch.rand(400_000, 1, generator=generator) - 0.5, 1
+    clip, triangles, size = (
+        corner.reshape(1, -1, 4),
+        torch.arange(1_200_000, dtype=torch.int32).reshape(-1, 3),
+        (100, 90),
+    )
+    alone = torch.ops.dreamlab.raster_visible(clip, triangles, *size)
+    together = torch.ops.dreamlab.raster_visible(clip.repeat(3, 1, 1), triangles, *size)
+    assert int((alone > 0).sum()) > 0.95 * alone.numel()
+    assert torch.equal(together, alone.expand(3, -1, -1))
+
+
 def test_registered_ops_are_sound() -> None:
     clip, triangles, size = scene("sphere")
     clip, triangles, ops = clip.requires_grad_(), triangles.int(), torch.ops.dreamlab
