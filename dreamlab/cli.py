@@ -141,13 +141,16 @@ def show(what: Annotated[str, typer.Argument(metavar="recipe")], name: str) -> N
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(metavar="startup|step|kernels")],
+    what: Annotated[str, typer.Argument(metavar="kernels|step|startup")],
     json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
+    scaling: Annotated[
+        bool, typer.Option(help="kernels: cost against count, resolution and views, with exponents")
+    ] = False,
 ) -> None:
     """Ratios measured side by side: a table on stdout, JSON in a file. Exit 1 when a floor is missed."""
     from dreamlab.inspection import measure
 
-    raise typer.Exit(0 if measure(what, json) else 1)
+    raise typer.Exit(0 if measure(what, json, scaling) else 1)
 
 
 @app.command()
@@ -227,6 +230,9 @@ def check_device(device: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: exceptions become one line on stderr and the documented exit code."""
+    # Threads that wait must sleep, not spin: beside another busy program a step costs ten times less so. OpenMP reads
+    # this when torch is loaded, which no import above has done.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
     except Interrupted as error:

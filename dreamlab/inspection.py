@@ -28,14 +28,20 @@ def describe(path: Path) -> list[str]:
     raise InputError(f"{path}: inspect reads run folders, .glb, .obj and .ply")
 
 
-def measure(what: str, json_file: Path | None) -> bool:
+def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
     """Run a bench by name; whether every floor was met."""
-    from benchmarks import startup, step
+    from benchmarks import kernels, startup, step
     from benchmarks.harness import report
 
-    benches = {"startup": startup.measure, "step": step.measure}
+    benches = {
+        "kernels": lambda: kernels.collect(kernels.names(), scaling),
+        "startup": startup.measure,
+        "step": step.measure,
+    }
     if what not in benches:
         raise RecipeError(f"bench {what!r}{did_you_mean(what, benches)}")
+    if scaling and what != "kernels":
+        raise RecipeError(f"bench {what}: only `bench kernels` has --scaling")
     return report(benches[what](), json_file)
 
 
