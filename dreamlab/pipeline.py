@@ -34,7 +34,11 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
             run.event("start", device=device, threads=torch.get_num_threads())
             run.log(f"started on {device} with {torch.get_num_threads()} threads, torch {torch.__version__}")
             scene = train(run, wanted, assembler, on_tick, stop)
-            files = export_mesh(run, wanted, scene) + export_pictures(run, wanted, scene, assembler.device)
+            files = export_mesh(run, wanted, scene)
+            if stop.requested:
+                run.set_state(state="interrupted")
+                raise Interrupted("stopped after training, before the pictures", stop.exit_code)
+            files += export_pictures(run, wanted, scene, assembler.device)
         except Interrupted:
             run.event("interrupted")
             run.log("interrupted by a signal; the state is saved")

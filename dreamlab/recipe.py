@@ -163,7 +163,9 @@ def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> d
                 raise RecipeError(f"override {key!r}: the recipe has {len(stages)} stages, counted from 0")
         try:
             parsed = parse(value, f"override {key}", source, numbered=False)
-            OmegaConf.update(container, ".".join(parts), parsed, merge=True, force_add=True)
+            # Another kind brings its own settings: the old one's must not linger.
+            whole = isinstance(parsed, dict) and "kind" in parsed
+            OmegaConf.update(container, ".".join(parts), parsed, merge=not whole, force_add=True)
         except (OmegaConfBaseException, ValueError, TypeError, IndexError, AttributeError):
             raise RecipeError(f"override {key!r}: there is no such place in the recipe") from None
     merged = OmegaConf.to_container(container, resolve=False)

@@ -200,6 +200,7 @@ def save(run: Run, recipe: Recipe, stage: BuiltStage, position: Position, global
     meta = {
         "format": CHECKPOINT_FORMAT,
         "recipe": as_plain(recipe),
+        "device": stage.device.type,  # a random stream goes on only on the kind of device it began on
         "stage": position.stage,
         "stage_name": stage.spec.name,
         "step": position.step,
@@ -219,7 +220,7 @@ def restore(run: Run, recipe: Recipe, assembler: Assembler) -> tuple[Position, B
     found = checkpoint.read_newest(run.ckpt, warn=run.log)
     if found is None:
         return position, assembler.stage(0, {})
-    check_fits(run, recipe, found.meta, found.path.name)
+    check_fits(run, recipe, found.meta, found.path.name, assembler.device.type)
     position.stage, position.step = found.meta["stage"], found.meta["step"]
     position.bad_streak = found.meta["bad_streak"]
     for i, spec in enumerate(recipe.stages[: position.stage]):
@@ -235,12 +236,14 @@ def restore(run: Run, recipe: Recipe, assembler: Assembler) -> tuple[Position, B
     return position, stage
 
 
-def check_fits(run: Run, recipe: Recipe, meta: dict[str, Any], name: str) -> None:
+def check_fits(run: Run, recipe: Recipe, meta: dict[str, Any], name: str, device: str) -> None:
     """A checkpoint of another recipe or format is refused, never half used."""
     if meta.get("format") != CHECKPOINT_FORMAT:
         raise InputError(
             f"{run.ckpt / name}: checkpoint format {meta.get('format')}, this version reads {CHECKPOINT_FORMAT}"
         )
+    if meta["device"] != device:
+        raise InputError(f"{run.ckpt / name}: was made on {meta['device']}; go on with --device {meta['device']}")
     if changed := differences(meta["recipe"], as_plain(recipe)):
         shown = ", ".join(changed[:5]) + (" and more" if len(changed) > 5 else "")
         raise InputError(

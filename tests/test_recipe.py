@@ -82,6 +82,14 @@ def test_overrides_reach_lists_names_and_new_keys() -> None:
     assert made.stages[0].scene.settings.count == 100  # untouched
 
 
+def test_an_override_with_a_kind_replaces_the_whole_thing() -> None:
+    made = load(GOOD, "stages.0.terms.0.system={kind: ism, cfg: 2}", "stages.0.cameras={distance: [2, 3]}")
+    system = made.stages[0].terms[0].system
+    assert system.kind == "ism" and system.settings.cfg.values == (2.0,)
+    assert system.settings.t_max.values == (0.98, 0.5)  # ISM's own default, not what the recipe had for SDS
+    assert made.stages[0].cameras.distance == (2.0, 3.0) and made.stages[0].cameras.fovy_deg == (38.0, 46.0)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

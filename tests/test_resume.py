@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dreamlab import crash
+from dreamlab.files import sha256
 from tests.conftest import Commands, artefacts
 
 PROMPT = "a red mushroom with a white stem"
@@ -122,6 +124,18 @@ def test_a_checkpoint_of_another_recipe_is_refused(dreamlab: Commands, finished_
         and "(seed differ)" in ended.err
         and "Traceback" not in ended.err
     )
+
+
+def test_a_checkpoint_of_another_device_is_refused(dreamlab: Commands, finished_run: Path) -> None:
+    """As a run of a GPU machine would look here: only the recorded device differs, hashes and all."""
+    newest = max((finished_run / "ckpt").glob("step_*"))
+    meta = newest / "meta.json"
+    meta.write_text(meta.read_text().replace('"device": "cpu"', '"device": "cuda"'))
+    manifest = json.loads((newest / "MANIFEST").read_text())
+    manifest["files"]["meta.json"] = {"sha256": sha256(meta), "bytes": meta.stat().st_size}
+    (newest / "MANIFEST").write_text(json.dumps(manifest))
+    ended = dreamlab("resume", str(finished_run))
+    assert ended.code == 3 and "go on with --device cuda" in ended.err and "Traceback" not in ended.err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
