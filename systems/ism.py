@@ -13,10 +13,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.inversion import at, invert, offset_noise
+from systems.inversion import PathSettings, at, invert
 from systems.residual import Branch, Look, State, Stateless, per_row, predict_cfg
 
 WARM = When(1500, "steps")
@@ -30,18 +29,10 @@ class ISM(Stateless):
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(PathSettings):
         cfg: Schedule = setting(constant(7.5), low=0)
-        against: str = setting("null", choices=("null", "negative"), help="the other half of the guidance")
         interval: Schedule = setting(ramp(0.1, 0.08, end=WARM), low=0, high=1, help="t - s, fraction of the table")
-        t_min: Schedule = setting(constant(0.02), low=0, high=1)
-        t_max: Schedule = setting(ramp(0.98, 0.5, end=WARM), low=0, high=1)
-        stride: float = setting(0.2, above=0, high=1, help="of the inversion's steps, fraction of the table")
-        max_steps: int = setting(5, low=1, high=100)
-        offset: float = setting(0.1, low=0, help="strength of the channel-wise offset noise")
         strength: float = setting(0.1, above=0, help="factor of g")
-        weight: str = setting("ism", choices=WEIGHTS, help="w(t)")
-        clip: float | None = setting(None, above=0)
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -50,7 +41,7 @@ class ISM(Stateless):
         c, now, table = self.settings, look.progress, look.guidance.table
         t = look.time_index(c.t_min.at(now), c.t_max.at(now))
         s = max(t - look.index(c.interval.at(now)), 0)
-        walk = invert(look, s, offset_noise(look, c.offset), look.index(c.stride), c.max_steps)
+        walk = invert(look, s, c)
         (eps_s,) = look.predict([Branch(walk.state, "null")])
         z_t = table.ddim_move(walk.state.z_t, eps_s, at(look, s), at(look, t))
         eps_t = predict_cfg(look, State(z_t, at(look, t)), c.cfg.at(now), c.against)

@@ -14,10 +14,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.inversion import at, invert, offset_noise
+from systems.inversion import PathSettings, at, invert, warming
 from systems.residual import Branch, Look, State, Stateless, per_row, predict_cfg
 
 WARM = When(750, "steps")
@@ -31,20 +30,13 @@ class TSM(Stateless):
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(PathSettings):
         cfg: Schedule = setting(constant(7.5), low=0)
-        against: str = setting("null", choices=("null", "negative"), help="the other half of the guidance")
         gamma: float = setting(0.3, low=0, high=1, help="where mu lies between s and t")
         mu_rule: str = setting("linear", choices=("linear", "sqrt"), help="the paper's rule, or its code's")
         interval: Schedule = setting(ramp(0.1, 0.08, end=WARM), low=0, high=1, help="t - s, fraction of the table")
-        t_min: Schedule = setting(constant(0.02), low=0, high=1)
-        t_max: Schedule = setting(ramp(0.98, 0.5, end=WARM), low=0, high=1)
-        stride: float = setting(0.2, above=0, high=1, help="of the inversion's steps, fraction of the table")
-        max_steps: int = setting(5, low=1, high=100)
-        offset: float = setting(0.1, low=0, help="strength of the channel-wise offset noise")
+        t_max: Schedule = setting(warming(750), low=0, high=1)
         strength: float = setting(0.1, above=0, help="factor of g")
-        weight: str = setting("ism", choices=WEIGHTS, help="w(t)")
-        clip: float | None = setting(None, above=0)
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -55,7 +47,7 @@ class TSM(Stateless):
         s = max(t - look.index(c.interval.at(now)), 0)
         share = c.gamma if c.mu_rule == "linear" else math.sqrt(1 - c.gamma**2)
         mu = round(s + (t - s) * share)
-        walk = invert(look, s, offset_noise(look, c.offset), look.index(c.stride), c.max_steps)
+        walk = invert(look, s, c)
         (eps_s,) = look.predict([Branch(walk.state, "null")])
         z_t, z_mu = (table.ddim_move(walk.state.z_t, eps_s, at(look, s), at(look, end)) for end in (t, mu))
         target = eps_s if mu == s else look.predict([Branch(State(z_mu, at(look, mu)), "null")])[0]
