@@ -233,39 +233,46 @@ def _backward_fake(*inputs: Any) -> tuple[Tensor, ...]:
     return tuple(empty_grads(means, colors, sh, extra, len(cameras) if with_probe else 0).values())
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.set_materialize_grads(False)
-    ctx.with_probe, ctx.rest = inputs[8] is not None and ctx.needs_input_grad[8], inputs[12:]
-    optional = inputs[4:8]
-    ctx.present = [tensor is not None for tensor in optional]
-    _, _, depth, _, _, radii, through, last, *state = output
-    tensors = [*inputs[:4], *(t for t in optional if t is not None), *inputs[9:11]]
-    ctx.scene_size = len(tensors)
-    ctx.save_for_backward(*tensors, depth, radii, through, last, *state)
-    ctx.mark_non_differentiable(*output[5:])
+class _Splat(torch.autograd.Function):
+    """What `register_autograd` would make of the same two functions, without its look-ups (0.2 ms a call)."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            output = torch.ops.dreamlab.splat(*inputs)
+        ctx.set_materialize_grads(False)
+        ctx.with_probe, ctx.rest = inputs[8] is not None and ctx.needs_input_grad[8], inputs[12:]
+        optional = inputs[4:8]
+        ctx.present = [tensor is not None for tensor in optional]
+        _, _, depth, _, _, radii, through, last, *state = output
+        tensors = [*inputs[:4], *(t for t in optional if t is not None), *inputs[9:11]]
+        ctx.scene_size = len(tensors)
+        ctx.save_for_backward(*tensors, depth, radii, through, last, *state)
+        ctx.mark_non_differentiable(*output[5:])
+        return tuple(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        pictures = [None if g is None else g.contiguous() for g in grads[:5]]
+        nothing = (None,) * 17
+        if all(g is None for g in pictures):
+            return nothing
+        tensors = list(ctx.saved_tensors)
+        scene, saved = tensors[: ctx.scene_size], tensors[ctx.scene_size :]
+        optional = iter(scene[4:-2])
+        colors, sh, extra, background = (next(optional) if present else None for present in ctx.present)
+        out = torch.ops.dreamlab.splat_backward(
+            pictures, *scene[:4], colors, sh, extra, background, *scene[-2:], saved, ctx.with_probe, *ctx.rest
+        )
+        d_means, d_quats, d_scales, d_opacities, d_colors, d_sh, d_extra, d_probe = out
+        d_background = None
+        if background is not None and pictures[0] is not None and ctx.needs_input_grad[7]:
+            d_background = (pictures[0] * saved[2][..., None]).sum((1, 2))
+        return (
+            d_means, d_quats, d_scales, d_opacities,
+            None if colors is None else d_colors, None if sh is None else d_sh, None if extra is None else d_extra,
+            d_background, d_probe if ctx.with_probe else None, *nothing[9:],
+        )  # fmt: skip
 
 
-def _autograd(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-    pictures = [None if g is None else g.contiguous() for g in grads[:5]]
-    nothing = (None,) * 17
-    if all(g is None for g in pictures):
-        return nothing
-    tensors = list(ctx.saved_tensors)
-    scene, saved = tensors[: ctx.scene_size], tensors[ctx.scene_size :]
-    optional = iter(scene[4:-2])
-    colors, sh, extra, background = (next(optional) if present else None for present in ctx.present)
-    out = torch.ops.dreamlab.splat_backward(
-        pictures, *scene[:4], colors, sh, extra, background, *scene[-2:], saved, ctx.with_probe, *ctx.rest
-    )
-    d_means, d_quats, d_scales, d_opacities, d_colors, d_sh, d_extra, d_probe = out
-    d_background = None
-    if background is not None and pictures[0] is not None and ctx.needs_input_grad[7]:
-        d_background = (pictures[0] * saved[2][..., None]).sum((1, 2))
-    return (
-        d_means, d_quats, d_scales, d_opacities,
-        None if colors is None else d_colors, None if sh is None else d_sh, None if extra is None else d_extra,
-        d_background, d_probe if ctx.with_probe else None, *nothing[9:],
-    )  # fmt: skip
-
-
-torch.library.register_autograd("dreamlab::splat", _autograd, setup_context=_setup)
+torch.library.impl("dreamlab::splat", "Autograd", _Splat.apply)
