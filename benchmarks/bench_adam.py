@@ -17,7 +17,7 @@ LAYOUTS = {"sh3": (3, 4, 3, 1, 48), "sh0": (3, 4, 3, 1, 3)}
 
 def steps(widths: tuple[int, ...], visible: torch.Tensor) -> dict[str, Callable[[], None]]:
     generator = torch.Generator().manual_seed(0)
-    groups = []
+    groups: list[list[torch.Tensor]] = []
     for width in widths:
         param = torch.randn(ROWS, width, generator=generator)
         groups.append(
@@ -31,7 +31,8 @@ def steps(widths: tuple[int, ...], visible: torch.Tensor) -> dict[str, Callable[
 
     def ours() -> None:
         for group, count in zip(groups, step, strict=True):
-            adam(*group, count, lr=1e-3, visible=visible, backend="native")
+            param, grad, first, second = group
+            adam(param, grad, first, second, count, lr=1e-3, visible=visible, backend="native")
 
     return {"ours": ours, "fused": fused.step}
 

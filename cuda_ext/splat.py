@@ -69,13 +69,17 @@ def splat(
             means, quats, scales, opacities, colors, cameras_to_world, focal_px, size,
             background=background, sh=sh, extra=extra, dilation=dilation, compensate=compensate, near=near, stats=stats,
         )  # fmt: skip
-    radii_now = means.new_zeros(len(cameras_to_world), len(means))
-    probe = None if stats is None else stats.probe(means, radii_now, size)
+    recorded, probe = None, None
+    if stats is not None:
+        recorded = means.new_zeros(len(cameras_to_world), len(means))
+        probe = stats.probe(means, recorded, size)
     given = (means, quats, scales, opacities, colors, sh, extra, background, probe, cameras_to_world, focal_px)
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
     rgb, alpha, depth, normal, extra_image, radii, *_ = torch.ops.dreamlab.splat(
-        *(None if t is None else t.contiguous() for t in given), *size, dilation, compensate, near
+        *(None if t is None else t.contiguous() for t in given), keep, *size, dilation, compensate, near
     )
-    radii_now.copy_(radii)
+    if recorded is not None:
+        recorded.copy_(radii)
     features = None if extra is None else extra_image
     return Splatted(rgb, alpha, depth, normal, features, (radii > 0).any(0), radii)
 
