@@ -40,8 +40,8 @@ def steps(widths: tuple[int, ...], visible: torch.Tensor) -> dict[str, Callable[
 def entries() -> list[Check]:
     """The floor holds for wide rows, where splats that are seen together lie together in memory (blocks of 64 rows).
 
-    The others are reported without a floor. Rows of 3 numbers gain nothing (a cache line holds five of them), nor does a
-    quarter of the rows at random: half of all lines are touched, and the hardware fetches the rest.
+    The others are reported without a floor. Rows of 3 numbers gain nothing (a cache line holds five of them), nor does
+    a quarter of the rows at random: half of all lines are touched, and the hardware fetches the rest.
     """
     threads = torch.get_num_threads()
     generator = torch.Generator().manual_seed(1)
