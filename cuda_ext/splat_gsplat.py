@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`splat` on the package gsplat (Apache-2.0, CUDA only), for those who ask for it; written to its 1.5 interface, not run.
+"""`splat` on the package gsplat (Apache-2.0, CUDA only), for those who ask for it; written to its 1.5 API, not run.
 
 gsplat composites whatever channels it is given: colour, depth, normal and the extra channels go in together, computed
 per view by the twin, so that gradients through the view directions are kept. Its own rules differ in small things: a
