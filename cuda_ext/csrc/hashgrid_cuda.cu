@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// hashgrid_cuda.cu - CUDA kernels of the hash encoding; the same arithmetic as hashgrid_cpu.cpp.
+//
+// encode and table_gradient: one thread per sample (x) and level (y), so that a block's reads stay in one level.
+// position_gradient: one thread per sample sums over the levels, without atomics. table_gradient adds with atomics: its
+// sums depend on the order in which threads arrive, in the last bits.
+#include "hashgrid.h"
+
+using namespace dl;
+
+namespace {
+
+struct Cell {
+  unsigned row[8];  // corner c has bits (x, y, z) = 1, 2, 4
+  float side[3][2];
+  float slope[3], curve[3];  // d side[.][1] / d position, and once more
+};
+
+__device__ __forceinline__ Cell locate(const GridLevel& level, int smooth, const float* position) {
+  Cell cell;
+  unsigned vertex[3];
+  const float size = static_cast<float>(level.cells);
+  for (int a = 0; a < 3; a++) {
+    const float x = position[a];
+    float f;
+    vertex[a] = static_cast<unsigned>(split_cell(clamp_unit(x), size, &f));
+    cell.side[a][1] = ease(f, smooth);
+    cell.side[a][0] = 1.f - cell.side[a][1];
+    cell.slope[a] = ease_slope(f, smooth) * (size * inside_unit(x));
+    cell.curve[a] = ease_curve(f, smooth) * (size * size * inside_unit(x));
+  }
+#pragma unroll
+  for (int c = 0; c < 8; c++) {
+    cell.row[c] = vertex_row(level, vertex[0] + (c & 1), (vertex[1] + (c >> 1 & 1)) * level.step_y,
+                             (vertex[2] + (c >> 2)) * level.step_z);
+  }
+  return cell;
+}
+
+// Weight of corner c, or its derivative along u.
+__device__ __forceinline__ float weight(const Cell& cell, int c, const float* u) {
+  const float x = cell.side[0][c & 1], y = cell.side[1][c >> 1 & 1], z = cell.side[2][c >> 2];
+  if (!u) return x * (y * z);
+  const float dx = (c & 1 ? u[0] : -u[0]) * cell.slope[0], dy = (c & 2 ? u[1] : -u[1]) * cell.slope[1];
+  const float dz = (c & 4 ? u[2] : -u[2]) * cell.slope[2];
+  return dx * (y * z) + x * (dy * z + y * dz);
+}
+
+template <int F>
+__device__ __forceinline__ void encode(const GridParams& p, int64_t n, int l) {
+  float sum[F] = {};
+  if (l < p.active) {
+    const GridLevel level = p.level(l);
+    const Cell cell = locate(level, p.smooth, p.positions + 3 * n);
+    const float* rows = p.table + level.first * F;
+#pragma unroll
+    for (int c = 0; c < 8; c++) {
+      const float w = weight(cell, c, p.direction ? p.direction + 3 * n : nullptr);
+      for (int f = 0; f < F; f++) sum[f] += w * rows[static_cast<int64_t>(cell.row[c]) * F + f];
+    }
+  }
+  for (int f = 0; f < F; f++) p.out[n * p.width() + l * F + f] = sum[f];
+}
+
+template <int F>
+__device__ __forceinline__ void table_gradient(const GridParams& p, int64_t n, int l) {
+  if (l >= p.active) return;
+  const GridLevel level = p.level(l);
+  const Cell cell = locate(level, p.smooth, p.positions + 3 * n);
+  float* rows = p.out + level.first * F;
+  float g[F];
+  for (int f = 0; f < F; f++) g[f] = p.grad[n * p.width() + l * F + f];
+#pragma unroll
+  for (int c = 0; c < 8; c++) {
+    const float w = weight(cell, c, p.direction ? p.direction + 3 * n : nullptr);
+    for (int f = 0; f < F; f++) atomicAdd(rows + static_cast<int64_t>(cell.row[c]) * F + f, w * g[f]);
+  }
+}
+
+template <int F>
+__device__ __forceinline__ void position_gradient(const GridParams& p, int64_t n) {
+  float sum[3] = {0.f, 0.f, 0.f};
+  for (int l = 0; l < p.active; l++) {
+    const GridLevel level = p.level(l);
+    const Cell cell = locate(level, p.smooth, p.positions + 3 * n);
+    const float* rows = p.table + level.first * F;
+    float g[3] = {0.f, 0.f, 0.f}, mixed[3] = {0.f, 0.f, 0.f}, pure[3] = {0.f, 0.f, 0.f};
+#pragma unroll
+    for (int c = 0; c < 8; c++) {
+      float d = 0.f;
+      for (int f = 0; f < F; f++) d += rows[static_cast<int64_t>(cell.row[c]) * F + f] * p.grad[n * p.width() + l * F + f];
+      const float x = cell.side[0][c & 1], y = cell.side[1][c >> 1 & 1], z = cell.side[2][c >> 2];
+      const float ux = c & 1 ? 1.f : -1.f, uy = c & 2 ? 1.f : -1.f, uz = c & 4 ? 1.f : -1.f;
+      g[0] += ux * y * z * d, g[1] += uy * x * z * d, g[2] += uz * x * y * d;
+      mixed[0] += uy * uz * x * d, mixed[1] += ux * uz * y * d, mixed[2] += ux * uy * z * d;
+    }
+    if (!p.direction) {
+      for (int a = 0; a < 3; a++) sum[a] += cell.slope[a] * g[a];
+      continue;
+    }
+    const float* u = p.direction + 3 * n;
+    for (int a = 0; a < 3; a++) pure[a] = cell.curve[a] * g[a];
+    mixed[0] *= cell.slope[1] * cell.slope[2], mixed[1] *= cell.slope[0] * cell.slope[2];
+    mixed[2] *= cell.slope[0] * cell.slope[1];
+    sum[0] += u[0] * pure[0] + u[1] * mixed[2] + u[2] * mixed[1];
+    sum[1] += u[0] * mixed[2] + u[1] * pure[1] + u[2] * mixed[0];
+    sum[2] += u[0] * mixed[1] + u[1] * mixed[0] + u[2] * pure[2];
+  }
+  for (int a = 0; a < 3; a++) p.out[3 * n + a] = sum[a];
+}
+
+__device__ __forceinline__ int64_t sample() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
+
+}  // namespace
+
+#define BY_FEATURES(CALL)                              \
+  switch (p.features) {                                \
+    case 1: CALL(1); break;                            \
+    case 2: CALL(2); break;                            \
+    case 4: CALL(4); break;                            \
+    default: CALL(8);                                  \
+  }
+
+extern "C" __global__ void dl_hashgrid_encode(const GridParams p) {
+  const int64_t n = sample();
+  if (n >= p.count) return;
+#define CALL(F) encode<F>(p, n, blockIdx.y)
+  BY_FEATURES(CALL)
+#undef CALL
+}
+
+extern "C" __global__ void dl_hashgrid_table_gradient(const GridParams p) {
+  const int64_t n = sample();
+  if (n >= p.count) return;
+#define CALL(F) table_gradient<F>(p, n, blockIdx.y)
+  BY_FEATURES(CALL)
+#undef CALL
+}
+
+extern "C" __global__ void dl_hashgrid_position_gradient(const GridParams p) {
+  const int64_t n = sample();
+  if (n >= p.count) return;
+#define CALL(F) position_gradient<F>(p, n)
+  BY_FEATURES(CALL)
+#undef CALL
+}
