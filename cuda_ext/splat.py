@@ -8,6 +8,7 @@ from torch import Tensor
 
 import cuda_ext.splat_ops  # noqa: F401 (registers the ops)
 from cuda_ext import backend as backends
+from cuda_ext import splat_gsplat
 from cuda_ext.check import check_alike, check_shape, check_size, require
 from cuda_ext.reference import splat as reference
 from cuda_ext.reference.splat import SplatStats, Splatted
@@ -64,8 +65,10 @@ def splat(
     if stats is not None:
         check_shape("splat", "stats.grad_norm", stats.grad_norm, (means.shape[0],))
     require(dilation >= 0 and near > 0, f"splat: dilation must be >= 0 and near > 0, got {dilation} and {near}")
-    if backends.choose("splat", backend, means) == "torch":
-        return reference.splat(
+    chosen = backends.choose("splat", backend, means, adapters=("gsplat",))
+    if chosen != "native":
+        other = reference.splat if chosen == "torch" else splat_gsplat.splat
+        return other(
             means, quats, scales, opacities, colors, cameras_to_world, focal_px, size,
             background=background, sh=sh, extra=extra, dilation=dilation, compensate=compensate, near=near, stats=stats,
         )  # fmt: skip
