@@ -8,6 +8,7 @@
 // samples in order, so no two threads write the same row and the sums have the same bits for any number of threads.
 #include <algorithm>
 #include <type_traits>
+#include <vector>
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
@@ -128,10 +129,18 @@ struct Chunk {
   }
 };
 
+// Levels first..last-1 of the cotangents of samples begin..end-1, to one array per level. They are turned in a small
+// buffer and leave it a cache line at a time: single numbers stored to sixteen far places miss the cache every time.
 template <int F>
-void load_features(const GridParams& p, const float* from, int64_t begin, int64_t end, const Chunk& to) {
-  for (int64_t i = begin; i < end; ++i) {
-    for (int l = 0; l < p.active; ++l) Row<F>::load(from + i * p.width() + l * F).store(to.memory + l * to.stride * F + i * F);
+void load_features(const GridParams& p, const float* from, int first, int last, int64_t begin, int64_t end,
+                   const Chunk& to) {
+  float turned[kMaxLevels][kLanes * F];
+  for (int64_t i = begin; i < end; i += kLanes) {
+    const int n = static_cast<int>(std::min<int64_t>(kLanes, end - i));
+    for (int k = 0; k < n; ++k) {
+      for (int l = first; l < last; ++l) Row<F>::load(from + (i + k) * p.width() + l * F).store(turned[l] + k * F);
+    }
+    for (int l = first; l < last; ++l) memcpy(to.array((l - first) * F) + i * F, turned[l], n * F * sizeof(float));
   }
 }
 
@@ -143,12 +152,15 @@ int over_chunks(int64_t n, int64_t arrays, int threads, Work work) {
   const int64_t rounds = (even + kChunk - 1) / kChunk * threads;
   const int64_t size = std::max<int64_t>((n + rounds - 1) / std::max<int64_t>(rounds, 1), 1);
   const int64_t stride = Chunk::stride_for(size);
-  const Scratch scratch(static_cast<size_t>(threads) * arrays * stride);
-  if (scratch.data == nullptr) return 1;
+  std::vector<Scratch> scratch;
+  for (int i = 0; i < threads; ++i) {
+    scratch.emplace_back(static_cast<size_t>(arrays * stride));
+    if (scratch.back().data == nullptr) return 1;
+  }
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
   for (int64_t r = 0; r < rounds; ++r) {
     const int64_t begin = r * size, count = std::min(size, n - begin);
-    if (count > 0) work(Chunk{scratch.data + thread_index() * arrays * stride, stride}, begin, count);
+    if (count > 0) work(Chunk{scratch[thread_index()].data, stride}, begin, count);
   }
   return 0;
 }
@@ -239,7 +251,7 @@ int position_gradient(const GridParams& p, int threads) {
   return over_chunks(p.count, features + 9, threads, [&](const Chunk& chunk, int64_t begin, int64_t count) {
     const float *x[3], *u[3];
     float* sum[3];
-    load_features<F>(p, p.grad + begin * p.width(), 0, count, chunk);
+    load_features<F>(p, p.grad + begin * p.width(), 0, p.active, 0, count, chunk);
     chunk.point(features, x), chunk.point(features + 3, u);
     chunk.load_positions(p.positions + 3 * begin, count, features);
     if (kTurn) chunk.load_positions(p.direction + 3 * begin, count, features + 3);
@@ -308,15 +320,19 @@ void add_to_level(const GridParams& p, int l, const float* const x[3], const flo
   });
 }
 
-// out [rows, F] = d (features . grad) / d table, or with `direction` the derivative of that along it.
+// out [rows, F] = d (features . grad) / d table, or with `direction` the derivative of that along it. Cotangents are
+// turned for a group of levels at a time, to bound the scratch memory.
 template <int F, bool kTurn>
 int table_gradient(const GridParams& p, int threads) {
-  const int features = p.active * F;
   const int64_t size = std::max<int64_t>(std::min(p.count, 2 * kChunk), 1);
   const int64_t stride = Chunk::stride_for(size);
-  const Scratch scratch(static_cast<size_t>(features + 6) * stride);
+  const int group = std::max(16 / F, threads);
+  const int64_t axes = std::min(group, p.active) * F;  // the positions follow the features
+  const Scratch scratch(static_cast<size_t>((axes + 6) * stride));
   if (scratch.data == nullptr) return 1;
   const Chunk chunk{scratch.data, stride};
+  const float *x[3], *u[3];
+  chunk.point(axes, x), chunk.point(axes + 3, u);
   advise_huge_pages(p.out, p.offsets[p.levels] * F * sizeof(float));
 #pragma omp parallel num_threads(threads)
   {
@@ -324,22 +340,23 @@ int table_gradient(const GridParams& p, int threads) {
     for (int l = p.count > 0 ? p.active : 0; l < p.levels; ++l) clear_level<F>(p, l);
     for (int64_t begin = 0; begin < p.count; begin += size) {
       const int64_t count = std::min(size, p.count - begin);
-      const float *x[3], *u[3];
 #pragma omp barrier  // the last range is done with the scratch
-      chunk.point(features, x);
-      chunk.point(features + 3, u);
 #pragma omp single nowait
-      chunk.load_positions(p.positions + 3 * begin, count, features);
+      chunk.load_positions(p.positions + 3 * begin, count, axes);
 #pragma omp single nowait
-      if (kTurn) chunk.load_positions(p.direction + 3 * begin, count, features + 3);
+      if (kTurn) chunk.load_positions(p.direction + 3 * begin, count, axes + 3);
+      for (int first = 0; first < p.active; first += group) {
+        const int last = std::min(first + group, p.active);
 #pragma omp for schedule(static)
-      for (int64_t part = 0; part < count; part += 1024) {
-        load_features<F>(p, p.grad + begin * p.width(), part, std::min(part + 1024, count), chunk);
-      }
-#pragma omp for schedule(dynamic) nowait
-      for (int l = p.active - 1; l >= 0; --l) {
-        if (begin == 0) clear_level<F>(p, l);  // here, so that the rows are in cache when the first sample comes
-        add_to_level<F, kTurn>(p, l, x, u, chunk.array(l * F), count);
+        for (int64_t part = 0; part < count; part += 1024) {
+          const int64_t end = std::min(part + 1024, count);
+          load_features<F>(p, p.grad + begin * p.width(), first, last, part, end, chunk);
+        }
+#pragma omp for schedule(dynamic)
+        for (int l = last - 1; l >= first; --l) {
+          if (begin == 0) clear_level<F>(p, l);  // here, so that the rows are in cache when the first sample comes
+          add_to_level<F, kTurn>(p, l, x, u, chunk.array((l - first) * F), count);
+        }
       }
     }
   }

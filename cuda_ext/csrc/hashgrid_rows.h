@@ -43,19 +43,21 @@ inline void advise_huge_pages(void* begin, size_t bytes) {
 #endif
 }
 
-// Floats that nobody has written yet; `data` is null when there is no memory.
+// Floats that nobody has written yet; `data` is null when there is no memory. Kept below 32 MB each: from there on
+// malloc hands out fresh pages in every call, and the kernel zeroes them.
 struct Scratch {
-  float* data;
+  float* data = nullptr;
 
+  Scratch() = default;
   explicit Scratch(size_t count) {
-    const size_t align = count * sizeof(float) >= kHugePage ? kHugePage : 64;
-    const size_t bytes = (count * sizeof(float) + align) / align * align;
-    data = static_cast<float*>(std::aligned_alloc(align, bytes));
+    const size_t bytes = (count * sizeof(float) + 64) / 64 * 64;
+    data = static_cast<float*>(std::aligned_alloc(64, bytes));
     if (data != nullptr) advise_huge_pages(data, bytes);
   }
-  ~Scratch() { std::free(data); }
+  Scratch(Scratch&& other) noexcept : data(other.data) { other.data = nullptr; }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { std::free(data); }
 };
 
 template <int F>
