@@ -62,6 +62,7 @@ def test_native_marches_like_the_twin(shape, share, jitter, cone):
     options = {"step": 0.013, "cone": cone, "jitter": shift, "near": 0.5}
     ours = march(origins, directions, occupied, BOX, **options, backend="native")
     twin = march(origins, directions, occupied, BOX, **options, backend="torch")
+    assert torch.equal(ours.ray_index(), Samples(ours.offsets, ours.t_start, ours.t_end).ray_index())
     different = ours.offsets.diff() != twin.offsets.diff()
     assert different.float().mean() <= 2e-3  # rays where rounding moved an interval into another cell
     same_ours, same_twin = ~different[ours.ray_index()], ~different[twin.ray_index()]
@@ -121,6 +122,7 @@ def test_capacity_pads_and_cuts(backend):
     for capacity in (count + 50, count - 333, 0):
         got = march(origins, directions, occupied, BOX, step=0.05, capacity=capacity, backend=backend)
         used = min(count, capacity)
+        assert len(got.ray_index()) == capacity and (got.ray_index()[used:] == 99).all()
         assert len(got.t_start) == len(got.t_end) == capacity and got.offsets[-1] == used
         assert torch.equal(got.t_start[:used], whole.t_start[:used]) and (got.t_end[used:] == 0).all()
         sigma = torch.ones(capacity, requires_grad=True)
