@@ -77,6 +77,8 @@ def march(
     require(min(occupied.shape) >= 1, f"march: occupied must have at least one cell per axis, got {occupied.shape}")
     require(all(a < b for a, b in zip(*bounds, strict=True)), f"march: bounds must be (lowest, highest), got {bounds}")
     require(step > 0 and cone >= 0 and near >= 0, f"march: need step > 0, cone >= 0, near >= 0: {step}, {cone}, {near}")
+    require(near < far, f"march: need near < far, got {near} and {far}")
+    require(capacity is None or capacity >= 0, f"march: capacity must be at least 0 or None, got {capacity}")
     steps = steps_bound(bounds, step)
     require(steps <= MAX_STEPS, f"march: step {step} cuts the box into {steps} intervals, at most {MAX_STEPS}")
     if jitter is not None:
@@ -118,6 +120,12 @@ def composite(
     check_shape("composite", "sigma", sigma, (samples.t_start.shape[0],))
     check_shape("composite", "rgb", rgb, (sigma.shape[0], "C"))
     check_shape("composite", "samples.t_end", samples.t_end, tuple(samples.t_start.shape))
+    offsets = samples.offsets
+    require(
+        offsets.dtype == torch.int64 and offsets.ndim == 1 and offsets.shape[0] >= 1 and offsets.device == sigma.device,
+        f"composite: samples.offsets must be int64 [R + 1] on {sigma.device}, "
+        f"got {offsets.dtype} {list(offsets.shape)} on {offsets.device}",
+    )
     check_alike("composite", sigma=sigma, rgb=rgb, t_start=samples.t_start, t_end=samples.t_end)
     if backends.choose("march", backend, sigma) == "torch":
         return reference.composite(sigma, rgb, samples, stop=stop)

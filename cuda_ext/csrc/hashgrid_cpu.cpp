@@ -24,8 +24,8 @@ constexpr int64_t kChunk = 1 << 17;  // samples that pass through all levels tog
 
 // A block of 16 samples in one level. Corner 2 q + a lies on side a of x and in column q = side of y + 2 * side of z.
 struct Block {
-  int32_t row[8][kLanes];
-  float side[3][2][kLanes];                        // weights along each axis
+  uint32_t row[8][kLanes];
+  float side[3][2][kLanes];                        // weights along each axis; of y and z only with kCurves
   float column[4][kLanes];                         // weights of the columns: y times z
   float slope[3][kLanes], curve[3][kLanes];        // d side[.][1] / d position, and once more
   float column_y[4][kLanes], column_z[4][kLanes];  // d column / d position
@@ -34,30 +34,32 @@ struct Block {
 enum Order { kValues, kSlopes, kCurves };  // how many derivatives of the weights a launcher needs
 
 template <Order order>
-__attribute__((noinline)) void locate(const GridLevel& level, int smooth, const float* const position[3], int64_t at, Block* b) {
+__attribute__((noinline)) void locate(const GridLevel& level, int smooth, const float* const position[3], int64_t at,
+                                      Block* b) {
   const float size = static_cast<float>(level.cells);
-  Vi vertex[3][2];
+  Vu vertex[3][2];
   Vf side[3][2], slope[3];
   for (int a = 0; a < 3; ++a) {
     const Vf x = load(position[a] + at);
     Vf f;
-    vertex[a][0] = __builtin_convertvector(split_cell(clamp_unit(x), size, &f), Vi);
-    vertex[a][1] = vertex[a][0] + 1;
+    vertex[a][0] = __builtin_convertvector(split_cell(clamp_unit(x), size, &f), Vu);
+    vertex[a][1] = vertex[a][0] + 1u;
     side[a][1] = ease(f, smooth);
     side[a][0] = 1.f - side[a][1];
     if (order >= kSlopes) store(b->slope[a], slope[a] = ease_slope(f, smooth) * (size * inside_unit(x)));
     if (order >= kCurves) store(b->curve[a], ease_curve(f, smooth) * (size * size * inside_unit(x)));
   }
   for (int c = 0; c < 2; ++c) {
-    vertex[1][c] *= static_cast<int32_t>(level.step_y), vertex[2][c] *= static_cast<int32_t>(level.step_z);
+    vertex[1][c] *= level.step_y, vertex[2][c] *= level.step_z;
     store(b->side[0][c], side[0][c]);
     if (order >= kCurves) store(b->side[1][c], side[1][c]), store(b->side[2][c], side[2][c]);
   }
   for (int q = 0; q < 4; ++q) {
     const int y = q & 1, z = q >> 1;
     for (int c = 0; c < 2; ++c) {
-      store(b->row[2 * q + c], level.hashed ? (vertex[0][c] ^ vertex[1][y] ^ vertex[2][z]) & static_cast<int32_t>(level.mask)
-                                            : vertex[0][c] + vertex[1][y] + vertex[2][z]);
+      const Vu row = level.hashed ? (vertex[0][c] ^ vertex[1][y] ^ vertex[2][z]) & level.mask
+                                  : vertex[0][c] + vertex[1][y] + vertex[2][z];
+      memcpy(b->row[2 * q + c], &row, sizeof row);
     }
     store(b->column[q], side[2][z] * side[1][y]);
     if (order < kSlopes) continue;
@@ -79,7 +81,7 @@ inline void over_blocks(const GridLevel& level, int smooth, const float* const p
       Block& next = blocks[(i / kLanes + 1) % 2];
       locate<order>(level, smooth, position, i + kLanes, &next);
       for (int c = 0; c < 8 && large; ++c) {
-        for (int k = 0; k < kLanes; ++k) __builtin_prefetch(rows + static_cast<size_t>(next.row[c][k]) * features, 0, 2);
+        for (int k = 0; k < kLanes; ++k) __builtin_prefetch(rows + size_t{next.row[c][k]} * features, 0, 2);
       }
     }
     work(blocks[i / kLanes % 2], i);
@@ -104,7 +106,7 @@ inline int thread_index() {
 
 template <int F>
 inline Pair<F> load_pair(const float* rows, const Block& b, int q, int k) {
-  return Pair<F>::load(rows + static_cast<size_t>(b.row[2 * q][k]) * F, rows + static_cast<size_t>(b.row[2 * q + 1][k]) * F);
+  return Pair<F>::load(rows + size_t{b.row[2 * q][k]} * F, rows + size_t{b.row[2 * q + 1][k]} * F);
 }
 
 // Up to `capacity` samples of a thread, turned from rows into one array per axis and per level.
@@ -269,7 +271,7 @@ int position_gradient(const GridParams& p, int threads) {
         for (int k = 0; k < lanes; ++k) {
           const Row<F> weight = Row<F>::load(g + (i + k) * F);
           for (int c = 0; c < 8; ++c) {
-            d[c][k] = dot(Row<F>::load(rows + static_cast<size_t>(b.row[c][k]) * F), weight);
+            d[c][k] = dot(Row<F>::load(rows + size_t{b.row[c][k]} * F), weight);
           }
         }
         if (kTurn) {
@@ -305,8 +307,8 @@ void add_to_level(const GridParams& p, int l, const float* const x[3], const flo
       const Row<F> g = Row<F>::load(grad + (i + k) * F);
       const Pair<F> mixed = Pair<F>::outer(g, b.side[0][0][k], b.side[0][1][k]);
       for (int q = 0; q < 4; ++q) {
-        float* a = rows + static_cast<size_t>(b.row[2 * q][k]) * F;
-        float* c = rows + static_cast<size_t>(b.row[2 * q + 1][k]) * F;
+        float* a = rows + size_t{b.row[2 * q][k]} * F;
+        float* c = rows + size_t{b.row[2 * q + 1][k]} * F;
         Pair<F> part = Pair<F>::zero();
         if (kTurn) {
           part.add(mixed, column_turn[q][k]);
@@ -378,7 +380,9 @@ int by_features(const GridParams& p, Call call) {
 // All return 0, or 1 when there is no memory.
 
 DL_API int dl_hashgrid_encode(const dl::GridParams* p, int threads) {
-  return by_features(*p, [=](auto f) { return p->direction ? encode<f, true>(*p, threads) : encode<f, false>(*p, threads); });
+  return by_features(*p, [=](auto f) {
+    return p->direction ? encode<f, true>(*p, threads) : encode<f, false>(*p, threads);
+  });
 }
 
 DL_API int dl_hashgrid_position_gradient(const dl::GridParams* p, int threads) {

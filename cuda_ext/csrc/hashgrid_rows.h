@@ -11,6 +11,8 @@
 
 namespace dl {
 
+typedef uint32_t Vu __attribute__((vector_size(64), may_alias));  // wraps around, as a hash must
+
 DL_HD Vf whole(Vf x) { return to_float(__builtin_convertvector(x, Vi)); }  // of x >= 0
 
 // x * size - cell with one rounding, see hashgrid.h.
@@ -99,7 +101,9 @@ struct Pair<2> {
     const Halves halves = {*reinterpret_cast<const Half*>(a), *reinterpret_cast<const Half*>(b)};
     return {reinterpret_cast<Vec>(halves)};
   }
-  static Pair outer(Row<2> g, float wa, float wb) { return {Vec{g.v[0], g.v[1], g.v[0], g.v[1]} * Vec{wa, wa, wb, wb}}; }
+  static Pair outer(Row<2> g, float wa, float wb) {
+    return {Vec{g.v[0], g.v[1], g.v[0], g.v[1]} * Vec{wa, wa, wb, wb}};
+  }
   void add(const Pair& p, float w) { both += p.both * w; }
   Row<2> mix(float wa, float wb) const {
     const Vec m = both * Vec{wa, wa, wb, wb};
