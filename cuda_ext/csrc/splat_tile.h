@@ -17,7 +17,7 @@ constexpr int kChunk = 256;          // splats of a tile handled at a time; thei
 constexpr int kBlocks = 16;
 constexpr int kBatch = 16;           // splats of a list handled at a time in backward
 constexpr float kSlack = 0.01f;      // of log2(alpha) in the block test, against rounding
-typedef float Vh __attribute__((vector_size(32), may_alias));
+typedef float Vh __attribute__((vector_size(32)));
 
 struct Chunk {
   alignas(64) float record[kChunk][16];  // SplatRecord; for further groups of channels, those replace the features
