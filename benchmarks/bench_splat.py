@@ -155,7 +155,7 @@ def two_threads_check(many: Any, one: Any, threads: int) -> Check:
 
 def scaling() -> list[Check]:
     """Fitted exponents of time (and of the growth of peak memory) against count, resolution and views."""
-    sweeps: dict[str, list[tuple[float, Case]]] = {
+    sweeps: dict[str, list[tuple[int, Case]]] = {
         "count": [(n, make_case(n, 256)) for n in (1_000, 4_000, 16_000, 64_000, 256_000, 500_000)],
         "pixels": [(s * s, make_case(20_000, s)) for s in (64, 128, 256, 512, 1024)],
         "views": [(v, make_case(20_000, 128, v)) for v in (1, 2, 4, 8, 16)],
@@ -175,7 +175,7 @@ def scaling() -> list[Check]:
             "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
         }
         for kind, costs in (("time", times), ("memory", memory)):
-            value = round(fitted_exponent(sizes, costs), 3)
+            value = round(fitted_exponent(sizes, [float(cost) for cost in costs]), 3)
             checks.append(Check(f"splat_{kind}_exponent_{name}", value, "", 1.05, "lower", details=details))
     return checks
 

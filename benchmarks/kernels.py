@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All benches of the native ops: `python -m benchmarks.kernels [--json FILE] [--only NAME ...] [--scaling] [--threads N]`.
+"""All benches of the native ops.
+
+    python -m benchmarks.kernels [--json FILE] [--only NAME ...] [--scaling] [--threads N]
 
 Exit code 1 when a floor is missed.
 """

@@ -56,7 +56,7 @@ def choose(op: str, backend: str, like: Tensor, adapters: tuple[str, ...] = ()) 
 
 @torch.compiler.assume_constant_result
 def unavailable(op: str, dtype: torch.dtype, device_type: str) -> str:
-    """One line that says why our native code cannot take such inputs; empty when it can. A constant to torch.compile."""
+    """One line that says why our code cannot take such inputs; empty when it can. A constant to torch.compile."""
     if dtype != torch.float32:
         return f"it computes in float32, the inputs are {dtype}"
     if device_type == "cpu":

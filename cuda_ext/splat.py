@@ -8,6 +8,7 @@ from torch import Tensor
 
 import cuda_ext.splat_ops  # noqa: F401 (registers the ops)
 from cuda_ext import backend as backends
+from cuda_ext import splat_gsplat
 from cuda_ext.check import check_alike, check_shape, check_size, require
 from cuda_ext.reference import splat as reference
 from cuda_ext.reference.splat import SplatStats, Splatted
@@ -56,26 +57,32 @@ def splat(
     Differentiable: means (also through the view directions of `sh`), quats, scales, opacities, colors, sh, extra,
     background, from rgb, alpha, depth, normal and extra. Not differentiable: cameras, focal lengths, the order in
     depth, the choice of the shortest axis; `visible` and `radii` carry no gradient. First derivatives only.
-    Splats with a number that is not finite (or beyond 1e15), a zero quaternion or a singular projection are left out of the picture
-    and receive gradient 0. The equations and every cut-off are in `cuda_ext.reference.splat`.
+    Splats with a number that is not finite (or beyond 1e15), a zero quaternion or a singular projection are left out
+    of the picture and receive gradient 0. The equations and every cut-off are in `cuda_ext.reference.splat`.
     """
     size = check_size("splat", size)
     _check(means, quats, scales, opacities, colors, cameras_to_world, focal_px, background, sh, extra)
     if stats is not None:
         check_shape("splat", "stats.grad_norm", stats.grad_norm, (means.shape[0],))
     require(dilation >= 0 and near > 0, f"splat: dilation must be >= 0 and near > 0, got {dilation} and {near}")
-    if backends.choose("splat", backend, means) == "torch":
-        return reference.splat(
+    chosen = backends.choose("splat", backend, means, adapters=("gsplat",))
+    if chosen != "native":
+        other = reference.splat if chosen == "torch" else splat_gsplat.splat
+        return other(
             means, quats, scales, opacities, colors, cameras_to_world, focal_px, size,
             background=background, sh=sh, extra=extra, dilation=dilation, compensate=compensate, near=near, stats=stats,
         )  # fmt: skip
-    radii_now = means.new_zeros(len(cameras_to_world), len(means))
-    probe = None if stats is None else stats.probe(means, radii_now, size)
+    recorded, probe = None, None
+    if stats is not None:
+        recorded = means.new_zeros(len(cameras_to_world), len(means))
+        probe = stats.probe(means, recorded, size)
     given = (means, quats, scales, opacities, colors, sh, extra, background, probe, cameras_to_world, focal_px)
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
     rgb, alpha, depth, normal, extra_image, radii, *_ = torch.ops.dreamlab.splat(
-        *(None if t is None else t.contiguous() for t in given), *size, dilation, compensate, near
+        *(None if t is None else t.contiguous() for t in given), keep, *size, dilation, compensate, near
     )
-    radii_now.copy_(radii)
+    if recorded is not None:
+        recorded.copy_(radii)
     features = None if extra is None else extra_image
     return Splatted(rgb, alpha, depth, normal, features, (radii > 0).any(0), radii)
 

@@ -40,23 +40,29 @@ def _pair_capacity(shape: tuple[int, ...], total: Tensor) -> int:
     return pairs
 
 
-def forward(scene: dict[str, Tensor | None], size: tuple[int, int], rest: tuple[float, bool, float]) -> tuple[Tensor, ...]:
+def forward(
+    scene: dict[str, Tensor | None],
+    size: tuple[int, int],
+    rest: tuple[float, bool, float],  # dilation, compensate, near
+    keep: bool,
+) -> tuple[Tensor, ...]:
+    """What `dreamlab::splat` returns."""
     means, cameras = scene["means"], scene["cameras"]
     assert means is not None and cameras is not None
     device, views, count = means.device, len(cameras), len(means)
     params = splat_ops.make_params(scene, size, *rest)
-    pictures = splat_ops.empty_pictures(means, views, *size, params.extra_count)
+    pictures = splat_ops.empty_pictures(means, views, *size, params.extra_count, keep)
     state = splat_ops.empty_state(means, views, *size)
-    params.point(**pictures, **state)
+    params.point(**splat_ops.present(pictures), **state)
     _launch("dl_splat_project", params, device, views * count, 128)
     counts = state["offsets"].flatten()
     ends = counts.cumsum(0, dtype=torch.int64)
     total = ends[-1] if len(ends) else ends.sum()
     capacity = _pair_capacity((views, count, *size), total)
     state["offsets"].copy_((ends - counts).reshape(views, count))
-    lists = splat_ops.empty_pairs(means, capacity)
+    lists = splat_ops.empty_pairs(means, capacity, keep)
     params.pair_count = capacity
-    params.point(**lists)
+    params.point(**splat_ops.present(lists))
     if capacity:
         keys = torch.full((capacity,), UNUSED, dtype=torch.int64, device=device)
         _launch("dl_splat_emit", params, device, views * count, 128, ctypes.c_void_p(keys.data_ptr()))

@@ -62,15 +62,20 @@ uint64_t visible_word(const AdamParams& p, int64_t row, int count) {
   return word;
 }
 
+void prefetch_range(const Buffers& b, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; i += kLine) {
+    __builtin_prefetch(b.x + i, 1);
+    __builtin_prefetch(b.m + i, 1);
+    __builtin_prefetch(b.v + i, 1);
+    __builtin_prefetch(b.g + i);
+  }
+}
+
 void prefetch_rows(const Buffers& b, uint64_t word, int64_t row, int64_t columns) {
+  if (columns <= 4 || word == ~uint64_t(0)) return prefetch_range(b, row * columns, (row + kWord) * columns);
   for (; word; word &= word - 1) {
     const int64_t begin = (row + __builtin_ctzll(word)) * columns;
-    for (int64_t i = begin; i < begin + columns; i += kLine) {
-      __builtin_prefetch(b.x + i, 1);
-      __builtin_prefetch(b.m + i, 1);
-      __builtin_prefetch(b.v + i, 1);
-      __builtin_prefetch(b.g + i);
-    }
+    prefetch_range(b, begin, begin + columns);
   }
 }
 
@@ -122,7 +127,7 @@ DL_API void dl_adam(float* x, const float* g, float* m, float* v, const dl::Adam
       found += word[found] != 0;
     }
     for (int i = 0; i < found; i++) {
-      if (i + 1 < found && p.columns > 4) prefetch_rows(buffers, word[i + 1], start[i + 1], p.columns);
+      if (i + 1 < found) prefetch_rows(buffers, word[i + 1], start[i + 1], p.columns);
       update_word(buffers, word[i], start[i], int(end - start[i] < kWord ? end - start[i] : kWord), p, s);
     }
   }

@@ -66,7 +66,7 @@ struct SplatParams {
   int32_t* offsets;           // [B, N] index of the splat's first pair in `slots`
   int32_t* starts;            // [B * tiles + 1] index of the tile's first pair
   int32_t* pairs;             // [M] splat
-  int32_t* slots;             // [M] where a splat's pairs are in `pairs`, tile by tile of its rect
+  int32_t* slots;             // [M] (this, masks, through, last: null when there will be no backward pass) where a splat's pairs are in `pairs`, tile by tile of its rect
   uint16_t* masks;            // [M] which of the tile's 16 blocks of 4 x 4 pixels the splat was composited on
   float* rgb;                 // [B, H, W, 3]
   float* alpha;               // [B, H, W]

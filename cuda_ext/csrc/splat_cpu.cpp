@@ -129,8 +129,14 @@ void project_lanes(const SplatParams& p, int b, const SplatView& view, int64_t n
 
 int64_t tiles_of(const uint16_t* rect) { return int64_t(rect[2] - rect[0]) * (rect[3] - rect[1]); }
 
+// A splat of a view in order of depth, with what binning reads of it.
+struct Binned {
+  uint16_t rect[4];
+  int32_t slot, id;
+};
+
 // Splats of view b that fall on a tile, nearest first; equal depths keep their order. Positive floats sort as integers.
-std::vector<int32_t> depth_order(const SplatParams& p, int b) {
+std::vector<Binned> depth_order(const SplatParams& p, int b) {
   const uint32_t* keys = p.keys + int64_t(b) * p.count;
   uint32_t low = ~0u, high = 0;
   for (int64_t n = 0; n < p.count; n++) {
@@ -160,8 +166,16 @@ std::vector<int32_t> depth_order(const SplatParams& p, int b) {
     for (const Item& item : items) other[count[item.key >> shift & (kBins - 1)]++] = item;
     items.swap(other);
   }
-  std::vector<int32_t> order(items.size());
-  for (size_t i = 0; i < items.size(); i++) order[i] = items[i].id;
+  std::vector<Binned> order(items.size());
+  const int64_t base = int64_t(b) * p.count;
+  for (size_t i = 0; i < items.size(); i++) {
+    const int64_t ahead = base + items[i + 16 < items.size() ? i + 16 : i].id, at = base + items[i].id;
+    __builtin_prefetch(p.rects + 4 * ahead);
+    __builtin_prefetch(p.offsets + ahead);
+    memcpy(order[i].rect, p.rects + 4 * at, sizeof order[i].rect);
+    order[i].slot = p.offsets[at];
+    order[i].id = items[i].id;
+  }
   return order;
 }
 
@@ -169,27 +183,22 @@ std::vector<int32_t> depth_order(const SplatParams& p, int b) {
 // tiles: those take the same four steps, of which some hit the spare tile `across * down` and slot -1, because a
 // mispredicted loop costs more than the visit.
 template <class Visit>
-void for_pairs(const SplatParams& p, int b, const std::vector<int32_t>& order, int part, int parts, Visit visit) {
+void for_pairs(const SplatParams& p, const std::vector<Binned>& order, int part, int parts, Visit visit) {
   const int across = (p.width + kTile - 1) / kTile, spare = int(tiles_per_view(p));
   const size_t first = order.size() * size_t(part) / size_t(parts), last = order.size() * size_t(part + 1) / size_t(parts);
-  const int64_t base = int64_t(b) * p.count;
   for (size_t i = first; i < last; i++) {
-    const size_t ahead = i + 16 < last ? i + 16 : i;
-    __builtin_prefetch(p.rects + (base + order[ahead]) * 4);
-    __builtin_prefetch(p.offsets + base + order[ahead]);
-    const uint16_t* r = p.rects + (base + order[i]) * 4;
-    const int wide = r[2] - r[0], high = r[3] - r[1], tile = r[1] * across + r[0];
-    const int32_t slot = p.offsets[base + order[i]];
+    const Binned& s = order[i];
+    const int wide = s.rect[2] - s.rect[0], high = s.rect[3] - s.rect[1], tile = s.rect[1] * across + s.rect[0];
     if (wide <= 2 && high <= 2) {
       const bool right = wide == 2, below = high == 2, both = right && below;
-      visit(tile, order[i], slot);
-      visit(right ? tile + 1 : spare, order[i], right ? slot + 1 : -1);
-      visit(below ? tile + across : spare, order[i], below ? slot + wide : -1);
-      visit(both ? tile + across + 1 : spare, order[i], both ? slot + 3 : -1);
+      visit(tile, s.id, s.slot);
+      visit(right ? tile + 1 : spare, s.id, right ? s.slot + 1 : -1);
+      visit(below ? tile + across : spare, s.id, below ? s.slot + wide : -1);
+      visit(both ? tile + across + 1 : spare, s.id, both ? s.slot + 3 : -1);
       continue;
     }
     for (int y = 0; y < high; y++)
-      for (int x = 0; x < wide; x++) visit(tile + y * across + x, order[i], slot + y * wide + x);
+      for (int x = 0; x < wide; x++) visit(tile + y * across + x, s.id, s.slot + y * wide + x);
   }
 }
 
@@ -331,7 +340,7 @@ DL_API void dl_splat_bin(const dl::SplatParams* params, int threads) {
   const SplatParams& p = *params;
   const int64_t tiles = tiles_per_view(p);
   const int parts = p.views >= threads ? 1 : (threads + p.views - 1) / (p.views > 0 ? p.views : 1);
-  std::vector<std::vector<int32_t>> orders(size_t(p.views));
+  std::vector<std::vector<Binned>> orders(size_t(p.views));
   std::vector<int32_t> cursors(size_t(p.views * parts * (tiles + 1)), 0);  // with a spare tile, see for_pairs
 #pragma omp parallel num_threads(threads)
   {
@@ -340,7 +349,7 @@ DL_API void dl_splat_bin(const dl::SplatParams* params, int threads) {
 #pragma omp for schedule(dynamic)
     for (int job = 0; job < p.views * parts; job++) {
       int32_t* count = cursors.data() + job * (tiles + 1);
-      for_pairs(p, job / parts, orders[size_t(job / parts)], job % parts, parts, [&](int tile, int32_t, int32_t) { count[tile]++; });
+      for_pairs(p, orders[size_t(job / parts)], job % parts, parts, [&](int tile, int32_t, int32_t) { count[tile]++; });
     }
 #pragma omp single
     {
@@ -360,11 +369,11 @@ DL_API void dl_splat_bin(const dl::SplatParams* params, int threads) {
 #pragma omp for schedule(dynamic)
     for (int job = 0; job < p.views * parts; job++) {
       int32_t* cursor = cursors.data() + job * (tiles + 1);
-      for_pairs(p, job / parts, orders[size_t(job / parts)], job % parts, parts, [&](int tile, int32_t id, int32_t slot) {
+      for_pairs(p, orders[size_t(job / parts)], job % parts, parts, [&](int tile, int32_t id, int32_t slot) {
         int32_t nowhere[2];
         const int32_t to = cursor[tile];
         cursor[tile] = to + 1;
-        *(slot >= 0 ? p.slots + slot : nowhere) = to;
+        *(slot >= 0 && p.slots ? p.slots + slot : nowhere) = to;
         *(slot >= 0 ? p.pairs + to : nowhere + 1) = id;
       });
     }

@@ -161,7 +161,7 @@ extern "C" __global__ void __launch_bounds__(256)
     for (int64_t t = tile + 1; t <= tiles; t++) p.starts[t] = int32_t(p.pair_count);
   if (tile == tiles) return;
   p.pairs[i] = int32_t(owner[order[i]] % p.count);
-  p.slots[order[i]] = int32_t(i);
+  if (p.slots) p.slots[order[i]] = int32_t(i);
 }
 
 extern "C" __global__ void __launch_bounds__(256) dl_splat_forward(const SplatParams p, int group) {
@@ -200,6 +200,7 @@ extern "C" __global__ void __launch_bounds__(256) dl_splat_forward(const SplatPa
   }
   p.alpha[at.pixel] = alpha;
   p.depth[at.pixel] = alpha > 0.f ? sum[3] / alpha : 0.f;
+  if (!p.last) return;
   p.through[at.pixel] = through;
   p.last[at.pixel] = last;
 }

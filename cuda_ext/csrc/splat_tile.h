@@ -106,7 +106,9 @@ struct BlockState {
   Vi last;
 };
 
-inline void forward_block(const Chunk& c, int block, int rank, Vf px, Vf py, BlockState& s) {
+// `Keep`: also note the last splat composited, which only backward needs.
+template <bool Keep>
+void forward_block(const Chunk& c, int block, int rank, Vf px, Vf py, BlockState& s) {
   Vf through = s.through, sum[7];
   for (int f = 0; f < 7; f++) sum[f] = s.sum[f];
   Vi last = s.last;
@@ -120,7 +122,7 @@ inline void forward_block(const Chunk& c, int block, int rank, Vf px, Vf py, Blo
     const Vf weight = from_bits(bits(alpha * through) & on);
     through -= weight;
     for (int f = 0; f < 7; f++) sum[f] += weight * r[6 + f];
-    last = on ? splat_i(rank + k) : last;
+    if (Keep) last = on ? splat_i(rank + k) : last;
     if ((i & 7) == 7 && !any(through >= kMinTransmittance)) break;
   }
   s.through = through;
@@ -188,6 +190,7 @@ inline void write_block(const SplatParams& p, const TileView& t, int block, int 
   put_block(at, p.width, 3, triples, p.normal);
   put_block(at, p.width, 1, &alpha, p.alpha);
   put_block(at, p.width, 1, &depth, p.depth);
+  if (!p.last) return;
   put_block(at, p.width, 1, &s.through, p.through);
   put_block(at, p.width, 1, &s.last, p.last);
 }
@@ -202,6 +205,7 @@ inline void prefetch_pictures(const SplatParams& p, const TileView& t) {
     }
     __builtin_prefetch(p.alpha + at, 1);
     __builtin_prefetch(p.depth + at, 1);
+    if (!p.last) continue;
     __builtin_prefetch(p.through + at, 1);
     __builtin_prefetch(p.last + at, 1);
   }
@@ -220,18 +224,18 @@ inline void forward_tile(const SplatParams& p, int64_t tile, int group, Chunk& c
   uint32_t alive = 0xffff;
   for (int64_t at = t.begin; at < t.end; at += kChunk) {
     const int n = int(t.end - at < kChunk ? t.end - at : kChunk);
-    if (!alive) {
-      if (group == 0) memset(p.masks + at, 0, size_t(n) * sizeof(uint16_t));
-      continue;
-    }
-    load_records(p, t, at, n, group, c);
-    if (group == 0)
-      for (int k = 0; k < n; k++) p.masks[at + k] = uint16_t(blocks_reached(c.record[k], block_x, block_y) & alive);
-    sort_into_blocks(p.masks + at, n, c);
+    uint16_t masks[kChunk];
+    if (!alive) memset(masks, 0, sizeof masks);
+    if (alive) load_records(p, t, at, n, group, c);
+    for (int k = 0; alive && k < n; k++) masks[k] = uint16_t(blocks_reached(c.record[k], block_x, block_y) & alive);
+    if (p.masks) memcpy(p.masks + at, masks, size_t(n) * sizeof(uint16_t));
+    if (!alive) continue;
+    sort_into_blocks(masks, n, c);
+    const auto walk = p.last ? forward_block<true> : forward_block<false>;
     for (int b = 0; b < kBlocks; b++) {
       if (!c.length[b]) continue;
       const Vf px = t.x0 + b % 4 * 4 + 0.5f + lane_x(), py = t.y0 + b / 4 * 4 + 0.5f + lane_y();
-      forward_block(c, b, int(at - t.begin), px, py, state[b]);
+      walk(c, b, int(at - t.begin), px, py, state[b]);
       if (!any(state[b].through >= kMinTransmittance)) alive &= ~(1u << b);
     }
   }

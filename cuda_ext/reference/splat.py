@@ -14,8 +14,9 @@ outside it. Splats are composited front to back in the order of z, ties by index
 
 and an alpha below MIN_ALPHA counts as 0, which bounds a splat exactly by an ellipse: there is no other cut-off.
 A splat is left out of a view when z <= near, when its quaternion is zero, when any of its numbers is not finite or
-beyond LARGEST (their products overflow and would spoil other splats), when its projected covariance is singular (an entry of the inverse above SHARPEST) or its centre farther than
-FARTHEST from the picture's corner, or when its box misses the picture.
+beyond LARGEST (their products overflow and would spoil other splats), when its projected covariance is singular (an
+entry of the inverse above SHARPEST) or its centre farther than FARTHEST from the picture's corner, or when its box
+misses the picture.
 """
 
 from __future__ import annotations
@@ -68,26 +69,30 @@ class SplatStats:
     def zeros(cls, count: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> SplatStats:
         return cls(*(torch.zeros(count, device=device, dtype=dtype) for _ in range(3)))
 
+    def add(self, grad: Tensor, radii: Tensor, size: tuple[int, int]) -> None:
+        """One backward pass: gradient [B, N, 2] to the projected means in pixels, radii [B, N] of its forward pass."""
+        half = grad.new_tensor([size[1] / 2, size[0] / 2])
+        self.grad_norm += (grad * half).norm(dim=-1).sum(0)
+        self.count += (radii > 0).sum(0)
+        if len(radii):
+            torch.maximum(self.radius_max, radii.amax(0), out=self.radius_max)
+
     def probe(self, means: Tensor, radii: Tensor, size: tuple[int, int]) -> Tensor:
-        """Zeros [B, N, 2] to add to the projected means; their gradient is what is recorded. `radii` is read in backward."""
-        return _Probe.apply(means, self, radii, means.new_tensor([size[1] / 2, size[0] / 2]))
+        """Zeros [B, N, 2] to add to the projected means: what is recorded is their gradient. Backward reads `radii`."""
+        return _Probe.apply(means, self, radii, size)
 
 
 class _Probe(torch.autograd.Function):
     """Depends on the means in name only, so that it runs in every backward pass that reaches them."""
 
     @staticmethod
-    def forward(ctx: Any, means: Tensor, stats: SplatStats, radii: Tensor, half: Tensor) -> Tensor:
-        ctx.stats, ctx.radii, ctx.half = stats, radii, half
+    def forward(ctx: Any, means: Tensor, stats: SplatStats, radii: Tensor, size: tuple[int, int]) -> Tensor:
+        ctx.stats, ctx.radii, ctx.size = stats, radii, size
         return means.new_zeros(*radii.shape, 2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
-        stats: SplatStats = ctx.stats
-        stats.grad_norm += (grads[0] * ctx.half).norm(dim=-1).sum(0)
-        stats.count += (ctx.radii > 0).sum(0)
-        if len(ctx.radii):
-            torch.maximum(stats.radius_max, ctx.radii.amax(0), out=stats.radius_max)
+        ctx.stats.add(grads[0], ctx.radii, ctx.size)
         return None, None, None, None
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dreamlab.core.settings import setting
+
 
 @dataclass(frozen=True)
 class Cameras:
@@ -95,9 +97,7 @@ def look_at(position: Tensor, target: Tensor, up: Tensor | None = None) -> Tenso
 def orbit_position(azimuth_deg: Tensor, elevation_deg: Tensor, distance: Tensor) -> Tensor:
     """[B, 3] points on the orbit around the origin."""
     azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
-    direction = torch.stack(
-        [elevation.cos() * azimuth.sin(), elevation.sin(), elevation.cos() * azimuth.cos()], -1
-    )
+    direction = torch.stack([elevation.cos() * azimuth.sin(), elevation.sin(), elevation.cos() * azimuth.cos()], -1)
     return distance[:, None] * direction
 
 
@@ -128,22 +128,22 @@ def turntable(count: int, elevation_deg: float = 15.0, distance: float = 3.0, fo
     return orbit([360.0 * i / count for i in range(count)], elevation_deg, distance, fovy_deg)
 
 
+ELEVATION_RULES = ("sphere", "degrees", "mix")
+
+
 @dataclass(frozen=True)
 class OrbitSettings:
     """How training views are drawn. Ranges are (low, high)."""
 
-    distance: tuple[float, float] = (3.0, 3.6)
-    fovy_deg: tuple[float, float] = (38.0, 46.0)
-    elevation_deg: tuple[float, float] = (-10.0, 60.0)
-    elevation: str = "sphere"  # sphere: uniform on the sphere's area; degrees: uniform in angle; mix: a coin per view
-    azimuth_deg: tuple[float, float] = (-180.0, 180.0)
-    stratified: bool = True  # one azimuth per equal sector, so that a batch sees all sides
-    jitter_position: float = 0.0  # uniform, +- metres
-    jitter_target: float = 0.0  # normal, standard deviation in metres
-    jitter_up: float = 0.0  # normal, on the unit up vector
-
-
-ELEVATION_RULES = ("sphere", "degrees", "mix")
+    distance: tuple[float, float] = setting((3.0, 3.6), above=0, help="metres from the origin")
+    fovy_deg: tuple[float, float] = setting((38.0, 46.0), above=0, high=170)
+    elevation_deg: tuple[float, float] = setting((-10.0, 60.0), low=-90, high=90)
+    elevation: str = setting("sphere", choices=ELEVATION_RULES, help="uniform by area, by angle, or a coin per view")
+    azimuth_deg: tuple[float, float] = setting((-180.0, 180.0), low=-360, high=360)
+    stratified: bool = setting(True, help="one azimuth per equal sector, so that a batch sees all sides")
+    jitter_position: float = setting(0.0, low=0, help="uniform, +- metres")
+    jitter_target: float = setting(0.0, low=0, help="normal, standard deviation in metres")
+    jitter_up: float = setting(0.0, low=0, help="normal, on the unit up vector")
 
 
 def sample_orbit(settings: OrbitSettings, count: int, generator: torch.Generator) -> Cameras:

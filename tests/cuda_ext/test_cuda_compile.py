@@ -18,7 +18,17 @@ ARCHITECTURES = ("sm_80", "sm_90")
 @pytest.mark.parametrize("op", KERNELS)
 def test_nvcc_compiles_without_spills(op, arch, tmp_path):
     source = build.SOURCES / f"{op}_cuda.cu"
-    command = ["nvcc", "-std=c++17", "-cubin", f"-arch={arch}", "-Xptxas", "-v", "-o", str(tmp_path / "x.cubin"), str(source)]
+    command = [
+        "nvcc",
+        "-std=c++17",
+        "-cubin",
+        f"-arch={arch}",
+        "-Xptxas",
+        "-v",
+        "-o",
+        str(tmp_path / "x.cubin"),
+        str(source),
+    ]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr[:2000]
     spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", answer.stderr)
@@ -33,7 +43,8 @@ def test_nvrtc_compiles_and_caches(op, arch, tmp_path, monkeypatch):
     monkeypatch.setenv("DREAMLAB_CACHE", str(tmp_path))
     cubin = nvrtc.compile_cubin(op, arch)
     assert cubin[:4] == b"\x7fELF"
-    kernels = re.findall(r'extern "C" __global__ void\s*(?:__launch_bounds__\([^)]*\)\s*)?(\w+)', (build.SOURCES / f"{op}_cuda.cu").read_text())
+    pattern = r'extern "C" __global__ void\s*(?:__launch_bounds__\([^)]*\)\s*)?(\w+)'
+    kernels = re.findall(pattern, (build.SOURCES / f"{op}_cuda.cu").read_text())
     assert kernels and all(name.encode() in cubin for name in kernels)
     (cached,) = (tmp_path / "native").iterdir()
     assert cached.read_bytes() == cubin == nvrtc.compile_cubin(op, arch)

@@ -231,6 +231,14 @@ def test_same_bits_twice_and_for_any_thread_count():
 
 
 @native
+def test_without_gradients_the_picture_is_the_same_to_the_bit():
+    scene = make_scene(400, extra=9, scale=0.2)
+    out, _ = gradients(scene, "native")
+    bare = render(scene, "native")
+    assert all(torch.equal(getattr(out, p), getattr(bare, p)) for p in (*PICTURES, "radii", "visible"))
+
+
+@native
 @pytest.mark.parametrize("isa", ["portable", "avx2"])
 def test_other_instruction_sets_agree(isa, monkeypatch):
     if build.machine_isa() not in ("avx512", isa):
@@ -285,7 +293,9 @@ def test_the_op_is_registered_soundly_and_compiles():
     cameras = orbit([0.0, 60.0], 20.0)
     tensors = [scene[k].requires_grad_() for k in ("means", "quats", "scales", "opacities", "colors")]
     rest = (cameras.camera_to_world, cameras.focal_px(20))
-    torch.library.opcheck(torch.ops.dreamlab.splat, (*tensors, None, None, None, None, *rest, 20, 20, 0.3, False, 0.05))
+    torch.library.opcheck(
+        torch.ops.dreamlab.splat, (*tensors, None, None, None, None, *rest, True, 20, 20, 0.3, False, 0.05)
+    )
 
     def loss(*scene):
         return splat(*scene, *rest, (20, 20)).rgb.square().sum()

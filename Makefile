@@ -1,0 +1,61 @@
+# Two commands do everything on a fresh machine with Python 3.11+ and, for speed, a C++ compiler:
+#   make dream PROMPT="a red mushroom with a white stem"
+#   make test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PROMPT ?= a red mushroom with a white stem
+RECIPE ?= default
+ARGS ?=
+
+# $(value ...) keeps a prompt byte for byte: without it make would expand every $ in it.
+export DREAM_PROMPT := $(value PROMPT)
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+
+.PHONY: dream setup dev test lint types format bench native doctor clean
+
+dream: setup
+	@$(BIN)/dreamlab dream --prompt-env DREAM_PROMPT --recipe "$(RECIPE)" $(ARGS)
+
+setup: $(VENV)/.ready
+dev: $(VENV)/.ready-dev
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $(PYTHON) is older than 3.11; call make PYTHON=python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { echo "error: python venv is missing (Debian: apt-get install python3-venv)"; exit 2; }
+	@echo "installing into $(VENV): about a minute the first time"
+	@$(PIP) install --quiet --editable .
+	@$(BIN)/python -m cuda_ext.build || echo "note: no native ops (see above); the torch twins are used, slower"
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	@$(PIP) install --quiet --upgrade 'pip>=25.1'
+	@$(PIP) install --quiet --group dev
+	@touch $@
+
+native: setup
+	@$(BIN)/python -m cuda_ext.build
+
+test: dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: dev
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: dev
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+types: dev
+	@$(BIN)/mypy
+
+bench: dev
+	@$(BIN)/dreamlab bench startup && $(BIN)/dreamlab bench step
+
+doctor: setup
+	@$(BIN)/dreamlab doctor
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

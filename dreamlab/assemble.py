@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one file that knows the three tables: turns a stage of a recipe into objects that can be stepped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dreamlab.bind import Spec, Tables
+from dreamlab.core.errors import RecipeError
+from dreamlab.core.schedules import Schedule
+from dreamlab.core.streams import Streams
+from dreamlab.core.types import Guidance, Prompt, Scene
+from dreamlab.optim import Adam
+from dreamlab.recipe import Recipe, Stage
+from dreamlab.regularisers import REGULARISERS
+from dreamlab.worlds import oracle_world, understand
+from guidance import GUIDANCE
+from renderers import SCENES
+from systems import SYSTEMS
+from systems.residual import System
+
+
+@dataclass(frozen=True)
+class BuiltTerm:
+    """A term, ready to be evaluated."""
+
+    name: str  # unique in its stage; telemetry and checkpoints use it
+    guidance: Guidance
+    system: System
+    weight: Schedule
+    clip: float | None
+
+
+@dataclass
+class BuiltStage:
+    """Everything one step touches."""
+
+    spec: Stage
+    prompt: Prompt
+    scene: Scene
+    terms: tuple[BuiltTerm, ...]
+    optimiser: Adam
+    streams: Streams
+    device: torch.device
+
+
+def tables() -> Tables:
+    """Section -> name -> class, for the recipe reader and for `list`."""
+    return {"scenes": SCENES, "systems": SYSTEMS, "guidance": GUIDANCE, "regularisers": REGULARISERS}
+
+
+def check(recipe: Recipe) -> None:
+    """What cannot work together is said when the recipe is read, not at step 1."""
+    kinds = {stage.name: stage.scene.kind for stage in recipe.stages}
+    for i, stage in enumerate(recipe.stages):
+        where = f"stages.{i} ({stage.name!r})"
+        source = stage.scene.source
+        if source is not None and kinds[source] != stage.scene.kind:
+            raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind} yet")
+        for j, term in enumerate(stage.terms):
+            rule, makes = SYSTEMS[term.system.kind], GUIDANCE[term.guidance.kind].variants
+            needs = rule.needs | {getattr(term.system.settings, "against", "null")}
+            if missing := needs - makes:
+                raise RecipeError(
+                    f"{where}: terms.{j}: {term.system.kind} needs the condition {', '.join(sorted(missing))}, "
+                    f"which {term.guidance.kind} does not make (it makes {', '.join(sorted(makes))})"
+                )
+            check_term = getattr(rule, "check", None)
+            if check_term is not None and (complaint := check_term(term.system.settings)):
+                raise RecipeError(f"{where}: terms.{j}.system: {complaint}")
+            if term.guidance.kind == "oracle":
+                understand(recipe.prompt)
+
+
+class Assembler:
+    """Builds the stages of one run; guidances with equal settings are shared."""
+
+    def __init__(self, recipe: Recipe, device: str) -> None:
+        check(recipe)
+        self.recipe = recipe
+        self.device = torch.device(device)
+        self.prompt = Prompt(recipe.prompt, recipe.negative)
+        self.streams = Streams(recipe.seed, self.device)
+        self._guidance: dict[Spec, Guidance] = {}
+
+    def stage(self, index: int, earlier: Mapping[str, Scene] | None = None) -> BuiltStage:
+        """Stage `index`; `earlier` holds the finished scenes that a `from:` may name (None: state is loaded after)."""
+        spec = self.recipe.stages[index]
+        scene = self.scene(spec.scene)
+        if spec.scene.source is not None and earlier is not None:
+            scene.load_state_dict(earlier[spec.scene.source].state_dict())
+        terms = tuple(
+            BuiltTerm(
+                f"{j}_{term.system.kind}",
+                self.guidance(term.guidance),
+                SYSTEMS[term.system.kind](term.system.settings),
+                term.weight,
+                getattr(term.system.settings, "clip", None),
+            )
+            for j, term in enumerate(spec.terms)
+        )
+        return BuiltStage(spec, self.prompt, scene, terms, Adam(scene), self.streams, self.device)
+
+    def reset_streams(self) -> None:
+        """As at the very start of the run."""
+        self.streams.load_state_dict(Streams(self.recipe.seed, self.device).state_dict())
+
+    def scene(self, spec: Spec) -> Scene:
+        """A scene at its start; draws from the `init` stream."""
+        scene: Any = SCENES[spec.kind](spec.settings, self.streams.init)
+        moved: Scene = scene.to(self.device)
+        return moved
+
+    def guidance(self, spec: Spec) -> Guidance:
+        """A guidance, built once per run."""
+        if spec not in self._guidance:
+            if spec.kind == "oracle":
+                seed = self.recipe.seed
+                made: Any = GUIDANCE["oracle"](spec.settings, lambda prompt: oracle_world(prompt, spec.settings, seed))
+            else:
+                made = GUIDANCE[spec.kind](spec.settings)
+            self._guidance[spec] = made.to(self.device)
+        return self._guidance[spec]

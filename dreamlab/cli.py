@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line. Each command is a few lines over the library; errors are one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dreamlab.core.errors import DreamError, InputError, Interrupted, RecipeError
+
+if TYPE_CHECKING:
+    from dreamlab.runs import Run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Text or image to 3D and 4D assets by optimisation.",
+)
+toybox = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The procedural world.")
+app.add_typer(toybox, name="toybox")
+
+Device = Annotated[str, typer.Option(help="cpu or cuda")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from dreamlab import __version__
+
+        print(f"dreamlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Text or image to 3D and 4D assets by optimisation."""
+
+
+@app.command()
+def dream(
+    prompt: Annotated[str | None, typer.Argument(help="what to make; '-' reads it from stdin")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="recipe settings")] = None,
+    recipe: Annotated[str, typer.Option(help="name of a packaged recipe, or a file")] = "default",
+    prompt_file: Annotated[Path | None, typer.Option(help="read the prompt from this file")] = None,
+    prompt_env: Annotated[str | None, typer.Option(help="read the prompt from this environment variable")] = None,
+    negative: Annotated[str | None, typer.Option(help="what it must not look like")] = None,
+    out: Annotated[Path, typer.Option(help="folder for run folders")] = Path("runs"),
+    device: Device = "cpu",
+) -> None:
+    """Make an asset from a prompt: a new run, end to end. The last line of stdout is the run folder."""
+    from dreamlab import pipeline
+    from dreamlab.recipe import find
+
+    text, more = read_prompt(prompt, prompt_file, prompt_env)
+    check_device(device)
+    settings = [*more, *(overrides or [])]
+    run = pipeline.create(text, find(recipe), out, settings, negative, sys.argv)
+    go(run, device)
+
+
+@app.command()
+def resume(run: RunPath, device: Device = "cpu") -> None:
+    """Continue a run where its newest checkpoint is; a finished run is exported again."""
+    from dreamlab.runs import Run
+
+    check_device(device)
+    go(Run.open(run), device)
+
+
+@app.command()
+def render(run: RunPath, device: Device = "cpu") -> None:
+    """Turntable and contact sheet of a run as it stands."""
+    from dreamlab import pipeline
+    from dreamlab.runs import Run
+
+    check_device(device)
+    for path in pipeline.render_again(Run.open(run), device):
+        print(path)
+
+
+@app.command()
+def export(
+    run: RunPath,
+    formats: Annotated[str | None, typer.Option(help="comma-separated: glb, obj, ply")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Write the mesh of a run again, in other formats if asked."""
+    from dreamlab import pipeline
+    from dreamlab.core.text import did_you_mean
+    from dreamlab.recipe import FORMATS
+    from dreamlab.runs import Run
+
+    check_device(device)
+    wanted = formats.split(",") if formats else None
+    for name in wanted or ():
+        if name not in FORMATS:
+            raise RecipeError(f"--formats: {name!r} is not a format{did_you_mean(name, FORMATS)}")
+    for path in pipeline.export_again(Run.open(run), device, wanted):
+        print(path)
+
+
+@app.command()
+def inspect(path: Annotated[Path, typer.Argument(help="a run folder or a .glb, .obj or .ply file")]) -> None:
+    """What is in a file or a run."""
+    from dreamlab.inspection import describe
+
+    for line in describe(path):
+        print(line)
+
+
+@app.command("list")
+def list_(what: Annotated[str, typer.Argument(metavar="systems|scenes|guidance|recipes|objects")]) -> None:
+    """What there is, one line each, with its paper."""
+    from dreamlab.inspection import listing
+
+    for line in listing(what):
+        print(line)
+
+
+@app.command()
+def show(what: Annotated[str, typer.Argument(metavar="recipe")], name: str) -> None:
+    """Print a packaged recipe."""
+    from dreamlab.recipe import find
+
+    if what != "recipe":
+        raise RecipeError(f"show {what!r}: only `show recipe NAME` exists")
+    path = find(name)
+    if not path.is_file():
+        raise InputError(f"{path}: no such recipe file")
+    print(path.read_text("utf-8"), end="")
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(metavar="kernels|step|startup")],
+    json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
+    scaling: Annotated[
+        bool, typer.Option(help="kernels: cost against count, resolution and views, with exponents")
+    ] = False,
+) -> None:
+    """Ratios measured side by side: a table on stdout, JSON in a file. Exit 1 when a floor is missed."""
+    from dreamlab.inspection import measure
+
+    raise typer.Exit(0 if measure(what, json, scaling) else 1)
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, devices, kernels, disk, ports, and what to do about each."""
+    from dreamlab.doctor import examine
+
+    for line in examine():
+        print(line)
+
+
+@toybox.command("render")
+def toybox_render(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[OBJECT]...", help="default: all of them")] = None,
+    out: Annotated[Path, typer.Option(help="the picture to write")] = Path("toybox.png"),
+    seed: Annotated[int, typer.Option(help="which instance of each")] = 0,
+    size: Annotated[int, typer.Option(min=16, max=512, help="pixels per view")] = 96,
+) -> None:
+    """A contact sheet of the procedural world."""
+    from dreamlab.inspection import draw_sheet
+
+    print(draw_sheet(names or [], out, seed, size))
+
+
+def go(run: Run, device: str) -> None:
+    """Run a folder with a progress bar; print what was made, the run folder last."""
+    from dreamlab import pipeline
+    from dreamlab.progress import Bar
+
+    print(f"run folder: {run.path}", file=sys.stderr)
+    try:
+        with Bar() as bar:
+            files = pipeline.execute(run, device, bar.update)
+    except Interrupted as error:
+        print(f"{error}. Resume: dreamlab resume {run.path}", file=sys.stderr)
+        raise
+    print(f"other formats: dreamlab export {run.path} --formats glb,obj,ply", file=sys.stderr)
+    for path in files:
+        print(path)
+    print(run.path)
+
+
+def read_prompt(prompt: str | None, file: Path | None, env: str | None) -> tuple[str, list[str]]:
+    """The prompt as given, byte for byte, from one place; an argument beside a file or variable is an override."""
+    if file is not None and env is not None:
+        raise RecipeError("give the prompt once: --prompt-file or --prompt-env")
+    more = [prompt] if prompt is not None and (file or env) else []
+    if file is not None:
+        try:
+            return file.read_bytes().decode("utf-8").removesuffix("\n"), more
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{file}: cannot be read as a UTF-8 prompt ({error})") from None
+    if env is not None:
+        if env not in os.environ:
+            raise InputError(f"--prompt-env: the variable {env} is not set")
+        return os.environ[env], more
+    if prompt is None:
+        raise RecipeError('dream needs a prompt, e.g. dreamlab dream "a red mushroom with a white stem"')
+    if prompt == "-":
+        try:
+            return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n"), more
+        except UnicodeDecodeError as error:
+            raise InputError(f"stdin: not UTF-8 text ({error.reason})") from None
+    return prompt, more
+
+
+def check_device(device: str) -> None:
+    """Said before anything is built."""
+    import torch
+
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise RecipeError(f"--device {device!r}: cpu or cuda")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        build = "this torch has no CUDA" if torch.version.cuda is None else "no CUDA device is visible"
+        raise InputError(f"--device cuda: {build}; use --device cpu, or see `dreamlab doctor`")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: exceptions become one line on stderr and the documented exit code."""
+    # Threads that wait must sleep, not spin: beside another busy program a step costs ten times less so. OpenMP reads
+    # this when torch is loaded, which no import above has done.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except Interrupted as error:
+        sys.exit(error.exit_code)
+    except DreamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing is wrong here
+        sys.exit(0)
+    except Exception as error:
+        shown = getattr(error, "format_message", None)  # the parser's own complaints about the command line
+        if shown is not None:
+            print(f"error: {' '.join(shown().split())}", file=sys.stderr)
+            sys.exit(2)
+        if os.environ.get("DREAMLAB_DEBUG"):
+            raise
+        text = " ".join(str(error).split())[:300]
+        print(f"error: {type(error).__name__}: {text} (a defect; DREAMLAB_DEBUG=1 shows where)", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the floors share: prompts, frames, conditions, and the contracts of guidance, system and scene."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.cameras import Cameras
+from dreamlab.core.noise import NoiseTable
+from dreamlab.core.schedules import Progress, Schedule
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the user asked for. Text is data: nothing ever parses it but a tokenizer."""
+
+    text: str
+    negative: str = ""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What a renderer returns for B views. Pictures are sRGB in [0, 1], premultiplied over `background`."""
+
+    rgb: Tensor  # [B, H, W, 3]
+    alpha: Tensor  # [B, H, W, 1]
+    depth: Tensor  # [B, H, W, 1] expected camera z, 0 where nothing is
+    background: Tensor  # [B, 3]
+    normal: Tensor | None = None  # [B, H, W, 3] world
+    visible: Tensor | None = None  # [N] bool: which rows of the scene took part (Gaussians)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a diffusion model is told besides the noisy picture: rows per picture, and what all rows share."""
+
+    rows: Mapping[str, Tensor]  # each [M, ...]
+    shared: Mapping[str, Tensor] = field(default_factory=dict)  # not repeated per row
+
+    @staticmethod
+    def cat(parts: Sequence[Condition]) -> Condition:
+        """Stack the rows of several conditions that share the same tables, for one network call."""
+        first = parts[0]
+        for part in parts[1:]:
+            same = part.shared.keys() == first.shared.keys() and part.rows.keys() == first.rows.keys()
+            if not same or any(part.shared[k] is not first.shared[k] for k in first.shared):
+                raise ValueError("conditions of one call must share the same tables")
+        rows = {name: torch.cat([part.rows[name] for part in parts]) for name in first.rows}
+        return Condition(rows, first.shared)
+
+
+@runtime_checkable
+class Guidance(Protocol):
+    """A frozen diffusion model. Whatever it predicts inside (eps, v, x0, EDM, flow), it answers in eps."""
+
+    table: NoiseTable
+    variants: frozenset[str]  # the names of conditions it can make: text, null, negative, ...
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        """[B, H, W, 3] sRGB -> latents [B, C, h, w]; differentiable."""
+
+    def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
+        """One condition per variant, each with B rows."""
+
+    def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
+        """eps [M, C, h, w] for M rows; no gradient."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents -> [B, H, W, 3] sRGB, for looking."""
+
+
+@dataclass(frozen=True)
+class ParamGroup:
+    """One tensor to optimise and its learning rate; `rowwise` when `visible` rows index its first axis."""
+
+    tensor: Tensor
+    rate: Schedule
+    rowwise: bool = False
+
+
+class Scene(Protocol):
+    """What is optimised. Owns its parameters and their rates; renders itself; adapts; saves and loads."""
+
+    kind: ClassVar[str]
+
+    def groups(self) -> Mapping[str, ParamGroup]:
+        """Names are stable across checkpoints."""
+
+    def render(self, cameras: Cameras, size: int, background: Tensor) -> Frames:
+        """All views of the batch in one call; `background` [B, 3]."""
+
+    def adapt(self, progress: Progress, frames: Frames) -> None:
+        """Densify, prune, refresh occupancy; called after each optimiser step."""
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+    def mesh(self, resolution: int) -> Mesh:
+        """The surface, for export."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A triangle mesh in the world's frame, counter-clockwise seen from outside."""
+
+    vertices: Tensor  # [V, 3] float32
+    faces: Tensor  # [F, 3] int64
+    colors: Tensor  # [V, 3] sRGB in [0, 1]
+    normals: Tensor  # [V, 3] unit
+
+
+class SupportsState(Protocol):
+    """Whatever a checkpoint carries besides the scene: optimiser, streams, systems with memory."""
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: Any) -> None: ...

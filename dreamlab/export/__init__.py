@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a finished scene to files: the mesh in each format, a turntable, a contact sheet, and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dreamlab.core.text import slug
+from dreamlab.core.types import Mesh, Scene
+from dreamlab.export.glb import glb_bytes
+from dreamlab.export.simplify import simplify
+from dreamlab.export.text_formats import obj_bytes, ply_bytes
+from dreamlab.files import disk_errors, sha256, write_atomic, write_json
+from dreamlab.preview import orbit_views, render_views, save_sheet, save_video
+from dreamlab.recipe import Recipe, as_plain
+from dreamlab.runs import Run
+
+SHEET_VIEWS = 12
+
+
+def export_mesh(run: Run, recipe: Recipe, scene: Scene, formats: Sequence[str] | None = None) -> list[Path]:
+    """Extract the surface and write it; the report says what it is made of."""
+    mesh = simplify(scene.mesh(recipe.export.resolution), recipe.export.faces)
+    name = slug(recipe.prompt)
+    writers = {
+        "glb": lambda: glb_bytes(mesh, name, {"dreamlab_recipe": as_plain(recipe)}),
+        "obj": lambda: obj_bytes(mesh, name),
+        "ply": lambda: ply_bytes(mesh),
+    }
+    paths = []
+    with disk_errors("exporting", run.export):
+        run.export.mkdir(exist_ok=True)
+        for kind in formats or recipe.export.formats:
+            path = run.export / f"model.{kind}"
+            write_atomic(path, writers[kind]())
+            paths.append(path)
+        files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
+        write_json(run.export / "report.json", {"mesh": mesh_report(mesh), "files": files, "prompt": recipe.prompt})
+    return paths
+
+
+def export_pictures(run: Run, recipe: Recipe, scene: Scene, device: torch.device) -> list[Path]:
+    """contact.png and turntable.mp4."""
+    with disk_errors("writing pictures", run.export):
+        run.export.mkdir(exist_ok=True)
+        sheet, video = run.export / "contact.png", run.export / "turntable.mp4"
+        size = recipe.export.size
+        save_sheet(list(render_views(scene, orbit_views(SHEET_VIEWS), size, device)), sheet, columns=4)
+        save_video(render_views(scene, orbit_views(recipe.export.turntable), size, device), video, size)
+    return [sheet, video]
+
+
+def mesh_report(mesh: Mesh) -> dict[str, Any]:
+    """Counts and checks that users ask for first."""
+    import trimesh
+
+    shape = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
+    return {
+        "vertices": len(mesh.vertices),
+        "triangles": len(mesh.faces),
+        "watertight": bool(shape.is_watertight),
+        "parts": int(shape.body_count),
+        "volume": float(shape.volume),
+        "bounds": shape.bounds.tolist(),
+    }

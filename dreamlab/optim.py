@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adam over a scene's parameter groups, with scheduled rates and a device-side switch for unhealthy steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from cuda_ext.adam import adam
+from dreamlab.core.schedules import Progress
+from dreamlab.core.types import Scene
+
+BETAS, EPS = (0.9, 0.99), 1e-15  # the values of the field (threestudio, Inria); eps small: gradients here are tiny
+
+
+class Adam:
+    """Kingma & Ba 2015. A step whose `healthy` flag is false changes nothing, and nobody waits to read the flag."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        tensors = {name: group.tensor.detach() for name, group in scene.groups().items()}
+        self.first = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+        self.second = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+        self.count = {
+            name: torch.zeros((), dtype=torch.int64, device=tensor.device) for name, tensor in tensors.items()
+        }
+
+    def step(self, progress: Progress, healthy: Tensor, visible: Tensor | None = None, rate_scale: float = 1.0) -> None:
+        """One update from the `.grad` of each group, then clear the gradients.
+
+        `healthy` [] bool; `visible` [N] bool leaves the rows that no view saw alone, in groups made of rows.
+        """
+        for name, group in self.scene.groups().items():
+            grad, group.tensor.grad = group.tensor.grad, None
+            if grad is None:
+                continue
+            adam(
+                group.tensor.detach(),
+                grad,
+                self.first[name],
+                self.second[name],
+                self.count[name],
+                lr=group.rate.at(progress) * rate_scale,
+                betas=BETAS,
+                eps=EPS,
+                visible=visible if group.rowwise else None,
+                skip=~healthy,
+            )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Flat, with names that are stable across checkpoints."""
+        kinds = {"first": self.first, "second": self.second, "count": self.count}
+        return {f"{kind}.{name}": tensor for kind, group in kinds.items() for name, tensor in group.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for kind, group in (("first", self.first), ("second", self.second), ("count", self.count)):
+            for name, tensor in group.items():
+                group[name] = state[f"{kind}.{name}"].to(tensor.device).clone()

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a scene for people: previews while it forms, a contact sheet and a turntable at the end."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamlab.core.cameras import Cameras, turntable
+from dreamlab.core.errors import DreamError
+from dreamlab.core.types import Scene
+
+ELEVATION_DEG, DISTANCE, FOVY_DEG = 15.0, 3.2, 42.0
+CHUNK = 8  # views rendered in one call; bounds memory
+
+
+def render_views(scene: Scene, cameras: Cameras, size: int, device: torch.device) -> Iterator[np.ndarray]:
+    """uint8 pictures [H, W, 3] over white, one per camera."""
+    with torch.no_grad():
+        for start in range(0, len(cameras), CHUNK):
+            some = cameras[start : start + CHUNK].to(device)
+            frames = scene.render(some, size, torch.ones(len(some), 3, device=device))
+            yield from to_bytes(frames.rgb)
+
+
+def to_bytes(rgb: Tensor) -> np.ndarray:
+    """[B, H, W, 3] in [0, 1] to uint8, rounded."""
+    return (rgb.clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()
+
+
+def orbit_views(count: int) -> Cameras:
+    return turntable(count, ELEVATION_DEG, DISTANCE, FOVY_DEG)
+
+
+def save_preview(scene: Scene, path: Path, device: torch.device, size: int = 128) -> None:
+    """Four sides in a row."""
+    save_sheet(list(render_views(scene, orbit_views(4), size, device)), path, columns=4)
+
+
+def save_sheet(pictures: list[np.ndarray], path: Path, columns: int) -> None:
+    """A grid of equally sized pictures as one PNG."""
+    from PIL import Image
+
+    blank = np.full_like(pictures[0], 255)
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    rows[-1] = rows[-1] + [blank] * (columns - len(rows[-1]))
+    sheet = np.concatenate([np.concatenate(row, 1) for row in rows], 0)
+    temporary = path.with_name(f".{path.name}.tmp")
+    Image.fromarray(sheet).save(temporary, format="PNG")
+    temporary.replace(path)
+
+
+def save_video(pictures: Iterator[np.ndarray], path: Path, size: int, fps: int = 24) -> None:
+    """H.264, yuv420p, plays everywhere. ffmpeg runs as a program of its own; a missing one is said in one line."""
+    import imageio_ffmpeg
+
+    try:
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise DreamError(f"{path.name}: no ffmpeg found ({error}); the pictures are in the contact sheet") from None
+    temporary = path.with_name(f".{path.stem}.tmp.mp4")
+    command = [program, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size}x{size}"]
+    command += ["-r", str(fps), "-i", "-", "-an", "-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
+    command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-movflags", "+faststart", str(temporary)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as ffmpeg:
+        assert ffmpeg.stdin is not None and ffmpeg.stderr is not None
+        try:
+            for picture in pictures:
+                ffmpeg.stdin.write(np.ascontiguousarray(picture).tobytes())
+            ffmpeg.stdin.close()
+        except BrokenPipeError:
+            pass  # its own words, below, say why
+        complaint = ffmpeg.stderr.read().decode(errors="replace").strip()
+    if ffmpeg.returncode != 0:
+        temporary.unlink(missing_ok=True)
+        raise DreamError(f"{path.name}: ffmpeg failed: {complaint.splitlines()[-1] if complaint else 'no message'}")
+    temporary.replace(path)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the oracle knows: the prompt's object among a few others, drawn from the procedural world on demand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from dreamlab.core.cameras import Cameras
+from dreamlab.core.errors import InputError
+from dreamlab.core.streams import derive
+from dreamlab.core.types import Prompt
+from dreamlab.toybox.caption import Caption, parse, programs_for
+from dreamlab.toybox.draw import draw
+from dreamlab.toybox.program import stack
+from dreamlab.toybox.shapes import CATEGORIES, program
+from guidance.oracle import Oracle, Views, World
+
+
+def understand(text: str) -> Caption:
+    """What a prompt asks the oracle for; every word it does not know is named."""
+    try:
+        caption = parse(text)
+    except ValueError as error:
+        raise InputError(f"prompt: {error} (see: dreamlab list objects)") from None
+    if caption.unknown:
+        raise InputError(f"prompt: {_unknown(caption.unknown)}")
+    return caption
+
+
+def oracle_world(prompt: Prompt, settings: Oracle.Settings, seed: int) -> World:
+    """`instances` objects that the prompt describes, and `others` of other categories in their usual colours."""
+    caption = understand(prompt.text)
+    first = derive(seed, "instance") % 10_000
+    wanted = [programs_for(caption, first + i) for i in range(settings.instances)]
+    rest = sorted(set(CATEGORIES) - {caption.category}, key=lambda name: derive(seed, "other", name))
+    others = [program(name, seed=first) for name in rest[: settings.others]]
+    objects = stack(wanted + others)
+    total = len(wanted) + len(others)
+    log_null = torch.full((total,), -math.log(total))
+    log_text, log_negative = torch.full((2, total), -math.inf)
+    log_text[: len(wanted)] = -math.log(len(wanted))
+    log_negative[len(wanted) :] = -math.log(len(others)) if others else 0.0
+
+    def look(cameras: Cameras, size: int) -> Views:
+        shown = draw(objects.to(cameras.camera_to_world.device), cameras, size)
+        return Views(shown.rgb, shown.alpha)
+
+    return World(log_text, log_null, log_negative if others else log_null, look)
+
+
+def _unknown(words: Mapping[str, tuple[str, ...]]) -> str:
+    """One line that names every word nobody knows, with the nearest known ones."""
+    hints = [f"{word!r}" + (f" (did you mean {' or '.join(near)}?)" if near else "") for word, near in words.items()]
+    return f"the oracle does not know {', '.join(hints)}"

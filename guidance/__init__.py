@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One family of diffusion models per file; this table is all there is to registering one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from guidance.oracle import Oracle
+
+GUIDANCE: dict[str, Any] = {
+    "oracle": Oracle,
+}

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The oracle: the exact score of a known distribution of pictures, to test a rule against what must happen.
+
+For each camera the world shows K pictures mu_k with probabilities pi_k, each blurred by a normal of deviation s0:
+p(x0) = sum_k pi_k N(mu_k, s0^2 I). Noised to z_t = a x0 + s n it stays a mixture, with variance v = a^2 s0^2 + s^2, so
+the posterior mean has a closed form (Bayes and the product of two normals):
+
+    r_k   = softmax_k( log pi_k - |z_t - a mu_k|^2 / 2v )
+    x0hat = mu + (a s0^2 / v) (z_t - a mu),   mu = sum_k r_k mu_k,       eps = (z_t - a x0hat) / s
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.cameras import Cameras
+from dreamlab.core.noise import TABLES, NoiseTable, make_table
+from dreamlab.core.settings import setting
+from dreamlab.core.types import Condition, Frames, Prompt
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the world shows the cameras of one step: K objects, B views."""
+
+    rgb: Tensor  # [K, B, H, W, 3] sRGB, premultiplied foreground
+    alpha: Tensor  # [K, B, H, W, 1]
+
+
+@dataclass(frozen=True)
+class World:
+    """The objects a prompt means (`text`), all there are (`null`), and those it does not mean (`negative`)."""
+
+    log_text: Tensor  # [K] log-probabilities, -inf where the prompt excludes an object
+    log_null: Tensor  # [K]
+    log_negative: Tensor  # [K]
+    look: Callable[[Cameras, int], Views]
+
+
+class Oracle:
+    """Exact eps of a finite mixture of pictures per camera; pixel space, pictures scaled to [-1, 1]."""
+
+    paper: ClassVar[str] = "closed form (posterior mean of a finite mixture)"
+    variants: frozenset[str] = frozenset({"text", "null", "negative"})
+
+    @dataclass(frozen=True)
+    class Settings:
+        table: str = setting("cosine", choices=TABLES, help="noise table")
+        spread: float = setting(0.05, above=0, high=2, help="deviation s0 of each picture, on the scale [-1, 1]")
+        others: int = setting(3, low=0, high=64, help="objects in the world besides the prompt's")
+        instances: int = setting(1, low=1, high=16, help="instances of the prompt's object")
+
+    def __init__(self, settings: Settings, worlds: Callable[[Prompt], World]) -> None:
+        self.settings = settings
+        self.table: NoiseTable = make_table(settings.table)
+        self._worlds = worlds
+        self._world: tuple[Prompt, World] | None = None
+
+    def to(self, device: torch.device | str) -> Oracle:
+        self.table = self.table.to(device)
+        return self
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        return 2 * rgb.permute(0, 3, 1, 2) - 1
+
+    def decode(self, z: Tensor) -> Tensor:
+        return (z.permute(0, 2, 3, 1) + 1) / 2
+
+    def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
+        """The world drawn from these cameras, over the same background as the frames."""
+        if self._world is None or self._world[0] != prompt:
+            self._world = (prompt, self._worlds(prompt))
+        world = self._world[1]
+        with torch.no_grad():
+            views = world.look(cameras, frames.rgb.shape[1])
+            shown = views.rgb + (1 - views.alpha) * frames.background[None, :, None, None, :]
+            means = self.encode(shown.flatten(0, 1)).unflatten(0, shown.shape[:2]).transpose(0, 1).flatten(2)
+        centre, offset = centred(means)
+        shared = {"centre": centre, "offset": offset}
+        count = len(cameras)
+        view = torch.arange(count, device=means.device)
+        return {
+            name: Condition({"view": view, "log_prior": log.to(means).expand(count, -1)}, shared)
+            for name, log in (("text", world.log_text), ("null", world.log_null), ("negative", world.log_negative))
+        }
+
+    def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
+        view, log_prior = condition.rows["view"], condition.rows["log_prior"]
+        centre, offset = condition.shared["centre"][view], condition.shared["offset"][view]
+        flat = z_t.flatten(1)
+        a, s = self.table.signal_noise(t_index, flat)
+        return mixture_eps(flat, a, s, centre, offset, log_prior, self.settings.spread).reshape(z_t.shape)
+
+
+def centred(means: Tensor) -> tuple[Tensor, Tensor]:  # [B, K, D] -> [B, D], [B, K, D]
+    """The pictures' centre and what each adds to it.
+
+    Distances are taken about the centre, where float32 keeps the digits in which the pictures differ.
+    """
+    centre = means.mean(1)
+    return centre, means - centre[:, None]
+
+
+def mixture_eps(
+    z_t: Tensor,  # [M, D]
+    a: Tensor,  # [M, 1] signal scale
+    s: Tensor,  # [M, 1] noise scale
+    centre: Tensor,  # [M, D]
+    offset: Tensor,  # [M, K, D]
+    log_prior: Tensor,  # [M, K]
+    spread: float,
+) -> Tensor:  # [M, D]
+    """E[n | z_t] of the mixture whose pictures are centre + offset; any float type."""
+    variance = a.square() * spread**2 + s.square()
+    # |z_t - a centre|^2 is common to all k and falls out of the softmax.
+    inner = torch.bmm(offset, (z_t - a * centre)[:, :, None])[:, :, 0]
+    log_r = log_prior + (a * inner - 0.5 * a.square() * offset.square().sum(-1)) / variance
+    mean = centre + torch.bmm(log_r.softmax(-1)[:, None], offset)[:, 0]
+    shrink = a * spread**2 / variance  # x0 = mean + shrink (z_t - a mean)
+    return (z_t * (1 - a * shrink) - (a - a.square() * shrink) * mean) / s

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One scene with its renderer per file; this table is all there is to registering one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from renderers.gaussians import Gaussians
+
+SCENES: dict[str, Any] = {
+    "gaussians": Gaussians,
+}

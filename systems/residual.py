@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine of every distillation rule: branches -> one batched prediction -> residual -> loss, in one place.
+
+Nearly every published rule is g = w(t) (sum_i coef_i eps(state_i, t_i, condition_i) + coef_n noise). A rule states its
+branches; this file evaluates them in one network call, counts the calls, and turns g into a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.noise import cfg
+from dreamlab.core.schedules import Progress
+from dreamlab.core.types import Condition, Guidance
+
+
+@dataclass(frozen=True)
+class State:
+    """A noisy latent and its time."""
+
+    z_t: Tensor  # [B, C, h, w]
+    t_index: Tensor  # [B] long
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One prediction of the sum: where, told what, times what."""
+
+    state: State
+    condition: str  # a variant the guidance makes: text, null, negative, ...
+    coef: float | Tensor = 1.0  # a Tensor is [B]
+
+
+@dataclass
+class Look:
+    """What a rule may use in one step: the latents, the conditions, the model, the clock and its random streams."""
+
+    guidance: Guidance
+    z: Tensor  # [B, C, h, w], detached
+    conditions: Mapping[str, Condition]
+    progress: Progress
+    noise_stream: torch.Generator
+    time_stream: torch.Generator
+    calls: int = field(default=0, init=False)  # network calls so far
+    rows: int = field(default=0, init=False)  # pictures evaluated so far
+
+    def timesteps(self, low: float, high: float, shared: bool = False) -> Tensor:
+        """[B] t_index, uniform in the fractions [low, high] of the table, both ends included; `shared`: one for all."""
+        end = min(self.index(high), len(self.guidance.table) - 1)
+        count = 1 if shared else len(self.z)
+        drawn = torch.randint(min(self.index(low), end), end + 1, (count,), generator=self.time_stream)
+        return drawn.to(self.z.device).expand(len(self.z)).contiguous()
+
+    def time_index(self, low: float, high: float) -> int:
+        """One t_index for the whole batch as a plain number, for rules that walk the table."""
+        end = min(self.index(high), len(self.guidance.table) - 1)
+        return self.draw_int(min(self.index(low), end), end)
+
+    def index(self, fraction: float) -> int:
+        """A fraction of the table as a number of its steps, rounded down but for float noise (0.3 of 1000 is 300)."""
+        return int(fraction * len(self.guidance.table) + 1e-6)
+
+    def draw_int(self, first: int, last: int) -> int:
+        """A whole number in [first, last] from the time stream; drawn on the host, so nobody waits for the device."""
+        return int(torch.randint(first, last + 1, (1,), generator=self.time_stream))
+
+    def noise(self) -> Tensor:
+        """Standard normal, shaped like the latents."""
+        stream = self.noise_stream
+        drawn = torch.randn(self.z.shape, generator=stream, device=stream.device, dtype=self.z.dtype)
+        return drawn.to(self.z.device)
+
+    def predict(self, branches: Sequence[Branch]) -> list[Tensor]:
+        """eps of every branch, [B, C, h, w] each, from one call of the network."""
+        with torch.no_grad():
+            eps = self.guidance.predict(
+                torch.cat([branch.state.z_t for branch in branches]),
+                torch.cat([branch.state.t_index for branch in branches]),
+                Condition.cat([self.conditions[branch.condition] for branch in branches]),
+            )
+        self.calls += 1
+        self.rows += len(eps)
+        return list(eps.split(len(self.z)))
+
+
+class System(Protocol):
+    """A distillation rule: one class and one `Settings` per file of this folder."""
+
+    paper: ClassVar[str]  # authors, year, arXiv number
+    cost: ClassVar[str]  # pictures the network evaluates per view and step
+    needs: ClassVar[frozenset[str]]  # condition variants it asks of the guidance
+
+    def gradient(self, look: Look) -> Tensor:
+        """g on the latents, [B, C, h, w]."""
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A term's loss, and what the telemetry wants to know of it."""
+
+    loss: Tensor  # []
+    grad_rms: Tensor  # []
+    finite: Tensor  # [] bool: false when the network or the weighting gave a nan or an inf
+    calls: int
+    rows: int
+
+
+def combine(
+    look: Look,
+    branches: Sequence[Branch],
+    weight: Tensor,  # [B]
+    noise: Tensor | None = None,  # [B, C, h, w]
+    noise_coef: float = 0.0,
+) -> Tensor:
+    """w (sum_i coef_i eps_i + noise_coef noise). A branch whose coefficient is the number 0 is not evaluated."""
+    used = [branch for branch in branches if isinstance(branch.coef, Tensor) or branch.coef != 0.0]
+    total = torch.zeros_like(look.z)
+    for branch, eps in zip(used, look.predict(used), strict=True):
+        coef = branch.coef
+        total = total + (per_row(coef, eps) if isinstance(coef, Tensor) else coef) * eps
+    if noise is not None and noise_coef != 0.0:
+        total = total + noise_coef * noise
+    return per_row(weight, total) * total
+
+
+def predict_cfg(look: Look, state: State, scale: float, against: str = "null") -> Tensor:
+    """eps_against + scale (eps_text - eps_against) in one call; at scale 1 only the text is evaluated."""
+    if scale == 1.0:
+        return look.predict([Branch(state, "text")])[0]
+    text, other = look.predict([Branch(state, "text"), Branch(state, against)])
+    return cfg(other, text, scale)
+
+
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    """[B] shaped to multiply [B, ...]."""
+    return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
+
+
+def distil(system: System, look: Look, z: Tensor, clip: float | None = None) -> Distilled:
+    """One term of one step: `z` [B, C, h, w] carries the graph back to the scene."""
+    grad = system.gradient(look)
+    finite = torch.isfinite(grad).all()
+    loss, used = loss_from_gradient(z, grad, clip)
+    return Distilled(loss, used.square().mean().sqrt(), finite, look.calls, look.rows)
+
+
+def loss_from_gradient(z: Tensor, grad: Tensor, clip: float | None = None) -> tuple[Tensor, Tensor]:
+    """A loss whose gradient on `z` is grad / B, and that gradient before the division.
+
+    The reparametrised form 0.5 |z - sg(z - g)|^2 / B survives a gradient scaler; nan_to_num comes before the clamp,
+    or a nan would pass through it.
+    """
+    grad = torch.nan_to_num(grad.detach(), nan=0.0, posinf=0.0, neginf=0.0)
+    if clip is not None:
+        grad = grad.clamp(-clip, clip)
+    target = (z - grad).detach()
+    return 0.5 * (z - target).square().sum() / len(z), grad
+
+
+class Stateless:
+    """For rules that remember nothing between steps."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state:
+            raise ValueError(f"this rule keeps no state, the checkpoint holds {', '.join(state)}")

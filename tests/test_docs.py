@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation is followed to the letter."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("dreamlab", "systems", "guidance", "renderers", "cuda_ext", "configs", "tests")
+
+
+def test_adding_a_system_as_the_page_says(tmp_path: Path) -> None:
+    """One file, one table line, one recipe, one test: copied from the page into a copy of the tree, then run."""
+    page = (ROOT / "docs" / "adding-a-system.md").read_text()
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "golden"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    written = re.findall(r"^`([\w/.-]+)`\n```\w+\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in written] == [
+        "systems/csd_example.py", "configs/csd-example.yaml", "tests/systems/test_csd_example.py"
+    ]  # fmt: skip
+    for name, text in written:
+        (tmp_path / name).write_text(text)
+    (difference,) = re.findall(r"^```diff\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    table = tmp_path / "systems" / "__init__.py"
+    lines = difference.splitlines(True)
+    before = "".join(line[1:] or line for line in lines if not line.startswith("+"))
+    after = "".join(line[1:] or line for line in lines)
+    text = table.read_text()
+    for old, new in zip(before.split("\n\n"), after.split("\n\n"), strict=True):
+        kept = old.rstrip().removesuffix("}").rstrip()  # other rules may stand between the lines shown
+        assert text.count(kept) == 1, f"the page shows lines that systems/__init__.py does not have: {kept}"
+        text = text.replace(kept, new.rstrip().removesuffix("}").rstrip())
+    table.write_text(text)
+
+    def call(*command: str) -> str:
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "1 passed" in call("pytest", "-q", "tests/systems/test_csd_example.py")
+    assert "Yu et al. 2023" in call("dreamlab", "list", "systems")
+    assert "Classifier score distillation on the oracle" in call("dreamlab", "list", "recipes")
+    made = call("dreamlab", "dream", "a red mushroom with a white stem", "stages.0.steps=2", "--recipe", "csd-example")
+    assert (tmp_path / made.splitlines()[-1] / "export" / "model.glb").is_file()
+
+
+def test_readme_commands_exist() -> None:
+    """Every `make X` and `dreamlab X` that the README shows is there."""
+    import typer.main
+
+    from dreamlab.cli import app
+
+    readme = (ROOT / "README.md").read_text()
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert set(re.findall(r"\bmake ([a-z]+)\b", readme)) <= targets
+    assert set(re.findall(r"(?:^|`)dreamlab ([a-z]+)\b", readme, re.MULTILINE)) <= commands
+
+
+def test_documented_links_exist() -> None:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
