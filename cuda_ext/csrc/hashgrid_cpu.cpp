@@ -5,7 +5,8 @@
 // Samples go in blocks of 16 lanes: rows and weights come from loops over lanes that the compiler vectorises; the rows
 // are then fetched one sample at a time, two neighbours along x side by side, which beats gather instructions.
 // Gathering launchers split the samples over threads. The scattering one gives whole levels to threads and takes the
-// samples in order, so no two threads write the same row and the sums have the same bits for any number of threads.
+// samples in order, so no two threads write the same row and the sums have the same bits for any number of threads; it
+// keeps as many threads busy as there are levels.
 #include <algorithm>
 #include <type_traits>
 #include <vector>
