@@ -40,6 +40,8 @@ def encode(
 
     Differentiable in positions and table, twice: a loss on gradients of a field (eikonal, normals) reaches both.
     With linear interpolation the gradient in positions jumps between cells; `HashGrid(smoothstep=True)` is smooth.
+    On the CPU the same inputs give the same bits for any number of threads; on CUDA the table's gradient is summed with
+    atomics and its last bits vary.
     The equations are in `cuda_ext.reference.hashgrid`.
     """
     active = _check(positions, table, grid, active_levels)

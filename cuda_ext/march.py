@@ -77,6 +77,8 @@ def march(
     require(min(occupied.shape) >= 1, f"march: occupied must have at least one cell per axis, got {occupied.shape}")
     require(all(a < b for a, b in zip(*bounds, strict=True)), f"march: bounds must be (lowest, highest), got {bounds}")
     require(step > 0 and cone >= 0 and near >= 0, f"march: need step > 0, cone >= 0, near >= 0: {step}, {cone}, {near}")
+    require(near < far, f"march: need near < far, got {near} and {far}")
+    require(capacity is None or capacity >= 0, f"march: capacity must be at least 0 or None, got {capacity}")
     steps = steps_bound(bounds, step)
     require(steps <= MAX_STEPS, f"march: step {step} cuts the box into {steps} intervals, at most {MAX_STEPS}")
     if jitter is not None:
@@ -118,6 +120,12 @@ def composite(
     check_shape("composite", "sigma", sigma, (samples.t_start.shape[0],))
     check_shape("composite", "rgb", rgb, (sigma.shape[0], "C"))
     check_shape("composite", "samples.t_end", samples.t_end, tuple(samples.t_start.shape))
+    offsets = samples.offsets
+    require(
+        offsets.dtype == torch.int64 and offsets.ndim == 1 and offsets.shape[0] >= 1 and offsets.device == sigma.device,
+        f"composite: samples.offsets must be int64 [R + 1] on {sigma.device}, "
+        f"got {offsets.dtype} {list(offsets.shape)} on {offsets.device}",
+    )
     check_alike("composite", sigma=sigma, rgb=rgb, t_start=samples.t_start, t_end=samples.t_end)
     if backends.choose("march", backend, sigma) == "torch":
         return reference.composite(sigma, rgb, samples, stop=stop)
@@ -139,6 +147,7 @@ class _MarchParams(ctypes.Structure):
         ("offsets", ctypes.c_void_p),
         ("t_start", ctypes.c_void_p),
         ("t_end", ctypes.c_void_p),
+        ("ray", ctypes.c_void_p),
         ("rays", ctypes.c_int64),
         ("capacity", ctypes.c_int64),
         ("size", ctypes.c_int32 * 3),
@@ -190,7 +199,7 @@ def _march(
     cone: float,
     steps: int,
     capacity: int | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rays, words, device = len(origins), (steps + 63) // 64, origins.device
     offsets = torch.zeros(rays + 1, dtype=torch.int64, device=device)
     kept = torch.empty(rays, words, dtype=torch.int64, device=device)
@@ -198,7 +207,7 @@ def _march(
     p = build.pointer
     params = _MarchParams(
         p(origins), p(directions), p(jitter), p(occupied), (ctypes.c_void_p * 2)(*map(p, coarse)), p(kept), p(offsets),
-        None, None, rays, 0, (ctypes.c_int32 * 3)(*occupied.shape), steps, words,
+        None, None, None, rays, 0, (ctypes.c_int32 * 3)(*occupied.shape), steps, words,
         (ctypes.c_float * 3)(*bounds[:3]), (ctypes.c_float * 3)(*bounds[3:]), step, near, far, cone,
     )  # fmt: skip
     _call("march_mark", params, device, rays)
@@ -208,9 +217,10 @@ def _march(
     count = int(offsets[-1]) if capacity is None else capacity
     new = origins.new_empty if capacity is None else origins.new_zeros
     t_start, t_end = new(count), new(count)
-    params.t_start, params.t_end, params.capacity = p(t_start), p(t_end), count
+    ray = torch.full((count,), max(rays - 1, 0), dtype=torch.int64, device=device)
+    params.t_start, params.t_end, params.ray, params.capacity = p(t_start), p(t_end), p(ray), count
     _call("march_write", params, device, rays)
-    return offsets if capacity is None else offsets.clamp(max=count), t_start, t_end
+    return offsets if capacity is None else offsets.clamp(max=count), t_start, t_end, ray
 
 
 def _coarse(occupied: Tensor) -> list[Tensor]:
@@ -235,11 +245,12 @@ def _any_in_blocks(mask: Tensor) -> Tensor:
 
 def _march_fake(
     origins: Tensor, directions: Tensor, occupied: Tensor, jitter: Tensor | None, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     capacity = rest[-1]
     count = torch.library.get_ctx().new_dynamic_size() if capacity is None else capacity
-    offsets = origins.new_empty(origins.shape[0] + 1, dtype=torch.int64)
-    return offsets, origins.new_empty(count), origins.new_empty(count)
+    whole = torch.int64
+    offsets, ray = origins.new_empty(origins.shape[0] + 1, dtype=whole), origins.new_empty(count, dtype=whole)
+    return offsets, origins.new_empty(count), origins.new_empty(count), ray
 
 
 def _composite_params(
@@ -310,7 +321,7 @@ _INTERVALS = "Tensor sigma, Tensor rgb, Tensor t_start, Tensor t_end, Tensor off
 torch.library.define(
     "dreamlab::march",
     "(Tensor origins, Tensor directions, Tensor occupied, Tensor? jitter, float[] bounds, float step, float near, "
-    "float far, float cone, int steps, SymInt? capacity) -> (Tensor, Tensor, Tensor)",
+    "float far, float cone, int steps, SymInt? capacity) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 torch.library.define("dreamlab::composite", f"({_INTERVALS}, float stop) -> (Tensor, Tensor, Tensor)")
 torch.library.define(

@@ -5,9 +5,11 @@
 // Samples go in blocks of 16 lanes: rows and weights come from loops over lanes that the compiler vectorises; the rows
 // are then fetched one sample at a time, two neighbours along x side by side, which beats gather instructions.
 // Gathering launchers split the samples over threads. The scattering one gives whole levels to threads and takes the
-// samples in order, so no two threads write the same row and the sums have the same bits for any number of threads.
+// samples in order, so no two threads write the same row and the sums have the same bits for any number of threads; it
+// keeps as many threads busy as there are levels.
 #include <algorithm>
 #include <type_traits>
+#include <vector>
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
@@ -23,8 +25,8 @@ constexpr int64_t kChunk = 1 << 17;  // samples that pass through all levels tog
 
 // A block of 16 samples in one level. Corner 2 q + a lies on side a of x and in column q = side of y + 2 * side of z.
 struct Block {
-  int32_t row[8][kLanes];
-  float side[3][2][kLanes];                        // weights along each axis
+  uint32_t row[8][kLanes];
+  float side[3][2][kLanes];                        // weights along each axis; of y and z only with kCurves
   float column[4][kLanes];                         // weights of the columns: y times z
   float slope[3][kLanes], curve[3][kLanes];        // d side[.][1] / d position, and once more
   float column_y[4][kLanes], column_z[4][kLanes];  // d column / d position
@@ -33,30 +35,32 @@ struct Block {
 enum Order { kValues, kSlopes, kCurves };  // how many derivatives of the weights a launcher needs
 
 template <Order order>
-__attribute__((noinline)) void locate(const GridLevel& level, int smooth, const float* const position[3], int64_t at, Block* b) {
+__attribute__((noinline)) void locate(const GridLevel& level, int smooth, const float* const position[3], int64_t at,
+                                      Block* b) {
   const float size = static_cast<float>(level.cells);
-  Vi vertex[3][2];
+  Vu vertex[3][2];
   Vf side[3][2], slope[3];
   for (int a = 0; a < 3; ++a) {
     const Vf x = load(position[a] + at);
     Vf f;
-    vertex[a][0] = __builtin_convertvector(split_cell(clamp_unit(x), size, &f), Vi);
-    vertex[a][1] = vertex[a][0] + 1;
+    vertex[a][0] = __builtin_convertvector(split_cell(clamp_unit(x), size, &f), Vu);
+    vertex[a][1] = vertex[a][0] + 1u;
     side[a][1] = ease(f, smooth);
     side[a][0] = 1.f - side[a][1];
     if (order >= kSlopes) store(b->slope[a], slope[a] = ease_slope(f, smooth) * (size * inside_unit(x)));
     if (order >= kCurves) store(b->curve[a], ease_curve(f, smooth) * (size * size * inside_unit(x)));
   }
   for (int c = 0; c < 2; ++c) {
-    vertex[1][c] *= static_cast<int32_t>(level.step_y), vertex[2][c] *= static_cast<int32_t>(level.step_z);
+    vertex[1][c] *= level.step_y, vertex[2][c] *= level.step_z;
     store(b->side[0][c], side[0][c]);
     if (order >= kCurves) store(b->side[1][c], side[1][c]), store(b->side[2][c], side[2][c]);
   }
   for (int q = 0; q < 4; ++q) {
     const int y = q & 1, z = q >> 1;
     for (int c = 0; c < 2; ++c) {
-      store(b->row[2 * q + c], level.hashed ? (vertex[0][c] ^ vertex[1][y] ^ vertex[2][z]) & static_cast<int32_t>(level.mask)
-                                            : vertex[0][c] + vertex[1][y] + vertex[2][z]);
+      const Vu row = level.hashed ? (vertex[0][c] ^ vertex[1][y] ^ vertex[2][z]) & level.mask
+                                  : vertex[0][c] + vertex[1][y] + vertex[2][z];
+      memcpy(b->row[2 * q + c], &row, sizeof row);
     }
     store(b->column[q], side[2][z] * side[1][y]);
     if (order < kSlopes) continue;
@@ -78,7 +82,7 @@ inline void over_blocks(const GridLevel& level, int smooth, const float* const p
       Block& next = blocks[(i / kLanes + 1) % 2];
       locate<order>(level, smooth, position, i + kLanes, &next);
       for (int c = 0; c < 8 && large; ++c) {
-        for (int k = 0; k < kLanes; ++k) __builtin_prefetch(rows + static_cast<size_t>(next.row[c][k]) * features, 0, 2);
+        for (int k = 0; k < kLanes; ++k) __builtin_prefetch(rows + size_t{next.row[c][k]} * features, 0, 2);
       }
     }
     work(blocks[i / kLanes % 2], i);
@@ -103,7 +107,7 @@ inline int thread_index() {
 
 template <int F>
 inline Pair<F> load_pair(const float* rows, const Block& b, int q, int k) {
-  return Pair<F>::load(rows + static_cast<size_t>(b.row[2 * q][k]) * F, rows + static_cast<size_t>(b.row[2 * q + 1][k]) * F);
+  return Pair<F>::load(rows + size_t{b.row[2 * q][k]} * F, rows + size_t{b.row[2 * q + 1][k]} * F);
 }
 
 // Up to `capacity` samples of a thread, turned from rows into one array per axis and per level.
@@ -128,10 +132,18 @@ struct Chunk {
   }
 };
 
+// Levels first..last-1 of the cotangents of samples begin..end-1, to one array per level. They are turned in a small
+// buffer and leave it a cache line at a time: single numbers stored to sixteen far places miss the cache every time.
 template <int F>
-void load_features(const GridParams& p, const float* from, int64_t begin, int64_t end, const Chunk& to) {
-  for (int64_t i = begin; i < end; ++i) {
-    for (int l = 0; l < p.active; ++l) Row<F>::load(from + i * p.width() + l * F).store(to.memory + l * to.stride * F + i * F);
+void load_features(const GridParams& p, const float* from, int first, int last, int64_t begin, int64_t end,
+                   const Chunk& to) {
+  float turned[kMaxLevels][kLanes * F];
+  for (int64_t i = begin; i < end; i += kLanes) {
+    const int n = static_cast<int>(std::min<int64_t>(kLanes, end - i));
+    for (int k = 0; k < n; ++k) {
+      for (int l = first; l < last; ++l) Row<F>::load(from + (i + k) * p.width() + l * F).store(turned[l] + k * F);
+    }
+    for (int l = first; l < last; ++l) memcpy(to.array((l - first) * F) + i * F, turned[l], n * F * sizeof(float));
   }
 }
 
@@ -143,12 +155,15 @@ int over_chunks(int64_t n, int64_t arrays, int threads, Work work) {
   const int64_t rounds = (even + kChunk - 1) / kChunk * threads;
   const int64_t size = std::max<int64_t>((n + rounds - 1) / std::max<int64_t>(rounds, 1), 1);
   const int64_t stride = Chunk::stride_for(size);
-  const Scratch scratch(static_cast<size_t>(threads) * arrays * stride);
-  if (scratch.data == nullptr) return 1;
+  std::vector<Scratch> scratch;
+  for (int i = 0; i < threads; ++i) {
+    scratch.emplace_back(static_cast<size_t>(arrays * stride));
+    if (scratch.back().data == nullptr) return 1;
+  }
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
   for (int64_t r = 0; r < rounds; ++r) {
     const int64_t begin = r * size, count = std::min(size, n - begin);
-    if (count > 0) work(Chunk{scratch.data + thread_index() * arrays * stride, stride}, begin, count);
+    if (count > 0) work(Chunk{scratch[thread_index()].data, stride}, begin, count);
   }
   return 0;
 }
@@ -239,7 +254,7 @@ int position_gradient(const GridParams& p, int threads) {
   return over_chunks(p.count, features + 9, threads, [&](const Chunk& chunk, int64_t begin, int64_t count) {
     const float *x[3], *u[3];
     float* sum[3];
-    load_features<F>(p, p.grad + begin * p.width(), 0, count, chunk);
+    load_features<F>(p, p.grad + begin * p.width(), 0, p.active, 0, count, chunk);
     chunk.point(features, x), chunk.point(features + 3, u);
     chunk.load_positions(p.positions + 3 * begin, count, features);
     if (kTurn) chunk.load_positions(p.direction + 3 * begin, count, features + 3);
@@ -257,7 +272,7 @@ int position_gradient(const GridParams& p, int threads) {
         for (int k = 0; k < lanes; ++k) {
           const Row<F> weight = Row<F>::load(g + (i + k) * F);
           for (int c = 0; c < 8; ++c) {
-            d[c][k] = dot(Row<F>::load(rows + static_cast<size_t>(b.row[c][k]) * F), weight);
+            d[c][k] = dot(Row<F>::load(rows + size_t{b.row[c][k]} * F), weight);
           }
         }
         if (kTurn) {
@@ -293,8 +308,8 @@ void add_to_level(const GridParams& p, int l, const float* const x[3], const flo
       const Row<F> g = Row<F>::load(grad + (i + k) * F);
       const Pair<F> mixed = Pair<F>::outer(g, b.side[0][0][k], b.side[0][1][k]);
       for (int q = 0; q < 4; ++q) {
-        float* a = rows + static_cast<size_t>(b.row[2 * q][k]) * F;
-        float* c = rows + static_cast<size_t>(b.row[2 * q + 1][k]) * F;
+        float* a = rows + size_t{b.row[2 * q][k]} * F;
+        float* c = rows + size_t{b.row[2 * q + 1][k]} * F;
         Pair<F> part = Pair<F>::zero();
         if (kTurn) {
           part.add(mixed, column_turn[q][k]);
@@ -308,15 +323,19 @@ void add_to_level(const GridParams& p, int l, const float* const x[3], const flo
   });
 }
 
-// out [rows, F] = d (features . grad) / d table, or with `direction` the derivative of that along it.
+// out [rows, F] = d (features . grad) / d table, or with `direction` the derivative of that along it. Cotangents are
+// turned for a group of levels at a time, to bound the scratch memory.
 template <int F, bool kTurn>
 int table_gradient(const GridParams& p, int threads) {
-  const int features = p.active * F;
   const int64_t size = std::max<int64_t>(std::min(p.count, 2 * kChunk), 1);
   const int64_t stride = Chunk::stride_for(size);
-  const Scratch scratch(static_cast<size_t>(features + 6) * stride);
+  const int group = std::max(16 / F, threads);
+  const int64_t axes = std::min(group, p.active) * F;  // the positions follow the features
+  const Scratch scratch(static_cast<size_t>((axes + 6) * stride));
   if (scratch.data == nullptr) return 1;
   const Chunk chunk{scratch.data, stride};
+  const float *x[3], *u[3];
+  chunk.point(axes, x), chunk.point(axes + 3, u);
   advise_huge_pages(p.out, p.offsets[p.levels] * F * sizeof(float));
 #pragma omp parallel num_threads(threads)
   {
@@ -324,22 +343,23 @@ int table_gradient(const GridParams& p, int threads) {
     for (int l = p.count > 0 ? p.active : 0; l < p.levels; ++l) clear_level<F>(p, l);
     for (int64_t begin = 0; begin < p.count; begin += size) {
       const int64_t count = std::min(size, p.count - begin);
-      const float *x[3], *u[3];
 #pragma omp barrier  // the last range is done with the scratch
-      chunk.point(features, x);
-      chunk.point(features + 3, u);
 #pragma omp single nowait
-      chunk.load_positions(p.positions + 3 * begin, count, features);
+      chunk.load_positions(p.positions + 3 * begin, count, axes);
 #pragma omp single nowait
-      if (kTurn) chunk.load_positions(p.direction + 3 * begin, count, features + 3);
+      if (kTurn) chunk.load_positions(p.direction + 3 * begin, count, axes + 3);
+      for (int first = 0; first < p.active; first += group) {
+        const int last = std::min(first + group, p.active);
 #pragma omp for schedule(static)
-      for (int64_t part = 0; part < count; part += 1024) {
-        load_features<F>(p, p.grad + begin * p.width(), part, std::min(part + 1024, count), chunk);
-      }
-#pragma omp for schedule(dynamic) nowait
-      for (int l = p.active - 1; l >= 0; --l) {
-        if (begin == 0) clear_level<F>(p, l);  // here, so that the rows are in cache when the first sample comes
-        add_to_level<F, kTurn>(p, l, x, u, chunk.array(l * F), count);
+        for (int64_t part = 0; part < count; part += 1024) {
+          const int64_t end = std::min(part + 1024, count);
+          load_features<F>(p, p.grad + begin * p.width(), first, last, part, end, chunk);
+        }
+#pragma omp for schedule(dynamic)
+        for (int l = last - 1; l >= first; --l) {
+          if (begin == 0) clear_level<F>(p, l);  // here, so that the rows are in cache when the first sample comes
+          add_to_level<F, kTurn>(p, l, x, u, chunk.array((l - first) * F), count);
+        }
       }
     }
   }
@@ -361,7 +381,9 @@ int by_features(const GridParams& p, Call call) {
 // All return 0, or 1 when there is no memory.
 
 DL_API int dl_hashgrid_encode(const dl::GridParams* p, int threads) {
-  return by_features(*p, [=](auto f) { return p->direction ? encode<f, true>(*p, threads) : encode<f, false>(*p, threads); });
+  return by_features(*p, [=](auto f) {
+    return p->direction ? encode<f, true>(*p, threads) : encode<f, false>(*p, threads);
+  });
 }
 
 DL_API int dl_hashgrid_position_gradient(const dl::GridParams* p, int threads) {

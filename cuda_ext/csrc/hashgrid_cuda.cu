@@ -87,8 +87,9 @@ __device__ __forceinline__ void position_gradient(const GridParams& p, int64_t n
     float g[3] = {0.f, 0.f, 0.f}, mixed[3] = {0.f, 0.f, 0.f}, pure[3] = {0.f, 0.f, 0.f};
 #pragma unroll
     for (int c = 0; c < 8; c++) {
+      const float* row = rows + static_cast<int64_t>(cell.row[c]) * F;
       float d = 0.f;
-      for (int f = 0; f < F; f++) d += rows[static_cast<int64_t>(cell.row[c]) * F + f] * p.grad[n * p.width() + l * F + f];
+      for (int f = 0; f < F; f++) d += row[f] * p.grad[n * p.width() + l * F + f];
       const float x = cell.side[0][c & 1], y = cell.side[1][c >> 1 & 1], z = cell.side[2][c >> 2];
       const float ux = c & 1 ? 1.f : -1.f, uy = c & 2 ? 1.f : -1.f, uz = c & 4 ? 1.f : -1.f;
       g[0] += ux * y * z * d, g[1] += uy * x * z * d, g[2] += uz * x * y * d;

@@ -11,6 +11,8 @@
 
 namespace dl {
 
+typedef uint32_t Vu __attribute__((vector_size(64), may_alias));  // wraps around, as a hash must
+
 DL_HD Vf whole(Vf x) { return to_float(__builtin_convertvector(x, Vi)); }  // of x >= 0
 
 // x * size - cell with one rounding, see hashgrid.h.
@@ -43,19 +45,21 @@ inline void advise_huge_pages(void* begin, size_t bytes) {
 #endif
 }
 
-// Floats that nobody has written yet; `data` is null when there is no memory.
+// Floats that nobody has written yet; `data` is null when there is no memory. Kept below 32 MB each: from there on
+// malloc hands out fresh pages in every call, and the kernel zeroes them.
 struct Scratch {
-  float* data;
+  float* data = nullptr;
 
+  Scratch() = default;
   explicit Scratch(size_t count) {
-    const size_t align = count * sizeof(float) >= kHugePage ? kHugePage : 64;
-    const size_t bytes = (count * sizeof(float) + align) / align * align;
-    data = static_cast<float*>(std::aligned_alloc(align, bytes));
+    const size_t bytes = (count * sizeof(float) + 64) / 64 * 64;
+    data = static_cast<float*>(std::aligned_alloc(64, bytes));
     if (data != nullptr) advise_huge_pages(data, bytes);
   }
-  ~Scratch() { std::free(data); }
+  Scratch(Scratch&& other) noexcept : data(other.data) { other.data = nullptr; }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { std::free(data); }
 };
 
 template <int F>
@@ -97,7 +101,9 @@ struct Pair<2> {
     const Halves halves = {*reinterpret_cast<const Half*>(a), *reinterpret_cast<const Half*>(b)};
     return {reinterpret_cast<Vec>(halves)};
   }
-  static Pair outer(Row<2> g, float wa, float wb) { return {Vec{g.v[0], g.v[1], g.v[0], g.v[1]} * Vec{wa, wa, wb, wb}}; }
+  static Pair outer(Row<2> g, float wa, float wb) {
+    return {Vec{g.v[0], g.v[1], g.v[0], g.v[1]} * Vec{wa, wa, wb, wb}};
+  }
   void add(const Pair& p, float w) { both += p.both * w; }
   Row<2> mix(float wa, float wb) const {
     const Vec m = both * Vec{wa, wa, wb, wb};

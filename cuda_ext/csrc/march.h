@@ -16,6 +16,7 @@ struct MarchParams {
   int64_t* offsets;          // [rays + 1]
   float* t_start;            // [capacity]
   float* t_end;              // [capacity]
+  int64_t* ray;              // [capacity] whose interval it is
   int64_t rays;
   int64_t capacity;          // room for intervals
   int32_t size[3];
@@ -106,11 +107,14 @@ DL_HD int empty_block(const MarchParams& p, const int cell[3]) {
 template <class Keep>
 DL_HD void walk(const MarchParams& p, const Ray& ray, Keep& keep) {
   if (!(ray.start < ray.end)) return;
-  float scale[3], reach = 0.f;
+  float scale[3], side[3], inverse[3], reach = 0.f;
   for (int a = 0; a < 3; a++) {
     scale[a] = static_cast<float>(p.size[a]) / (p.high[a] - p.low[a]);
+    side[a] = 1.f / scale[a];
+    inverse[a] = 1.f / ray.direction[a];
     reach += abs_(ray.origin[a]);
   }
+  const float per_step = 1.f / p.step;
   Interval i = first_interval(p, ray);
   while (i.k < p.steps) {
     const float middle = i.t + 0.5f * i.width;
@@ -130,14 +134,14 @@ DL_HD void walk(const MarchParams& p, const Ray& ray, Keep& keep) {
     for (int a = 0; a < 3; a++) {
       if (ray.direction[a] == 0.f) continue;
       const int border = ((cell[a] >> shift) + (ray.direction[a] > 0.f)) << shift;
-      leave = min_(leave, (p.low[a] + static_cast<float>(border) / scale[a] - ray.origin[a]) / ray.direction[a]);
+      leave = min_(leave, (p.low[a] + static_cast<float>(border) * side[a] - ray.origin[a]) * inverse[a]);
     }
     leave -= 1e-2f * i.width + 1e-5f * (abs_(leave) + reach);
     if (p.cone > 0.f) {
       do i = next_interval(p, ray, i, i.k + 1);
       while (i.k < p.steps && i.t + 0.5f * i.width < leave);
     } else {
-      const float ahead = (leave - ray.start) / p.step - ray.shift - 0.5f;  // the first interval that may be outside
+      const float ahead = (leave - ray.start) * per_step - ray.shift - 0.5f;  // the first interval that may be outside
       i = next_interval(p, ray, i, jump(ahead, i.k + 1));
     }
   }
@@ -150,23 +154,28 @@ struct KeepBit {
   DL_HD void operator()(const Interval& i) { bits[i.k / 64] |= uint64_t{1} << (i.k % 64), count++; }
 };
 
+DL_HD int lowest_bit(uint64_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __ffsll(static_cast<long long>(bits)) - 1;
+#else
+  return __builtin_ctzll(bits);
+#endif
+}
+
 // Turns a ray's bits into its packed intervals.
 DL_HD void write_ray(const MarchParams& p, int64_t ray_index) {
   int64_t at = p.offsets[ray_index];
   const int64_t all = p.offsets[ray_index + 1], end = all < p.capacity ? all : p.capacity;
   if (at >= end) return;
   const Ray ray = load_ray(p, ray_index);
-  const uint64_t* bits = p.kept + ray_index * p.words;
   Interval i = first_interval(p, ray);
-  for (int32_t k = 0; at < end; k++) {
-    if (p.cone == 0.f && bits[k / 64] >> (k % 64) == 0) {  // nothing more in this word
-      k |= 63;
-      continue;
+  for (int w = 0; w < p.words; w++) {
+    for (uint64_t bits = p.kept[ray_index * p.words + w]; bits != 0; bits &= bits - 1) {
+      const int k = 64 * w + lowest_bit(bits);
+      while (i.k < k) i = next_interval(p, ray, i, k);  // one by one when they grow, else at once
+      p.t_start[at] = i.t, p.t_end[at] = i.t + i.width, p.ray[at] = ray_index;
+      if (++at == end) return;
     }
-    if (i.k != k) i = next_interval(p, ray, i, k);
-    if (!(bits[k / 64] >> (k % 64) & 1)) continue;
-    p.t_start[at] = i.t, p.t_end[at] = i.t + i.width;
-    at++;
   }
 }
 

@@ -94,10 +94,11 @@ def position_gradient(
     positions: Tensor, table: Tensor, grad: Tensor, grid: HashGrid, active_levels: int | None = None
 ) -> Tensor:
     """[N, 3]: d(encode . grad)/d positions, itself differentiable in table, grad [N, width] and positions."""
+    tracking = torch.is_grad_enabled()
     with torch.enable_grad():
         x = positions if positions.requires_grad else positions.detach().requires_grad_()
         (out,) = torch.autograd.grad(encode(x, table, grid, active_levels), x, grad, create_graph=True)
-    return out
+    return out if tracking else out.detach()
 
 
 def corners(x: Tensor, grid: HashGrid, level: int) -> tuple[Tensor, Tensor]:

@@ -28,9 +28,12 @@ class Samples:
     offsets: Tensor  # [R + 1] int64, ascending
     t_start: Tensor  # [M]
     t_end: Tensor  # [M]
+    ray: Tensor | None = None  # [M] int64, see ray_index
 
     def ray_index(self) -> Tensor:
         """[M] int64: the ray of each interval (of a padding interval: the last ray)."""
+        if self.ray is not None:
+            return self.ray
         index = torch.arange(len(self.t_start), device=self.offsets.device)
         return torch.searchsorted(self.offsets, index, right=True).sub_(1).clamp_(max=max(len(self.offsets) - 2, 0))
 

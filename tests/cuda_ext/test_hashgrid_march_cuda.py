@@ -114,12 +114,13 @@ def test_march_and_composite_kernels_match_the_twins(on_host, cone):
     steps, count = march_ops.steps_bound(BOX, step), len(twin.t_start)
     offsets, words = torch.zeros(rays + 1, dtype=torch.int64), (steps + 63) // 64
     kept, ends = torch.empty(rays, words, dtype=torch.int64), torch.empty(2, count)
+    ray = torch.empty(count, dtype=torch.int64)
     coarse = [march_ops._any_in_blocks(occupied)]
     coarse.append(march_ops._any_in_blocks(coarse[0]))
     p = build.pointer
     params = march_ops._MarchParams(
         p(origins), p(directions), p(jitter), p(occupied), (ctypes.c_void_p * 2)(*map(p, coarse)), p(kept), p(offsets),
-        p(ends[0]), p(ends[1]), rays, count, (ctypes.c_int32 * 3)(*occupied.shape), steps, words,
+        p(ends[0]), p(ends[1]), p(ray), rays, count, (ctypes.c_int32 * 3)(*occupied.shape), steps, words,
         (ctypes.c_float * 3)(*BOX[0]), (ctypes.c_float * 3)(*BOX[1]), step, 0.0, math.inf, cone,
     )  # fmt: skip
     on_host("march", "march_mark", params, rays)
@@ -127,6 +128,7 @@ def test_march_and_composite_kernels_match_the_twins(on_host, cone):
     on_host("march", "march_write", params, rays)
     assert torch.equal(offsets, twin.offsets)
     assert torch.equal(ends[0], twin.t_start) and torch.equal(ends[1], twin.t_end)
+    assert torch.equal(ray, twin.ray_index())
 
     sigma, rgb = 30 * torch.rand(count, generator=g) - 1, torch.rand(count, 3, generator=g)
     cotangents = [torch.randn(rays, 3, generator=g), torch.randn(rays, 4, generator=g), torch.randn(count, generator=g)]

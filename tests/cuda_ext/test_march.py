@@ -62,6 +62,7 @@ def test_native_marches_like_the_twin(shape, share, jitter, cone):
     options = {"step": 0.013, "cone": cone, "jitter": shift, "near": 0.5}
     ours = march(origins, directions, occupied, BOX, **options, backend="native")
     twin = march(origins, directions, occupied, BOX, **options, backend="torch")
+    assert torch.equal(ours.ray_index(), Samples(ours.offsets, ours.t_start, ours.t_end).ray_index())
     different = ours.offsets.diff() != twin.offsets.diff()
     assert different.float().mean() <= 2e-3  # rays where rounding moved an interval into another cell
     same_ours, same_twin = ~different[ours.ray_index()], ~different[twin.ray_index()]
@@ -121,6 +122,7 @@ def test_capacity_pads_and_cuts(backend):
     for capacity in (count + 50, count - 333, 0):
         got = march(origins, directions, occupied, BOX, step=0.05, capacity=capacity, backend=backend)
         used = min(count, capacity)
+        assert len(got.ray_index()) == capacity and (got.ray_index()[used:] == 99).all()
         assert len(got.t_start) == len(got.t_end) == capacity and got.offsets[-1] == used
         assert torch.equal(got.t_start[:used], whole.t_start[:used]) and (got.t_end[used:] == 0).all()
         sigma = torch.ones(capacity, requires_grad=True)
@@ -278,6 +280,20 @@ def test_nothing_to_march(backend):
         assert torch.autograd.grad(picture.rgb.sum(), sigma)[0].shape == (0,)
 
 
+@needs_compiler
+def test_inputs_need_not_be_contiguous():
+    origins, directions = some_rays(50)
+    occupied = some_grid((9, 8, 7), 0.5)
+    strided = directions.T.contiguous().T, occupied.transpose(0, 2).contiguous().transpose(0, 2)
+    plain = march(origins[:1].expand(50, 3), directions, occupied, BOX, step=0.05)
+    ours = march(origins[:1].expand(50, 3), strided[0], strided[1], BOX, step=0.05)
+    assert torch.equal(plain.t_start, ours.t_start) and len(ours.t_start) > 0
+    colour = torch.rand(3, len(ours.t_start)).T
+    sigma = torch.ones(1).expand(len(ours.t_start))
+    expected = composite(sigma.contiguous(), colour.contiguous(), ours).rgb
+    assert torch.equal(composite(sigma, colour, ours).rgb, expected)
+
+
 def test_occupancy_follows_a_field():
     """Points lie in their own cells; the refreshed grid keeps the ball and forgets what is gone."""
     shape = (6, 5, 4)
@@ -338,5 +354,10 @@ def test_errors_say_what_and_what_is_allowed():
         march(origins, directions, occupied, BOX, step=0.0)
     with pytest.raises(ValueError, match="at most 65536"):
         march(origins, directions, occupied, BOX, step=1e-6)
+    with pytest.raises(ValueError, match="near < far"):
+        march(origins, directions, occupied, BOX, step=0.1, near=2.0, far=2.0)
+    with pytest.raises(ValueError, match=r"offsets must be int64 \[R \+ 1\]"):
+        samples = Samples(torch.tensor([0, 3], dtype=torch.int32), torch.zeros(3), torch.zeros(3))
+        composite(torch.zeros(3), torch.zeros(3, 3), samples)
     with pytest.raises(ValueError, match=r"composite: rgb must be \[3, C\]"):
         composite(torch.zeros(3), torch.zeros(4, 3), Samples(torch.tensor([0, 3]), torch.zeros(3), torch.zeros(3)))
