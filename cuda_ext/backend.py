@@ -23,12 +23,19 @@ class Package:
     module: str
     licence: str
     install: str
+    no_adapter: str = ""  # why it cannot stand in for our op, where it cannot
 
 
 PACKAGES = {
     "gsplat": Package("splat", "gsplat", "Apache-2.0", "pip install gsplat"),
-    "nerfacc": Package("march", "nerfacc", "MIT", "pip install nerfacc"),
-    "tinycudann": Package("hashgrid", "tinycudann", "BSD-3-Clause", "build it from github.com/NVlabs/tiny-cuda-nn"),
+    "nerfacc": Package("march", "nerfacc", "MIT", "pip install nerfacc", "its march draws other samples than ours"),
+    "tinycudann": Package(
+        "hashgrid",
+        "tinycudann",
+        "BSD-3-Clause",
+        "build it from github.com/NVlabs/tiny-cuda-nn",
+        "its level resolutions and its table are another function than ours",
+    ),
     "nvdiffrast": Package(
         "raster", "nvdiffrast", "NVIDIA Source Code License, non-commercial use only", "build it from its repository"
     ),
@@ -44,6 +51,8 @@ def choose(op: str, backend: str, like: Tensor, adapters: tuple[str, ...] = ()) 
             raise ValueError(f"{op}: backend '{backend}' is not available: {reason}")
         _name_licence(backend)
         return backend
+    if backend in PACKAGES and PACKAGES[backend].no_adapter and PACKAGES[backend].op == op:
+        raise ValueError(f"{op}: {backend} is no stand-in: {PACKAGES[backend].no_adapter}; use native or torch")
     if backend not in OURS:
         raise ValueError(f"{op}: backend '{backend}' is not one of {', '.join((*OURS, *adapters))}")
     if backend == "torch":

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -233,6 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Threads that wait must sleep, not spin: beside another busy program a step costs ten times less so. OpenMP reads
     # this when torch is loaded, which no import above has done.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.showwarning = lambda message, *where, **more: print(f"note: {message}", file=sys.stderr)
     try:
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
     except Interrupted as error:

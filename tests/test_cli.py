@@ -142,6 +142,14 @@ def test_places_that_cannot_be_written_fail_at_once(dreamlab: Commands, tmp_path
     assert "failed" in one_line(dreamlab("dream", "a mushroom", "--out", "/proc/nowhere"), 7)
 
 
+def test_without_a_compiler_the_twins_run_and_it_is_said(dreamlab: Commands, tiny: Path, tmp_path: Path) -> None:
+    arguments = ("dream", "a mushroom", *FAST, "stages.0.views=1", "stages.1.views=1", "--recipe", str(tiny))
+    ended = dreamlab(*arguments, PATH="/nonexistent", CXX="", DREAMLAB_CACHE=str(tmp_path / "cache"))
+    assert ended.code == 0, ended.err
+    notes = [line for line in ended.err.splitlines() if line.startswith("note: native splat is not available")]
+    assert len(notes) == 1 and "install g++ or clang++" in notes[0]
+
+
 def test_a_folder_with_spaces_and_other_scripts(dreamlab: Commands, tiny: Path) -> None:
     ended = dreamlab("dream", "a mushroom", *FAST, "--recipe", str(tiny), "--out", "mein Ordner/פטרייה")
     assert ended.code == 0, ended.err

@@ -113,7 +113,7 @@ DL_API void dl_adam(float* x, const float* g, float* m, float* v, const dl::Adam
   const int64_t words = (p.rows + kWord - 1) / kWord, chunks = (words + kChunk - 1) / kChunk;
 #pragma omp parallel for num_threads(threads) schedule(static) if (p.rows * p.columns > 32768)
   for (int64_t chunk = 0; chunk < chunks; chunk++) {
-    const int64_t first = chunk * kChunk * kWord, end = p.rows < first + kChunk * kWord ? p.rows : first + kChunk * kWord;
+    const int64_t first = chunk * kChunk * kWord, full = first + kChunk * kWord, end = p.rows < full ? p.rows : full;
     if (!p.visible) {
       update_range(buffers, first * p.columns, end * p.columns, p, s);
       continue;

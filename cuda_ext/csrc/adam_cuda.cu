@@ -5,7 +5,8 @@
 using namespace dl;
 
 extern "C" __global__ void __launch_bounds__(256)
-    dl_adam(float* __restrict__ x, const float* __restrict__ g, float* __restrict__ m, float* __restrict__ v, const AdamParams p) {
+    dl_adam(float* __restrict__ x, const float* __restrict__ g, float* __restrict__ m, float* __restrict__ v,
+            const AdamParams p) {
   const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= p.rows * p.columns || (p.skip && *p.skip)) return;
   if (p.visible && !p.visible[i / p.columns]) return;

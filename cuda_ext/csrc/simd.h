@@ -11,8 +11,8 @@
 namespace dl {
 
 constexpr int kLanes = 16;
-typedef float Vf __attribute__((vector_size(64), may_alias));
-typedef int32_t Vi __attribute__((vector_size(64), may_alias));  // also a mask: 0 or -1 per lane
+typedef float Vf __attribute__((vector_size(64)));
+typedef int32_t Vi __attribute__((vector_size(64)));  // also a mask: 0 or -1 per lane
 
 DL_HD Vf splat_f(float x) { return x - Vf{}; }
 DL_HD Vi splat_i(int32_t x) { return x - Vi{}; }

@@ -66,7 +66,8 @@ struct SplatParams {
   int32_t* offsets;           // [B, N] index of the splat's first pair in `slots`
   int32_t* starts;            // [B * tiles + 1] index of the tile's first pair
   int32_t* pairs;             // [M] splat
-  int32_t* slots;             // [M] (this, masks, through, last: null when there will be no backward pass) where a splat's pairs are in `pairs`, tile by tile of its rect
+  // The next two, `through` and `last` are null when there will be no backward pass.
+  int32_t* slots;             // [M] where a splat's pairs are in `pairs`, tile by tile of its rect
   uint16_t* masks;            // [M] which of the tile's 16 blocks of 4 x 4 pixels the splat was composited on
   float* rgb;                 // [B, H, W, 3]
   float* alpha;               // [B, H, W]
@@ -184,8 +185,9 @@ DL_HD Projection<T> project(const SplatInput<T>& in, const SplatView& c, const S
   p.length = sqrt_(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]);
   for (int i = 0; i < 4; i++) p.unit[i] = q[i] / p.length;
   rotation_columns(p.unit, p.axis);
-  p.ax = {in.scale.x * dot(p.row_x, p.axis[0]), in.scale.y * dot(p.row_x, p.axis[1]), in.scale.z * dot(p.row_x, p.axis[2])};
-  p.ay = {in.scale.x * dot(p.row_y, p.axis[0]), in.scale.y * dot(p.row_y, p.axis[1]), in.scale.z * dot(p.row_y, p.axis[2])};
+  const Vec3<T>*r = p.axis, &k = in.scale;
+  p.ax = {k.x * dot(p.row_x, r[0]), k.y * dot(p.row_x, r[1]), k.z * dot(p.row_x, r[2])};
+  p.ay = {k.x * dot(p.row_y, r[0]), k.y * dot(p.row_y, r[1]), k.z * dot(p.row_y, r[2])};
   const T xx = dot(p.ax, p.ax), yy = dot(p.ay, p.ay);
   p.xy = dot(p.ax, p.ay);
   // By Cauchy-Binet: xx yy - xy^2 would cancel for thin splats.

@@ -287,7 +287,8 @@ void view_backward(const SplatParams& p, int b, const SplatView& view, int64_t n
   const Vec3<Vf> mean = here.mean + by_direction;
   SplatInput<Vf>& to = d.input;
   to.mean = to.mean + Vec3<Vf>{select(drawn, mean.x, Vf{}), select(drawn, mean.y, Vf{}), select(drawn, mean.z, Vf{})};
-  to.scale = to.scale + Vec3<Vf>{select(drawn, here.scale.x, Vf{}), select(drawn, here.scale.y, Vf{}), select(drawn, here.scale.z, Vf{})};
+  const Vec3<Vf>& scale = here.scale;
+  to.scale = to.scale + Vec3<Vf>{select(drawn, scale.x, Vf{}), select(drawn, scale.y, Vf{}), select(drawn, scale.z, Vf{})};
   to.opacity += select(drawn, here.opacity, Vf{});
   for (int i = 0; i < 4; i++) to.quat[i] += select(drawn, here.quat[i], Vf{});
 }
@@ -405,7 +406,8 @@ DL_API void dl_splat_backward(const dl::SplatParams* params, int threads) {
     std::vector<int32_t> wanted;
 #pragma omp for schedule(dynamic)
     for (int64_t tile = 0; tile < tiles; tile++)
-      for (int group = 0; group < (p.g_extra ? groups_of(p) : 1); group++) backward_tile(p, tile, group, monomials, *chunk);
+      for (int group = 0; group < (p.g_extra ? groups_of(p) : 1); group++)
+        backward_tile(p, tile, group, monomials, *chunk);
 #pragma omp for schedule(dynamic, 64)
     for (int64_t i = 0; i < lanes; i++) splat_backward(p, views.data(), i * kLanes, wanted);
   }

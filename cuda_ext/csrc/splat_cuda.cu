@@ -116,7 +116,8 @@ extern "C" __global__ void __launch_bounds__(128) dl_splat_project(const SplatPa
   const float level = log2_(s.opacity);
   float ex, ey, radius, index, sign;
   bool keep = visible(s, (2.f / kLog2e) * (level - kLog2MinAlpha), view, p.options, ex, ey, radius);
-  keep = keep && sane(p.means + 3 * n, 3) && sane(p.quats + 4 * n, 4) && sane(p.scales + 3 * n, 3) && sane(p.opacities + n, 1);
+  keep = keep && sane(p.means + 3 * n, 3) && sane(p.quats + 4 * n, 4);
+  keep = keep && sane(p.scales + 3 * n, 3) && sane(p.opacities + n, 1);
   keep = keep && (p.colors ? sane(p.colors + 3 * n, 3) : sane(p.sh + n * p.sh_count * 3, p.sh_count * 3));
   keep = keep && sane(p.extra + n * p.extra_count, p.extra_count);
   const Vec3<float> normal = facing_normal(in, s, view, index, sign);
@@ -245,7 +246,8 @@ extern "C" __global__ void __launch_bounds__(256) dl_splat_backward(const SplatP
   for (; end > 0; end -= kBackwardBatch) {
     const int first = end > kBackwardBatch ? end - kBackwardBatch : 0, count = end - first;
     __syncthreads();
-    if (int(threadIdx.x) < count) load_record(p, at.view, at.begin + first + int(threadIdx.x), group, record[threadIdx.x]);
+    const int mine = int(threadIdx.x);
+    if (mine < count) load_record(p, at.view, at.begin + first + mine, group, record[mine]);
     __syncthreads();
     for (int k = count - 1; k >= 0; k--) {
       const float* r = record[k];

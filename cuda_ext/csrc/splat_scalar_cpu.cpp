@@ -37,7 +37,8 @@ std::vector<Box> project_all(const SplatParams& p, int b, bool tight) {
     if (!tight) box.x = box.y = r.radius;
     r.u = s.u, r.v = s.v, r.a = s.qa, r.b = s.qb, r.c = s.qc, r.top = s.opacity;
     const Vec3<float> normal = facing_normal(in, s, view, index, sign);
-    const float features[7] = {p.colors[3 * n], p.colors[3 * n + 1], p.colors[3 * n + 2], s.at.z, normal.x, normal.y, normal.z};
+    const float* c = p.colors + 3 * n;
+    const float features[7] = {c[0], c[1], c[2], s.at.z, normal.x, normal.y, normal.z};
     std::copy(features, features + 7, r.feature);
   }
   return boxes;
@@ -104,7 +105,8 @@ void backward_view(const SplatParams& p, int b, bool tight, std::vector<float>& 
   const float* g_rgb = p.g_rgb + 3 * first;
   std::vector<float> through(p.through + first, p.through + first + pixels), behind(size_t(pixels), 0.f);
   for (int64_t i = 0; i < pixels; i++)
-    for (int c = 0; c < 3 && p.background; c++) behind[size_t(i)] += through[size_t(i)] * g_rgb[3 * i + c] * p.background[3 * b + c];
+    for (int c = 0; c < 3 && p.background; c++)
+      behind[size_t(i)] += through[size_t(i)] * g_rgb[3 * i + c] * p.background[3 * b + c];
   const std::vector<int32_t> order = depth_order(p, b);
   for (size_t rank = order.size(); rank-- > 0;) {
     const SplatRecord& r = p.records[b * p.count + order[rank]];
@@ -144,7 +146,11 @@ void splats_backward(const SplatParams& p, int b, const std::vector<float>& rows
     SplatInput<float> d = {};
     project_backward(in, s, view, p.options, g, 0.f, 1.f, d);
     const float mean[3] = {d.mean.x, d.mean.y, d.mean.z}, scale[3] = {d.scale.x, d.scale.y, d.scale.z};
-    for (int i = 0; i < 3; i++) p.d_means[3 * n + i] += mean[i], p.d_scales[3 * n + i] += scale[i], p.d_colors[3 * n + i] += row[i];
+    for (int i = 0; i < 3; i++) {
+      p.d_means[3 * n + i] += mean[i];
+      p.d_scales[3 * n + i] += scale[i];
+      p.d_colors[3 * n + i] += row[i];
+    }
     for (int i = 0; i < 4; i++) p.d_quats[4 * n + i] += d.quat[i];
     p.d_opacities[n] += d.opacity;
   }

@@ -17,7 +17,7 @@ constexpr int kChunk = 256;          // splats of a tile handled at a time; thei
 constexpr int kBlocks = 16;
 constexpr int kBatch = 16;           // splats of a list handled at a time in backward
 constexpr float kSlack = 0.01f;      // of log2(alpha) in the block test, against rounding
-typedef float Vh __attribute__((vector_size(32), may_alias));
+typedef float Vh __attribute__((vector_size(32)));
 
 struct Chunk {
   alignas(64) float record[kChunk][16];  // SplatRecord; for further groups of channels, those replace the features
@@ -32,8 +32,9 @@ struct TileView {
 
 DL_HD TileView tile_view(const SplatParams& p, int64_t tile) {
   const int across = (p.width + kTile - 1) / kTile, down = (p.height + kTile - 1) / kTile;
-  const int inside = int(tile % (int64_t(across) * down));
-  return {int(tile / (int64_t(across) * down)), inside % across * kTile, inside / across * kTile, p.starts[tile], p.starts[tile + 1]};
+  const int64_t tiles = int64_t(across) * down;
+  const int view = int(tile / tiles), inside = int(tile % tiles);
+  return {view, inside % across * kTile, inside / across * kTile, p.starts[tile], p.starts[tile + 1]};
 }
 
 // Channels: group 0 is rgb, depth, normal; group g > 0 is extra channels 7 (g - 1) ... 7 g - 1.
@@ -171,7 +172,8 @@ inline void write_extra(const SplatParams& p, const BlockPlace& at, int group, c
   for (int lane = 0; lane < kLanes; lane++) {
     if (lane % 4 >= at.columns || lane / 4 >= at.rows) continue;
     float* pixel = p.extra_image + (at.first + int64_t(lane / 4) * p.width + lane % 4) * p.extra_count;
-    for (int f = 0, channel = 7 * (group - 1); f < 7 && channel < p.extra_count; f++, channel++) pixel[channel] = s.sum[f][lane];
+    for (int f = 0, channel = 7 * (group - 1); f < 7 && channel < p.extra_count; f++, channel++)
+      pixel[channel] = s.sum[f][lane];
   }
 }
 
@@ -211,9 +213,31 @@ inline void prefetch_pictures(const SplatParams& p, const TileView& t) {
   }
 }
 
+// A tile without splats, row by row.
+inline void write_empty_tile(const SplatParams& p, const TileView& t) {
+  const int columns = p.width - t.x0 < kTile ? p.width - t.x0 : kTile;
+  float background[3 * kTile] = {}, ones[kTile];
+  for (int x = 0; x < kTile; x++) {
+    for (int i = 0; p.background && i < 3; i++) background[3 * x + i] = p.background[t.view * 3 + i];
+    ones[x] = 1.f;
+  }
+  for (int y = t.y0; y < t.y0 + kTile && y < p.height; y++) {
+    const int64_t at = (int64_t(t.view) * p.height + y) * p.width + t.x0;
+    const size_t bytes = size_t(columns) * sizeof(float);
+    memcpy(p.rgb + 3 * at, background, 3 * bytes);
+    memset(p.normal + 3 * at, 0, 3 * bytes);
+    memset(p.alpha + at, 0, bytes);
+    memset(p.depth + at, 0, bytes);
+    if (!p.last) continue;
+    memcpy(p.through + at, ones, bytes);
+    memset(p.last + at, 0xff, bytes);  // -1
+  }
+}
+
 inline void forward_tile(const SplatParams& p, int64_t tile, int group, Chunk& c) {
   const TileView t = tile_view(p, tile);
   const Vf block_x = t.x0 + 0.5f + 4.f * lane_x(), block_y = t.y0 + 0.5f + 4.f * lane_y();
+  if (group == 0 && t.begin == t.end) return write_empty_tile(p, t);
   BlockState state[kBlocks];
   for (auto& s : state) {
     s.through = splat_f(1.f);
@@ -253,7 +277,8 @@ inline void read_extra(const SplatParams& p, const BlockPlace& at, int group, Bl
   for (int lane = 0; lane < kLanes; lane++) {
     if (lane % 4 >= at.columns || lane / 4 >= at.rows) continue;
     const float* pixel = p.g_extra + (at.first + int64_t(lane / 4) * p.width + lane % 4) * p.extra_count;
-    for (int f = 0, channel = 7 * (group - 1); f < 7 && channel < p.extra_count; f++, channel++) g.by_channel[f][lane] = pixel[channel];
+    for (int f = 0, channel = 7 * (group - 1); f < 7 && channel < p.extra_count; f++, channel++)
+      g.by_channel[f][lane] = pixel[channel];
   }
 }
 
@@ -392,9 +417,11 @@ inline void backward_tile(const SplatParams& p, int64_t tile, int group, const M
   for (int64_t chunk = chunks - 1; chunk >= 0; chunk--) {
     const int64_t at = t.begin + chunk * kChunk;
     const int n = int(t.end - at < kChunk ? t.end - at : kChunk);
-    const Rows rows = {p.rows + at * 16, group > 0 ? p.extra_rows + at * p.extra_count + first : nullptr, p.extra_count, used};
+    float* extra = group > 0 ? p.extra_rows + at * p.extra_count + first : nullptr;
+    const Rows rows = {p.rows + at * 16, extra, p.extra_count, used};
     if (group == 0) memset(rows.pair, 0, size_t(n) * 16 * sizeof(float));
-    for (int k = 0; group > 0 && k < n; k++) memset(rows.extra + k * int64_t(p.extra_count), 0, size_t(used) * sizeof(float));
+    for (int k = 0; group > 0 && k < n; k++)
+      memset(extra + k * int64_t(p.extra_count), 0, size_t(used) * sizeof(float));
     sort_into_blocks(p.masks + at, n, c);
     load_records(p, t, at, n, group, c);
     for (int b = 0; b < kBlocks; b++) {
