@@ -91,15 +91,11 @@ DL_HD int jump(float ahead, int next) {
 }
 
 // log2 of the side of the largest empty block of 1, 4^3 or 16^3 cells around a cell; -1 when the cell is occupied.
-DL_HD int empty_block(const MarchParams& p, const int cell[3]) {
-  int empty = -1;
-  for (int shift = 0; shift <= 4; shift += 2) {
-    const int ny = ((p.size[1] - 1) >> shift) + 1, nz = ((p.size[2] - 1) >> shift) + 1;
-    const int64_t at = (static_cast<int64_t>(cell[0] >> shift) * ny + (cell[1] >> shift)) * nz + (cell[2] >> shift);
-    if ((shift == 0 ? p.occupied : p.coarse[shift / 2 - 1])[at]) break;
-    empty = shift;
-  }
-  return empty;
+// Rows and planes of the three masks are `row` and `plane` cells long.
+DL_HD int empty_block(const MarchParams& p, const int cell[3], const int64_t row[3], const int64_t plane[3]) {
+  if (p.occupied[cell[0] * plane[0] + cell[1] * row[0] + cell[2]]) return -1;
+  if (p.coarse[0][(cell[0] >> 2) * plane[1] + (cell[1] >> 2) * row[1] + (cell[2] >> 2)]) return 0;
+  return p.coarse[1][(cell[0] >> 4) * plane[2] + (cell[1] >> 4) * row[2] + (cell[2] >> 4)] ? 2 : 4;
 }
 
 // Calls keep(interval) for every interval whose middle lies in an occupied cell, in order. Empty blocks are crossed in
@@ -114,6 +110,11 @@ DL_HD void walk(const MarchParams& p, const Ray& ray, Keep& keep) {
     inverse[a] = 1.f / ray.direction[a];
     reach += abs_(ray.origin[a]);
   }
+  int64_t row[3], plane[3];
+  for (int level = 0; level < 3; level++) {
+    row[level] = ((p.size[2] - 1) >> (2 * level)) + 1;
+    plane[level] = row[level] * (((p.size[1] - 1) >> (2 * level)) + 1);
+  }
   const float per_step = 1.f / p.step;
   Interval i = first_interval(p, ray);
   while (i.k < p.steps) {
@@ -124,7 +125,7 @@ DL_HD void walk(const MarchParams& p, const Ray& ray, Keep& keep) {
       const float x = (fused(ray.direction[a], middle, ray.origin[a]) - p.low[a]) * scale[a];
       cell[a] = static_cast<int>(max_(min_(x, static_cast<float>(p.size[a] - 1)), 0.f));
     }
-    const int shift = empty_block(p, cell);
+    const int shift = empty_block(p, cell, row, plane);
     if (shift < 0) {
       keep(i);
       i = next_interval(p, ray, i, i.k + 1);
