@@ -11,7 +11,6 @@ floor of 40 out of reach of a twin that gathers with `index_select` (1.9 s forwa
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Check, Timing, copy_bandwidth, fitted_exponent, interleave, ratio_check, time_once
+from benchmarks.harness import (
+    Check,
+    copy_bandwidth,
+    fitted_exponent,
+    interleave,
+    on_threads,
+    ratio_check,
+    time_once,
+    two_threads_check,
+)
 from cuda_ext.hashgrid import HashGrid, encode, position_gradient
 
 SAMPLES = 1 << 18
@@ -68,18 +76,6 @@ def assert_agree(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], where: st
             raise AssertionError(f"hashgrid, {where}: gradients differ by {error:.2e} (relative L2)")
 
 
-def on_threads(count: int, call: Callable[[], Any]) -> Callable[[], Any]:
-    def run() -> Any:
-        before = torch.get_num_threads()
-        torch.set_num_threads(count)
-        try:
-            return call()
-        finally:
-            torch.set_num_threads(before)
-
-    return run
-
-
 def entries() -> list[Check]:
     threads = torch.get_num_threads()
     case = make_case()
@@ -95,23 +91,13 @@ def entries() -> list[Check]:
         pair = (timing["native"], timing["twin"])
         checks.append(ratio_check(name, *pair, floor, threads=threads, slow_threads=threads, bound_share=share))
     timing = interleave({"many": case.both, "one": on_threads(1, case.both)})
-    return [*checks, two_threads_check(timing["many"], timing["one"], threads)]
+    return [*checks, two_threads_check("hashgrid", timing["many"], timing["one"], threads)]
 
 
 def memory_bound(case: Case) -> float:
     """Seconds to move, once and in order, what forward and backward to the table must touch."""
     numbers = 3 * case.table.numel() + 2 * case.cotangent.numel() + 2 * case.positions.numel()
     return 4 * numbers / copy_bandwidth()
-
-
-def two_threads_check(many: Timing, one: Timing, threads: int) -> Check:
-    """Speed-up over one thread on a quiet machine, else how much more CPU time the threads burn together."""
-    check = ratio_check("two_threads_vs_one_hashgrid", many, one, 0.9 * threads, threads=threads)
-    if check.details["clock"] == "wall":
-        return check
-    inflation = many.cpu_median / one.cpu_median
-    note = f"machine is busy: CPU time of {threads} threads over one"
-    return Check("two_threads_cpu_inflation_hashgrid", round(inflation, 3), "x", 1.15, "lower", note, check.details)
 
 
 def scaling() -> list[Check]:

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Check, copy_bandwidth, fitted_exponent, interleave, ratio_check, time_once
+from benchmarks.harness import (
+    Check,
+    copy_bandwidth,
+    fitted_exponent,
+    interleave,
+    on_threads,
+    ratio_check,
+    time_once,
+)
 from cuda_ext.antialias import antialias, edge_neighbours
 from cuda_ext.raster import projection, raster
 from dreamlab.core.cameras import turntable
@@ -63,18 +69,6 @@ def make_case(count: int, size: int, views: int = 1) -> Case:
     clip = torch.cat([vertices, torch.ones_like(vertices[:, :1])], 1) @ matrix.transpose(1, 2)
     cotangent = torch.randn(views, size, size, 3, generator=torch.Generator().manual_seed(0))
     return Case(clip.requires_grad_(), triangles.int(), edge_neighbours(triangles), size, cotangent)
-
-
-def on_threads(count: int, call: Callable[[], Any]) -> Callable[[], Any]:
-    def run() -> Any:
-        before = torch.get_num_threads()
-        torch.set_num_threads(count)
-        try:
-            return call()
-        finally:
-            torch.set_num_threads(before)
-
-    return run
 
 
 def entries() -> list[Check]:

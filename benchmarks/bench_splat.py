@@ -6,14 +6,20 @@ from __future__ import annotations
 import ctypes
 import math
 import resource
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Check, fitted_exponent, interleave, ratio_check, time_once
+from benchmarks.harness import (
+    Check,
+    fitted_exponent,
+    interleave,
+    on_threads,
+    ratio_check,
+    time_once,
+    two_threads_check,
+)
 from cuda_ext import build, splat_ops
 from cuda_ext.splat import splat
 from dreamlab.core.cameras import turntable
@@ -108,18 +114,6 @@ def assert_agree(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], where: st
             raise AssertionError(f"{where}: gradients of {name} differ by {error:.2e} (relative L2)")
 
 
-def on_threads(count: int, call: Callable[[], Any]) -> Callable[[], Any]:
-    def run() -> Any:
-        before = torch.get_num_threads()
-        torch.set_num_threads(count)
-        try:
-            return call()
-        finally:
-            torch.set_num_threads(before)
-
-    return run
-
-
 def entries() -> list[Check]:
     """The scalar loop visits the square around the radius, as published rasterisers do; `_tight`: the least box."""
     threads = torch.get_num_threads()
@@ -139,18 +133,8 @@ def entries() -> list[Check]:
         ratio_check("splat_forward_vs_scalar_loop", forward["ours"], forward["loop"], 25.0, threads=threads),
         ratio_check("splat_forward_vs_scalar_loop_tight", forward["ours"], forward["tight"], None, threads=threads),
         ratio_check("splat_10k_256_vs_twin", twin["ours"], twin["twin"], 100.0, threads=threads, slow_threads=threads),
-        two_threads_check(both["ours"], both["one"], threads),
+        two_threads_check("splat", both["ours"], both["one"], threads),
     ]
-
-
-def two_threads_check(many: Any, one: Any, threads: int) -> Check:
-    """Speed-up over one thread on a quiet machine, else how much more CPU time the threads burn together."""
-    check = ratio_check("two_threads_vs_one_splat", many, one, 0.9 * threads, threads=threads)
-    if check.details["clock"] == "wall":
-        return check
-    inflation = many.cpu_median / one.cpu_median
-    note = f"machine is busy: CPU time of {threads} threads over one"
-    return Check("two_threads_cpu_inflation_splat", round(inflation, 3), "x", 1.15, "lower", note, check.details)
 
 
 def scaling() -> list[Check]:

@@ -8,6 +8,7 @@ per thread on the one-thread side), else of process CPU time, where a busy neigh
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
@@ -15,7 +16,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,42 @@ def ratio_check(
             **details,
         },
     )
+
+
+def on_threads(count: int, call: Callable[[], Any]) -> Callable[[], Any]:
+    """`call` with another thread count, put back after it."""
+
+    def run() -> Any:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            return call()
+        finally:
+            torch.set_num_threads(before)
+
+    return run
+
+
+@functools.cache
+def machine_speedup(threads: int) -> float:
+    """What this machine gives a large matrix product on `threads` threads over one, just now: two threads of one core,
+    or a busy host, give no code a factor of two."""
+    a = torch.rand(1024, 1024)
+    timing = interleave({"many": on_threads(threads, lambda: a @ a), "one": on_threads(1, lambda: a @ a)})
+    return round(timing["one"].wall_median / timing["many"].wall_median, 2)
+
+
+def two_threads_check(op: str, many: Timing, one: Timing, threads: int) -> Check:
+    """Speed-up over one thread on a quiet machine, else how much more CPU time the threads burn together."""
+    given = machine_speedup(threads)
+    details = {"machine_speedup_matmul": given}
+    check = ratio_check(f"two_threads_vs_one_{op}", many, one, 0.9 * threads, threads=threads, **details)
+    check = replace(check, note=f"a matrix product gains {given:g}x here")
+    if check.details["clock"] == "wall":
+        return check
+    inflation = many.cpu_median / one.cpu_median
+    note = f"machine is busy: CPU time of {threads} threads over one"
+    return Check(f"two_threads_cpu_inflation_{op}", round(inflation, 3), "x", 1.15, "lower", note, check.details)
 
 
 def fitted_exponent(sizes: list[float], costs: list[float]) -> float:
