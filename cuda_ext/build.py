@@ -175,9 +175,12 @@ def threads() -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m cuda_ext.build", description="Build the native CPU ops ahead.")
     parser.add_argument("--isa", choices=[*ISAS, "all"], default=None, help="instruction set (default: this machine's)")
-    isa = parser.parse_args().isa
-    isas = list(ISAS) if isa == "all" else [isa or machine_isa()]
-    jobs = [(op, name) for op in operations() for name in isas]
+    parser.add_argument("ops", nargs="*", metavar="op", help=f"default: all ({', '.join(operations())})")
+    options = parser.parse_args()
+    if unknown := set(options.ops) - set(operations()):
+        parser.error(f"no op {sorted(unknown)[0]!r}; ops are {', '.join(operations())}")
+    isas = list(ISAS) if options.isa == "all" else [options.isa or machine_isa()]
+    jobs = [(op, name) for op in options.ops or operations() for name in isas]
     start = time.perf_counter()
     failed = 0
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
