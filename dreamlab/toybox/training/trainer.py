@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop of the embedded prior: draw, step, average, and every few minutes save, look and measure.
+
+The run folder holds plan.json, state.safetensors (weights, their average, the optimiser; counters in its header),
+log.jsonl, sheets/ and prior/ (the averaged weights as the guidance loads them). All that is random in a step is derived
+from (seed, step), so on one machine with fixed threads a resumed run ends byte-identical to an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.errors import InputError
+from dreamlab.core.noise import NoiseTable, make_table
+from dreamlab.core.streams import derive
+from dreamlab.files import disk_errors, write_atomic
+from dreamlab.toybox.training.data import Batch, ahead, draw_batch, vocabulary
+from dreamlab.toybox.training.loss import Chance, errors
+from dreamlab.toybox.training.plan import Plan
+from dreamlab.toybox.training.sample import sheet
+from guidance.toybox import Toybox
+from guidance.toybox_net import Prior
+from guidance.toybox_store import Stored, save
+from guidance.toybox_words import Words
+
+STATE, PLAN, LOG = "state.safetensors", "plan.json", "log.jsonl"
+
+
+class Trainer:
+    """Network, average and optimiser of a plan, and how many pictures they have seen."""
+
+    def __init__(self, plan: Plan, words: Words, device: str = "cpu") -> None:
+        self.plan, self.words, self.device = plan, words, torch.device(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(plan.seed, "weights") % 2**63)
+            net = Prior(plan.net)
+        self.net = net.to(self.device).to(memory_format=torch.channels_last)
+        self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
+        self.optimiser = torch.optim.AdamW(
+            self.net.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
+        self.table: NoiseTable = make_table(plan.table).to(self.device)
+        self.step = 0
+
+    @property
+    def seen(self) -> int:
+        return self.step * self.plan.batch
+
+    def chance(self, batch: Batch, key: object) -> Chance:
+        generator = torch.Generator().manual_seed(derive(self.plan.seed, "noise", key))
+        drops = (self.plan.drop_text, self.plan.drop_camera)
+        return Chance.draw(batch.rgb.shape, len(self.table), *drops, generator).to(self.device)
+
+    def train_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One update; returns each picture's error and its t_index."""
+        chance = self.chance(batch, self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plan.rate_at(self.seen)
+        self.optimiser.zero_grad(set_to_none=True)
+        error = errors(self.net, self.table, batch, chance)
+        error.mean().backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        keep = min(self.plan.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - keep)
+        return error.detach(), chance.t_index
+
+    @torch.no_grad()
+    def held_out_error(self, count: int = 96) -> float:
+        """The average's error on fixed held-out pictures with fixed noise, at the size in training."""
+        total, batches = 0.0, -(-count // self.plan.batch)
+        for index in range(batches):
+            batch = draw_batch(self.plan, self.words, index, self.plan.size_at(self.seen), str(self.device), True)
+            total += errors(self.ema, self.table, batch, self.chance(batch, f"held out {index}")).mean().item()
+        return total / batches
+
+    def state(self) -> dict[str, Tensor]:
+        tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
+        tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
+        for name, parameter in self.net.named_parameters():
+            slots = self.optimiser.state.get(parameter, {})
+            tensors |= {f"optimiser.{slot}.{name}": value for slot, value in slots.items()}
+        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+    def load_state(self, tensors: dict[str, Tensor], step: int) -> None:
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+
+        self.net.load_state_dict(part("net."))
+        self.ema.load_state_dict(part("ema."))
+        moments = {slot: part(f"optimiser.{slot}.") for slot in ("step", "exp_avg", "exp_avg_sq")}
+        for name, parameter in self.net.named_parameters():
+            if name in moments["step"]:
+                device = {
+                    slot: "cpu" if slot == "step" and self.device.type == "cpu" else self.device for slot in moments
+                }
+                self.optimiser.state[parameter] = {
+                    slot: table[name].to(device[slot]).contiguous(memory_format=_format(parameter, slot))
+                    for slot, table in moments.items()
+                }
+        self.step = step
+
+    def guidance(self) -> Toybox:
+        """The average as a guidance on this device."""
+        stored = Stored(self.plan.role, self.plan.table, self.words, self.ema, {})
+        return Toybox(Toybox.Settings(), stored).to(self.device)
+
+
+def _format(parameter: Tensor, slot: str) -> torch.memory_format:
+    """Moments lie in memory like their parameter: another order of summing would change the last bits."""
+    flat = slot == "step" or parameter.is_contiguous()
+    return torch.contiguous_format if flat else torch.channels_last
+
+
+@dataclass
+class Rhythm:
+    """Seconds between what the loop does besides stepping."""
+
+    log: float = 20.0
+    save: float = 180.0
+    sheet: float = 300.0
+    due: dict[str, float] = field(default_factory=dict)
+
+    def now(self, what: str) -> bool:
+        """Whether `what` is due, and if so it is due again only after its period."""
+        clock = time.monotonic()
+        if clock < self.due.setdefault(what, clock + getattr(self, what)):
+            return False
+        self.due[what] = clock + getattr(self, what)
+        return True
+
+
+class Folder:
+    """The run folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, plan: Plan) -> None:
+        with disk_errors("creating the run folder", self.path):
+            (self.path / "sheets").mkdir(parents=True, exist_ok=True)
+            write_atomic(self.path / PLAN, plan.to_json().encode())
+
+    def plan(self) -> Plan:
+        if not (self.path / PLAN).is_file():
+            raise InputError(f"{self.path}: nothing to resume here (no {PLAN}); leave out --resume to start")
+        return Plan.from_json((self.path / PLAN).read_text(encoding="utf-8"))
+
+    def restore(self, trainer: Trainer) -> None:
+        """The last state, if one was saved."""
+        from safetensors import safe_open
+
+        if (self.path / STATE).is_file():
+            with safe_open(self.path / STATE, "pt") as file:
+                header = file.metadata()
+                trainer.load_state({name: file.get_tensor(name) for name in file.keys()}, int(header["step"]))  # noqa: SIM118
+
+    def save(self, trainer: Trainer) -> None:
+        from safetensors.torch import save as pack
+
+        with disk_errors("saving the training state", self.path):
+            write_atomic(self.path / STATE, pack(trainer.state(), {"step": str(trainer.step)}))
+            facts = {"images": trainer.seen, "steps": trainer.step, "seed": trainer.plan.seed}
+            save(self.path / "prior", trainer.plan.role, trainer.plan.table, trainer.words, trainer.ema, facts)
+
+    def log(self, line: dict[str, float | int | str]) -> None:
+        with disk_errors("writing the log", self.path), (self.path / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+@dataclass
+class Tally:
+    """Errors since the last line of the log, by quarter of the noise table."""
+
+    error: list[Tensor] = field(default_factory=list)
+    t_index: list[Tensor] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+
+    def line(self, trainer: Trainer) -> dict[str, float | int | str]:
+        error, t = torch.cat(self.error).cpu(), torch.cat(self.t_index).cpu()
+        quarter = (4 * t) // len(trainer.table)
+        parts = {f"loss_q{q}": round(error[quarter == q].mean().item(), 5) for q in range(4)}
+        speed = len(error) / (time.monotonic() - self.since)
+        base = {
+            "images": trainer.seen,
+            "size": trainer.plan.size_at(trainer.seen),
+            "loss": round(error.mean().item(), 5),
+        }
+        return base | parts | {"rate": trainer.plan.rate_at(trainer.seen), "images_per_s": round(speed, 1)}
+
+
+def train(trainer: Trainer, folder: Folder, minutes: float, stopping: Callable[[], bool]) -> None:
+    """Until the plan's total, the time, or a signal; always ends with a saved state."""
+    end, rhythm, tally = time.monotonic() + 60 * minutes, Rhythm(), Tally()
+    with ahead(trainer.plan, trainer.words, trainer.step, str(trainer.device)) as batches:
+        while trainer.seen < trainer.plan.total and time.monotonic() < end and not stopping():
+            error, t_index = trainer.train_step(next(batches))
+            tally.error.append(error)
+            tally.t_index.append(t_index)
+            if rhythm.now("log"):
+                folder.log(tally.line(trainer))
+                tally = Tally()
+            if rhythm.now("save"):
+                folder.save(trainer)
+            if rhythm.now("sheet"):
+                look(trainer, folder)
+    folder.save(trainer)
+    look(trainer, folder)
+
+
+def look(trainer: Trainer, folder: Folder) -> None:
+    """A sample sheet, and the error on held-out pictures."""
+    error = trainer.held_out_error()
+    folder.log({"images": trainer.seen, "held_out": round(error, 5)})
+    title = f"{trainer.seen} images, held-out error {error:.4f}; two true views, two samples"
+    sheet(folder.path / "sheets" / f"{trainer.seen:09d}.png", trainer.guidance(), title)
+
+
+def new_plan(**changes: object) -> tuple[Plan, Words]:
+    """The plan of a fresh run, with the vocabulary of the world as it is now."""
+    from guidance.toybox_net import NetSettings
+
+    words = vocabulary()
+    return Plan(NetSettings(len(words.tokens)), **changes), words  # type: ignore[arg-type]
