@@ -23,7 +23,7 @@ from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.noise import NoiseTable, eps_from_v, make_table
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
-from guidance.toybox_net import Prior, Text, camera_features
+from guidance.toybox_net import Prior, Text, camera_features, laid_out
 from guidance.toybox_store import Stored, load
 from guidance.toybox_words import PAD, Words
 
@@ -61,7 +61,7 @@ class Toybox:
         dtype = fast_dtype(device) if self.settings.dtype == "auto" else getattr(torch, self.settings.dtype)
         net = Prior(self._source.net).requires_grad_(False).eval()
         net.load_state_dict(self._source.state_dict())
-        self.net = net.to(device, dtype).to(memory_format=torch.channels_last)
+        self.net = laid_out(net.to(device, dtype))
         self.table = self.table.to(device)
         self._captions = None
         return self

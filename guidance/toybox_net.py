@@ -287,6 +287,14 @@ class Prior(nn.Module):
         return doubled(v_low) + v_fine + self.net.detail * noise_free * added
 
 
+def laid_out(net: Prior) -> Prior:
+    """The same network with its convolutions' weights in channels-last order, as the maps are."""
+    for parameter in net.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return net
+
+
 def matched_log_snr(alpha_bar: Tensor) -> Tensor:
     """log(a'^2 / s'^2) of the 2 x 2 means of a state with `alpha_bar`."""
     return torch.log(alpha_bar) - torch.log1p(-alpha_bar) + 2 * math.log(2)

@@ -22,7 +22,7 @@ from dreamlab.toybox.shapes import CATEGORIES
 
 PAD, NULL, START = 0, 1, 2
 SPECIAL = ("<pad>", "<null>", "<start>")
-VIEWS = frozenset("front side back overhead view full body seen from".split())  # the camera says it better
+VIEWS = frozenset(["front", "side", "back", "overhead", "view", "full", "seen", "from"])  # cameras say it better
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Words:
             return [NULL]
         if len(reading.tokens) >= longest:
             raise InputError(
-                f"prompt: {len(reading.tokens)} words, the toybox prior reads {longest - 1}; describe the object shorter"
+                f"prompt: {len(reading.tokens)} words, the limit is {longest - 1}; describe the object briefly"
             )
         return [START, *(self.ids[token] for token in reading.tokens)]
 

@@ -25,7 +25,7 @@ class Plan:
     batch: int = 32
     views: int = 2  # pictures of one object in a batch, each with its own camera and background
     rate: float = 1e-3  # peak learning rate
-    warmup: int = 8_000
+    warmup: int = 3_000
     total: int = 3_000_000  # the rate falls linearly to zero over the last `cooldown` of these
     cooldown: float = 0.3
     head_after: int = 500_000  # from here on at full size; before, at half size and matched noise

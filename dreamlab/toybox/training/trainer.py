@@ -27,7 +27,7 @@ from dreamlab.toybox.training.loss import Chance, errors
 from dreamlab.toybox.training.plan import Plan
 from dreamlab.toybox.training.sample import sheet
 from guidance.toybox import Toybox
-from guidance.toybox_net import Prior
+from guidance.toybox_net import Prior, laid_out
 from guidance.toybox_store import Stored, save
 from guidance.toybox_words import Words
 
@@ -42,7 +42,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(plan.seed, "weights") % 2**63)
             net = Prior(plan.net)
-        self.net = net.to(self.device).to(memory_format=torch.channels_last)
+        self.net = laid_out(net.to(self.device))
         self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
         self.optimiser = torch.optim.AdamW(
             self.net.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
@@ -196,7 +196,7 @@ class Tally:
             "size": trainer.plan.size_at(trainer.seen),
             "loss": round(error.mean().item(), 5),
         }
-        return base | parts | {"rate": trainer.plan.rate_at(trainer.seen), "images_per_s": round(speed, 1)}
+        return base | dict(parts) | {"rate": trainer.plan.rate_at(trainer.seen), "images_per_s": round(speed, 1)}
 
 
 def train(trainer: Trainer, folder: Folder, minutes: float, stopping: Callable[[], bool]) -> None:
