@@ -273,18 +273,32 @@ class Prior(nn.Module):
         """v [B, H, W, 3] float32 of states z [B, H, W, 3] float32; alpha_bar [B], camera [B, CAMERA_FEATURES]."""
         bar = alpha_bar.clamp(1e-9, 1 - 1e-6).float()
         a, s = (value[:, None, None, None] for value in (bar.sqrt(), (1 - bar).sqrt()))
-        r = (a * a + s * s / 4).sqrt()
         low = pooled(z)
         fine = z - doubled(low)
         condition, text = self._condition(matched_log_snr(bar), text, camera)
-        noise_free = (a * a * self.net.detail**2 + s * s).rsqrt()
-        x = self.head_in(torch.cat([z, fine * noise_free], -1).to(self.dtype))
-        v_low, last = self._half(low / r, condition, text, self.head_down(F.silu(x)))
+        level = (a * a * self.net.detail**2 + s * s).rsqrt()  # brings `fine` to unit deviation
+        x = self.head_in(torch.cat([z, fine * level], -1).to(self.dtype))
+        v_half, last = self._half(low / radius(a, s), condition, text, self.head_down(F.silu(x)))
         x = self.head_block(x + doubled(self.head_up(last)), condition)
         added = self.head_out(F.silu(norm(x))).float()
-        v_low = v_low / (2 * r) - 0.75 * (a * s / (r * r)) * low
-        v_fine = a * s * (1 - self.net.detail**2) * noise_free.square() * fine
-        return doubled(v_low) + v_fine + self.net.detail * noise_free * added
+        guess = doubled(v_of_means(v_half, low, a, s)) + v_of_detail(fine, a, s, self.net.detail)
+        return guess + self.net.detail * level * added
+
+
+def radius(a: Tensor, s: Tensor) -> Tensor:
+    """r: what the 2 x 2 means of a state are divided by to be a state themselves."""
+    return (a * a + s * s / 4).sqrt()
+
+
+def v_of_means(v_half: Tensor, low: Tensor, a: Tensor, s: Tensor) -> Tensor:
+    """v_low, the 2 x 2 means of v, from v' of the half-size state and the means `low` of z."""
+    r = radius(a, s)
+    return v_half / (2 * r) - 0.75 * (a * s / (r * r)) * low
+
+
+def v_of_detail(fine: Tensor, a: Tensor, s: Tensor, detail: float) -> Tensor:
+    """v_fine, the best linear guess of what v is beside its 2 x 2 means."""
+    return a * s * (1 - detail**2) / (a * a * detail**2 + s * s) * fine
 
 
 def laid_out(net: Prior) -> Prior:

@@ -23,6 +23,7 @@ from dreamlab.toybox.shapes import CATEGORIES
 PAD, NULL, START = 0, 1, 2
 SPECIAL = ("<pad>", "<null>", "<start>")
 VIEWS = frozenset(["front", "side", "back", "overhead", "view", "full", "seen", "from"])  # cameras say it better
+USUAL = frozenset(["plain", "matte"])  # how everything looks unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,22 @@ class Words:
         """The vocabulary of the procedural world as it is now."""
         parts = [part for category in CATEGORIES.values() for part in category.parts]
         groups = (CATEGORIES, parts, COLOURS, PATTERNS, MATERIALS, world.RELATIONS, world.ACTIONS, world.BREAKS)
-        tokens = dict.fromkeys(word for group in groups for word in sorted(set(group)))
+        tokens = dict.fromkeys(word for group in groups for word in sorted(set(group)) if word not in USUAL)
         aliases = {word: name for word, name in world.CATEGORY_WORDS.items() if word not in tokens}
         for table in (world.RELATIONS, world.ACTIONS):
             aliases |= {phrase: name for name, group in table.items() for phrase in group if phrase not in tokens}
         of_parts = [{form(part): part for part in parts} for form in (world.adjective, world.singular)]
         for source in (world.SYNONYMS, *of_parts):
             aliases |= {word: name for word, name in source.items() if word not in tokens and word not in aliases}
-        fillers = (world.FILLERS | VIEWS) - tokens.keys() - aliases.keys()
+        fillers = (world.FILLERS | VIEWS | USUAL) - tokens.keys() - aliases.keys()
         return Words((*SPECIAL, *tokens), aliases, frozenset(fillers), frozenset(untrained))
+
+    def grown(self, other: Words) -> Words:
+        """The words of both: these keep their ids, new ones follow."""
+        tokens = tuple(dict.fromkeys((*self.tokens, *other.tokens)))
+        aliases = {word: name for word, name in {**self.aliases, **other.aliases}.items() if word not in tokens}
+        fillers = (self.fillers - set(tokens) - aliases.keys()) | other.fillers
+        return Words(tokens, aliases, fillers, other.untrained)
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -86,9 +94,11 @@ class Words:
         tokens, unknown = [], {}
         for word in (w.replace("_", " ") for w in flat.split()):
             token = self.aliases.get(word, word)
+            if word in self.fillers:
+                continue
             if token in self.ids and token not in self.untrained:
                 tokens.append(token)
-            elif word not in self.fillers:
+            else:
                 unknown[word] = tuple(difflib.get_close_matches(word, self._known, n=3, cutoff=0.6))
         while tokens and tokens[-1] in world.BREAKS:
             tokens.pop()

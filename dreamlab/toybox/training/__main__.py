@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import torch
 
 from dreamlab.core.errors import DreamError, InputError
 from dreamlab.signals import catching
-from dreamlab.toybox.training.data import vocabulary
 from dreamlab.toybox.training.plan import ROLES
 from dreamlab.toybox.training.trainer import STATE, Folder, Trainer, new_plan, train
 
@@ -45,11 +43,7 @@ def main() -> int:
     folder = Folder(given.out)
     try:
         if given.resume:
-            plan, words = dataclasses.replace(folder.plan(), **changes), vocabulary()
-            if len(words.tokens) != plan.net.vocabulary:
-                raise InputError(
-                    f"{given.out}: trained with {plan.net.vocabulary} words, the world has {len(words.tokens)}"
-                )
+            plan, words = folder.resumed(**changes)
         elif (given.out / STATE).exists():
             raise InputError(f"{given.out}: holds a run already; add --resume, or choose another --out")
         else:

@@ -24,7 +24,8 @@ from dreamlab.toybox.caption import RELATIONS, Caption
 from dreamlab.toybox.category import Category, draft
 from dreamlab.toybox.colours import COLOURS, MATERIALS, PATTERNS, Finish
 from dreamlab.toybox.draw import draw
-from dreamlab.toybox.grammar import say
+from dreamlab.toybox.grammar import PHRASINGS as SENTENCES
+from dreamlab.toybox.grammar import Said, look_of, say
 from dreamlab.toybox.motion import ACTIONS, animate, can
 from dreamlab.toybox.program import Program, Sketch, stack
 from dreamlab.toybox.shapes import CATEGORIES, finishes
@@ -71,28 +72,45 @@ def _instances(name: str, count: int, held_out: bool) -> tuple[int, ...]:
 
 def draw_caption(rng: random.Random, plan: Plan, held_out: bool = False) -> Drawn:
     """A caption, phrasing and instance of the training split; `held_out`: of the other side in all three."""
-    category = CATEGORIES[rng.choice(tuple(CATEGORIES))]
+    while True:  # a category with a single part may have nothing held out
+        category = CATEGORIES[rng.choice(tuple(CATEGORIES))]
+        chosen = draw_finishes(rng, category, plan)
+        if _held_out(category, chosen) == held_out:
+            break
     instance = rng.choice(_instances(category.name, plan.instances, held_out))
-    chosen = draw_finishes(rng, category, plan, held_out)
     action = None
     if rng.random() < plan.share["action"]:
         action = rng.choice([name for name in ACTIONS if can(category, name)])
     caption = Caption(category.name, chosen, action=action)
-    return Drawn(caption, say(caption, rng.choice(HELD_PHRASINGS if held_out else PHRASINGS)), instance, rng.random())
+    return Drawn(caption, words_of(rng, caption, plan, held_out), instance, rng.random())
 
 
-def draw_finishes(rng: random.Random, category: Category, plan: Plan, held_out: bool = False) -> dict[str, Finish]:
+def _held_out(category: Category, chosen: dict[str, Finish]) -> bool:
+    """Asked with the colours that the first two parts really have, named or usual."""
+    colours, parts = finishes(category, chosen), category.nameable
+    second = colours[parts[1]].colour if len(parts) > 1 else None
+    return held_out_combination(category.name, colours[category.main].colour, second)
+
+
+def draw_finishes(rng: random.Random, category: Category, plan: Plan) -> dict[str, Finish]:
     """Finishes of the parts a caption will name."""
     share, parts = plan.share, category.nameable
-    while True:
-        kinds = ("bare", "main", "both", "three")
-        count = kinds.index(rng.choices(kinds, [share[kind] for kind in kinds])[0])
-        named = [*parts[: min(count, 2)], *(rng.sample(parts[2:], 1) if count == 3 and len(parts) > 2 else [])]
-        chosen = {part: draw_finish(rng, share) for part in named}
-        looks = finishes(category, chosen)
-        second = looks[parts[1]].colour if len(parts) > 1 else None
-        if held_out_combination(category.name, looks[category.main].colour, second) == held_out:
-            return chosen
+    kinds = ("bare", "main", "both", "three")
+    count = kinds.index(rng.choices(kinds, [share[kind] for kind in kinds])[0])
+    named = list(parts[: min(count, 2)])
+    others = [part for part in category.parts if part not in named]
+    if count == 3 and others:
+        named.append(rng.choice(others))
+    return {part: draw_finish(rng, share) for part in named}
+
+
+def words_of(rng: random.Random, caption: Caption, plan: Plan, held_out: bool) -> str:
+    """The caption in a phrasing of its side of the split."""
+    phrasing = rng.choice(HELD_PHRASINGS if held_out else PHRASINGS)
+    if caption.action or not caption.finishes or rng.random() >= plan.share["named"]:
+        return say(caption, phrasing)
+    parts = tuple((part, look_of(finish)) for part, finish in caption.finishes.items())
+    return SENTENCES[phrasing](Said(caption.category, "", parts))
 
 
 def draw_finish(rng: random.Random, share: dict[str, float]) -> Finish:

@@ -12,6 +12,16 @@ from dreamlab.core.errors import RecipeError
 from guidance.toybox_net import NetSettings
 
 ROLES = ("image",)
+SHARES: dict[str, float] = {  # of captions
+    "bare": 0.06,  # "a mushroom": everything in its usual colours
+    "main": 0.10,  # "a red mushroom"
+    "both": 0.70,  # "a red mushroom with a white stem"
+    "three": 0.14,  # and one more part
+    "named": 0.08,  # of those: the main part by its own name, "a cat with white fur"
+    "pattern": 0.08,  # of named parts: striped, checked, spotted
+    "material": 0.08,  # of named parts: glossy, metal
+    "action": 0.02,  # "a spinning windmill", at a random moment
+}
 
 
 @dataclass(frozen=True)
@@ -50,17 +60,7 @@ class Plan:
     def from_json(text: str) -> Plan:
         try:
             table: dict[str, Any] = json.loads(text)
-            return Plan(**(table | {"net": NetSettings(**table["net"])}))
+            share = SHARES | table["share"]  # a share that is newer than the run
+            return Plan(**(table | {"net": NetSettings(**table["net"]), "share": share}))
         except (ValueError, KeyError, TypeError) as error:
             raise RecipeError(f"plan.json is not a training plan of this version ({error!r})") from None
-
-
-SHARES = {  # of captions
-    "bare": 0.06,  # "a mushroom": everything in its usual colours
-    "main": 0.10,  # "a red mushroom"
-    "both": 0.70,  # "a red mushroom with a white stem"
-    "three": 0.14,  # and one more part
-    "pattern": 0.08,  # of named parts: striped, checked, spotted
-    "material": 0.08,  # of named parts: glossy, metal
-    "action": 0.02,  # "a spinning windmill", at a random moment
-}

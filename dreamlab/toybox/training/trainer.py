@@ -9,6 +9,7 @@ from (seed, step), so on one machine with fixed threads a resumed run ends byte-
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -28,10 +29,11 @@ from dreamlab.toybox.training.plan import Plan
 from dreamlab.toybox.training.sample import sheet
 from guidance.toybox import Toybox
 from guidance.toybox_net import Prior, laid_out
-from guidance.toybox_store import Stored, save
+from guidance.toybox_store import VOCABULARY, Stored, save
 from guidance.toybox_words import Words
 
-STATE, PLAN, LOG = "state.safetensors", "plan.json", "log.jsonl"
+STATE, PLAN, LOG, PRIOR = "state.safetensors", "plan.json", "log.jsonl", "prior"
+WORD_TABLE = "encoder.table.weight"
 
 
 class Trainer:
@@ -96,6 +98,11 @@ class Trainer:
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
 
+        fresh = self.net.encoder.table.weight.detach()
+        for name, value in tensors.items():  # the world may have learnt words since: their rows start anew
+            if name.endswith(WORD_TABLE) and not name.startswith("optimiser.step"):
+                rows = fresh[len(value) :].to(value)
+                tensors[name] = torch.cat([value, 0 * rows if name.startswith("optimiser.") else rows])
         self.net.load_state_dict(part("net."))
         self.ema.load_state_dict(part("ema."))
         moments = {slot: part(f"optimiser.{slot}.") for slot in ("step", "exp_avg", "exp_avg_sq")}
@@ -147,14 +154,18 @@ class Folder:
         self.path = path
 
     def start(self, plan: Plan) -> None:
-        with disk_errors("creating the run folder", self.path):
+        with disk_errors("writing the plan", self.path):
             (self.path / "sheets").mkdir(parents=True, exist_ok=True)
             write_atomic(self.path / PLAN, plan.to_json().encode())
 
-    def plan(self) -> Plan:
-        if not (self.path / PLAN).is_file():
-            raise InputError(f"{self.path}: nothing to resume here (no {PLAN}); leave out --resume to start")
-        return Plan.from_json((self.path / PLAN).read_text(encoding="utf-8"))
+    def resumed(self, **changes: object) -> tuple[Plan, Words]:
+        """The plan and the words so far, with `changes` to the plan and the words that the world has got since."""
+        if not (self.path / STATE).is_file():
+            raise InputError(f"{self.path}: nothing to resume here (no {STATE}); leave out --resume to start")
+        plan = Plan.from_json((self.path / PLAN).read_text(encoding="utf-8"))
+        words = Words.from_json((self.path / PRIOR / VOCABULARY).read_text(encoding="utf-8")).grown(vocabulary())
+        net = dataclasses.replace(plan.net, vocabulary=len(words.tokens))
+        return dataclasses.replace(plan, net=net, **changes), words  # type: ignore[arg-type]
 
     def restore(self, trainer: Trainer) -> None:
         """The last state, if one was saved."""
@@ -171,7 +182,7 @@ class Folder:
         with disk_errors("saving the training state", self.path):
             write_atomic(self.path / STATE, pack(trainer.state(), {"step": str(trainer.step)}))
             facts = {"images": trainer.seen, "steps": trainer.step, "seed": trainer.plan.seed}
-            save(self.path / "prior", trainer.plan.role, trainer.plan.table, trainer.words, trainer.ema, facts)
+            save(self.path / PRIOR, trainer.plan.role, trainer.plan.table, trainer.words, trainer.ema, facts)
 
     def log(self, line: dict[str, float | int | str]) -> None:
         with disk_errors("writing the log", self.path), (self.path / LOG).open("a", encoding="utf-8") as file:
@@ -189,14 +200,14 @@ class Tally:
     def line(self, trainer: Trainer) -> dict[str, float | int | str]:
         error, t = torch.cat(self.error).cpu(), torch.cat(self.t_index).cpu()
         quarter = (4 * t) // len(trainer.table)
-        parts = {f"loss_q{q}": round(error[quarter == q].mean().item(), 5) for q in range(4)}
-        speed = len(error) / (time.monotonic() - self.since)
-        base = {
+        line: dict[str, float | int | str] = {
             "images": trainer.seen,
             "size": trainer.plan.size_at(trainer.seen),
             "loss": round(error.mean().item(), 5),
+            "rate": trainer.plan.rate_at(trainer.seen),
+            "images_per_s": round(len(error) / (time.monotonic() - self.since), 1),
         }
-        return base | dict(parts) | {"rate": trainer.plan.rate_at(trainer.seen), "images_per_s": round(speed, 1)}
+        return line | {f"loss_q{q}": round(error[quarter == q].mean().item(), 5) for q in quarter.unique().tolist()}
 
 
 def train(trainer: Trainer, folder: Folder, minutes: float, stopping: Callable[[], bool]) -> None:
@@ -215,7 +226,8 @@ def train(trainer: Trainer, folder: Folder, minutes: float, stopping: Callable[[
             if rhythm.now("sheet"):
                 look(trainer, folder)
     folder.save(trainer)
-    look(trainer, folder)
+    if not stopping():  # who stops a run wants it to stop now
+        look(trainer, folder)
 
 
 def look(trainer: Trainer, folder: Folder) -> None:
