@@ -87,7 +87,7 @@ def test_captions_mean_what_is_drawn() -> None:
 
 
 def test_a_batch_is_a_function_of_its_index_in_a_thread_or_not() -> None:
-    with ahead(PLAN, WORDS, 5, "cpu") as batches:
+    with ahead(PLAN, WORDS, 5, 5 * PLAN.batch, "cpu") as batches:
         drawn = [next(batches) for _ in range(2)]
     for index, batch in zip((5, 6), drawn, strict=True):
         for name, value in vars(draw_batch(PLAN, WORDS, index, PLAN.net.half)).items():

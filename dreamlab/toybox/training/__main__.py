@@ -25,8 +25,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on in --out with its plan")
     for name, kind, text in (
         ("seed", int, "of a new run"),
-        ("batch", int, "pictures per step of a new run (default 32)"),
-        ("rate", float, "peak learning rate (default 1e-3)"),
+        ("batch", int, "pictures per step (default 32; 256 on cuda)"),
+        ("views", int, "pictures of one object in a batch (default 2; 4 on cuda)"),
+        ("rate", float, "peak learning rate (default 1e-3; 2e-3 on cuda)"),
         ("total", int, "pictures after which the rate has fallen to zero"),
         ("head-after", int, "pictures after which training is at full size"),
     ):
@@ -38,7 +39,7 @@ def main() -> int:
     given = arguments()
     if given.threads:
         torch.set_num_threads(given.threads)
-    names = ("rate", "total", "head_after") if given.resume else ("seed", "batch", "rate", "total", "head_after")
+    names = ("batch", "views", "rate", "total", "head_after", *(() if given.resume else ("seed",)))
     changes = {name: value for name in names if (value := getattr(given, name)) is not None}
     folder = Folder(given.out)
     try:
@@ -47,7 +48,7 @@ def main() -> int:
         elif (given.out / STATE).exists():
             raise InputError(f"{given.out}: holds a run already; add --resume, or choose another --out")
         else:
-            plan, words = new_plan(role=given.role, **changes)
+            plan, words = new_plan(given.device, role=given.role, **changes)
         folder.start(plan)
         trainer = Trainer(plan, words, given.device)
         folder.restore(trainer)

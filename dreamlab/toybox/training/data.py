@@ -7,6 +7,7 @@ So a resumed run needs no state of the data, and drawing ahead in a thread chang
 
 from __future__ import annotations
 
+import itertools
 import queue
 import random
 import threading
@@ -176,8 +177,8 @@ def draw_batch(plan: Plan, words: Words, index: int, size: int, device: str = "c
 
 
 @contextmanager
-def ahead(plan: Plan, words: Words, first: int, device: str, depth: int = 3) -> Iterator[Iterator[Batch]]:
-    """Batches `first`, `first` + 1, ... drawn in a thread, at most `depth` ahead."""
+def ahead(plan: Plan, words: Words, first: int, seen: int, device: str, depth: int = 3) -> Iterator[Iterator[Batch]]:
+    """Batches `first`, `first` + 1, ... drawn in a thread, at most `depth` ahead; `seen` pictures came before them."""
     ready: queue.Queue[Batch | BaseException] = queue.Queue(depth)
     stop, threads = threading.Event(), torch.get_num_threads()
 
@@ -190,11 +191,11 @@ def ahead(plan: Plan, words: Words, first: int, device: str, depth: int = 3) -> 
 
     def work() -> None:
         torch.set_num_threads(threads)  # the count belongs to a thread
-        index = first
         try:
-            while not stop.is_set():
-                offer(draw_batch(plan, words, index, plan.size_at(index * plan.batch), device))
-                index += 1
+            for i in itertools.count():
+                if stop.is_set():
+                    break
+                offer(draw_batch(plan, words, first + i, plan.size_at(seen + i * plan.batch), device))
         except BaseException as error:  # handed to the loop, which raises it
             offer(error)
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,10 +26,10 @@ from dreamlab.core.streams import derive
 from dreamlab.files import disk_errors, write_atomic
 from dreamlab.toybox.training.data import Batch, ahead, draw_batch, vocabulary
 from dreamlab.toybox.training.loss import Chance, errors
-from dreamlab.toybox.training.plan import Plan
+from dreamlab.toybox.training.plan import RECIPES, Plan
 from dreamlab.toybox.training.sample import sheet
 from guidance.toybox import Toybox
-from guidance.toybox_net import Prior, laid_out
+from guidance.toybox_net import NetSettings, Prior, laid_out
 from guidance.toybox_store import VOCABULARY, Stored, save
 from guidance.toybox_words import Words
 
@@ -50,11 +51,7 @@ class Trainer:
             self.net.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
         self.table: NoiseTable = make_table(plan.table).to(self.device)
-        self.step = 0
-
-    @property
-    def seen(self) -> int:
-        return self.step * self.plan.batch
+        self.step, self.seen = 0, 0  # updates, and pictures (a run may change its batch when it is resumed)
 
     def chance(self, batch: Batch, key: object) -> Chance:
         generator = torch.Generator().manual_seed(derive(self.plan.seed, "noise", key))
@@ -71,7 +68,7 @@ class Trainer:
         error.mean().backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
-        self.step += 1
+        self.step, self.seen = self.step + 1, self.seen + len(error)
         keep = min(self.plan.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - keep)
@@ -94,7 +91,7 @@ class Trainer:
             tensors |= {f"optimiser.{slot}.{name}": value for slot, value in slots.items()}
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
-    def load_state(self, tensors: dict[str, Tensor], step: int) -> None:
+    def load_state(self, tensors: dict[str, Tensor], step: int, seen: int) -> None:
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
 
@@ -115,7 +112,7 @@ class Trainer:
                     slot: table[name].to(device[slot]).contiguous(memory_format=_format(parameter, slot))
                     for slot, table in moments.items()
                 }
-        self.step = step
+        self.step, self.seen = step, seen
 
     def guidance(self) -> Toybox:
         """The average as a guidance on this device."""
@@ -174,13 +171,15 @@ class Folder:
         if (self.path / STATE).is_file():
             with safe_open(self.path / STATE, "pt") as file:
                 header = file.metadata()
-                trainer.load_state({name: file.get_tensor(name) for name in file.keys()}, int(header["step"]))  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                trainer.load_state(tensors, int(header["step"]), int(header["seen"]))
 
     def save(self, trainer: Trainer) -> None:
         from safetensors.torch import save as pack
 
+        counters = {"step": str(trainer.step), "seen": str(trainer.seen)}
         with disk_errors("saving the training state", self.path):
-            write_atomic(self.path / STATE, pack(trainer.state(), {"step": str(trainer.step)}))
+            write_atomic(self.path / STATE, pack(trainer.state(), counters))
             facts = {"images": trainer.seen, "steps": trainer.step, "seed": trainer.plan.seed}
             save(self.path / PRIOR, trainer.plan.role, trainer.plan.table, trainer.words, trainer.ema, facts)
 
@@ -213,7 +212,7 @@ class Tally:
 def train(trainer: Trainer, folder: Folder, minutes: float, stopping: Callable[[], bool]) -> None:
     """Until the plan's total, the time, or a signal; always ends with a saved state."""
     end, rhythm, tally = time.monotonic() + 60 * minutes, Rhythm(), Tally()
-    with ahead(trainer.plan, trainer.words, trainer.step, str(trainer.device)) as batches:
+    with ahead(trainer.plan, trainer.words, trainer.step, trainer.seen, str(trainer.device)) as batches:
         while trainer.seen < trainer.plan.total and time.monotonic() < end and not stopping():
             error, t_index = trainer.train_step(next(batches))
             tally.error.append(error)
@@ -238,9 +237,7 @@ def look(trainer: Trainer, folder: Folder) -> None:
     sheet(folder.path / "sheets" / f"{trainer.seen:09d}.png", trainer.guidance(), title)
 
 
-def new_plan(**changes: object) -> tuple[Plan, Words]:
-    """The plan of a fresh run, with the vocabulary of the world as it is now."""
-    from guidance.toybox_net import NetSettings
-
+def new_plan(device: str, **changes: Any) -> tuple[Plan, Words]:
+    """The plan of a fresh run on a device, with the vocabulary of the world as it is now."""
     words = vocabulary()
-    return Plan(NetSettings(len(words.tokens)), **changes), words  # type: ignore[arg-type]
+    return Plan(NetSettings(len(words.tokens)), **(RECIPES[torch.device(device).type] | changes)), words
