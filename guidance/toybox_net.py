@@ -214,7 +214,7 @@ class Prior(nn.Module):
         self.camera_word = nn.Linear(c, net.words)
         self.summary = nn.Linear(net.words, c)
         self.modulate = nn.Linear(c, 6 * c)
-        self.stem = Conv(3, net.wide)
+        self.stem = Conv(6, net.wide)
         self.down_wide, self.up_wide = ConvBlock(net.wide, c), ConvBlock(net.wide, c)
         self.to_middle, self.from_middle = Conv(net.wide, net.middle, 2), nn.Linear(net.middle, net.wide)
         self.down_middle, self.up_middle = ConvBlock(net.middle, c), ConvBlock(net.middle, c)
@@ -249,9 +249,11 @@ class Prior(nn.Module):
         words = torch.cat([text.words, self.camera_word(view)[:, None]], 1)
         return condition, Text(words, F.pad(text.mask, (0, 1)))
 
-    def _half(self, z: Tensor, condition: Tensor, text: Text, extra: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _half(
+        self, z: Tensor, s: Tensor, condition: Tensor, text: Text, extra: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """v [B, h, w, 3] of a half-size state, and the last map; `extra` is the head's word to the stem."""
-        x = self.stem(z.to(self.dtype))
+        x = self.stem(self._seen(z, z - doubled(pooled(z)), s))
         wide = self.down_wide(x if extra is None else x + extra, condition)
         middle = self.down_middle(self.to_middle(wide), condition)
         core = self.to_core(middle)
@@ -262,12 +264,19 @@ class Prior(nn.Module):
         x = middle + doubled(self.from_core(norm(x)).unflatten(1, core.shape[1:3]))
         x = x + self.look_middle(norm(x).flatten(1, 2), text.words, text.mask).unflatten(1, x.shape[1:3])
         x = wide + doubled(self.from_middle(norm(self.up_middle(x, condition))))
-        x = norm(self.up_wide(x, condition))
+        x = self.up_wide(x, condition)  # read without a norm: a pixel's noise must keep its size
         return self.answer(x).float(), x
 
     def half_size(self, z: Tensor, log_snr: Tensor, text: Text, camera: Tensor) -> Tensor:
         """v of half-size states z [B, h, w, 3] of any noise."""
-        return self._half(z, *self._condition(log_snr, text, camera))[0]
+        s = torch.sigmoid(-log_snr).sqrt()[:, None, None, None]
+        return self._half(z, s, *self._condition(log_snr, text, camera))[0]
+
+    def _seen(self, z: Tensor, fine: Tensor, s: Tensor) -> Tensor:  # [B, H, W, 6]
+        """A state, and its 2 x 2 detail in units of the noise: where the picture is flat that is the noise itself,
+        however small; edges are bent down to 4."""
+        ratio = fine / s
+        return torch.cat([z, ratio / (1 + ratio.abs() / 4)], -1).to(self.dtype)
 
     def forward(self, z: Tensor, alpha_bar: Tensor, text: Text, camera: Tensor) -> Tensor:
         """v [B, H, W, 3] float32 of states z [B, H, W, 3] float32; alpha_bar [B], camera [B, CAMERA_FEATURES]."""
@@ -276,13 +285,13 @@ class Prior(nn.Module):
         low = pooled(z)
         fine = z - doubled(low)
         condition, text = self._condition(matched_log_snr(bar), text, camera)
-        level = (a * a * self.net.detail**2 + s * s).rsqrt()  # brings `fine` to unit deviation
-        x = self.head_in(torch.cat([z, fine * level], -1).to(self.dtype))
-        v_half, last = self._half(low / radius(a, s), condition, text, self.head_down(F.silu(x)))
+        x = self.head_in(self._seen(z, fine, s))
+        r = radius(a, s)
+        v_half, last = self._half(low / r, s / (2 * r), condition, text, self.head_down(F.silu(x)))
         x = self.head_block(x + doubled(self.head_up(last)), condition)
-        added = self.head_out(F.silu(norm(x))).float()
+        added = self.head_out(x).float()
         guess = doubled(v_of_means(v_half, low, a, s)) + v_of_detail(fine, a, s, self.net.detail)
-        return guess + self.net.detail * level * added
+        return guess + self.net.detail * (a * a * self.net.detail**2 + s * s).rsqrt() * added
 
 
 def radius(a: Tensor, s: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training objective: squared error of v = a n - s x0, at full size or at half size and matched noise."""
+"""The training objective: squared error of v = a n - s x0, at full size or at half size; t is uniform at either."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from dreamlab.core.noise import NoiseTable
 from dreamlab.toybox.training.data import Batch
 from guidance.toybox import fast_dtype
-from guidance.toybox_net import Prior, matched_log_snr
+from guidance.toybox_net import Prior
 from guidance.toybox_words import NULL, PAD
 
 
@@ -47,14 +47,12 @@ def errors(net: Prior, table: NoiseTable, batch: Batch, chance: Chance) -> Tenso
     ids = torch.where(chance.no_text[:, None], ids, batch.ids)
     camera = batch.camera * ~chance.no_camera[:, None]
     bar = table.alpha_bar[chance.t_index].clamp(1e-9, 1 - 1e-6)
-    log_snr = matched_log_snr(bar)
     half = x.shape[1] == net.net.half
-    bar_here = (torch.sigmoid(log_snr) if half else bar)[:, None, None, None]
-    a, s = bar_here.sqrt(), (1 - bar_here).sqrt()
+    a, s = (value[:, None, None, None] for value in (bar.sqrt(), (1 - bar).sqrt()))
     z, v = a * x + s * chance.noise, a * chance.noise - s * x
     with mixed_precision(x.device):
         text = net.text(ids)
-        guess = net.half_size(z, log_snr, text, camera) if half else net(z, bar, text, camera)
+        guess = net.half_size(z, torch.logit(bar), text, camera) if half else net(z, bar, text, camera)
     error = (guess.float() - v).square().mean(-1)
     return (batch.weight * error).flatten(1).sum(1) / batch.weight.flatten(1).sum(1)
 
