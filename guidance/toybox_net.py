@@ -213,6 +213,7 @@ class Prior(nn.Module):
         self.camera = nn.Sequential(nn.Linear(CAMERA_FEATURES, c), nn.SiLU(), nn.Linear(c, c))
         self.camera_word = nn.Linear(c, net.words)
         self.summary = nn.Linear(net.words, c)
+        self.around = nn.Linear(3, c, bias=False)
         self.modulate = nn.Linear(c, 6 * c)
         self.stem = Conv(6, net.wide)
         self.down_wide, self.up_wide = ConvBlock(net.wide, c), ConvBlock(net.wide, c)
@@ -226,7 +227,7 @@ class Prior(nn.Module):
         self.head_in, self.head_down = Conv(6, net.fine), Conv(net.fine, net.wide, 2)
         self.head_up, self.head_block = nn.Linear(net.wide, net.fine), ConvBlock(net.fine, c)
         self.head_out = Conv(net.fine, 3)
-        for layer in (self.modulate, self.answer, self.head_down, self.head_out):
+        for layer in (self.around, self.modulate, self.answer, self.head_down, self.head_out):
             _zero(layer)
 
     @property
@@ -239,13 +240,14 @@ class Prior(nn.Module):
     def null_ids(self, rows: int = 1) -> Tensor:
         return torch.full((rows, 1), NULL, device=self.place.device)
 
-    def _condition(self, log_snr: Tensor, text: Text, camera: Tensor) -> tuple[Tensor, Text]:
-        """[M, C] of time, camera and caption; and the words with the camera as one more."""
+    def _condition(self, z: Tensor, log_snr: Tensor, text: Text, camera: Tensor) -> tuple[Tensor, Text]:
+        """[M, C] of time, camera, caption and backdrop of a half-size state; the words with the camera as one more."""
         frequency = torch.exp2(torch.linspace(-3.0, 3.0, 16, device=log_snr.device))
         angle = log_snr.clamp(-12, 12)[:, None] / 4 * frequency
         view = self.camera(camera.to(self.dtype))
         time = self.time(torch.cat([angle.sin(), angle.cos()], -1).to(self.dtype))
-        condition = F.silu(time + view + self.summary(text.words[:, 0]))
+        around = self.around(backdrop(z, log_snr).to(self.dtype))
+        condition = F.silu(time + view + self.summary(text.words[:, 0]) + around)
         words = torch.cat([text.words, self.camera_word(view)[:, None]], 1)
         return condition, Text(words, F.pad(text.mask, (0, 1)))
 
@@ -270,7 +272,7 @@ class Prior(nn.Module):
     def half_size(self, z: Tensor, log_snr: Tensor, text: Text, camera: Tensor) -> Tensor:
         """v of half-size states z [B, h, w, 3] of any noise."""
         s = torch.sigmoid(-log_snr).sqrt()[:, None, None, None]
-        return self._half(z, s, *self._condition(log_snr, text, camera))[0]
+        return self._half(z, s, *self._condition(z, log_snr, text, camera))[0]
 
     def _seen(self, z: Tensor, fine: Tensor, s: Tensor) -> Tensor:  # [B, H, W, 6]
         """A state, and its 2 x 2 detail in units of the noise: where the picture is flat that is the noise itself,
@@ -284,14 +286,24 @@ class Prior(nn.Module):
         a, s = (value[:, None, None, None] for value in (bar.sqrt(), (1 - bar).sqrt()))
         low = pooled(z)
         fine = z - doubled(low)
-        condition, text = self._condition(matched_log_snr(bar), text, camera)
-        x = self.head_in(self._seen(z, fine, s))
         r = radius(a, s)
+        condition, text = self._condition(low / r, matched_log_snr(bar), text, camera)
+        x = self.head_in(self._seen(z, fine, s))
         v_half, last = self._half(low / r, s / (2 * r), condition, text, self.head_down(F.silu(x)))
         x = self.head_block(x + doubled(self.head_up(last)), condition)
         added = self.head_out(x).float()
         guess = doubled(v_of_means(v_half, low, a, s)) + v_of_detail(fine, a, s, self.net.detail)
         return guess + self.net.detail * (a * a * self.net.detail**2 + s * s).rsqrt() * added
+
+
+def backdrop(z: Tensor, log_snr: Tensor) -> Tensor:  # [M, h, w, 3] -> [M, 3]
+    """The best linear guess of the colour around the object (deviation 0.6): from the mean of the outermost pixels."""
+    edge = max(1, z.shape[1] // 16)
+    inner = z[:, edge:-edge, edge:-edge]
+    count = z[0, ..., 0].numel() - inner[0, ..., 0].numel()
+    mean = (z.sum((1, 2)) - inner.sum((1, 2))) / count
+    a2, s2 = torch.sigmoid(log_snr)[:, None], torch.sigmoid(-log_snr)[:, None]
+    return a2.sqrt() * 0.36 / (a2 * 0.36 + s2 / count) * mean
 
 
 def radius(a: Tensor, s: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from guidance.toybox import Toybox, fast_dtype
 from guidance.toybox_net import (
     NetSettings,
     Prior,
+    backdrop,
     camera_features,
     doubled,
     matched_log_snr,
@@ -92,6 +93,20 @@ def test_a_new_head_adds_nothing_to_the_half_size_answer() -> None:
     v = net(z, bar, text, camera)
     torch.testing.assert_close(pooled(v), v_of_means(v_half, pooled(z), a, s), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(v - doubled(pooled(v)), v_of_detail(z - doubled(pooled(z)), a, s, TINY.detail))
+
+
+def test_backdrop_is_seen_through_any_noise() -> None:
+    """A solid colour with an object in the middle: within 5 deviations of the mean of 240 pixels, shrunk to gray."""
+    generator = torch.Generator().manual_seed(0)
+    colour = torch.tensor([0.8, -0.4, 0.1])
+    x = colour.expand(64, 32, 32, 3).clone()
+    x[:, 8:24, 8:24] = -1.0
+    for bar in (0.999, 0.5, 0.05):
+        z = bar**0.5 * x + (1 - bar) ** 0.5 * torch.randn(x.shape, generator=generator)
+        guess = backdrop(z, torch.full((64,), bar).logit())
+        shrink = bar * 0.36 / (bar * 0.36 + (1 - bar) / 240)
+        assert (guess - shrink * colour).abs().max() < 5 * shrink * ((1 - bar) / bar / 240) ** 0.5, bar
+    assert backdrop(torch.randn(8, 32, 32, 3, generator=generator), torch.full((8,), -20.0)).abs().max() < 0.05
 
 
 def test_cameras_differ_by_what_they_see() -> None:
