@@ -31,7 +31,7 @@ PLAN = Plan(NET, batch=4, views=2, warmup=8, head_after=12, total=10_000)
 def steps(trainer: Trainer, count: int) -> None:
     for _ in range(count):
         index = trainer.step
-        size = trainer.plan.size_at(trainer.seen)
+        size = trainer.plan.size_at(trainer.seen, index)
         trainer.train_step(draw_batch(trainer.plan, trainer.words, index, size))
 
 
@@ -140,7 +140,8 @@ def test_rate_and_size_over_a_run() -> None:
     plan = dataclasses.replace(PLAN, rate=1.0, warmup=100, total=1_000, cooldown=0.5, head_after=400)
     rates = [plan.rate_at(seen) for seen in (0, 96, 300, 500, 750, 1_000)]
     assert rates == pytest.approx([0.04, 1.0, 1.0, 1.0, 0.5, 0.0])
-    assert [plan.size_at(seen) for seen in (0, 399, 400)] == [8, 8, 16]
+    assert [plan.size_at(seen, 0) for seen in (0, 399, 400)] == [8, 8, 16]
+    assert [plan.size_at(0, step) for step in range(16)] == [*[8] * 7, 16] * 2
     assert Plan.from_json(plan.to_json()) == plan
     with pytest.raises(RecipeError, match="plan"):
         Plan.from_json("{}")

@@ -195,7 +195,8 @@ def ahead(plan: Plan, words: Words, first: int, seen: int, device: str, depth: i
             for i in itertools.count():
                 if stop.is_set():
                     break
-                offer(draw_batch(plan, words, first + i, plan.size_at(seen + i * plan.batch), device))
+                size = plan.size_at(seen + i * plan.batch, first + i)
+                offer(draw_batch(plan, words, first + i, size, device))
         except BaseException as error:  # handed to the loop, which raises it
             offer(error)
 

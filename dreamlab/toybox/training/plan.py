@@ -43,7 +43,8 @@ class Plan:
     warmup: int = 3_000
     total: int = 900_000  # the rate falls linearly to zero over the last `cooldown` of these
     cooldown: float = 0.3
-    head_after: int = 450_000  # from here on at full size; before, at half size and matched noise
+    head_after: int = 450_000  # from here on at full size; before, at half size
+    head_every: int = 8  # before, too, one batch in so many is at full size, so that the head follows the rest
     ema: float = 0.9995  # per step, reached from below: (1 + step) / (10 + step)
     drop_text: float = 0.1
     drop_camera: float = 0.1
@@ -55,8 +56,9 @@ class Plan:
         left = (self.total - seen) / (self.cooldown * self.total)
         return self.rate * min(1.0, (seen + self.batch) / self.warmup, max(left, 0.0))
 
-    def size_at(self, seen: int) -> int:
-        return self.net.size if seen >= self.head_after else self.net.half
+    def size_at(self, seen: int, step: int) -> int:
+        full = seen >= self.head_after or step % self.head_every == self.head_every - 1
+        return self.net.size if full else self.net.half
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"

@@ -58,8 +58,8 @@ class Trainer:
         drops = (self.plan.drop_text, self.plan.drop_camera)
         return Chance.draw(batch.rgb.shape, len(self.table), *drops, generator).to(self.device)
 
-    def train_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One update; returns each picture's error and its t_index."""
+    def train_step(self, batch: Batch) -> tuple[int, Tensor, Tensor]:
+        """One update; returns the pictures' size, their errors and their t_index."""
         chance = self.chance(batch, self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.rate_at(self.seen)
@@ -72,14 +72,14 @@ class Trainer:
         keep = min(self.plan.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - keep)
-        return error.detach(), chance.t_index
+        return batch.rgb.shape[1], error.detach(), chance.t_index
 
     @torch.no_grad()
-    def held_out_error(self, count: int = 96) -> float:
-        """The average's error on fixed held-out pictures with fixed noise, at the size in training."""
+    def held_out_error(self, size: int, count: int = 96) -> float:
+        """The average's error on fixed held-out pictures with fixed noise."""
         total, batches = 0.0, -(-count // self.plan.batch)
         for index in range(batches):
-            batch = draw_batch(self.plan, self.words, index, self.plan.size_at(self.seen), str(self.device), True)
+            batch = draw_batch(self.plan, self.words, index, size, str(self.device), True)
             total += errors(self.ema, self.table, batch, self.chance(batch, f"held out {index}")).mean().item()
         return total / batches
 
@@ -190,23 +190,26 @@ class Folder:
 
 @dataclass
 class Tally:
-    """Errors since the last line of the log, by quarter of the noise table."""
+    """Errors since the last line of the log, by size of picture and by quarter of the noise table."""
 
-    error: list[Tensor] = field(default_factory=list)
-    t_index: list[Tensor] = field(default_factory=list)
+    rows: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
     since: float = field(default_factory=time.monotonic)
 
     def line(self, trainer: Trainer) -> dict[str, float | int | str]:
-        error, t = torch.cat(self.error).cpu(), torch.cat(self.t_index).cpu()
-        quarter = (4 * t) // len(trainer.table)
+        count = sum(len(error) for _, error, _ in self.rows)
         line: dict[str, float | int | str] = {
             "images": trainer.seen,
-            "size": trainer.plan.size_at(trainer.seen),
-            "loss": round(error.mean().item(), 5),
             "rate": trainer.plan.rate_at(trainer.seen),
-            "images_per_s": round(len(error) / (time.monotonic() - self.since), 1),
+            "images_per_s": round(count / (time.monotonic() - self.since), 1),
         }
-        return line | {f"loss_q{q}": round(error[quarter == q].mean().item(), 5) for q in quarter.unique().tolist()}
+        for name, size in (("half", trainer.plan.net.half), ("full", trainer.plan.net.size)):
+            rows = [(error, t) for found, error, t in self.rows if found == size]
+            if rows:
+                error, t = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
+                quarter = (4 * t) // len(trainer.table)
+                line[f"loss_{name}"] = round(error.mean().item(), 5)
+                line |= {f"{name}_q{q}": round(error[quarter == q].mean().item(), 5) for q in quarter.unique().tolist()}
+        return line
 
 
 def train(trainer: Trainer, folder: Folder, minutes: float, stopping: Callable[[], bool]) -> None:
@@ -214,9 +217,7 @@ def train(trainer: Trainer, folder: Folder, minutes: float, stopping: Callable[[
     end, rhythm, tally = time.monotonic() + 60 * minutes, Rhythm(), Tally()
     with ahead(trainer.plan, trainer.words, trainer.step, trainer.seen, str(trainer.device)) as batches:
         while trainer.seen < trainer.plan.total and time.monotonic() < end and not stopping():
-            error, t_index = trainer.train_step(next(batches))
-            tally.error.append(error)
-            tally.t_index.append(t_index)
+            tally.rows.append(trainer.train_step(next(batches)))
             if rhythm.now("log"):
                 folder.log(tally.line(trainer))
                 tally = Tally()
@@ -231,9 +232,9 @@ def train(trainer: Trainer, folder: Folder, minutes: float, stopping: Callable[[
 
 def look(trainer: Trainer, folder: Folder) -> None:
     """A sample sheet, and the error on held-out pictures."""
-    error = trainer.held_out_error()
-    folder.log({"images": trainer.seen, "held_out": round(error, 5)})
-    title = f"{trainer.seen} images, held-out error {error:.4f}; two true views, two samples"
+    half, full = (trainer.held_out_error(size) for size in (trainer.plan.net.half, trainer.plan.net.size))
+    folder.log({"images": trainer.seen, "held_out_half": round(half, 5), "held_out_full": round(full, 5)})
+    title = f"{trainer.seen} images, held-out error {half:.4f} / {full:.4f}; two true views, two samples"
     sheet(folder.path / "sheets" / f"{trainer.seen:09d}.png", trainer.guidance(), title)
 
 
