@@ -172,12 +172,13 @@ class Folder:
             with safe_open(self.path / STATE, "pt") as file:
                 header = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                trainer.load_state(tensors, int(header["step"]), int(header["seen"]))
+                trainer.load_state(tensors, **json.loads(header["counters"]))
 
     def save(self, trainer: Trainer) -> None:
         from safetensors.torch import save as pack
 
-        counters = {"step": str(trainer.step), "seen": str(trainer.seen)}
+        # One key: with several their order in the file would be left to chance.
+        counters = {"counters": json.dumps({"step": trainer.step, "seen": trainer.seen})}
         with disk_errors("saving the training state", self.path):
             write_atomic(self.path / STATE, pack(trainer.state(), counters))
             facts = {"images": trainer.seen, "steps": trainer.step, "seed": trainer.plan.seed}
