@@ -22,6 +22,7 @@ FLOORS = {
     "configs": 0,
     "cuda_ext": 1,
     "dreamlab.toybox": 1,  # the world and its drawing; training and scoring are named below when they come
+    "dreamlab.toybox.training": 4,
     "systems": 2,
     "guidance": 2,
     "renderers": 2,

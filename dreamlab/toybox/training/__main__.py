@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m dreamlab.toybox.training --role image --minutes 180 --out runs/prior`; `--resume` goes on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from dreamlab.core.errors import DreamError, InputError
+from dreamlab.signals import catching
+from dreamlab.toybox.training.plan import ROLES
+from dreamlab.toybox.training.trainer import STATE, Folder, Trainer, new_plan, train
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m dreamlab.toybox.training", description=__doc__)
+    parser.add_argument("--role", choices=ROLES, default="image")
+    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument("--minutes", type=float, default=180.0, help="stop after this long; --resume goes on")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, help="of the loop, and as many again while drawing (default: torch's)")
+    parser.add_argument("--resume", action="store_true", help="go on in --out with its plan")
+    for name, kind, text in (
+        ("seed", int, "of a new run"),
+        ("batch", int, "pictures per step (default 32; 256 on cuda)"),
+        ("views", int, "pictures of one object in a batch (default 2; 4 on cuda)"),
+        ("rate", float, "peak learning rate (default 1e-3; 2e-3 on cuda)"),
+        ("total", int, "pictures after which the rate has fallen to zero"),
+        ("head-after", int, "pictures after which training is at full size"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, help=text)
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = arguments()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    names = ("batch", "views", "rate", "total", "head_after", *(() if given.resume else ("seed",)))
+    changes = {name: value for name in names if (value := getattr(given, name)) is not None}
+    folder = Folder(given.out)
+    try:
+        if given.resume:
+            plan, words = folder.resumed(**changes)
+        elif (given.out / STATE).exists():
+            raise InputError(f"{given.out}: holds a run already; add --resume, or choose another --out")
+        else:
+            plan, words = new_plan(given.device, role=given.role, **changes)
+        folder.start(plan)
+        trainer = Trainer(plan, words, given.device)
+        folder.restore(trainer)
+        with catching() as stop:
+            train(trainer, folder, given.minutes, lambda: stop.requested)
+        return stop.exit_code if stop.requested else 0
+    except DreamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

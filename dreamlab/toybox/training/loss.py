@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training objective: squared error of v = a n - s x0, at full size or at half size; t is uniform at either."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.noise import NoiseTable
+from dreamlab.toybox.training.data import Batch
+from guidance.toybox import fast_dtype
+from guidance.toybox_net import Prior
+from guidance.toybox_words import NULL, PAD
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Everything random of one step, drawn on the host: the same on every device."""
+
+    t_index: Tensor  # [B], stratified
+    noise: Tensor  # [B, S, S, 3]
+    no_text: Tensor  # [B] bool
+    no_camera: Tensor  # [B] bool
+
+    @staticmethod
+    def draw(shape: torch.Size, steps: int, drop_text: float, drop_camera: float, generator: torch.Generator) -> Chance:
+        count = shape[0]
+        strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        order = torch.randperm(count, generator=generator)  # views of one object must not share a stratum every time
+        noise = torch.randn(shape, generator=generator)
+        no_text = torch.rand(count, generator=generator) < drop_text
+        no_camera = torch.rand(count, generator=generator) < drop_camera
+        return Chance((strata[order] * steps).long().clamp(max=steps - 1), noise, no_text, no_camera)
+
+    def to(self, device: torch.device | str) -> Chance:
+        return Chance(*(value.to(device) for value in vars(self).values()))
+
+
+def errors(net: Prior, table: NoiseTable, batch: Batch, chance: Chance) -> Tensor:
+    """[B] weighted mean squared error of each picture's v."""
+    x = 2 * batch.rgb - 1
+    ids = torch.full_like(batch.ids, PAD)
+    ids[:, 0] = NULL
+    ids = torch.where(chance.no_text[:, None], ids, batch.ids)
+    camera = batch.camera * ~chance.no_camera[:, None]
+    bar = table.alpha_bar[chance.t_index].clamp(1e-9, 1 - 1e-6)
+    half = x.shape[1] == net.net.half
+    a, s = (value[:, None, None, None] for value in (bar.sqrt(), (1 - bar).sqrt()))
+    z, v = a * x + s * chance.noise, a * chance.noise - s * x
+    with mixed_precision(x.device):
+        text = net.text(ids)
+        guess = net.half_size(z, torch.logit(bar), text, camera) if half else net(z, bar, text, camera)
+    error = (guess.float() - v).square().mean(-1)
+    return (batch.weight * error).flatten(1).sum(1) / batch.weight.flatten(1).sum(1)
+
+
+def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """bfloat16 products over float32 weights where the device is fast at them."""
+    if fast_dtype(device) == torch.bfloat16:
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training run is: every number that decides its weights, written into the run folder and read on resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from dreamlab.core.errors import RecipeError
+from guidance.toybox_net import NetSettings
+
+ROLES = ("image",)
+SHARES: dict[str, float] = {  # of captions
+    "bare": 0.06,  # "a mushroom": everything in its usual colours
+    "main": 0.10,  # "a red mushroom"
+    "both": 0.70,  # "a red mushroom with a white stem"
+    "three": 0.14,  # and one more part
+    "named": 0.08,  # of those: the main part by its own name, "a cat with white fur"
+    "pattern": 0.08,  # of named parts: striped, checked, spotted
+    "material": 0.08,  # of named parts: glossy, metal
+    "action": 0.02,  # "a spinning windmill", at a random moment
+}
+# What differs by device. The numbers for cuda are meant for 25 minutes of a data centre GPU; they have not been run.
+RECIPES: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "cuda": {"batch": 256, "views": 4, "rate": 2e-3, "warmup": 50_000, "total": 10_000_000, "head_after": 4_000_000},
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Counts are in pictures seen, so that they mean the same at any batch size and after any interruption."""
+
+    net: NetSettings
+    role: str = "image"
+    seed: int = 0
+    table: str = "cosine"
+    batch: int = 32
+    views: int = 2  # pictures of one object in a batch, each with its own camera and background
+    rate: float = 1e-3  # peak learning rate
+    warmup: int = 3_000
+    total: int = 900_000  # the rate falls linearly to zero over the last `cooldown` of these
+    cooldown: float = 0.3
+    head_after: int = 450_000  # from here on at full size; before, at half size
+    head_every: int = 8  # before, too, one batch in so many is at full size, so that the head follows the rest
+    ema: float = 0.9995  # per step, reached from below: (1 + step) / (10 + step)
+    drop_text: float = 0.1
+    drop_camera: float = 0.1
+    second_weight: float = 2.0  # extra loss weight where parts other than the main one project
+    instances: int = 300  # proportions of each category, before the held-out ones are taken away
+    share: dict[str, float] = field(default_factory=lambda: dict(SHARES))
+
+    def rate_at(self, seen: int) -> float:
+        left = (self.total - seen) / (self.cooldown * self.total)
+        return self.rate * min(1.0, (seen + self.batch) / self.warmup, max(left, 0.0))
+
+    def size_at(self, seen: int, step: int) -> int:
+        full = seen >= self.head_after or step % self.head_every == self.head_every - 1
+        return self.net.size if full else self.net.half
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        try:
+            table: dict[str, Any] = json.loads(text)
+            share = SHARES | table["share"]  # a share that is newer than the run
+            return Plan(**(table | {"net": NetSettings(**table["net"]), "share": share}))
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecipeError(f"plan.json is not a training plan of this version ({error!r})") from None

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop of the embedded prior: draw, step, average, and every few minutes save, look and measure.
+
+The run folder holds plan.json, state.safetensors (weights, their average, the optimiser; counters in its header),
+log.jsonl, sheets/ and prior/ (the averaged weights as the guidance loads them). All that is random in a step is derived
+from (seed, step), so on one machine with fixed threads a resumed run ends byte-identical to an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.errors import InputError
+from dreamlab.core.noise import NoiseTable, make_table
+from dreamlab.core.streams import derive
+from dreamlab.files import disk_errors, write_atomic
+from dreamlab.toybox.training.data import Batch, ahead, draw_batch, vocabulary
+from dreamlab.toybox.training.loss import Chance, errors
+from dreamlab.toybox.training.plan import RECIPES, Plan
+from dreamlab.toybox.training.sample import sheet
+from guidance.toybox import Toybox
+from guidance.toybox_net import NetSettings, Prior, laid_out
+from guidance.toybox_store import VOCABULARY, Stored, save
+from guidance.toybox_words import Words
+
+STATE, PLAN, LOG, PRIOR = "state.safetensors", "plan.json", "log.jsonl", "prior"
+WORD_TABLE = "encoder.table.weight"
+
+
+class Trainer:
+    """Network, average and optimiser of a plan, and how many pictures they have seen."""
+
+    def __init__(self, plan: Plan, words: Words, device: str = "cpu") -> None:
+        self.plan, self.words, self.device = plan, words, torch.device(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(plan.seed, "weights") % 2**63)
+            net = Prior(plan.net)
+        self.net = laid_out(net.to(self.device))
+        self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
+        self.optimiser = torch.optim.AdamW(
+            self.net.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
+        self.table: NoiseTable = make_table(plan.table).to(self.device)
+        self.step, self.seen = 0, 0  # updates, and pictures (a run may change its batch when it is resumed)
+
+    def chance(self, batch: Batch, key: object) -> Chance:
+        generator = torch.Generator().manual_seed(derive(self.plan.seed, "noise", key))
+        drops = (self.plan.drop_text, self.plan.drop_camera)
+        return Chance.draw(batch.rgb.shape, len(self.table), *drops, generator).to(self.device)
+
+    def train_step(self, batch: Batch) -> tuple[int, Tensor, Tensor]:
+        """One update; returns the pictures' size, their errors and their t_index."""
+        chance = self.chance(batch, self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plan.rate_at(self.seen)
+        self.optimiser.zero_grad(set_to_none=True)
+        error = errors(self.net, self.table, batch, chance)
+        error.mean().backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimiser.step()
+        self.step, self.seen = self.step + 1, self.seen + len(error)
+        keep = min(self.plan.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - keep)
+        return batch.rgb.shape[1], error.detach(), chance.t_index
+
+    @torch.no_grad()
+    def held_out_error(self, size: int, count: int = 96) -> float:
+        """The average's error on fixed held-out pictures with fixed noise."""
+        total, batches = 0.0, -(-count // self.plan.batch)
+        for index in range(batches):
+            batch = draw_batch(self.plan, self.words, index, size, str(self.device), True)
+            total += errors(self.ema, self.table, batch, self.chance(batch, f"held out {index}")).mean().item()
+        return total / batches
+
+    def state(self) -> dict[str, Tensor]:
+        tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
+        tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
+        for name, parameter in self.net.named_parameters():
+            slots = self.optimiser.state.get(parameter, {})
+            tensors |= {f"optimiser.{slot}.{name}": value for slot, value in slots.items()}
+        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+    def load_state(self, tensors: dict[str, Tensor], step: int, seen: int) -> None:
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+
+        fresh = self.net.encoder.table.weight.detach()
+        for name, value in tensors.items():  # the world may have learnt words since: their rows start anew
+            if name.endswith(WORD_TABLE) and not name.startswith("optimiser.step"):
+                rows = fresh[len(value) :].to(value)
+                tensors[name] = torch.cat([value, 0 * rows if name.startswith("optimiser.") else rows])
+        self.net.load_state_dict(part("net."))
+        self.ema.load_state_dict(part("ema."))
+        moments = {slot: part(f"optimiser.{slot}.") for slot in ("step", "exp_avg", "exp_avg_sq")}
+        for name, parameter in self.net.named_parameters():
+            if name in moments["step"]:
+                device = {
+                    slot: "cpu" if slot == "step" and self.device.type == "cpu" else self.device for slot in moments
+                }
+                self.optimiser.state[parameter] = {
+                    slot: table[name].to(device[slot]).contiguous(memory_format=_format(parameter, slot))
+                    for slot, table in moments.items()
+                }
+        self.step, self.seen = step, seen
+
+    def guidance(self) -> Toybox:
+        """The average as a guidance on this device."""
+        stored = Stored(self.plan.role, self.plan.table, self.words, self.ema, {})
+        return Toybox(Toybox.Settings(), stored).to(self.device)
+
+
+def _format(parameter: Tensor, slot: str) -> torch.memory_format:
+    """Moments lie in memory like their parameter: another order of summing would change the last bits."""
+    flat = slot == "step" or parameter.is_contiguous()
+    return torch.contiguous_format if flat else torch.channels_last
+
+
+@dataclass
+class Rhythm:
+    """Seconds between what the loop does besides stepping."""
+
+    log: float = 20.0
+    save: float = 180.0
+    sheet: float = 300.0
+    due: dict[str, float] = field(default_factory=dict)
+
+    def now(self, what: str) -> bool:
+        """Whether `what` is due, and if so it is due again only after its period."""
+        clock = time.monotonic()
+        if clock < self.due.setdefault(what, clock + getattr(self, what)):
+            return False
+        self.due[what] = clock + getattr(self, what)
+        return True
+
+
+class Folder:
+    """The run folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, plan: Plan) -> None:
+        with disk_errors("writing the plan", self.path):
+            (self.path / "sheets").mkdir(parents=True, exist_ok=True)
+            write_atomic(self.path / PLAN, plan.to_json().encode())
+
+    def resumed(self, **changes: object) -> tuple[Plan, Words]:
+        """The plan and the words so far, with `changes` to the plan and the words that the world has got since."""
+        if not (self.path / STATE).is_file():
+            raise InputError(f"{self.path}: nothing to resume here (no {STATE}); leave out --resume to start")
+        plan = Plan.from_json((self.path / PLAN).read_text(encoding="utf-8"))
+        words = Words.from_json((self.path / PRIOR / VOCABULARY).read_text(encoding="utf-8")).grown(vocabulary())
+        net = dataclasses.replace(plan.net, vocabulary=len(words.tokens))
+        return dataclasses.replace(plan, net=net, **changes), words  # type: ignore[arg-type]
+
+    def restore(self, trainer: Trainer) -> None:
+        """The last state, if one was saved."""
+        from safetensors import safe_open
+
+        if (self.path / STATE).is_file():
+            with safe_open(self.path / STATE, "pt") as file:
+                header = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                trainer.load_state(tensors, **json.loads(header["counters"]))
+
+    def save(self, trainer: Trainer) -> None:
+        from safetensors.torch import save as pack
+
+        # One key: with several their order in the file would be left to chance.
+        counters = {"counters": json.dumps({"step": trainer.step, "seen": trainer.seen})}
+        with disk_errors("saving the training state", self.path):
+            write_atomic(self.path / STATE, pack(trainer.state(), counters))
+            facts = {"images": trainer.seen, "steps": trainer.step, "seed": trainer.plan.seed}
+            save(self.path / PRIOR, trainer.plan.role, trainer.plan.table, trainer.words, trainer.ema, facts)
+
+    def log(self, line: dict[str, float | int | str]) -> None:
+        with disk_errors("writing the log", self.path), (self.path / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+@dataclass
+class Tally:
+    """Errors since the last line of the log, by size of picture and by quarter of the noise table."""
+
+    rows: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+
+    def line(self, trainer: Trainer) -> dict[str, float | int | str]:
+        count = sum(len(error) for _, error, _ in self.rows)
+        line: dict[str, float | int | str] = {
+            "images": trainer.seen,
+            "rate": trainer.plan.rate_at(trainer.seen),
+            "images_per_s": round(count / (time.monotonic() - self.since), 1),
+        }
+        for name, size in (("half", trainer.plan.net.half), ("full", trainer.plan.net.size)):
+            rows = [(error, t) for found, error, t in self.rows if found == size]
+            if rows:
+                error, t = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
+                quarter = (4 * t) // len(trainer.table)
+                line[f"loss_{name}"] = round(error.mean().item(), 5)
+                line |= {f"{name}_q{q}": round(error[quarter == q].mean().item(), 5) for q in quarter.unique().tolist()}
+        return line
+
+
+def train(trainer: Trainer, folder: Folder, minutes: float, stopping: Callable[[], bool]) -> None:
+    """Until the plan's total, the time, or a signal; always ends with a saved state."""
+    end, rhythm, tally = time.monotonic() + 60 * minutes, Rhythm(), Tally()
+    with ahead(trainer.plan, trainer.words, trainer.step, trainer.seen, str(trainer.device)) as batches:
+        while trainer.seen < trainer.plan.total and time.monotonic() < end and not stopping():
+            tally.rows.append(trainer.train_step(next(batches)))
+            if rhythm.now("log"):
+                folder.log(tally.line(trainer))
+                tally = Tally()
+            if rhythm.now("save"):
+                folder.save(trainer)
+            if rhythm.now("sheet"):
+                look(trainer, folder)
+    folder.save(trainer)
+    if not stopping():  # who stops a run wants it to stop now
+        look(trainer, folder)
+
+
+def look(trainer: Trainer, folder: Folder) -> None:
+    """A sample sheet, and the error on held-out pictures."""
+    half, full = (trainer.held_out_error(size) for size in (trainer.plan.net.half, trainer.plan.net.size))
+    folder.log({"images": trainer.seen, "held_out_half": round(half, 5), "held_out_full": round(full, 5)})
+    title = f"{trainer.seen} images, held-out error {half:.4f} / {full:.4f}; two true views, two samples"
+    sheet(folder.path / "sheets" / f"{trainer.seen:09d}.png", trainer.guidance(), title)
+
+
+def new_plan(device: str, **changes: Any) -> tuple[Plan, Words]:
+    """The plan of a fresh run on a device, with the vocabulary of the world as it is now."""
+    words = vocabulary()
+    return Plan(NetSettings(len(words.tokens)), **(RECIPES[torch.device(device).type] | changes)), words

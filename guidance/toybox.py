@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded prior: a small diffusion model of the procedural world, in pixel space, shipped with the package.
+
+It knows what its vocabulary names, from any camera, at 64 x 64; it was trained on nothing but the world's own pictures
+(`dreamlab.toybox.training`). Inside it predicts v (Salimans & Ho 2022); it answers in eps like every guidance. The
+captions of a prompt are encoded once; a row of a condition names its caption and carries its camera.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamlab.core.cameras import Cameras
+from dreamlab.core.errors import InputError, ModelError
+from dreamlab.core.noise import NoiseTable, eps_from_v, make_table
+from dreamlab.core.settings import setting
+from dreamlab.core.types import Condition, Frames, Prompt
+from guidance.toybox_net import Prior, Text, camera_features, laid_out
+from guidance.toybox_store import Stored, load
+from guidance.toybox_words import PAD, Words
+
+SHIPPED = Path(__file__).parent / "weights"
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+class Toybox:
+    """The image role: eps of one picture given its caption and camera; pictures scaled to [-1, 1]."""
+
+    paper: ClassVar[str] = "our own; v-prediction of Salimans & Ho 2022, arXiv:2202.00512"
+    variants: frozenset[str] = frozenset({"text", "null", "negative"})
+
+    @dataclass(frozen=True)
+    class Settings:
+        weights: str = setting("toybox-image", help="a folder, or the name of one shipped with the package")
+        dtype: str = setting("auto", choices=DTYPES, help="auto: bfloat16 where the machine is fast at it")
+        null_camera: bool = setting(True, help="the unconditional half of guidance still knows the camera")
+        unknown: str = setting("refuse", choices=("refuse", "skip"), help="what to do with a word it does not know")
+
+    def __init__(self, settings: Settings, stored: Stored | None = None) -> None:
+        self.settings = settings
+        stored = stored or load(folder_of(settings.weights))
+        if stored.role != "image":
+            raise ModelError(f"{settings.weights}: a prior of the role {stored.role!r}; this guidance needs 'image'")
+        self.table: NoiseTable = make_table(stored.table)
+        self.words: Words = stored.words
+        self.size = stored.net.net.size
+        self._source: Prior = stored.net  # float32; `net` is what runs
+        self._captions: tuple[Prompt, Text] | None = None
+        self.to("cpu")
+
+    def to(self, device: torch.device | str) -> Toybox:
+        device = torch.device(device)
+        dtype = fast_dtype(device) if self.settings.dtype == "auto" else getattr(torch, self.settings.dtype)
+        net = Prior(self._source.net).requires_grad_(False).eval()
+        net.load_state_dict(self._source.state_dict())
+        self.net = laid_out(net.to(device, dtype))
+        self.table = self.table.to(device)
+        self._captions = None
+        return self
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        z = 2 * rgb.permute(0, 3, 1, 2) - 1
+        if z.shape[-2:] != (self.size, self.size):
+            z = F.interpolate(z, (self.size, self.size), mode="bilinear", antialias=True)
+        return z
+
+    def decode(self, z: Tensor) -> Tensor:
+        return (z.permute(0, 2, 3, 1) + 1) / 2
+
+    def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
+        captions = self._encoded(prompt)
+        view = camera_features(cameras).to(captions.words.device)
+        shared = {"words": captions.words, "mask": captions.mask}
+
+        def rows(caption: int, camera: Tensor) -> Condition:
+            index = torch.full((len(cameras),), caption, device=camera.device)
+            return Condition({"caption": index, "camera": camera}, shared)
+
+        null_view = view if self.settings.null_camera else torch.zeros_like(view)
+        return {"text": rows(0, view), "null": rows(1, null_view), "negative": rows(2, view)}
+
+    def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
+        caption, camera = condition.rows["caption"], condition.rows["camera"]
+        text = Text(condition.shared["words"][caption], condition.shared["mask"][caption])
+        z = z_t.float()
+        with torch.no_grad():
+            v = self.net(z.permute(0, 2, 3, 1), self.table.alpha_bar[t_index], text, camera).permute(0, 3, 1, 2)
+            a, s = self.table.signal_noise(t_index, z)
+            return eps_from_v(z, v, a, s).to(z_t.dtype)
+
+    def captions(self, texts: Mapping[str, str]) -> Text:
+        """Encoded texts, in order; the keys name them in messages. An empty text is the unconditional one."""
+        ids = padded([self._ids(text, what) for what, text in texts.items()])
+        with torch.no_grad():
+            return self.net.text(ids.to(self.net.place.device))
+
+    def _encoded(self, prompt: Prompt) -> Text:
+        """The captions text, null, negative; the tensors stay the same while the prompt does."""
+        if self._captions is None or self._captions[0] != prompt:
+            texts = {"prompt": prompt.text, "null": "", "negative": prompt.negative}
+            self._captions = (prompt, self.captions(texts))
+        return self._captions[1]
+
+    def _ids(self, text: str, what: str) -> list[int]:
+        reading = self.words.read(text)
+        if reading.unknown and self.settings.unknown == "refuse":
+            raise InputError(f"{what}: {reading.report()}; use words it knows, or set unknown: skip")
+        if what == "prompt" and not reading.tokens:
+            raise InputError(f"prompt: {text!r} holds no word that the toybox prior knows")
+        if reading.unknown:
+            warnings.warn(f"{what}: {reading.report()}; going on without", stacklevel=3)
+        return self.words.encode(reading, self.net.net.longest)
+
+
+def folder_of(weights: str) -> Path:
+    """A shipped prior by its name, else a path as given."""
+    shipped = SHIPPED / weights
+    return shipped if "/" not in weights and shipped.is_dir() else Path(weights)
+
+
+def padded(captions: list[list[int]]) -> Tensor:
+    """[M, L] ids of captions of unequal length."""
+    longest = max(map(len, captions))
+    return torch.tensor([ids + [PAD] * (longest - len(ids)) for ids in captions])
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where matrix products in it are faster than in float32; elsewhere it would be emulated."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float32
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast and torch.backends.mkldnn.is_available() else torch.float32
