@@ -142,8 +142,7 @@ def machine_speedup(threads: int) -> float:
 def two_threads_check(op: str, many: Timing, one: Timing, threads: int) -> Check:
     """Speed-up over one thread on a quiet machine, else how much more CPU time the threads burn together."""
     given = machine_speedup(threads)
-    details = {"machine_speedup_matmul": given}
-    check = ratio_check(f"two_threads_vs_one_{op}", many, one, 0.9 * threads, threads=threads, **details)
+    check = ratio_check(f"two_threads_vs_one_{op}", many, one, 0.9 * threads, threads=threads, machine_speedup=given)
     check = replace(check, note=f"a matrix product gains {given:g}x here")
     if check.details["clock"] == "wall":
         return check
