@@ -59,7 +59,6 @@ class Timing:
 
 
 def time_once(call: Callable[[], Any]) -> tuple[float, float]:
-    gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
     call()
     return time.perf_counter() - wall, time.process_time() - cpu
@@ -70,11 +69,16 @@ def interleave(calls: dict[str, Callable[[], Any]], repeats: int = REPEATS) -> d
     for call in calls.values():
         call()
     timings: dict[str, Timing] = {name: Timing([], []) for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            wall, cpu = time_once(call)
-            timings[name].wall.append(wall)
-            timings[name].cpu.append(cpu)
+    gc.collect()
+    gc.disable()  # a collection in between empties the caches
+    try:
+        for _ in range(repeats):
+            for name, call in calls.items():
+                wall, cpu = time_once(call)
+                timings[name].wall.append(wall)
+                timings[name].cpu.append(cpu)
+    finally:
+        gc.enable()
     return timings
 
 
@@ -84,7 +88,10 @@ def ratio_check(
     """slow / fast. On a busy machine: CPU time, as if the fast side's threads had shared it evenly."""
     pairs_wall = [s / f for s, f in zip(slow.wall, fast.wall, strict=True)]
     pairs_cpu = [(s / slow_threads) / (f / threads) for s, f in zip(slow.cpu, fast.cpu, strict=True)]
-    quiet = fast.wall_median * threads <= QUIET * fast.cpu_median and slow.wall_median * slow_threads <= QUIET * slow.cpu_median
+    quiet = (
+        fast.wall_median * threads <= QUIET * fast.cpu_median
+        and slow.wall_median * slow_threads <= QUIET * slow.cpu_median
+    )
     pairs = pairs_wall if quiet else pairs_cpu
     quartiles = statistics.quantiles(pairs, n=4)
     return Check(
@@ -129,7 +136,9 @@ def machine() -> dict[str, Any]:
     model = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     return {
         "cpu": model,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 
 import torch
 from torch import Tensor
@@ -70,8 +71,11 @@ class _Params(ctypes.Structure):
 
     _fields_ = [
         ("lr", ctypes.c_float),
-        ("beta1", ctypes.c_float),
-        ("beta2", ctypes.c_float),
+        ("decay1", ctypes.c_float),
+        ("decay2", ctypes.c_float),
+        ("keep2", ctypes.c_float),
+        ("log_beta1", ctypes.c_float),
+        ("log_beta2", ctypes.c_float),
         ("eps", ctypes.c_float),
         ("step", ctypes.c_void_p),
         ("skip", ctypes.c_void_p),
@@ -93,7 +97,8 @@ def _params(
 ) -> _Params:
     columns = param.numel() // max(len(param), 1)
     p = build.pointer
-    return _Params(lr, b1, b2, eps, p(step), p(skip), p(visible), len(param), columns)
+    logs = [math.log(b) if b > 0 else -math.inf for b in (b1, b2)]
+    return _Params(lr, 1 - b1, 1 - b2, b2, *logs, eps, p(step), p(skip), p(visible), len(param), columns)
 
 
 def _adam_cpu(

@@ -214,18 +214,23 @@ def _march(
 
 
 def _coarse(occupied: Tensor) -> list[Tensor]:
-    """Room for the masks of the 4^3 and 16^3 blocks; the CPU launcher fills them itself."""
+    """Masks of the 4^3 and 16^3 blocks; on the CPU only room for them, which the launcher fills."""
     masks, fine = [], occupied
     for _ in range(2):
-        shape = [-(-n // 4) for n in fine.shape]
         if occupied.is_cuda:
-            padding = [side for n, m in zip(fine.shape[::-1], shape[::-1], strict=True) for side in (0, 4 * m - n)]
-            padded = torch.nn.functional.pad(fine.to(torch.uint8), padding)
-            fine = padded.reshape(shape[0], 4, shape[1], 4, shape[2], 4).amax((1, 3, 5)).contiguous()
+            fine = _any_in_blocks(fine)
         else:
-            fine = torch.empty(shape, dtype=torch.uint8)
+            fine = torch.empty([-(-n // 4) for n in fine.shape], dtype=torch.uint8)
         masks.append(fine)
     return masks
+
+
+def _any_in_blocks(mask: Tensor) -> Tensor:
+    """[ceil(X / 4), ceil(Y / 4), ceil(Z / 4)] uint8: 1 where a block of 4^3 cells holds one that is not 0."""
+    padding = [side for n in reversed(mask.shape) for side in (0, -n % 4)]
+    padded = torch.nn.functional.pad(mask.to(torch.uint8), padding)
+    x, y, z = (n // 4 for n in padded.shape)
+    return padded.reshape(x, 4, y, 4, z, 4).amax((1, 3, 5)).contiguous()
 
 
 def _march_fake(
@@ -260,7 +265,7 @@ def _composite_fake(
 ) -> tuple[Tensor, Tensor, Tensor]:
     rays = offsets.shape[0] - 1
     zeros = torch.zeros_like if sigma.is_cuda else torch.empty_like  # no CUDA thread sees the padding
-    return sigma.new_empty(rays, rgb.shape[1]), sigma.new_empty(rays, 3), zeros(sigma)
+    return sigma.new_empty(rays, rgb.shape[1]), sigma.new_empty(rays, 4), zeros(sigma)
 
 
 def _composite_backward(

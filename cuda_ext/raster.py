@@ -65,7 +65,7 @@ def raster(
     clip        corners in clip space (OpenGL), one set per view; [V, 4] is a batch of one. See `projection`
     triangles   int32 or int64 rows of `clip`; both faces are drawn
     size        (height, width) of the picture, at most 32768 each
-    backend     auto, native or torch
+    backend     auto, native, torch or nvdiffrast (CUDA only, when installed; its `depth` carries no gradient)
 
     A pixel is covered when its centre is. Corners are snapped to 1/256 pixel and a centre on a common edge goes to
     one side by the top-left rule: neighbours leave no crack and no double hit. Triangles are cut at the near and
@@ -82,7 +82,10 @@ def raster(
     check_shape("raster", "clip", clip, ("B", "V", 4))
     check_alike("raster", clip=clip)
     check_triangles("raster", triangles, clip)
-    if backends.choose("raster", backend, clip) == "torch":
+    chosen = backends.choose("raster", backend, clip, ("nvdiffrast",))
+    if chosen == "nvdiffrast":
+        return _nvdiffrast(clip, triangles, height, width)
+    if chosen == "torch":
         triangle, uv, depth, uv_dxy = reference.raster(clip, triangles, height, width)
         return Raster(triangle, uv, depth, uv_dxy)
     triangles = triangles.int().contiguous()
@@ -91,8 +94,22 @@ def raster(
     return Raster(triangle, *ops.raster_barycentrics(clip, triangles, triangle))
 
 
+def _nvdiffrast(clip: Tensor, triangles: Tensor, height: int, width: int) -> Raster:
+    """The package's rasteriser; its row 0 is the bottom, so y is turned over on the way in."""
+    import nvdiffrast.torch as dr
+
+    context = dr.RasterizeCudaContext(clip.device)
+    upright = clip * clip.new_tensor([1.0, -1.0, 1.0, 1.0])
+    seen, slope = dr.rasterize(context, upright.contiguous(), triangles.int().contiguous(), resolution=[height, width])
+    return Raster(seen[..., 3].int(), seen[..., :2], seen[..., 2], slope.detach())
+
+
 def check_triangles(where: str, triangles: Tensor, like: Tensor) -> None:
-    """[T, 3] of an index type, where `like` is. On the CPU the range is checked too (on a GPU that would wait)."""
+    """[T, 3] of an index type, where `like` is.
+
+    On the CPU the range is checked too; on a GPU that would wait, and a trace cannot: there the kernels leave out
+    triangles that index what is not there.
+    """
     check_shape(where, "triangles", triangles, ("T", 3))
     require(
         triangles.dtype in (torch.int32, torch.int64),
@@ -101,7 +118,7 @@ def check_triangles(where: str, triangles: Tensor, like: Tensor) -> None:
     require(
         triangles.device == like.device, f"{where}: triangles are on {triangles.device}, the vertices on {like.device}"
     )
-    if triangles.device.type == "cpu" and triangles.numel() and like.ndim >= 2:
+    if triangles.device.type == "cpu" and triangles.numel() and not torch.compiler.is_compiling():
         low, high = (int(x) for x in triangles.aminmax())
         require(
             low >= 0 and high < like.shape[-2],

@@ -71,7 +71,7 @@ def sdf(rows: Tensor, points: Tensor, *, backend: str = "auto") -> tuple[Tensor,
     check_alike("sdf", rows=rows, points=points)
     require(rows.shape[1] <= MAX_ROWS, f"sdf: at most {MAX_ROWS} rows a program, got {rows.shape[1]}")
     with torch.no_grad():
-        if rows.device.type == "cpu" and backends.choose("sdf", backend, rows) == "native":
+        if backends.choose("sdf", backend, rows) == "native":
             return tuple(torch.ops.dreamlab.sdf_points(rows.contiguous(), points.contiguous()))
         return reference.sdf(rows, points)
 
@@ -133,15 +133,43 @@ def _draw_cpu(
     return list(drawn)
 
 
+class _Points(ctypes.Structure):
+    """`SdfPoints` of csrc/sdf.h, field by field."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("rows", "prepared", "points", "gap", "part")),
+        *((name, ctypes.c_int64) for name in ("programs", "row_count", "count")),
+    )
+
+
+def _points(rows: Tensor, points: Tensor, prepared: Tensor | None) -> tuple[_Points, list[Tensor]]:
+    found = [points.new_empty(points.shape[:2]), points.new_empty(points.shape[:2], dtype=torch.int64)]
+    pointers = [build.pointer(t) for t in (rows, prepared, points, *found)]
+    return _Points(*pointers, *rows.shape[:2], points.shape[1]), found
+
+
 def _points_cpu(rows: Tensor, points: Tensor) -> list[Tensor]:
     lib = build.library("sdf")
     assert lib is not None
-    distance = points.new_empty(points.shape[:2])
-    part = torch.empty(points.shape[:2], dtype=torch.int64)
-    buffers = [ctypes.c_void_p(t.data_ptr()) for t in (rows, points, distance, part)]
-    sizes = [ctypes.c_int64(n) for n in (*rows.shape[:2], points.shape[1])]
-    lib.dl_sdf_points(*buffers, *sizes, build.threads())
-    return [distance, part]
+    params, found = _points(rows, points, None)
+    lib.dl_sdf_points(ctypes.byref(params), build.threads())
+    return found
+
+
+def _prepare_cuda(rows: Tensor) -> Tensor:
+    """Scratch memory with the prepared rows."""
+    count = rows.shape[0] * rows.shape[1]
+    prepared = torch.empty(count * PREPARED_BYTES, dtype=torch.uint8, device=rows.device)
+    arguments = [ctypes.c_void_p(rows.data_ptr()), ctypes.c_void_p(prepared.data_ptr()), ctypes.c_int(count)]
+    nvrtc.launch("sdf", "dl_sdf_prepare", rows.device, ((count + 127) // 128, 1, 1), (128, 1, 1), arguments)
+    return prepared
+
+
+def _points_cuda(rows: Tensor, points: Tensor) -> list[Tensor]:
+    params, found = _points(rows, points, _prepare_cuda(rows))
+    blocks = (points.shape[0] * points.shape[1] + 127) // 128
+    nvrtc.launch("sdf", "dl_sdf_points", rows.device, (blocks, 1, 1), (128, 1, 1), [params])
+    return found
 
 
 def _draw_cuda(
@@ -156,10 +184,8 @@ def _draw_cuda(
     supersample: int,
 ) -> list[Tensor]:
     drawn = _empty(rows, pose, height, width)
-    count = rows.shape[0] * rows.shape[1]
-    prepared = torch.empty(count * PREPARED_BYTES, dtype=torch.uint8, device=rows.device)
+    prepared = _prepare_cuda(rows)
     params = _params([rows, parts, bound, pose, focal], light.tolist(), drawn, build.pointer(prepared), supersample)
-    nvrtc.launch("sdf", "dl_sdf_prepare", rows.device, ((count + 127) // 128, 1, 1), (128, 1, 1), [params])
     tiles = ((width + 7) // 8) * ((height + 7) // 8) * pose.shape[0] * pose.shape[1]
     nvrtc.launch("sdf", "dl_sdf_draw", rows.device, (tiles, 1, 1), (64, 1, 1), [params])
     return list(drawn)
@@ -176,6 +202,7 @@ torch.library.define("dreamlab::sdf_points", "(Tensor rows, Tensor points) -> Te
 torch.library.impl("dreamlab::sdf_draw", "CPU", _draw_cpu)
 torch.library.impl("dreamlab::sdf_draw", "CUDA", _draw_cuda)
 torch.library.impl("dreamlab::sdf_points", "CPU", _points_cpu)
+torch.library.impl("dreamlab::sdf_points", "CUDA", _points_cuda)
 torch.library.register_fake(
     "dreamlab::sdf_draw", lambda rows, parts, bound, pose, focal, light, h, w, s: list(_empty(rows, pose, h, w))
 )

@@ -56,7 +56,7 @@ def splat(
     Differentiable: means (also through the view directions of `sh`), quats, scales, opacities, colors, sh, extra,
     background, from rgb, alpha, depth, normal and extra. Not differentiable: cameras, focal lengths, the order in
     depth, the choice of the shortest axis; `visible` and `radii` carry no gradient. First derivatives only.
-    Splats with a number that is not finite, a zero quaternion or a singular projection are left out of the picture
+    Splats with a number that is not finite (or beyond 1e15), a zero quaternion or a singular projection are left out of the picture
     and receive gradient 0. The equations and every cut-off are in `cuda_ext.reference.splat`.
     """
     size = check_size("splat", size)
@@ -70,7 +70,7 @@ def splat(
             background=background, sh=sh, extra=extra, dilation=dilation, compensate=compensate, near=near, stats=stats,
         )  # fmt: skip
     radii_now = means.new_zeros(len(cameras_to_world), len(means))
-    probe = None if stats is None or not torch.is_grad_enabled() else stats.probe(radii_now, size, means)
+    probe = None if stats is None else stats.probe(means, radii_now, size)
     given = (means, quats, scales, opacities, colors, sh, extra, background, probe, cameras_to_world, focal_px)
     rgb, alpha, depth, normal, extra_image, radii, *_ = torch.ops.dreamlab.splat(
         *(None if t is None else t.contiguous() for t in given), *size, dilation, compensate, near

@@ -215,7 +215,7 @@ def _backward_fake(*inputs: Any) -> tuple[Tensor, ...]:
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.with_probe, ctx.rest = inputs[8] is not None, inputs[11:]
+    ctx.with_probe, ctx.rest = inputs[8] is not None and ctx.needs_input_grad[8], inputs[11:]
     optional = inputs[4:8]
     ctx.present = [tensor is not None for tensor in optional]
     _, _, depth, _, _, radii, through, last, *state = output

@@ -14,7 +14,7 @@ from cuda_ext import build
 from cuda_ext.check import check_alike, check_shape, require
 from cuda_ext.raster import register, run, sum_buffer
 from cuda_ext.reference import texture as reference
-from cuda_ext.reference.texture import level_sizes, mip_level
+from cuda_ext.reference.texture import level_sizes
 
 __all__ = ["texture"]
 
@@ -62,16 +62,17 @@ def texture(
     height, width = image.shape[1:3]
     if uv_dxy is not None:
         check_shape("texture", "uv_dxy", uv_dxy, (*uv.shape[:3], 4))
-        level = mip_level(uv_dxy, height, width)
-    levels = 1
     if level is not None:
         check_shape("texture", "level", level, tuple(uv.shape[:3]))
-        levels = len(level_sizes(height, width, max_level))
+    levels = 1 if level is None and uv_dxy is None else len(level_sizes(height, width, max_level))
     wrap = boundary == "wrap"
     if backends.choose("texture", backend, image) == "torch":
+        level = level if uv_dxy is None else reference.mip_level(uv_dxy, height, width)
         return reference.fetch(reference.mip_pyramid(image, levels), uv, level, height, width, levels, wrap)
     ops, image = torch.ops.dreamlab, image.contiguous()
     pyramid = image.flatten(1, 2) if levels == 1 else ops.texture_pyramid(image, levels)
+    if uv_dxy is not None:
+        level = ops.texture_level(uv_dxy.contiguous(), height, width)
     level = None if level is None or levels == 1 else level.contiguous()
     return ops.texture_fetch(pyramid, uv.contiguous(), level, height, width, levels, wrap)
 
@@ -111,6 +112,23 @@ def _params(
     )  # fmt: skip
 
 
+def _level(slope: Tensor, height: int, width: int) -> Tensor:
+    level = slope.new_empty(slope.shape[:3])
+    run("texture", "dl_texture_level", _level_params(slope, height, width), [slope, level], level.numel())
+    return level
+
+
+def _level_backward(slope: Tensor, height: int, width: int, grad: Tensor) -> Tensor:
+    out = torch.empty_like(slope)
+    run("texture", "dl_texture_level_backward", _level_params(slope, height, width), [slope, grad, out], grad.numel())
+    return out
+
+
+def _level_params(slope: Tensor, height: int, width: int) -> Params:
+    views, rows, columns = slope.shape[:3]
+    return Params(views=views, rows=rows, columns=columns, height=height, width=width)
+
+
 def _pyramid_like(image: Tensor, levels: int) -> Tensor:
     total = sum(h * w for h, w in level_sizes(image.shape[1], image.shape[2], levels - 1))
     return image.new_empty(image.shape[0], total, image.shape[3])
@@ -120,27 +138,29 @@ def _pyramid(image: Tensor, levels: int) -> Tensor:
     height, width = image.shape[1:3]
     pyramid = _pyramid_like(image, levels)
     pyramid[:, : height * width] = image.flatten(1, 2)
-    _each_level("dl_texture_pyramid", pyramid, height, width, range(1, levels))
+    _each_level("dl_texture_pyramid", [pyramid], height, width, range(1, levels))
     return pyramid
 
 
 def _pyramid_backward(grad: Tensor, height: int, width: int, levels: int) -> Tensor:
-    grad = grad.clone()
-    _each_level("dl_texture_pyramid_backward", grad, height, width, range(levels - 1, 0, -1))
-    return grad[:, : height * width].reshape(len(grad), height, width, grad.shape[2]).clone()
+    coarse = grad[:, height * width :].clone(memory_format=torch.contiguous_format)
+    out = grad.new_empty(len(grad), height, width, grad.shape[2])
+    _each_level("dl_texture_pyramid_backward", [grad, coarse, out], height, width, range(levels - 1, 0, -1))
+    return out
 
 
-def _each_level(function: str, pyramid: Tensor, height: int, width: int, order: range) -> None:
+def _each_level(function: str, tensors: list[Tensor], height: int, width: int, order: range) -> None:
     """The CPU function does all levels; on CUDA each level is a kernel, told which by the field `levels`."""
-    params = _params(pyramid, None, None, height, width, len(order) + 1, False)
-    if not pyramid.is_cuda:
-        run("texture", function, params, [pyramid], 0)
+    first = tensors[0]
+    params = _params(first, None, None, height, width, len(order) + 1, False)
+    if not first.is_cuda:
+        run("texture", function, params, tensors, 0)
         return
     sizes = level_sizes(height, width)
     for i in order:
         params.levels = i
         h, w = sizes[i if order.step > 0 else i - 1]
-        run("texture", function, params, [pyramid], len(pyramid) * h * w)
+        run("texture", function, params, tensors, len(first) * h * w)
 
 
 def _fetch(
@@ -178,6 +198,15 @@ def _backward_fetch(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_pyramid, grad_uv, None if ctx.saved_tensors[2] is None else grad_level, None, None, None, None
 
 
+def _save_level(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(inputs[0])
+    ctx.sizes = inputs[1:]
+
+
+def _backward_level(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return torch.ops.dreamlab.texture_level_backward(*ctx.saved_tensors, *ctx.sizes, grad.contiguous()), None, None
+
+
 def _save_pyramid(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.sizes = (*inputs[0].shape[1:3], inputs[1])
 
@@ -190,6 +219,18 @@ SIZES = "SymInt height, SymInt width, int levels"
 FETCH = f"Tensor pyramid, Tensor uv, Tensor? level, {SIZES}, bool wrap"
 register(
     (
+        (
+            "texture_level",
+            "(Tensor slope, SymInt height, SymInt width) -> Tensor",
+            _level,
+            lambda slope, *_: slope.new_empty(slope.shape[:3]),
+        ),
+        (
+            "texture_level_backward",
+            "(Tensor slope, SymInt height, SymInt width, Tensor grad) -> Tensor",
+            _level_backward,
+            lambda slope, *_: torch.empty_like(slope),
+        ),
         ("texture_pyramid", "(Tensor image, int levels) -> Tensor", _pyramid, _pyramid_like),
         (
             "texture_pyramid_backward",
@@ -211,5 +252,6 @@ register(
         ),
     )
 )
+torch.library.register_autograd("dreamlab::texture_level", _backward_level, setup_context=_save_level)
 torch.library.register_autograd("dreamlab::texture_fetch", _backward_fetch, setup_context=_save_fetch)
 torch.library.register_autograd("dreamlab::texture_pyramid", _backward_pyramid, setup_context=_save_pyramid)

@@ -62,13 +62,14 @@ def check(recipe: Recipe) -> None:
         if source is not None and kinds[source] != stage.scene.kind:
             raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind} yet")
         for j, term in enumerate(stage.terms):
-            needs, makes = SYSTEMS[term.system.kind].needs, GUIDANCE[term.guidance.kind].variants
+            rule, makes = SYSTEMS[term.system.kind], GUIDANCE[term.guidance.kind].variants
+            needs = rule.needs | {getattr(term.system.settings, "against", "null")}
             if missing := needs - makes:
                 raise RecipeError(
                     f"{where}: terms.{j}: {term.system.kind} needs the condition {', '.join(sorted(missing))}, "
                     f"which {term.guidance.kind} does not make (it makes {', '.join(sorted(makes))})"
                 )
-            check_term = getattr(SYSTEMS[term.system.kind], "check", None)
+            check_term = getattr(rule, "check", None)
             if check_term is not None and (complaint := check_term(term.system.settings)):
                 raise RecipeError(f"{where}: terms.{j}.system: {complaint}")
             if term.guidance.kind == "oracle":

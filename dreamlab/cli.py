@@ -23,12 +23,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Text or image to 3D and 4D assets by optimisation.",
 )
+toybox = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The procedural world.")
+app.add_typer(toybox, name="toybox")
 
 Device = Annotated[str, typer.Option(help="cpu or cuda")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
 
 
-@app.command(context_settings={"ignore_unknown_options": False})
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from dreamlab import __version__
+
+        print(f"dreamlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Text or image to 3D and 4D assets by optimisation."""
+
+
+@app.command()
 def dream(
     prompt: Annotated[str | None, typer.Argument(help="what to make; '-' reads it from stdin")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="recipe settings")] = None,
@@ -101,7 +118,7 @@ def inspect(path: Annotated[Path, typer.Argument(help="a run folder or a .glb, .
 
 
 @app.command("list")
-def list_(what: Annotated[str, typer.Argument(metavar="systems|scenes|guidance|recipes")]) -> None:
+def list_(what: Annotated[str, typer.Argument(metavar="systems|scenes|guidance|recipes|objects")]) -> None:
     """What there is, one line each, with its paper."""
     from dreamlab.inspection import listing
 
@@ -142,6 +159,19 @@ def doctor() -> None:
         print(line)
 
 
+@toybox.command("render")
+def toybox_render(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[OBJECT]...", help="default: all of them")] = None,
+    out: Annotated[Path, typer.Option(help="the picture to write")] = Path("toybox.png"),
+    seed: Annotated[int, typer.Option(help="which instance of each")] = 0,
+    size: Annotated[int, typer.Option(min=16, max=512, help="pixels per view")] = 96,
+) -> None:
+    """A contact sheet of the procedural world."""
+    from dreamlab.inspection import draw_sheet
+
+    print(draw_sheet(names or [], out, seed, size))
+
+
 def go(run: Run, device: str) -> None:
     """Run a folder with a progress bar; print what was made, the run folder last."""
     from dreamlab import pipeline
@@ -154,6 +184,7 @@ def go(run: Run, device: str) -> None:
     except Interrupted as error:
         print(f"{error}. Resume: dreamlab resume {run.path}", file=sys.stderr)
         raise
+    print(f"other formats: dreamlab export {run.path} --formats glb,obj,ply", file=sys.stderr)
     for path in files:
         print(path)
     print(run.path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.text import did_you_mean
+from dreamlab.files import disk_errors
 
 MAX_FILE = 512 << 20
 
@@ -38,6 +39,22 @@ def measure(what: str, json_file: Path | None) -> bool:
     return report(benches[what](), json_file)
 
 
+def draw_sheet(names: list[str], out: Path, seed: int, size: int) -> Path:
+    """A labelled picture of objects of the world, each from a few sides."""
+    from dreamlab.toybox.shapes import CATEGORIES
+    from dreamlab.toybox.sheet import contact_sheet
+
+    for name in names:
+        if name not in CATEGORIES:
+            raise InputError(
+                f"toybox render: no object {name!r}{did_you_mean(name, CATEGORIES)}; see: dreamlab list objects"
+            )
+    if out.suffix.lower() != ".png":
+        raise InputError(f"{out}: the sheet is a .png")
+    with disk_errors("writing the sheet", out):
+        return contact_sheet(out, names or None, seed, size=size)
+
+
 def listing(what: str) -> list[str]:
     """One line for each thing of a kind: name, what it is, its paper, its cost where it has one."""
     from dreamlab.assemble import tables
@@ -45,9 +62,14 @@ def listing(what: str) -> list[str]:
 
     if what == "recipes":
         return [f"{name:<16} {line}" for name, line in names().items()]
+    if what == "objects":
+        from dreamlab.toybox.shapes import CATEGORIES
+
+        return [f"{name:<16} parts: {', '.join(CATEGORIES[name].nameable)}" for name in sorted(CATEGORIES)]
     known = tables()
     if what not in ("systems", "scenes", "guidance"):
-        raise RecipeError(f"list {what!r}{did_you_mean(what, ['systems', 'scenes', 'guidance', 'recipes'])}")
+        names_of_lists = ["systems", "scenes", "guidance", "recipes", "objects"]
+        raise RecipeError(f"list {what!r}{did_you_mean(what, names_of_lists)}")
     lines = []
     for name, cls in known[what].items():
         cost = f"; evaluations per view: {cls.cost}" if hasattr(cls, "cost") else ""

@@ -24,7 +24,7 @@ def understand(text: str) -> Caption:
     try:
         caption = parse(text)
     except ValueError as error:
-        raise InputError(f"prompt: {error} (the oracle draws these: {', '.join(sorted(CATEGORIES))})") from None
+        raise InputError(f"prompt: {error} (see: dreamlab list objects)") from None
     if caption.unknown:
         raise InputError(f"prompt: {_unknown(caption.unknown)}")
     return caption
@@ -39,14 +39,16 @@ def oracle_world(prompt: Prompt, settings: Oracle.Settings, seed: int) -> World:
     others = [program(name, seed=first) for name in rest[: settings.others]]
     objects = stack(wanted + others)
     total = len(wanted) + len(others)
-    log_text = torch.full((total,), -math.inf)
+    log_null = torch.full((total,), -math.log(total))
+    log_text, log_negative = torch.full((2, total), -math.inf)
     log_text[: len(wanted)] = -math.log(len(wanted))
+    log_negative[len(wanted) :] = -math.log(len(others)) if others else 0.0
 
     def look(cameras: Cameras, size: int) -> Views:
         shown = draw(objects.to(cameras.camera_to_world.device), cameras, size)
         return Views(shown.rgb, shown.alpha)
 
-    return World(log_text, torch.full((total,), -math.log(total)), look)
+    return World(log_text, log_null, log_negative if others else log_null, look)
 
 
 def _unknown(words: Mapping[str, tuple[str, ...]]) -> str:

@@ -34,10 +34,11 @@ class Views:
 
 @dataclass(frozen=True)
 class World:
-    """The objects a prompt means (`text`) and all objects there are (`null`), as log-probabilities over the same K."""
+    """The objects a prompt means (`text`), all there are (`null`), and those it does not mean (`negative`)."""
 
-    log_text: Tensor  # [K], -inf where the prompt excludes an object
+    log_text: Tensor  # [K] log-probabilities, -inf where the prompt excludes an object
     log_null: Tensor  # [K]
+    log_negative: Tensor  # [K]
     look: Callable[[Cameras, int], Views]
 
 
@@ -45,7 +46,7 @@ class Oracle:
     """Exact eps of a finite mixture of pictures per camera; pixel space, pictures scaled to [-1, 1]."""
 
     paper: ClassVar[str] = "closed form (posterior mean of a finite mixture)"
-    variants: frozenset[str] = frozenset({"text", "null"})
+    variants: frozenset[str] = frozenset({"text", "null", "negative"})
 
     @dataclass(frozen=True)
     class Settings:
@@ -85,7 +86,7 @@ class Oracle:
         view = torch.arange(count, device=means.device)
         return {
             name: Condition({"view": view, "log_prior": log.to(means).expand(count, -1)}, shared)
-            for name, log in (("text", world.log_text), ("null", world.log_null))
+            for name, log in (("text", world.log_text), ("null", world.log_null), ("negative", world.log_negative))
         }
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:

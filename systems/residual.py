@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from dreamlab.core.noise import cfg
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Condition, Guidance
 
@@ -50,11 +51,23 @@ class Look:
 
     def timesteps(self, low: float, high: float, shared: bool = False) -> Tensor:
         """[B] t_index, uniform in the fractions [low, high] of the table, both ends included; `shared`: one for all."""
-        last = len(self.guidance.table) - 1
-        first, end = int(low * (last + 1)), min(int(high * (last + 1)), last)
+        end = min(self.index(high), len(self.guidance.table) - 1)
         count = 1 if shared else len(self.z)
-        drawn = torch.randint(min(first, end), end + 1, (count,), generator=self.time_stream)
+        drawn = torch.randint(min(self.index(low), end), end + 1, (count,), generator=self.time_stream)
         return drawn.to(self.z.device).expand(len(self.z)).contiguous()
+
+    def time_index(self, low: float, high: float) -> int:
+        """One t_index for the whole batch as a plain number, for rules that walk the table."""
+        end = min(self.index(high), len(self.guidance.table) - 1)
+        return self.draw_int(min(self.index(low), end), end)
+
+    def index(self, fraction: float) -> int:
+        """A fraction of the table as a number of its steps, rounded down but for float noise (0.3 of 1000 is 300)."""
+        return int(fraction * len(self.guidance.table) + 1e-6)
+
+    def draw_int(self, first: int, last: int) -> int:
+        """A whole number in [first, last] from the time stream; drawn on the host, so nobody waits for the device."""
+        return int(torch.randint(first, last + 1, (1,), generator=self.time_stream))
 
     def noise(self) -> Tensor:
         """Standard normal, shaped like the latents."""
@@ -117,6 +130,14 @@ def combine(
     if noise is not None and noise_coef != 0.0:
         total = total + noise_coef * noise
     return per_row(weight, total) * total
+
+
+def predict_cfg(look: Look, state: State, scale: float, against: str = "null") -> Tensor:
+    """eps_against + scale (eps_text - eps_against) in one call; at scale 1 only the text is evaluated."""
+    if scale == 1.0:
+        return look.predict([Branch(state, "text")])[0]
+    text, other = look.predict([Branch(state, "text"), Branch(state, against)])
+    return cfg(other, text, scale)
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:

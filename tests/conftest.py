@@ -76,7 +76,8 @@ def _command(arguments: list[str], environment: dict[str, str], folder: str, out
 
         from dreamlab.cli import main
 
-        torch.set_num_threads(1)  # a run keeps its thread count; one is what two busy cores give anyway
+        # A run keeps its thread count; one is what two busy cores give anyway.
+        torch.set_num_threads(int(environment.get("TEST_THREADS", "1")))
         with contextlib.suppress(BrokenPipeError):
             main(arguments)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -69,7 +69,7 @@ def test_inspect_render_and_export_again(finished_run: Path, dreamlab: Commands)
         (["dream", "a fox", "--device", "cuda"], 3, "use --device cpu"),
         (["dream", "--frobnicate", "x"], 2, "No such option"),
         (["dream", " "], 3, "empty"),
-        (["dream", "a zyzzyva"], 3, "no object of the toy world"),
+        (["dream", "a zyzzyva"], 3, "dreamlab list objects"),
         (["dream", "a plaid mushroom"], 3, "does not know 'plaid'"),
         (["dream", "--prompt-file", "absent.txt"], 3, "absent.txt"),
         (["dream", "--prompt-env", "NOT_SET_ANYWHERE"], 3, "is not set"),
@@ -78,6 +78,9 @@ def test_inspect_render_and_export_again(finished_run: Path, dreamlab: Commands)
         (["inspect", "absent.glb"], 3, "no such file"),
         (["list", "sistems"], 2, "did you mean 'systems'?"),
         (["show", "recipe", "defalt"], 2, "did you mean 'default'?"),
+        (["toybox", "render", "mushrom"], 3, "did you mean 'mushroom'?"),
+        (["toybox", "render", "--out", "x.jpg"], 3, "is a .png"),
+        (["bench", "stp"], 2, "did you mean 'step'?"),
         (["frobnicate"], 2, "No such command"),
     ],
 )
@@ -94,11 +97,24 @@ def test_a_damaged_glb_is_refused_in_one_line(dreamlab: Commands, tmp_path: Path
 
 
 def test_lists_and_shows(dreamlab: Commands) -> None:
+    assert dreamlab("--version").out.startswith("dreamlab 0.")
     assert "sds" in dreamlab("list", "systems").out and "arXiv:2209.14988" in dreamlab("list", "systems").out
     assert "gaussians" in dreamlab("list", "scenes").out
     assert "oracle" in dreamlab("list", "guidance").out
     assert dreamlab("list", "recipes").out.startswith("default")
     assert yaml.safe_load(dreamlab("show", "recipe", "default").out)["stages"]
+
+
+def test_the_world_is_listed_and_drawn(dreamlab: Commands) -> None:
+    from PIL import Image
+
+    assert "mushroom" in dreamlab("list", "objects").out
+    ended = dreamlab("toybox", "render", "mushroom", "duck", "--size", "32", "--out", "two.png")
+    assert ended.code == 0 and ended.out.strip() == "two.png"
+    pixels = np.asarray(Image.open(dreamlab.folder / "two.png").convert("RGB")).reshape(-1, 3).astype(int)
+    red = (pixels[:, 0] > 120) & (pixels[:, 1] < 60)
+    yellow = (pixels[:, 0] > 150) & (pixels[:, 1] > 120) & (pixels[:, 2] < 80)
+    assert red.sum() > 200 and yellow.sum() > 200
 
 
 def test_doctor_reports_each_kernel_and_device(dreamlab: Commands) -> None:
@@ -183,8 +199,3 @@ def test_help_names_every_command_of_the_contract() -> None:
 
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     assert commands >= {"dream", "resume", "render", "export", "inspect", "list", "show", "doctor"}
-
-
-def test_importing_reads_no_environment_secret() -> None:
-    """The prompt variable is named by the caller; nothing else of the environment reaches a recipe."""
-    assert "DREAM_PROMPT" not in os.environ

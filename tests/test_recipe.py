@@ -292,9 +292,9 @@ def test_bad_prompts_are_input_errors(prompt: str, word: str) -> None:
 def test_a_rule_asking_for_what_the_guidance_lacks_is_refused_when_read(monkeypatch: pytest.MonkeyPatch) -> None:
     from systems.sds import SDS
 
-    monkeypatch.setattr(SDS, "needs", frozenset({"text", "negative"}))
+    monkeypatch.setattr(SDS, "needs", frozenset({"text", "image"}))
     message = complaint(GOOD)
-    assert "sds needs the condition negative, which oracle does not make (it makes null, text)" in message
+    assert "sds needs the condition image, which oracle does not make (it makes negative, null, text)" in message
 
 
 def test_loading_does_not_look_at_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from dreamlab import crash
 from tests.conftest import Commands, artefacts
 
 PROMPT = "a red mushroom with a white stem"
+LONG = ("stages.0.steps=150", "keeping.checkpoint=10")
 
 
 def start(dreamlab: Commands, recipe: Path, **environment: str) -> tuple[int, str, Path]:
@@ -52,29 +53,44 @@ def test_killed_again_and_again(dreamlab: Commands, tiny: Path, golden: dict[str
     assert attempts == 6 and artefacts(run) == golden
 
 
-def test_killed_at_random_moments(dreamlab: Commands, tiny: Path, golden: dict[str, bytes]) -> None:
+def test_killed_at_random_moments(dreamlab: Commands, tiny: Path, golden_long: dict[str, bytes]) -> None:
+    """Up to six times, at a random moment after the run got going; then it is left to end."""
     choose = random.Random(0)
-    process, _, _ = dreamlab.start("dream", PROMPT, "--recipe", str(tiny), "--out", "killed")
+    folder = dreamlab.folder / "killed"
     kills = 0
-    for _ in range(40):
-        process.join(choose.uniform(0.4, 2.4))
-        if process.exitcode is not None and process.exitcode != -signal.SIGKILL:
-            break
-        if process.exitcode is None:
-            os.kill(process.pid, signal.SIGKILL)  # type: ignore[arg-type]
-            process.join()
-            kills += 1
-        runs = list((dreamlab.folder / "killed").iterdir()) if (dreamlab.folder / "killed").exists() else []
-        if not runs or not (runs[0] / "state.json").exists():  # killed before the run existed: start it again
-            for run in runs:
-                run.rename(dreamlab.folder / f"stillborn{kills}")
-            process, _, _ = dreamlab.start("dream", PROMPT, "--recipe", str(tiny), "--out", "killed")
+    for attempt in range(6):
+        if attempt == 0:
+            process, _, _ = dreamlab.start("dream", PROMPT, *LONG, "--recipe", str(tiny), "--out", "killed")
         else:
-            process, _, _ = dreamlab.start("resume", str(runs[0]))
-    (run,) = (dreamlab.folder / "killed").iterdir()
-    process.join(120)
-    assert finish(dreamlab, run) == golden
+            (run,) = folder.iterdir()
+            process, _, _ = dreamlab.start("resume", str(run))
+        wait_for_events(folder, "start", attempt + 1)
+        process.join(choose.uniform(0.0, 0.5))
+        if process.exitcode is not None:
+            break
+        process.kill()
+        process.join()
+        kills += 1
+    (run,) = folder.iterdir()
+    assert finish(dreamlab, run) == golden_long
     assert kills >= 1
+
+
+def test_two_threads_are_as_exact_as_one(dreamlab: Commands, tiny: Path) -> None:
+    """More Gaussians and pixels than one block of work: two whole runs and a killed one, on two threads."""
+    size = ("stages.0.scene.count=700", "stages.0.size=40", "stages.1.size=40")
+    made = []
+    for crash_at in ("", "", "ckpt.before_rename:3"):
+        out = f"out{len(made)}"
+        arguments = ("dream", PROMPT, *size, "--recipe", str(tiny), "--out", out)
+        ended = dreamlab(*arguments, TEST_THREADS="2", DREAMLAB_CRASH_AT=crash_at)
+        (run,) = (dreamlab.folder / out).iterdir()
+        if crash_at:
+            assert ended.code == -signal.SIGKILL
+            ended = dreamlab("resume", str(run))  # one thread here: the run goes back to its two
+        assert ended.code == 0, ended.err
+        made.append(artefacts(run))
+    assert made[0] == made[1] == made[2]
 
 
 def test_resuming_a_finished_run_changes_nothing(dreamlab: Commands, finished_run: Path) -> None:
@@ -112,7 +128,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(dreamlab: Commands, finished_
 def test_one_signal_checkpoints_and_says_how_to_resume(
     dreamlab: Commands, tiny: Path, golden_long: dict[str, bytes], number: int, code: int
 ) -> None:
-    process, _, err = dreamlab.start("dream", PROMPT, "stages.0.steps=60", "--recipe", str(tiny), "--out", "killed")
+    process, _, err = dreamlab.start("dream", PROMPT, *LONG, "--recipe", str(tiny), "--out", "killed")
     run = wait_for_steps(dreamlab.folder / "killed", 4)
     os.kill(process.pid, number)  # type: ignore[arg-type]
     process.join(60)
@@ -124,7 +140,7 @@ def test_one_signal_checkpoints_and_says_how_to_resume(
 
 
 def test_a_second_ctrl_c_stops_at_once(dreamlab: Commands, tiny: Path, golden_long: dict[str, bytes]) -> None:
-    process, _, _ = dreamlab.start("dream", PROMPT, "stages.0.steps=60", "--recipe", str(tiny), "--out", "killed")
+    process, _, _ = dreamlab.start("dream", PROMPT, *LONG, "--recipe", str(tiny), "--out", "killed")
     run = wait_for_steps(dreamlab.folder / "killed", 4)
     for _ in range(2):
         os.kill(process.pid, signal.SIGINT)  # type: ignore[arg-type]
@@ -134,13 +150,18 @@ def test_a_second_ctrl_c_stops_at_once(dreamlab: Commands, tiny: Path, golden_lo
 
 
 def wait_for_steps(folder: Path, steps: int) -> Path:
-    """Until the run in `folder` has logged metrics for `steps` steps."""
-    for _ in range(1200):
+    """Until the run in `folder` has logged metrics for `steps` steps (it logs every second one)."""
+    return wait_for_events(folder, "metrics", steps // 2)
+
+
+def wait_for_events(folder: Path, kind: str, count: int) -> Path:
+    """Until the one run in `folder` has `count` events of a kind."""
+    for _ in range(6000):
         runs = list(folder.iterdir()) if folder.exists() else []
         events = runs[0] / "events.jsonl" if runs else folder
-        if events.is_file() and events.read_text().count('"metrics"') * 2 >= steps:
+        if events.is_file() and events.read_text().count(f'"kind": "{kind}"') >= count:
             return runs[0]
-        time.sleep(0.05)
+        time.sleep(0.01)
     raise AssertionError("the run does not get going")
 
 
@@ -152,7 +173,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def golden_long(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return undisturbed(tmp_path_factory.mktemp("golden_long"), "stages.0.steps=60")
+    return undisturbed(tmp_path_factory.mktemp("golden_long"), *LONG)
 
 
 def undisturbed(folder: Path, *overrides: str) -> dict[str, bytes]:

@@ -7,7 +7,9 @@ namespace dl {
 
 struct AdamParams {
   float lr;                   // step size
-  float beta1, beta2;         // decay of the two moments
+  float decay1, decay2;       // 1 - beta
+  float keep2;                // beta2
+  float log_beta1, log_beta2; // natural logarithms, rounded once: 1 - beta in float has lost its digits
   float eps;                  // added to the root of the second moment, after its bias correction
   const int64_t* step;        // device scalar: number of steps taken before this one
   const uint8_t* skip;        // device scalar: not 0 leaves everything as it is; may be null
@@ -15,16 +17,21 @@ struct AdamParams {
   int64_t rows, columns;      // shape of the parameter
 };
 
-// Bias corrections of step t = step + 1.
+// Bias corrections of step t = step + 1; 1 - beta^t through expm1.
 struct AdamScale {
   float rate;    // lr / (1 - beta1^t)
   float root;    // 1 / sqrt(1 - beta2^t)
 };
 
+DL_HD AdamScale adam_scale(const AdamParams& p) {
+  const float t = float(*p.step + 1);
+  return {p.lr / -expm1f(t * p.log_beta1), 1.f / sqrtf(-expm1f(t * p.log_beta2))};
+}
+
 template <class T>
 DL_HD void adam_update(T& x, T g, T& m, T& v, const AdamParams& p, const AdamScale& s) {
-  m = m + (1.f - p.beta1) * (g - m);
-  v = p.beta2 * v + (1.f - p.beta2) * (g * g);
+  m = m + p.decay1 * (g - m);
+  v = p.keep2 * v + p.decay2 * (g * g);
   x = x - s.rate * m / (sqrt_(v) * s.root + p.eps);
 }
 

@@ -44,28 +44,38 @@ DL_HD bool is_silhouette(const AntialiasParams& p, const uint8_t* state, int64_t
   return a == 0 || b == 0 || (a == b) != opposite;
 }
 
-// The line through two clip positions, seen from a pixel's centre: value there, slope towards the pair's other pixel (along)
-// and in the other axis (across). It crosses at value / -along of the way.
-struct Line {
-  float ax, ay, aw, bx, by, bw;
-  float value, along, across;
-  float half_x, half_y, sign;
+// A clip position about the centre of the pixel in front, in homogeneous pixel coordinates.
+struct Seen {
+  float x, y, w;
 };
 
-// The pair's first pixel is (row, column); back is 1 when its second pixel is the one in front.
-DL_HD Line line_through(const AntialiasParams& p, const float* a, const float* b, int64_t row, int64_t column, int axis, int back) {
-  Line l;
+// Where the pair's line of sight starts: the centre of the pixel in front. The pair's first pixel is (row, column); back
+// is 1 when its second pixel is the one in front.
+struct Eye {
+  float half_x, half_y, scale_x, scale_y;
+  float sign;   // direction to the other pixel along the axis
+  int axis;
+};
+
+DL_HD Eye eye_at(const AntialiasParams& p, int64_t row, int64_t column, int axis, int back) {
   const float sx = 0.5f * p.width, sy = 0.5f * p.height;
-  l.half_x = sx - 0.5f - float(column + (axis == 0 ? back : 0));
-  l.half_y = sy - 0.5f - float(row + (axis == 1 ? back : 0));
-  l.sign = back ? -1.f : 1.f;
-  l.ax = sx * a[0] + l.half_x * a[3], l.ay = l.half_y * a[3] - sy * a[1], l.aw = a[3];
-  l.bx = sx * b[0] + l.half_x * b[3], l.by = l.half_y * b[3] - sy * b[1], l.bw = b[3];
-  const float dx = l.ay * l.bw - l.aw * l.by, dy = l.aw * l.bx - l.ax * l.bw;
-  l.value = l.ax * l.by - l.ay * l.bx;
-  l.along = (axis == 0 ? dx : dy) * l.sign;
-  l.across = axis == 0 ? dy : dx;
-  return l;
+  return {sx - 0.5f - float(column + (axis == 0 ? back : 0)), sy - 0.5f - float(row + (axis == 1 ? back : 0)),
+          sx, sy, back ? -1.f : 1.f, axis};
+}
+
+DL_HD Seen see(const Eye& e, const float* v) {
+  return {e.scale_x * v[0] + e.half_x * v[3], e.half_y * v[3] - e.scale_y * v[1], v[3]};
+}
+
+// The line through two corners: its value at the centre, its slope towards the pair's other pixel (along) and in the
+// other axis (across). It crosses at value / -along of the way.
+struct Line {
+  float value, along, across;
+};
+
+DL_HD Line line_through(const Eye& e, const Seen& a, const Seen& b) {
+  const float dx = a.y * b.w - a.w * b.y, dy = a.w * b.x - a.x * b.w;
+  return {a.x * b.y - a.y * b.x, (e.axis == 0 ? dx : dy) * e.sign, e.axis == 0 ? dy : dx};
 }
 
 DL_HD const float* corner(const AntialiasParams& p, int64_t view, int64_t t, int i) {
@@ -85,22 +95,27 @@ DL_HD int32_t find_silhouette(const AntialiasParams& p, const uint8_t* state, co
   if (other >= 0)
     for (int i = 0; i < 3; ++i)
       if (p.neighbours[3 * t + i] >= 0 && p.neighbours[3 * t + i] / 3 == other && !(state[t] >> i & 1)) return 0;
+  const Eye eye = eye_at(p, row, column, axis, back);
   int64_t entry = -1;
   for (int step = 0; step < kMaxWalk; ++step) {
     const float inward = state[t] & kFront ? -1.f : state[t] & kBack ? 1.f : 0.f;  // the picture's y is flipped
+    Seen c[3];
+    for (int i = 0; i < 3; ++i) c[i] = see(eye, corner(p, view, t, i));
     int exit = -1;
     float nearest = 0.f;
-    bool major = false;
+    Line edge = {0.f, 0.f, 0.f};
     for (int i = 0; i < 3; ++i) {
-      const Line l = line_through(p, corner(p, view, t, (i + 1) % 3), corner(p, view, t, (i + 2) % 3), row, column, axis, back);
+      const Line l = line_through(eye, c[i == 2 ? 0 : i + 1], c[i == 0 ? 2 : i - 1]);
       if (i == entry || !(l.along * inward < 0.f)) continue;
       const float at = l.value / -l.along;
       if (exit >= 0 && !(at < nearest)) continue;
-      exit = i, nearest = at;
-      major = axis == 0 ? fabsf(l.along) >= fabsf(l.across) : fabsf(l.along) > fabsf(l.across);
+      exit = i, nearest = at, edge = l;
     }
     if (exit < 0 || !(nearest <= 1.f)) return 0;
-    if (state[t] >> exit & 1) return major ? int32_t(1 + 2 * (3 * t + exit) + back) : 0;
+    if (state[t] >> exit & 1) {
+      const float along = fabsf(edge.along), across = fabsf(edge.across);
+      return (axis == 0 ? along >= across : along > across) ? int32_t(1 + 2 * (3 * t + exit) + back) : 0;
+    }
     const int64_t h = p.neighbours[3 * t + exit];
     t = h / 3, entry = h % 3;
     if (t == other) return 0;
@@ -110,8 +125,10 @@ DL_HD int32_t find_silhouette(const AntialiasParams& p, const uint8_t* state, co
 
 // What a code says: the edge's corners and how much colour crosses it.
 struct Share {
-  Line line;
-  int64_t start, end;   // rows of clip
+  Eye eye;
+  Seen a, b;            // the edge's corners
+  float along;          // of its line
+  int64_t start, end;   // their rows of clip
   float raw, amount;    // crossing D before clamping; D - 1/2
   int back;
   bool to_second;       // the pair's second pixel receives it
@@ -123,25 +140,29 @@ DL_HD Share share_of(const AntialiasParams& p, int32_t code, int64_t view, int64
   s.back = (code - 1) & 1;
   s.start = view * p.vertices + p.triangles[3 * t + (i + 1) % 3];
   s.end = view * p.vertices + p.triangles[3 * t + (i + 2) % 3];
-  s.line = line_through(p, p.clip + 4 * s.start, p.clip + 4 * s.end, row, column, axis, s.back);
-  s.raw = s.line.value / -s.line.along;
+  s.eye = eye_at(p, row, column, axis, s.back);
+  s.a = see(s.eye, p.clip + 4 * s.start), s.b = see(s.eye, p.clip + 4 * s.end);
+  const Line line = line_through(s.eye, s.a, s.b);
+  s.along = line.along;
+  s.raw = line.value / -line.along;
   s.amount = min_(max_(s.raw, 0.f), 1.f) - 0.5f;
   s.to_second = (s.amount > 0.f) != (s.back != 0);
   return s;
 }
 
+// Gradient to a clip position from that to where it is seen.
+DL_HD void see_backward(const Eye& e, float x, float y, float w, float* grad) {
+  grad[0] = e.scale_x * x, grad[1] = -e.scale_y * y, grad[2] = 0.f, grad[3] = w + e.half_x * x + e.half_y * y;
+}
+
 // Gradient of D to the two corners [4] each.
-DL_HD void share_backward(const AntialiasParams& p, const Share& s, int axis, float grad, float* start, float* end) {
+DL_HD void share_backward(const Share& s, float grad, float* start, float* end) {
   const bool free = s.raw >= 0.f && s.raw <= 1.f;
-  const float inverse = free ? -1.f / s.line.along : 0.f;
-  const float g = grad * inverse, along = g * s.raw * s.line.sign;  // to value; to dx or dy
-  const float gx = axis == 0 ? along : 0.f, gy = axis == 0 ? 0.f : along;
-  const Line& l = s.line;
-  const float ax = g * l.by - gy * l.bw, ay = -g * l.bx + gx * l.bw, aw = gy * l.bx - gx * l.by;
-  const float bx = -g * l.ay + gy * l.aw, by = g * l.ax - gx * l.aw, bw = gx * l.ay - gy * l.ax;
-  const float sx = 0.5f * p.width, sy = 0.5f * p.height;
-  start[0] = sx * ax, start[1] = -sy * ay, start[2] = 0.f, start[3] = aw + l.half_x * ax + l.half_y * ay;
-  end[0] = sx * bx, end[1] = -sy * by, end[2] = 0.f, end[3] = bw + l.half_x * bx + l.half_y * by;
+  const float g = free ? -grad / s.along : 0.f, along = g * s.raw * s.eye.sign;  // to the value; to dx or dy
+  const float gx = s.eye.axis == 0 ? along : 0.f, gy = s.eye.axis == 0 ? 0.f : along;
+  const Seen &a = s.a, &b = s.b;
+  see_backward(s.eye, g * b.y - gy * b.w, -g * b.x + gx * b.w, gy * b.x - gx * b.y, start);
+  see_backward(s.eye, -g * a.y + gy * a.w, g * a.x - gx * a.w, gx * a.y - gy * a.x, end);
 }
 
 }  // namespace dl

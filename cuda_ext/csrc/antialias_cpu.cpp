@@ -118,7 +118,7 @@ DL_API int dl_antialias_blend_backward(const dl::AntialiasParams* params, const 
         }
         if (pair_row != row) return;  // each pair moves its corners once
         float start[4], end[4];
-        share_backward(p, s, axis, along, start, end);
+        share_backward(s, along, start, end);
         for (int j = 0; j < 4; ++j) to_clip[4 * s.start + j] += start[j], to_clip[4 * s.end + j] += end[j];
       });
     }

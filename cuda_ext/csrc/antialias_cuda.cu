@@ -86,7 +86,7 @@ extern "C" __global__ void dl_antialias_blend_backward(AntialiasParams p, const 
     }
     if (which >= 2) continue;  // each pair moves its corners once
     float start[4], end[4];
-    share_backward(p, pair.share, which, along, start, end);
+    share_backward(pair.share, along, start, end);
     for (int j = 0; j < 4; ++j) {
       atomicAdd(grad_clip + 4 * pair.share.start + j, start[j]);
       atomicAdd(grad_clip + 4 * pair.share.end + j, end[j]);

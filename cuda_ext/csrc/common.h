@@ -35,6 +35,9 @@ DL_HD float abs_(float x) { return fabsf(x); }
 DL_HD float min_(float a, float b) { return a < b ? a : b; }
 DL_HD float max_(float a, float b) { return a > b ? a : b; }
 DL_HD float select(bool c, float a, float b) { return c ? a : b; }
+DL_HD float exp2_(float x) { return exp2f(x); }
+DL_HD float log2_(float x) { return log2f(x); }
+DL_HD float reciprocal(float x) { return 1.f / x; }
 DL_HD bool any(bool c) { return c; }
 
 // False for NaN and both infinities, under every optimisation flag: NaN - NaN and Inf - Inf are not 0.

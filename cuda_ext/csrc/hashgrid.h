@@ -12,7 +12,7 @@ struct GridLevel {
   int hashed;       // 0: row = i + j * step_y + k * step_z    1: row = (i ^ j * step_y ^ k * step_z) & mask
   unsigned step_y;  // dense: cells + 1                        hashed: prime of y
   unsigned step_z;  // dense: (cells + 1)^2                    hashed: prime of z
-  unsigned mask;    // hashed: rows - 1
+  unsigned mask;    // rows - 1; used as a mask when hashed
   long long first;  // row of the level in the whole table
 };
 

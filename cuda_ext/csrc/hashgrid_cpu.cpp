@@ -65,24 +65,23 @@ __attribute__((noinline)) void locate(const GridLevel& level, int smooth, const 
   }
 }
 
-// Calls work(block, first) for every 16 of `count` samples. With kAsk each block comes one step after its rows were
-// asked for: they are random reads into a table that fills the second-level cache several times.
-template <Order order, bool kAsk, class Work>
+// Calls work(block, first) for every 16 of `count` samples, each block one step after its rows were asked for: they are
+// random accesses to a level that may fill the second-level cache several times.
+template <Order order, class Work>
 inline void over_blocks(const GridLevel& level, int smooth, const float* const position[3], int64_t count,
                         const float* rows, int features, Work work) {
   Block blocks[2];
-  if (kAsk) locate<order>(level, smooth, position, 0, &blocks[0]);
+  const bool large = static_cast<int64_t>(level.mask) * features > 1 << 16;  // numbers: half of a typical cache
+  locate<order>(level, smooth, position, 0, &blocks[0]);
   for (int64_t i = 0; i < count; i += kLanes) {
-    Block& block = blocks[kAsk ? i / kLanes % 2 : 0];
-    if (!kAsk) locate<order>(level, smooth, position, i, &block);
-    if (kAsk && i + kLanes < count) {
+    if (i + kLanes < count) {
       Block& next = blocks[(i / kLanes + 1) % 2];
       locate<order>(level, smooth, position, i + kLanes, &next);
-      for (int c = 0; c < 8; ++c) {
+      for (int c = 0; c < 8 && large; ++c) {
         for (int k = 0; k < kLanes; ++k) __builtin_prefetch(rows + static_cast<size_t>(next.row[c][k]) * features, 0, 2);
       }
     }
-    work(block, i);
+    work(blocks[i / kLanes % 2], i);
   }
 }
 
@@ -206,7 +205,7 @@ int encode(const GridParams& p, int threads) {
       const GridLevel level = p.level(l);
       const float* rows = p.table + level.first * F;
       float* into = chunk.array(l * F);
-      over_blocks<kTurn ? kSlopes : kValues, true>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
+      over_blocks<kTurn ? kSlopes : kValues>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
         float x_turn[kLanes], column_turn[4][kLanes];
         if (kTurn) turn(b, u, i, x_turn, column_turn);
         for (int k = 0; k < kLanes; ++k) {
@@ -252,7 +251,7 @@ int position_gradient(const GridParams& p, int threads) {
       const GridLevel level = p.level(l);
       const float* rows = p.table + level.first * F;
       const float* g = chunk.array(l * F);
-      over_blocks<kTurn ? kCurves : kSlopes, true>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
+      over_blocks<kTurn ? kCurves : kSlopes>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
         float d[8][kLanes];  // rows . grad
         const int lanes = static_cast<int>(std::min<int64_t>(kLanes, count - i));
         for (int k = 0; k < lanes; ++k) {
@@ -286,7 +285,7 @@ void add_to_level(const GridParams& p, int l, const float* const x[3], const flo
                   int64_t count) {
   const GridLevel level = p.level(l);
   float* rows = p.out + level.first * F;
-  over_blocks<kTurn ? kSlopes : kValues, false>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
+  over_blocks<kTurn ? kSlopes : kValues>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
     float x_turn[kLanes], column_turn[4][kLanes];
     if (kTurn) turn(b, u, i, x_turn, column_turn);
     const int lanes = static_cast<int>(std::min<int64_t>(kLanes, count - i));

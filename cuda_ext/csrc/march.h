@@ -169,10 +169,10 @@ struct CompositeParams {
   const float* t_end;      // [count]
   const int64_t* offsets;  // [rays + 1]
   float* out;              // [rays, channels]
-  float* sums;             // [rays, 3] alpha, depth, distortion
+  float* sums;             // [rays, 4] alpha, depth, distortion; sum of w (t - base), see composite_ray
   float* weights;          // [count]
   const float* grad_out;   // cotangents, shaped like what they belong to; any may be null
-  const float* grad_sums;
+  const float* grad_sums;  // its last column is not read
   const float* grad_weights;
   float* grad_sigma;       // [count]
   float* grad_rgb;         // [count, channels]
@@ -202,26 +202,28 @@ DL_HD int64_t interval_at(const CompositeParams& p, int64_t ray) {
   return at < 0 ? 0 : (at < p.count ? at : p.count);
 }
 
-// Sums of one ray. On entry weights[i] holds the opacity of interval i, on return its weight.
+// Sums of one ray. On entry weights[i] holds the opacity of interval i, on return its weight. Depths are summed up from
+// `base`, the ray's first end: the distortion is a difference of such sums and would cancel far from the camera.
 DL_HD void composite_ray(const CompositeParams& p, int64_t ray) {
+  const int64_t begin = interval_at(p, ray), end = interval_at(p, ray + 1);
   float* out = p.out + ray * p.channels;
   for (int c = 0; c < p.channels; c++) out[c] = 0.f;
+  const float base = begin < end ? p.t_start[begin] : 0.f;
   float light = 1.f, mass = 0.f, moment = 0.f, between = 0.f, within = 0.f;
-  for (int64_t i = interval_at(p, ray), end = interval_at(p, ray + 1); i < end; i++) {
-    const float alpha = p.weights[i];
+  for (int64_t i = begin; i < end; i++) {
     const bool alive = !(light < p.stop);
-    const float w = alive ? light * alpha : 0.f;
+    const float w = alive ? light * p.weights[i] : 0.f;
     p.weights[i] = w;
     if (!alive) continue;
-    light *= 1.f - alpha;
-    const float middle = 0.5f * (p.t_start[i] + p.t_end[i]);
+    light -= w;
+    const float middle = 0.5f * ((p.t_start[i] - base) + (p.t_end[i] - base));
     between += w * (middle * mass - moment);
     within += w * w * (p.t_end[i] - p.t_start[i]);
     mass += w, moment += w * middle;
     for (int c = 0; c < p.channels; c++) out[c] += w * p.rgb[i * p.channels + c];
   }
-  float* sums = p.sums + 3 * ray;
-  sums[0] = mass, sums[1] = moment, sums[2] = 2.f * between + within * (1.f / 3.f);
+  float* sums = p.sums + 4 * ray;
+  sums[0] = mass, sums[1] = moment + base * mass, sums[2] = 2.f * between + within * (1.f / 3.f), sums[3] = moment;
 }
 
 // Gradients of one ray. On entry light[i] holds the opacity of interval i. With G_i = dL/dw_i and the light T:
@@ -230,14 +232,15 @@ DL_HD void composite_ray_backward(const CompositeParams& p, int64_t ray) {
   const int64_t begin = interval_at(p, ray), end = interval_at(p, ray + 1);
   const float* g_out = p.grad_out ? p.grad_out + ray * p.channels : nullptr;
   float g_sums[3] = {0.f, 0.f, 0.f};
-  for (int k = 0; k < 3 && p.grad_sums; k++) g_sums[k] = p.grad_sums[3 * ray + k];
-  const float mass = p.sums[3 * ray], moment = p.sums[3 * ray + 1];
+  for (int k = 0; k < 3 && p.grad_sums; k++) g_sums[k] = p.grad_sums[4 * ray + k];
+  const float mass = p.sums[4 * ray], moment = p.sums[4 * ray + 3], base = begin < end ? p.t_start[begin] : 0.f;
   float light = 1.f, near_mass = 0.f, near_moment = 0.f;
   for (int64_t i = begin; i < end; i++) {
     const bool alive = !(light < p.stop);
-    const float w = p.weights[i], width = p.t_end[i] - p.t_start[i], middle = 0.5f * (p.t_start[i] + p.t_end[i]);
+    const float w = p.weights[i], width = p.t_end[i] - p.t_start[i];
+    const float middle = 0.5f * ((p.t_start[i] - base) + (p.t_end[i] - base));
     const float side = middle * (2.f * near_mass + w - mass) - (2.f * near_moment + w * middle - moment);
-    float g = g_sums[0] + g_sums[1] * middle + g_sums[2] * (2.f * side + w * width * (2.f / 3.f));
+    float g = g_sums[0] + g_sums[1] * (base + middle) + g_sums[2] * (2.f * side + w * width * (2.f / 3.f));
     if (p.grad_weights) g += p.grad_weights[i];
     for (int c = 0; c < p.channels; c++) {
       const float go = g_out ? g_out[c] : 0.f;
@@ -245,7 +248,7 @@ DL_HD void composite_ray_backward(const CompositeParams& p, int64_t ray) {
       p.grad_rgb[i * p.channels + c] = alive ? w * go : 0.f;
     }
     near_mass += w, near_moment += w * middle;
-    if (alive) light *= 1.f - p.light[i];
+    if (alive) light -= w;
     p.light[i] = light;
     p.grad_sigma[i] = alive ? g : 0.f;
   }

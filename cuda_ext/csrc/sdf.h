@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// sdf.h - distances, rays and light of signed-distance programs; compiled for CPU (16 rays at a time) and CUDA.
+// sdf.h - distances, rays and light of signed-distance programs; compiled for CPU (a register of rays at a time) and CUDA.
 //
 // The specification is cuda_ext/reference/sdf.py: same columns, same order, same constants. What this file adds never
 // changes a surface: rows are prepared once per program, rows whose balls miss a whole tile of rays are left out of
 // tracing, and a row is not evaluated where its ball is farther than what is already known.
 #pragma once
 #include "common.h"
+#if !defined(__CUDACC__) && !defined(__CUDACC_RTC__)
+#include "sdf_lanes.h"
+#endif
 
 // A function too large to be pasted at every call.
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
@@ -64,12 +67,18 @@ struct SdfParams {
   int programs, row_count, part_count, views, height, width, supersample;
 };
 
-#if !defined(__CUDACC__) && !defined(__CUDACC_RTC__)
-DL_HD Vf exp_(Vf x) { return exp2_(x * 1.44269504f); }
-template <class T> struct Fill { static DL_HD float of(float x) { return x; } };
-template <> struct Fill<Vf> { static DL_HD Vf of(float x) { return splat_f(x); } };
-#else
+struct SdfPoints {
+  const float* rows;     // [K, P, 40]
+  SdfRow* prepared;      // [K, P] scratch
+  const float* points;   // [K, N, 3]
+  float* gap;            // [K, N]
+  int64_t* part;         // [K, N]
+  int64_t programs, row_count, count;
+};
+
 template <class T> struct Fill { static DL_HD T of(float x) { return x; } };
+#if !defined(__CUDACC__) && !defined(__CUDACC_RTC__)
+template <> struct Fill<Wf> { static DL_HD Wf of(float x) { return fill_lanes(x); } };
 #endif
 DL_HD float exp_(float x) { return expf(x); }
 template <class T> DL_HD T fill(float x) { return Fill<T>::of(x); }
@@ -299,10 +308,11 @@ DL_HD T smooth_min(T a, T b, float k) {
   return nearest - overlap * overlap * (0.25f / k);
 }
 
-// Would evaluating this row change a union that is at `known` already? No, where its only ball is farther than that.
+// Would evaluating this row change a union that is at `known` already? No, where its only ball is farther than that
+// (a pyramid's distance may be less than the way to its ball: it is a bound).
 template <class T>
 DL_HD bool too_far(const SdfRow& row, Vec3<T> p, T known) {
-  if (row.balls != 1 || row.op != kUnion) return false;
+  if (row.balls != 1 || row.op != kUnion || row.kind == kPyramid) return false;
   const float* c = row.ball[0];
   const T gap = max_(known, fill<T>(0.f)) + (row.smooth + c[3]);
   const T x = p.x - c[0], y = p.y - c[1], z = p.z - c[2];
@@ -398,7 +408,7 @@ DL_HD float pattern(const SdfRow& row, const float* finish, Vec3<float> p) {
   const Vec3<float> at = locate(row, p);
   const float k = row.scale / max_(finish[7], 1e-6f);
   const float x = at.x * k, y = at.y * k, z = at.z * k;
-  if (kind == 1) return float(int(floorf(2.f * y + 0.5f)) & 1);
+  if (kind == 1) return float(int(floorf(2.f * (0.6f * x + 0.8f * y) + 0.5f)) & 1);
   if (kind == 2) return float((int(floorf(2.f * x + 0.5f)) + int(floorf(2.f * y + 0.5f)) + int(floorf(2.f * z + 0.5f))) & 1);
   const float u = x - rintf(x), v = y - rintf(y), w = z - rintf(z);
   return u * u + v * v + w * w < 0.36f * 0.36f ? 1.f : 0.f;
@@ -422,8 +432,8 @@ DL_HD void shade(const Light& light, const Surface<T>& s, Vec3<T> n, Vec3<T> to_
   const T hx = k[0] + to_eye.x, hy = k[1] + to_eye.y, hz = k[2] + to_eye.z;
   const T size = max_(length3(hx, hy, hz), fill<T>(1e-12f));
   const T facing = positive((n.x * hx + n.y * hy + n.z * hz) / size);
-  const T rough = max_(s.rough, fill<T>(0.1f)), rough2 = rough * rough;
-  const T lobe = exp_((facing - 1.f) * 2.f / (rough2 * rough2)) * 0.25f / rough2;
+  const T rough = max_(s.rough, fill<T>(0.1f)), sharp = 1.f / (rough * rough * rough * rough);
+  const T lobe = exp_((facing - 1.f) * 2.f * sharp) * 0.25f * sharp;
   for (int i = 0; i < 3; i++) {
     const T hemisphere = light.ground[i] * (1.f - up) + light.sky[i] * up;
     const T arriving = (hemisphere + head) * sky + light.key[i] * key * (0.5f + 0.5f * sky);

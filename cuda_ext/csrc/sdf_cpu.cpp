@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// sdf_cpu.cpp - one parallel region over tiles of 16 x 16 samples; in a tile, packets of 4 x 4 rays.
+// sdf_cpu.cpp - one parallel region over tiles of 16 x 16 samples; in a tile, packets of a register of rays.
 // A pixel is made by one thread from its own samples: any thread count gives the same bits.
 #include <vector>
 
@@ -35,9 +35,9 @@ struct Lists {
 };
 
 // Colours of the winning rows, lane by lane: they are looked up in tables.
-void look_up(const SdfRow* rows, const float* parts, int part_count, Vec3<Vf> p, Vf winner, uint32_t lanes,
-             Surface<Vf>& s, int* part) {
-  for (int i = 0; i < kLanes; i++) {
+void look_up(const SdfRow* rows, const float* parts, int part_count, Vec3<Wf> p, Wf winner, uint32_t lanes,
+             Surface<Wf>& s, int* part) {
+  for (int i = 0; i < kWidth; i++) {
     if (!(lanes >> i & 1)) {
       s.rough[i] = 1.f;
       continue;
@@ -53,33 +53,32 @@ void look_up(const SdfRow* rows, const float* parts, int part_count, Vec3<Vf> p,
 
 void draw_packet(const SdfParams& p, const SdfRow* rows, const float* parts, const float* bound, const float* pose,
                  float focal, const Lists& lists, int left, int top, int at_x, int at_y, int side, Samples& out) {
-  const Vi lane = lane_index();
-  const Vf column = to_float(lane & 3) + float(at_x), line = to_float(lane >> 2) + float(at_y);
+  const Wf column = lane_column() + float(at_x), line = lane_line() + float(at_y);
   const float inverse = 1.f / float(p.supersample);
-  const Vf x = (float(left) + (column + 0.5f) * inverse - 0.5f * float(p.width)) / focal;
-  const Vf y = (0.5f * float(p.height) - float(top) - (line + 0.5f) * inverse) / focal;
-  const Vf length = sqrt_(x * x + y * y + 1.f);
-  const Vec3<Vf> d = {(pose[0] * x + pose[1] * y - pose[2]) / length, (pose[4] * x + pose[5] * y - pose[6]) / length,
+  const Wf x = (float(left) + (column + 0.5f) * inverse - 0.5f * float(p.width)) / focal;
+  const Wf y = (0.5f * float(p.height) - float(top) - (line + 0.5f) * inverse) / focal;
+  const Wf length = sqrt_(x * x + y * y + 1.f);
+  const Vec3<Wf> d = {(pose[0] * x + pose[1] * y - pose[2]) / length, (pose[4] * x + pose[5] * y - pose[6]) / length,
                       (pose[8] * x + pose[9] * y - pose[10]) / length};
   const Vec3<float> o = {pose[3], pose[7], pose[11]};
-  const Vf used = select((column < float(side)) & (line < float(side)), splat_f(1.f), Vf{});
-  const Vf t = trace(rows, lists.near, lists.near_count, bound, o, d, used);
+  const Wf used = select((column < float(side)) & (line < float(side)), fill_lanes(1.f), Wf{});
+  const Wf t = trace(rows, lists.near, lists.near_count, bound, o, d, used);
   const uint32_t lanes = mask_bits(t < kFar);
   if (!lanes) return;
-  const Vec3<Vf> at = along_ray(o, d, select(t < kFar, t, splat_f(1.f)));
-  Vf winner;
+  const Vec3<Wf> at = along_ray(o, d, select(t < kFar, t, fill_lanes(1.f)));
+  Wf winner;
   distance<true>(rows, lists.near, lists.near_count, at, &winner);
-  const Vec3<Vf> n = surface_normal(rows, lists.near, lists.near_count, at);
-  const Vf sky = open_sky(rows, lists.all, lists.all_count, at, n, p.light.occlusion);
-  Surface<Vf> surface = {};
-  int part[kLanes];
+  const Vec3<Wf> n = surface_normal(rows, lists.near, lists.near_count, at);
+  const Wf sky = open_sky(rows, lists.all, lists.all_count, at, n, p.light.occlusion);
+  Surface<Wf> surface = {};
+  int part[kWidth];
   look_up(rows, parts, p.part_count, at, winner, lanes, surface, part);
-  Vf radiance[3];
+  Wf radiance[3];
   shade(p.light, surface, n, {-d.x, -d.y, -d.z}, sky, radiance);
-  const Vf z = t / length;
-  for (int i = 0; i < kLanes; i++) {
+  const Wf z = t / length;
+  for (int i = 0; i < kWidth; i++) {
     if (!(lanes >> i & 1)) continue;
-    const int to = (at_y + (i >> 2)) * kSide + at_x + (i & 3);
+    const int to = (at_y + i / kAcross) * kSide + at_x + i % kAcross;
     for (int c = 0; c < 3; c++) out.colour[c][to] = radiance[c][i];
     out.normal[0][to] = n.x[i], out.normal[1][to] = n.y[i], out.normal[2][to] = n.z[i];
     out.z[to] = z[i], out.part[to] = part[i];
@@ -123,8 +122,8 @@ void draw_tile(const SdfParams& p, int64_t view, int tile_x, int tile_y, int pix
   if (cone_meets(cone, bound, 0.f)) {
     const Lists lists(rows, p.row_count, cone);
     const float* parts = p.parts + program * p.part_count * kPart;
-    for (int y = 0; lists.matter && y < side; y += 4)
-      for (int x = 0; x < side; x += 4)
+    for (int y = 0; lists.matter && y < side; y += kDown)
+      for (int x = 0; x < side; x += kAcross)
         draw_packet(p, rows, parts, bound, pose, focal, lists, left, top, x, y, side, samples);
   }
   for (int y = top; y < bottom; y++)
@@ -146,32 +145,31 @@ DL_API void dl_sdf_draw(const dl::SdfParams* params, int threads) {
     draw_tile(p, job / (across * down), int(job % across), int(job / across % down), pixels);
 }
 
-// points [K, N, 3] -> distance [K, N], part [K, N]
-DL_API void dl_sdf_points(const float* packed, const float* points, float* gap, int64_t* part, int64_t programs,
-                          int64_t row_count, int64_t count, int threads) {
-  std::vector<SdfRow> rows(size_t(programs * row_count));
-  for (size_t i = 0; i < rows.size(); i++) prepare(packed + kRow * i, rows[i]);
+DL_API void dl_sdf_points(const dl::SdfPoints* params, int threads) {
+  const SdfPoints p = *params;
+  std::vector<SdfRow> rows(size_t(p.programs * p.row_count));
+  for (size_t i = 0; i < rows.size(); i++) prepare(p.rows + kRow * i, rows[i]);
   constexpr int64_t kChunk = 1024;
-  const int64_t chunks = (count + kChunk - 1) / kChunk;
+  const int64_t chunks = (p.count + kChunk - 1) / kChunk;
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t job = 0; job < programs * chunks; job++) {
+  for (int64_t job = 0; job < p.programs * chunks; job++) {
     const int64_t program = job / chunks, first = job % chunks * kChunk;
-    const int64_t last = first + kChunk < count ? first + kChunk : count;
-    const SdfRow* mine = rows.data() + program * row_count;
+    const int64_t last = first + kChunk < p.count ? first + kChunk : p.count;
+    const SdfRow* mine = rows.data() + program * p.row_count;
     RowIndex list[kMaxRows];
     int listed = 0;
-    for (int i = 0; i < row_count; i++)
+    for (int i = 0; i < p.row_count; i++)
       if (mine[i].kind != kNone) list[listed++] = RowIndex(i);
-    for (int64_t at = first; at < last; at += kLanes) {
-      Vec3<Vf> p = {};
-      const int lanes = int(last - at < kLanes ? last - at : kLanes);
-      const float* from = points + 3 * (program * count + at);
-      for (int i = 0; i < lanes; i++) p.x[i] = from[3 * i], p.y[i] = from[3 * i + 1], p.z[i] = from[3 * i + 2];
-      Vf winner;
-      const Vf d = distance<true>(mine, list, listed, p, &winner);
+    for (int64_t at = first; at < last; at += kWidth) {
+      Vec3<Wf> x = {};
+      const int lanes = int(last - at < kWidth ? last - at : kWidth);
+      const float* from = p.points + 3 * (program * p.count + at);
+      for (int i = 0; i < lanes; i++) x.x[i] = from[3 * i], x.y[i] = from[3 * i + 1], x.z[i] = from[3 * i + 2];
+      Wf winner;
+      const Wf d = distance<true>(mine, list, listed, x, &winner);
       for (int i = 0; i < lanes; i++) {
-        gap[program * count + at + i] = d[i];
-        part[program * count + at + i] = mine[int(winner[i])].part;
+        p.gap[program * p.count + at + i] = d[i];
+        p.part[program * p.count + at + i] = mine[int(winner[i])].part;
       }
     }
   }

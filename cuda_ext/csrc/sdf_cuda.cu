@@ -45,9 +45,22 @@ __device__ inline void add_sample(const SdfParams& p, const SdfRow* rows, const 
 
 using namespace dl;
 
-extern "C" __global__ void dl_sdf_prepare(SdfParams p) {
+extern "C" __global__ void dl_sdf_prepare(const float* rows, SdfRow* prepared, int count) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < p.programs * p.row_count) prepare(p.rows + int64_t(kRow) * i, p.prepared[i]);
+  if (i < count) prepare(rows + int64_t(kRow) * i, prepared[i]);
+}
+
+extern "C" __global__ void __launch_bounds__(128) dl_sdf_points(SdfPoints p) {
+  const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= p.programs * p.count) return;
+  const SdfRow* rows = p.prepared + i / p.count * p.row_count;
+  RowIndex list[kMaxRows];
+  int listed = 0;
+  for (int j = 0; j < p.row_count; j++)
+    if (rows[j].kind != kNone) list[listed++] = RowIndex(j);
+  float winner;
+  p.gap[i] = distance<true>(rows, list, listed, {p.points[3 * i], p.points[3 * i + 1], p.points[3 * i + 2]}, &winner);
+  p.part[i] = rows[int(winner)].part;
 }
 
 extern "C" __global__ void __launch_bounds__(64, 8) dl_sdf_draw(SdfParams p) {

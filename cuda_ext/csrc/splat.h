@@ -10,9 +10,11 @@ constexpr float kMaxAlpha = 0.99f;
 constexpr float kMinAlpha = 1.f / 255.f;
 constexpr float kLog2MinAlpha = -7.99435344f;
 constexpr float kMinTransmittance = 1e-4f;
+constexpr float kClamp = 1.3f;           // of the half field of view, in the Jacobian
 constexpr float kLog2e = 1.44269504f;
 constexpr float kSharpest = 1e10f;      // 1/px^2: a conic entry above it is a singular covariance
 constexpr float kFarthest = 1e6f;       // px: a centre farther out is left out
+constexpr float kLargest = 1e15f;      // any number of a splat
 constexpr int kTile = 16;               // px
 
 // One camera, computed from its matrix.
@@ -123,6 +125,28 @@ struct ProjectionGrad {
   Vec3<T> normal;
 };
 
+// A view's camera from its matrix.
+DL_HD SplatView view_of(const SplatParams& p, int b) {
+  SplatView v;
+  const float* m = p.cameras + int64_t(b) * 16;
+  for (int i = 0; i < 3; i++) {
+    v.eye[i] = m[4 * i + 3];
+    for (int j = 0; j < 3; j++) v.axes[3 * i + j] = (i == 0 ? 1.f : -1.f) * m[4 * j + i];
+  }
+  v.focal = p.focal[b];
+  v.width = float(p.width);
+  v.height = float(p.height);
+  v.limit_x = kClamp * 0.5f * v.width / v.focal;
+  v.limit_y = kClamp * 0.5f * v.height / v.focal;
+  return v;
+}
+
+// log2(alpha) at an offset from the centre of a record.
+template <class T>
+DL_HD T log2_alpha(const float* record, T dx, T dy) {
+  return (record[5] - dx * (record[2] * dx + record[3] * dy)) - (record[4] * dy) * dy;
+}
+
 template <class T>
 DL_HD T at_least(T x, float low) { return max_(x, T(x - x) + low); }
 
@@ -209,6 +233,32 @@ DL_HD auto visible(const Projection<T>& p, T reach, const SplatView& c, const Sp
   keep = keep & (abs_(p.qa) < kSharpest) & (abs_(p.qb) < kSharpest) & (abs_(p.qc) < kSharpest);
   keep = keep & (abs_(p.u) < kFarthest) & (abs_(p.v) < kFarthest) & finite_(radius) & finite_(ex) & finite_(ey);
   return keep & (p.u + ex > 0.f) & (p.v + ey > 0.f) & (p.u - ex < c.width) & (p.v - ey < c.height);
+}
+
+// From what the rasteriser sums over pixels: moments (1, x, y, xx, xy, yy) of dL/d log(alpha) about the centre, and the
+// gradients of the seven features.
+template <class T>
+DL_HD ProjectionGrad<T> from_moments(const Projection<T>& p, const T* moment, const T* feature) {
+  ProjectionGrad<T> g;
+  g.u = p.qa * moment[1] + p.qb * moment[2];
+  g.v = p.qb * moment[1] + p.qc * moment[2];
+  g.qa = -0.5f * moment[3];
+  g.qb = -moment[4];
+  g.qc = -0.5f * moment[5];
+  g.opacity = moment[0] / p.opacity;
+  g.depth = feature[3];
+  g.normal = {feature[4], feature[5], feature[6]};
+  return g;
+}
+
+// Moves moments from a centre to the point (-dx, -dy) away from it: x becomes x + dx, y becomes y + dy.
+DL_HD void shift_moments(float* m, float dx, float dy) {
+  const float x = m[1] + dx * m[0], y = m[2] + dy * m[0];
+  m[3] += dx * (m[1] + x);
+  m[4] += dx * m[2] + dy * x;
+  m[5] += dy * (m[2] + y);
+  m[1] = x;
+  m[2] = y;
 }
 
 // Adds to the gradients of the inputs.

@@ -16,22 +16,6 @@ namespace {
 
 using namespace dl;
 
-SplatView view_of(const SplatParams& p, int b) {
-  SplatView v;
-  const float* m = p.cameras + int64_t(b) * 16;
-  const float flip[3] = {1.f, -1.f, -1.f};
-  for (int i = 0; i < 3; i++) {
-    v.eye[i] = m[4 * i + 3];
-    for (int j = 0; j < 3; j++) v.axes[3 * i + j] = flip[i] * m[4 * j + i];
-  }
-  v.focal = p.focal[b];
-  v.width = float(p.width);
-  v.height = float(p.height);
-  v.limit_x = 1.3f * 0.5f * v.width / v.focal;
-  v.limit_y = 1.3f * 0.5f * v.height / v.focal;
-  return v;
-}
-
 int64_t tiles_per_view(const SplatParams& p) {
   return int64_t((p.width + kTile - 1) / kTile) * ((p.height + kTile - 1) / kTile);
 }
@@ -73,14 +57,15 @@ SplatInput<Vf> load_input(const SplatParams& p, int64_t n) {
   return in;
 }
 
-Vi finite_input(const SplatParams& p, int64_t n, const SplatInput<Vf>& in, const Vf rgb[3]) {
-  Vf sum = in.mean.x * 0.f + in.mean.y * 0.f + in.mean.z * 0.f + in.scale.x * 0.f + in.scale.y * 0.f + in.scale.z * 0.f;
-  for (int i = 0; i < 4; i++) sum += in.quat[i] * 0.f;
-  sum += in.opacity * 0.f;
-  for (int i = 0; i < 3; i++) sum += rgb[i] * 0.f;
-  for (int i = 0; p.sh && i < 3 * p.sh_count; i++) sum += gather(p.sh, n, p.count, 3 * p.sh_count, i) * 0.f;
-  for (int i = 0; i < p.extra_count; i++) sum += gather(p.extra, n, p.count, p.extra_count, i) * 0.f;
-  return sum == 0.f;
+// Every number of the splats is finite and below kLargest.
+Vi sane_input(const SplatParams& p, int64_t n, const SplatInput<Vf>& in, const Vf rgb[3]) {
+  const Vf numbers[14] = {in.mean.x, in.mean.y, in.mean.z, in.scale.x, in.scale.y, in.scale.z, in.quat[0],
+                          in.quat[1], in.quat[2], in.quat[3], in.opacity, rgb[0], rgb[1], rgb[2]};
+  Vi sane = splat_i(-1);
+  for (const Vf& x : numbers) sane &= abs_(x) < kLargest;
+  for (int i = 0; p.sh && i < 3 * p.sh_count; i++) sane &= abs_(gather(p.sh, n, p.count, 3 * p.sh_count, i)) < kLargest;
+  for (int i = 0; i < p.extra_count; i++) sane &= abs_(gather(p.extra, n, p.count, p.extra_count, i)) < kLargest;
+  return sane;
 }
 
 void colour_of(const SplatParams& p, const SplatView& view, int64_t n, const SplatInput<Vf>& in, Vf rgb[3]) {
@@ -119,7 +104,7 @@ void project_lanes(const SplatParams& p, int b, const SplatView& view, int64_t n
   const Vf reach = (2.f / kLog2e) * (level - kLog2MinAlpha);
   Vf rgb[3];
   colour_of(p, view, n, in, rgb);
-  const Vi keep = visible(s, reach, view, p.options, ex, ey, radius) & finite_input(p, n, in, rgb);
+  const Vi keep = visible(s, reach, view, p.options, ex, ey, radius) & sane_input(p, n, in, rgb);
   const Vec3<Vf> normal = facing_normal(in, s, view, index, sign);
   const Vf a = (0.5f * kLog2e) * s.qa, b_ = kLog2e * s.qb, c = (0.5f * kLog2e) * s.qc;
   Vf rows[16] = {s.u, s.v, a, b_, c, level, rgb[0], rgb[1], rgb[2], s.at.z, normal.x, normal.y, normal.z,
@@ -276,15 +261,7 @@ void view_backward(const SplatParams& p, int b, const SplatView& view, int64_t n
   const Projection<Vf> s = project(in, view, p.options);
   Vf index, sign;
   facing_normal(in, s, view, index, sign);
-  ProjectionGrad<Vf> g;
-  g.u = s.qa * m[1] + s.qb * m[2];
-  g.v = s.qb * m[1] + s.qc * m[2];
-  g.qa = -0.5f * m[3];
-  g.qb = -m[4];
-  g.qc = -0.5f * m[5];
-  g.opacity = m[0] / s.opacity;
-  g.depth = feature[3];
-  g.normal = {feature[4], feature[5], feature[6]};
+  const ProjectionGrad<Vf> g = from_moments(s, m, feature);
   if (p.d_probe) {
     scatter(p.d_probe + int64_t(b) * p.count * 2, n, p.count, 2, 0, select(drawn, g.u, Vf{}));
     scatter(p.d_probe + int64_t(b) * p.count * 2, n, p.count, 2, 1, select(drawn, g.v, Vf{}));

@@ -13,21 +13,6 @@ namespace {
 
 using namespace dl;
 
-SplatView view_of(const SplatParams& p, int b) {
-  SplatView v;
-  const float* m = p.cameras + int64_t(b) * 16;
-  for (int i = 0; i < 3; i++) {
-    v.eye[i] = m[4 * i + 3];
-    for (int j = 0; j < 3; j++) v.axes[3 * i + j] = (i == 0 ? 1.f : -1.f) * m[4 * j + i];
-  }
-  v.focal = p.focal[b];
-  v.width = float(p.width);
-  v.height = float(p.height);
-  v.limit_x = 1.3f * 0.5f * v.width / v.focal;
-  v.limit_y = 1.3f * 0.5f * v.height / v.focal;
-  return v;
-}
-
 SplatInput<float> input_of(const SplatParams& p, int64_t n) {
   const float *m = p.means + 3 * n, *q = p.quats + 4 * n, *s = p.scales + 3 * n;
   return {{m[0], m[1], m[2]}, {q[0], q[1], q[2], q[3]}, {s[0], s[1], s[2]}, p.opacities[n]};
@@ -154,8 +139,8 @@ void splats_backward(const SplatParams& p, int b, const std::vector<float>& rows
     const float* row = rows.data() + 9 * n;
     const SplatInput<float> in = input_of(p, n);
     const Projection<float> s = project(in, view, p.options);
-    const ProjectionGrad<float> g = {s.qa * row[4] + s.qb * row[5], s.qb * row[4] + s.qc * row[5], -0.5f * row[6],
-                                     -row[7], -0.5f * row[8], row[3] / s.opacity, 0.f, {0.f, 0.f, 0.f}};
+    const float feature[7] = {row[0], row[1], row[2], 0.f, 0.f, 0.f, 0.f};
+    const ProjectionGrad<float> g = from_moments(s, row + 3, feature);
     SplatInput<float> d = {};
     project_backward(in, s, view, p.options, g, 0.f, 1.f, d);
     const float mean[3] = {d.mean.x, d.mean.y, d.mean.z}, scale[3] = {d.scale.x, d.scale.y, d.scale.z};

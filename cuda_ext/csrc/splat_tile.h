@@ -106,9 +106,6 @@ struct BlockState {
   Vi last;
 };
 
-// log2(alpha) of one splat on 16 pixels.
-DL_HD Vf exponent(const float* r, Vf dx, Vf dy) { return (r[5] - dx * (r[2] * dx + r[3] * dy)) - (r[4] * dy) * dy; }
-
 inline void forward_block(const Chunk& c, int block, int rank, Vf px, Vf py, BlockState& s) {
   Vf through = s.through, sum[7];
   for (int f = 0; f < 7; f++) sum[f] = s.sum[f];
@@ -117,7 +114,7 @@ inline void forward_block(const Chunk& c, int block, int rank, Vf px, Vf py, Blo
   for (int i = 0; i < length; i++) {
     const int k = c.list[block][i];
     const float* r = c.record[k];
-    const Vf e = exponent(r, px - r[0], py - r[1]);
+    const Vf e = log2_alpha(r, Vf(px - r[0]), Vf(py - r[1]));
     const Vi on = (e >= kLog2MinAlpha) & (through >= kMinTransmittance);
     const Vf alpha = min_(exp2_(e), splat_f(kMaxAlpha));
     const Vf weight = from_bits(bits(alpha * through) & on);
@@ -344,16 +341,6 @@ inline void add_rows(const uint16_t* ks, int count, const float (*w)[kLanes], co
   }
 }
 
-// Moves the moments of a row from a centre to the point (-dx, -dy) away from it: x becomes x + dx, y becomes y + dy.
-DL_HD void shift_moments(float* m, float dx, float dy) {
-  const float x = m[1] + dx * m[0], y = m[2] + dy * m[0];
-  m[3] += dx * (m[1] + x);
-  m[4] += dx * m[2] + dy * x;
-  m[5] += dy * (m[2] + y);
-  m[1] = x;
-  m[2] = y;
-}
-
 // `Channels`: 3 when only rgb has a gradient, else 7.
 template <int Channels>
 void backward_block(const Chunk& c, int block, int rank, float x0, float y0, const Monomials& monomials, BlockGrad& g,
@@ -367,7 +354,7 @@ void backward_block(const Chunk& c, int block, int rank, float x0, float y0, con
     for (int i = 0; i < count; i++) {
       const int k = ks[-i];
       const float* r = c.record[k];
-      const Vf e = exponent(r, px - r[0], py - r[1]);
+      const Vf e = log2_alpha(r, Vf(px - r[0]), Vf(py - r[1]));
       const Vi on = (e >= kLog2MinAlpha) & (rank + k <= g.last);
       const Vf free = exp2_(e);
       const Vf alpha = from_bits(bits(min_(free, splat_f(kMaxAlpha))) & on);

@@ -94,8 +94,7 @@ DL_HD float bilinear(const float* t, const Taps& k, int64_t c) {
   return upper + k.fy * (lower - upper);
 }
 
-DL_HD void fetch_pixel(const TextureParams& p, int64_t pixel, int64_t channels, float* out) {
-  const Lookup l = lookup(p, pixel);
+DL_HD void fetch_pixel(const TextureParams& p, const Lookup& l, int64_t channels, float* out) {
   for (int64_t c = 0; c < channels; ++c) {
     const float near = bilinear(p.pyramid, l.taps[0], c);
     out[c] = l.count == 2 ? near + l.blend * (bilinear(p.pyramid, l.taps[1], c) - near) : near;
@@ -104,9 +103,8 @@ DL_HD void fetch_pixel(const TextureParams& p, int64_t pixel, int64_t channels, 
 
 // Calls add(element of the pyramid, value); writes grad_uv [2] and, when not null, grad_level.
 template <class Add>
-DL_HD void fetch_pixel_backward(const TextureParams& p, int64_t pixel, int64_t channels, const float* grad,
+DL_HD void fetch_pixel_backward(const TextureParams& p, const Lookup& l, int64_t channels, const float* grad,
                                 float* grad_uv, float* grad_level, const Add& add) {
-  const Lookup l = lookup(p, pixel);
   float gu = 0.f, gv = 0.f, gl = 0.f;
   for (int i = 0; i < l.count; ++i) {
     const Taps& k = l.taps[i];
@@ -128,6 +126,32 @@ DL_HD void fetch_pixel_backward(const TextureParams& p, int64_t pixel, int64_t c
   }
   grad_uv[0] = l.uv_free ? gu : 0.f, grad_uv[1] = l.uv_free ? gv : 0.f;
   if (grad_level) *grad_level = l.level_free ? gl : 0.f;
+}
+
+// Squared lengths, in texels, of a pixel's footprint along x and along y; slope is du/dx, du/dy, dv/dx, dv/dy.
+struct Footprint {
+  float x, y;
+};
+
+DL_HD Footprint footprint(const float* slope, float width, float height) {
+  const float ux = slope[0] * width, uy = slope[1] * width, vx = slope[2] * height, vy = slope[3] * height;
+  return {ux * ux + vx * vx, uy * uy + vy * vy};
+}
+
+constexpr float kSmallFootprint = 1e-12f;  // squared; keeps the logarithm finite where nothing is seen
+
+DL_HD float level_of(const float* slope, float width, float height) {
+  const Footprint f = footprint(slope, width, height);
+  return 0.5f * log2f(max_(max_(f.x, f.y), kSmallFootprint));
+}
+
+// Gradient [4] to the slopes; a tie of the two sides is shared.
+DL_HD void level_backward(const float* slope, float width, float height, float grad, float* out) {
+  const Footprint f = footprint(slope, width, height);
+  const float longest = max_(f.x, f.y), scale = longest < kSmallFootprint ? 0.f : grad * 1.44269504f / longest;
+  const float x = f.x > f.y ? scale : f.x == f.y ? 0.5f * scale : 0.f, y = scale - x;
+  out[0] = x * slope[0] * width * width, out[1] = y * slope[1] * width * width;
+  out[2] = x * slope[2] * height * height, out[3] = y * slope[3] * height * height;
 }
 
 //------------------------------------------------------------------------------------------------------------------

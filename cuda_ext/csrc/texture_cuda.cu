@@ -14,15 +14,26 @@ __device__ int32_t level_side(int32_t size, int level) { return size >> level > 
 
 extern "C" __global__ void dl_texture_fetch(TextureParams p, float* out) {
   const int64_t k = global_thread();
-  if (k < p.views * p.rows * p.columns) fetch_pixel(p, k, p.channels, out + k * p.channels);
+  if (k < p.views * p.rows * p.columns) fetch_pixel(p, lookup(p, k), p.channels, out + k * p.channels);
 }
 
 extern "C" __global__ void dl_texture_fetch_backward(
     TextureParams p, const float* grad, float* grad_pyramid, float* grad_uv, float* grad_level) {
   const int64_t k = global_thread();
   if (k >= p.views * p.rows * p.columns) return;
-  fetch_pixel_backward(p, k, p.channels, grad + k * p.channels, grad_uv + 2 * k, grad_level ? grad_level + k : nullptr,
+  fetch_pixel_backward(p, lookup(p, k), p.channels, grad + k * p.channels, grad_uv + 2 * k, grad_level ? grad_level + k : nullptr,
                        [=](int64_t at, float g) { atomicAdd(grad_pyramid + at, g); });
+}
+
+// Uses of p only the picture's and the image's sizes, and views.
+extern "C" __global__ void dl_texture_level(TextureParams p, const float* slope, float* level) {
+  const int64_t k = global_thread();
+  if (k < p.views * p.rows * p.columns) level[k] = level_of(slope + 4 * k, float(p.width), float(p.height));
+}
+
+extern "C" __global__ void dl_texture_level_backward(TextureParams p, const float* slope, const float* grad, float* out) {
+  const int64_t k = global_thread();
+  if (k < p.views * p.rows * p.columns) level_backward(slope + 4 * k, float(p.width), float(p.height), grad[k], out + 4 * k);
 }
 
 // Computes level p.levels from the one before.
@@ -38,15 +49,17 @@ extern "C" __global__ void dl_texture_pyramid(TextureParams p, float* pyramid) {
         average(set + p.start[l - 1] * p.channels, level_side(p.height, l - 1), level_side(p.width, l - 1), p.channels, row, column, c);
 }
 
-// Folds the gradient of level p.levels into the one before.
-extern "C" __global__ void dl_texture_pyramid_backward(TextureParams p, float* grad) {
+// Folds the gradient of level p.levels into the one before: within coarse [A, P - h w, C], which holds the levels from 1 on, or
+// with that of level 0 in grad [A, P, C] into out [A, h, w, C].
+extern "C" __global__ void dl_texture_pyramid_backward(TextureParams p, const float* grad, float* coarse, float* out) {
   const int l = p.levels;
   const int32_t h = level_side(p.height, l - 1), w = level_side(p.width, l - 1);
-  const int64_t k = global_thread();
+  const int64_t k = global_thread(), n = p.channels, base = p.start[1];
   if (k >= p.sets * h * w) return;
-  const int32_t row = int32_t(k / w % h), column = int32_t(k % w);
-  float* set = grad + k / (int64_t(h) * w) * p.texels * p.channels;
-  for (int64_t c = 0; c < p.channels; ++c)
-    set[(p.start[l - 1] + int64_t(row) * w + column) * p.channels + c] +=
-        spread(set + p.start[l] * p.channels, h, w, p.channels, row, column, c);
+  const int64_t set = k / (int64_t(h) * w), texel = k % (int64_t(h) * w);
+  float* levels = coarse + set * (p.texels - base) * n;
+  float* to = l == 1 ? out + k * n : levels + (p.start[l - 1] - base + texel) * n;
+  const float* own = l == 1 ? grad + (set * p.texels + texel) * n : to;
+  for (int64_t c = 0; c < n; ++c)
+    to[c] = own[c] + spread(levels + (p.start[l] - base) * n, h, w, n, int32_t(texel / w), int32_t(texel % w), c);
 }

@@ -312,7 +312,8 @@ def albedo(rows: Tensor, parts: Tensor, points: Tensor, winner: Tensor) -> tuple
     local = _locate(own.reshape(count, ROW), points.reshape(count, 1, 3)).reshape(points.shape) * own[..., SCALE, None]
     finish = parts.gather(1, own[..., PART_ID].long()[..., None].expand(-1, -1, PART))
     cell = local / finish[..., PERIOD, None].clamp(min=1e-6)
-    stripes = torch.remainder((2 * cell[..., 1] + 0.5).floor(), 2)
+    slanted = 0.6 * cell[..., 0] + 0.8 * cell[..., 1]  # no face of a box or a disc lies along it
+    stripes = torch.remainder((2 * slanted + 0.5).floor(), 2)
     checks = torch.remainder((2 * cell + 0.5).floor().sum(-1), 2)
     off = cell - cell.round()
     spots = (off.square().sum(-1) < 0.36**2).to(cell.dtype)
@@ -337,7 +338,7 @@ def shade(colour: Tensor, finish: Tensor, normal: Tensor, to_eye: Tensor, open_s
     metallic, rough = finish[..., METALLIC, None], finish[..., ROUGHNESS, None].clamp(min=0.1)
     half = torch.nn.functional.normalize(to_key + to_eye, dim=-1)
     facing = (normal * half).sum(-1, keepdim=True).clamp(min=0)
-    lobe = torch.exp((facing - 1) * 2 / rough.pow(4)) * (0.25 / rough.square())
+    lobe = torch.exp((facing - 1) * 2 / rough.pow(4)) * (0.25 / rough.pow(4))
     f0 = 0.04 * (1 - metallic) + colour * metallic
     return colour * (1 - 0.4 * metallic) * arriving + f0 * lobe * light[KEY : KEY + 3] * key * sky
 

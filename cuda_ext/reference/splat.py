@@ -13,14 +13,15 @@ outside it. Splats are composited front to back in the order of z, ties by index
     w_i = alpha_i T_i [T_i >= MIN_TRANSMITTANCE],   T_i = prod_{j<i} (1 - alpha_j)
 
 and an alpha below MIN_ALPHA counts as 0, which bounds a splat exactly by an ellipse: there is no other cut-off.
-A splat is left out of a view when z <= near, when its quaternion is zero, when any of its numbers is not finite,
-when its projected covariance is singular (an entry of the inverse above SHARPEST) or its centre farther than
+A splat is left out of a view when z <= near, when its quaternion is zero, when any of its numbers is not finite or
+beyond LARGEST (their products overflow and would spoil other splats), when its projected covariance is singular (an entry of the inverse above SHARPEST) or its centre farther than
 FARTHEST from the picture's corner, or when its box misses the picture.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ MIN_ALPHA = 1 / 255
 MIN_TRANSMITTANCE = 1e-4
 SHARPEST = 1e10  # 1/px^2
 FARTHEST = 1e6  # px
+LARGEST = 1e15  # any number of a splat
 CLAMP = 1.3  # of the half field of view, in the Jacobian
 TILE = 16  # px; the twin works tile by tile
 CHUNK = 1024  # splats of one tile composited at a time
@@ -66,18 +68,27 @@ class SplatStats:
     def zeros(cls, count: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> SplatStats:
         return cls(*(torch.zeros(count, device=device, dtype=dtype) for _ in range(3)))
 
-    def probe(self, radii: Tensor, size: tuple[int, int], like: Tensor) -> Tensor:
-        """Zeros [B, N, 2] to add to the projected means; their gradient is what is recorded."""
-        zeros = like.new_zeros(*radii.shape, 2).requires_grad_()
-        half = like.new_tensor([size[1] / 2, size[0] / 2])
+    def probe(self, means: Tensor, radii: Tensor, size: tuple[int, int]) -> Tensor:
+        """Zeros [B, N, 2] to add to the projected means; their gradient is what is recorded. `radii` is read in backward."""
+        return _Probe.apply(means, self, radii, means.new_tensor([size[1] / 2, size[0] / 2]))
 
-        def record(grad: Tensor) -> None:
-            self.grad_norm += (grad * half).norm(dim=-1).sum(0)
-            self.count += (radii > 0).sum(0)
-            torch.maximum(self.radius_max, radii.amax(0), out=self.radius_max)
 
-        zeros.register_hook(record)
-        return zeros
+class _Probe(torch.autograd.Function):
+    """Depends on the means in name only, so that it runs in every backward pass that reaches them."""
+
+    @staticmethod
+    def forward(ctx: Any, means: Tensor, stats: SplatStats, radii: Tensor, half: Tensor) -> Tensor:
+        ctx.stats, ctx.radii, ctx.half = stats, radii, half
+        return means.new_zeros(*radii.shape, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
+        stats: SplatStats = ctx.stats
+        stats.grad_norm += (grads[0] * ctx.half).norm(dim=-1).sum(0)
+        stats.count += (ctx.radii > 0).sum(0)
+        if len(ctx.radii):
+            torch.maximum(stats.radius_max, ctx.radii.amax(0), out=stats.radius_max)
+        return None, None, None, None
 
 
 @dataclass(frozen=True)
@@ -247,12 +258,13 @@ def composite(view: Projected, features: Tensor, size: tuple[int, int]) -> Tenso
         else:
             tiles.append(composite_tile(part, corner))
     grid = torch.stack(tiles).reshape(down, across, TILE, TILE, -1).transpose(1, 2)
-    return grid.reshape(down * TILE, across * TILE, -1)[: size[0], : size[1]]
+    # Connected to the inputs even when nothing is drawn, so that backward gives zeros and not an error.
+    return grid.reshape(down * TILE, across * TILE, -1)[: size[0], : size[1]] + 0 * packed.sum()
 
 
-def finite_rows(*tensors: Tensor | None) -> Tensor:
-    """[N] True where every number of the row is finite in every tensor."""
-    flags = [torch.isfinite(t).reshape(t.shape[0], -1).all(1) for t in tensors if t is not None]
+def sane_rows(*tensors: Tensor | None) -> Tensor:
+    """[N] True where every number of the row is finite and below LARGEST in every tensor."""
+    flags = [(t.abs() < LARGEST).flatten(1).all(1) for t in tensors if t is not None]
     return torch.stack(flags).all(0)
 
 
@@ -277,7 +289,7 @@ def splat(
     """See `cuda_ext.splat.splat`: same arguments, same result, inputs already checked."""
     options = (size, dilation, compensate, near)
     with torch.no_grad():
-        sane = finite_rows(means, quats, scales, opacities, colors, sh, extra)
+        sane = sane_rows(means, quats, scales, opacities[:, None], colors, sh, extra)
         views = [
             project(means, quats, scales, opacities, pose, focal, *options)
             for pose, focal in zip(cameras_to_world, focal_px, strict=True)
@@ -286,7 +298,7 @@ def splat(
         radii = means.new_zeros(len(views), len(means))
         for view, keep, row in zip(views, keeps, radii, strict=True):
             row[keep] = view.radius[keep]
-    probe = stats.probe(radii, size, means) if stats is not None and torch.is_grad_enabled() else None
+    probe = None if stats is None else stats.probe(means, radii, size)
     images = []
     for b, keep in enumerate(keeps):
         # Left-out splats are dropped before anything is computed from them: their gradient is exactly 0, not NaN * 0.

@@ -209,6 +209,19 @@ def test_ground_through_the_camera_is_cut_at_the_near_plane(backend: str) -> Non
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])
+def test_from_inside_a_sphere_every_pixel_is_covered_once(backend: str) -> None:
+    """The camera inside the mesh: many triangles pass beside it and are cut, and all of the picture is wall."""
+    size = (24, 30)
+    vertices, triangles = mesh_tensors(sphere(2, 1.0))
+    for azimuth_deg in (3.0, 140.0):
+        cameras = orbit([azimuth_deg], 20.0, 0.6, 100.0)
+        corner = to_clip(vertices, cameras, size, 0.02)[0][triangles]
+        assert bool((corner[..., 3] < 0).any(-1).logical_and((corner[..., 3] > 0).any(-1)).any())
+        alone = raster(corner, torch.tensor([[0, 1, 2]]), size, backend=backend).triangle
+        assert torch.equal(alone.sum(0), torch.ones(size, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
 def test_nearer_wins_and_ties_go_to_the_lower_index(backend: str) -> None:
     size = (8, 8)
     square = [(0, 0), (16, 0), (0, 16)]
@@ -251,6 +264,14 @@ def test_wrong_inputs_are_named() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             raster(*arguments)
+
+
+def test_a_package_that_cannot_run_is_explained() -> None:
+    clip, triangles, size = scene("sphere")
+    with pytest.raises(ValueError, match=r"nvdiffrast' is not available: .*(non-commercial|CUDA only)"):
+        raster(clip, triangles, size, backend="nvdiffrast")
+    with pytest.raises(ValueError, match="backend 'fast' is not one of"):
+        raster(clip, triangles, size, backend="fast")
 
 
 def test_same_bits_on_any_number_of_threads() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs of signed-distance primitives: closed forms, geometry sampled by another library, native against the twin."""
+"""Programs of signed-distance primitives: closed forms, another library's geometry, native against the twin."""
 
 import math
 
@@ -155,9 +155,16 @@ def test_rows_combine_as_sets_do():
         return distance(sketch, p) < 0
 
     p = cloud(8000, 1)
-    ball = lambda s, **k: s.sphere("a", (0, 0, 0), 0.6, **k)
-    box = lambda s, **k: s.box("b", (0.3, 0, 0), (0.4, 0.4, 0.4), **k)
-    rod = lambda s, **k: s.cylinder("c", (0, -1, 0), (0, 1, 0), 0.2, **k)
+
+    def ball(s, **k):
+        s.sphere("a", (0, 0, 0), 0.6, **k)
+
+    def box(s, **k):
+        s.box("b", (0.3, 0, 0), (0.4, 0.4, 0.4), **k)
+
+    def rod(s, **k):
+        s.cylinder("c", (0, -1, 0), (0, 1, 0), 0.2, **k)
+
     a, b, c = boolean(ball, p), boolean(box, p), boolean(rod, p)
     for name, expected, build in (
         ("union", a | b | c, lambda s: (ball(s), box(s), rod(s))),

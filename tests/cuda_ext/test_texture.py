@@ -212,6 +212,7 @@ def test_registered_ops_are_sound() -> None:
     image, uv, level = draw(1, 6, 5, 3).requires_grad_(), draw(1, 4, 4, 2).requires_grad_(), draw(1, 4, 4)
     ops = torch.ops.dreamlab
     torch.library.opcheck(ops.texture_pyramid, (image, 3))
+    torch.library.opcheck(ops.texture_level, (draw(1, 4, 4, 4).requires_grad_(), 6, 5))
     pyramid = ops.texture_pyramid(image, 3).detach().requires_grad_()
     torch.library.opcheck(ops.texture_fetch, (pyramid, uv, level.requires_grad_(), 6, 5, 3, True))
     torch.library.opcheck(ops.texture_fetch, (pyramid, uv, None, 6, 5, 3, False))

@@ -20,7 +20,7 @@ from systems.sds import SDS
 class Linear:
     """A guidance whose eps is an affine function of state, time and condition; it counts how it is called."""
 
-    variants = frozenset({"text", "null"})
+    variants = frozenset({"text", "null", "negative"})
 
     def __init__(self) -> None:
         self.table: NoiseTable = make_table("scaled_linear")
@@ -35,7 +35,8 @@ class Linear:
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         rows = torch.arange(len(cameras), dtype=torch.float64)
-        return {"text": Condition({"bias": rows + 0.5}), "null": Condition({"bias": -rows})}
+        biases = {"text": rows + 0.5, "null": -rows, "negative": 0.25 * rows - 1}
+        return {name: Condition({"bias": bias}) for name, bias in biases.items()}
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
         self.sizes.append(len(z_t))

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asynchronous score distillation (Ma et al. 2024, ScaleDreamer, arXiv:2407.02040):
+g = w(t) (cfg(eps)(z_t, t) - eps_text(z_t+, t+)), the same noise at a later time t+ = t + U(0,1) rho (t - t_min).
+
+A model errs less at more noise, so its own prediction there stands in for VSD's fine-tuned network, without training.
+The shift is capped at the table's end before it is multiplied by the draw, as in their code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.noise import WEIGHTS
+from dreamlab.core.schedules import Schedule, constant, ramp
+from dreamlab.core.settings import setting
+from systems.residual import Branch, Look, State, Stateless, combine
+
+
+class ASD(Stateless):
+    """VSD's idea without a second network: the variational score is the prior's own, a little later in time."""
+
+    paper: ClassVar[str] = "Ma et al. 2024, arXiv:2407.02040"
+    cost: ClassVar[str] = "3"
+    needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+
+    @dataclass(frozen=True)
+    class Settings:
+        cfg: Schedule = setting(constant(7.5), low=0)
+        rho: float = setting(0.1, low=0, high=1, help="largest shift as a share of t - t_min")
+        t_min: Schedule = setting(ramp(0.5, 0.02), low=0, high=1)
+        t_max: Schedule = setting(ramp(0.98, 0.5), low=0, high=1)
+        weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
+        clip: float | None = setting(None, above=0)
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def gradient(self, look: Look) -> Tensor:
+        c, now, table = self.settings, look.progress, look.guidance.table
+        low = c.t_min.at(now)
+        t = look.timesteps(low, c.t_max.at(now))
+        draw = torch.rand(len(t), generator=look.time_stream).to(t.device)
+        shift = torch.minimum(c.rho * (t - look.index(low)).float(), (len(table) - 1 - t).float())
+        later = t + (shift * draw).long()
+        noise = look.noise()
+        here, there = State(table.add_noise(look.z, noise, t), t), State(table.add_noise(look.z, noise, later), later)
+        scale = c.cfg.at(now)
+        branches = [Branch(here, "text", scale), Branch(here, "null", 1.0 - scale), Branch(there, "text", -1.0)]
+        return combine(look, branches, table.weight(c.weight, t))

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Classifier score distillation (Yu et al. 2023, arXiv:2310.19415), eq. 7 with the coefficients of its code.
+
+g = w(t) (c_text eps_text + c_negative eps_negative + c_null eps_null). The paper's refinement anneals the null's -1
+into -1/2 on the negative prompt; pure CSD keeps the coefficients' sum at 0. SDS is the same sum less the noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from dreamlab.core.noise import WEIGHTS
+from dreamlab.core.schedules import Schedule, constant
+from dreamlab.core.settings import setting
+from systems.residual import Branch, Look, State, Stateless, combine
+
+
+class CSD(Stateless):
+    """Only the direction in which the text moves the prediction; no pull towards the model's own denoising."""
+
+    paper: ClassVar[str] = "Yu et al. 2023, arXiv:2310.19415"
+    cost: ClassVar[str] = "2 (3 with a negative prompt)"
+    needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+
+    @dataclass(frozen=True)
+    class Settings:
+        text: Schedule = setting(constant(1.0), help="coefficient of eps_text")
+        negative: Schedule = setting(constant(0.0), help="coefficient of eps_negative")
+        null: Schedule = setting(constant(-1.0), help="coefficient of eps_null")
+        t_min: Schedule = setting(constant(0.02), low=0, high=1)
+        t_max: Schedule = setting(constant(0.98), low=0, high=1)
+        weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
+        normalize: bool = setting(False, help="divide g by its norm over the whole batch (their pixel-space default)")
+        clip: float | None = setting(None, above=0)
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def gradient(self, look: Look) -> Tensor:
+        s, now, table = self.settings, look.progress, look.guidance.table
+        t = look.timesteps(s.t_min.at(now), s.t_max.at(now))
+        state = State(table.add_noise(look.z, look.noise(), t), t)
+        names = {"text": s.text, "negative": s.negative, "null": s.null}
+        branches = [Branch(state, name, schedule.at(now)) for name, schedule in names.items()]
+        g = combine(look, branches, table.weight(s.weight, t))
+        return g / (g.norm() + 1e-8) if s.normalize else g

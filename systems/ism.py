@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Interval score matching (Liang et al. 2023, LucidDreamer, arXiv:2311.11284):
+g = 0.1 w(t) (cfg(eps)(z_t, t) - eps_null(z_s, s)), s = t - interval, both states on one DDIM inversion of the render.
+
+Differences: the engine divides a term by the number of views, their injected gradient is not divided (set the term's
+weight to `views` for their scale); t_index counts from 0, theirs is one higher.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from dreamlab.core.noise import WEIGHTS
+from dreamlab.core.schedules import Schedule, When, constant, ramp
+from dreamlab.core.settings import setting
+from systems.inversion import at, invert, offset_noise
+from systems.residual import Branch, Look, State, Stateless, per_row, predict_cfg
+
+WARM = When(1500, "steps")
+
+
+class ISM(Stateless):
+    """Match two neighbouring points of the render's own inversion path: a target that repeats from draw to draw."""
+
+    paper: ClassVar[str] = "Liang et al. 2023, arXiv:2311.11284"
+    cost: ClassVar[str] = "at most 5 + 1 + 2"
+    needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+
+    @dataclass(frozen=True)
+    class Settings:
+        cfg: Schedule = setting(constant(7.5), low=0)
+        against: str = setting("null", choices=("null", "negative"), help="the other half of the guidance")
+        interval: Schedule = setting(ramp(0.1, 0.08, end=WARM), low=0, high=1, help="t - s, fraction of the table")
+        t_min: Schedule = setting(constant(0.02), low=0, high=1)
+        t_max: Schedule = setting(ramp(0.98, 0.5, end=WARM), low=0, high=1)
+        stride: float = setting(0.2, above=0, high=1, help="of the inversion's steps, fraction of the table")
+        max_steps: int = setting(5, low=1, high=100)
+        offset: float = setting(0.1, low=0, help="strength of the channel-wise offset noise")
+        strength: float = setting(0.1, above=0, help="factor of g")
+        weight: str = setting("ism", choices=WEIGHTS, help="w(t)")
+        clip: float | None = setting(None, above=0)
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def gradient(self, look: Look) -> Tensor:
+        c, now, table = self.settings, look.progress, look.guidance.table
+        t = look.time_index(c.t_min.at(now), c.t_max.at(now))
+        s = max(t - look.index(c.interval.at(now)), 0)
+        walk = invert(look, s, offset_noise(look, c.offset), look.index(c.stride), c.max_steps)
+        (eps_s,) = look.predict([Branch(walk.state, "null")])
+        z_t = table.ddim_move(walk.state.z_t, eps_s, at(look, s), at(look, t))
+        eps_t = predict_cfg(look, State(z_t, at(look, t)), c.cfg.at(now), c.against)
+        return c.strength * per_row(table.weight(c.weight, at(look, t)), eps_t) * (eps_t - eps_s)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CUDA kernels of hash grid and march without a GPU: nvcc takes them without spills, and their bodies, compiled by
+the host compiler with one thread after the other, agree with the torch twins.
+
+That checks indexing and arithmetic, not the launch: block sizes, streams and atomics need a device.
+"""
+
+import ctypes
+import math
+import re
+import shutil
+import subprocess
+
+import pytest
+import torch
+
+from cuda_ext import build
+from cuda_ext import hashgrid as hashgrid_ops
+from cuda_ext import march as march_ops
+from cuda_ext.hashgrid import HashGrid, encode
+from cuda_ext.march import Samples, composite, march
+
+needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
+BOX = ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
+SHIM = """
+#include "{op}.h"
+#include <algorithm>
+struct Dim {{ unsigned x, y, z; }};
+static Dim blockIdx, blockDim, threadIdx;
+#define __global__ __attribute__((visibility("default")))
+#define __device__
+#define __forceinline__ inline
+static float atomicAdd(float* to, float value) {{ const float old = *to; *to += value; return old; }}
+#include "{op}_cuda.cu"
+#define LAUNCH(KERNEL, PARAMS) \\
+  DL_API void on_host_##KERNEL(const PARAMS* p, unsigned x, unsigned y, unsigned threads) {{ \\
+    blockDim = {{threads, 1, 1}}; \\
+    for (blockIdx.y = 0; blockIdx.y < y; blockIdx.y++) for (blockIdx.x = 0; blockIdx.x < x; blockIdx.x++) \\
+      for (threadIdx.x = 0; threadIdx.x < threads; threadIdx.x++) KERNEL(*p); }}
+{launches}
+"""
+KERNELS = {
+    "hashgrid": ("GridParams", ["hashgrid_encode", "hashgrid_table_gradient", "hashgrid_position_gradient"]),
+    "march": ("MarchParams", ["march_mark", "march_write"]),
+}
+COMPOSITE = ("CompositeParams", ["composite", "composite_backward"])
+
+
+@pytest.fixture(scope="module")
+def on_host(tmp_path_factory):
+    """The kernels as plain functions: on_host(op, kernel, params, blocks in x, in y)."""
+    folder = tmp_path_factory.mktemp("cuda_on_host")
+    libraries = {}
+    for op, group in KERNELS.items():
+        groups = [group, COMPOSITE] if op == "march" else [group]
+        launches = [f"LAUNCH(dl_{kernel}, {params})" for params, kernels in groups for kernel in kernels]
+        source, target = folder / f"{op}.cpp", folder / f"{op}.so"
+        source.write_text(SHIM.format(op=op, launches="\n".join(launches)))
+        command = [build.compiler()[0], "-O1", "-std=c++17", "-shared", "-fPIC", "-w", f"-I{build.SOURCES}"]
+        subprocess.run([*command, str(source), "-o", str(target)], check=True)
+        libraries[op] = ctypes.CDLL(str(target))
+
+    def run(op, kernel, params, items, levels=1, threads=32):
+        blocks = (items + threads - 1) // threads
+        getattr(libraries[op], f"on_host_dl_{kernel}")(ctypes.byref(params), blocks, levels, threads)
+
+    return run
+
+
+@needs_compiler
+@pytest.mark.parametrize("smoothstep", [False, True])
+@pytest.mark.parametrize("features", [1, 2, 4, 8])
+def test_hashgrid_kernels_match_the_twin(on_host, features, smoothstep):
+    grid = HashGrid(4, features, 8, 3, 29, smoothstep)
+    active, count = 3, 77
+    g = torch.Generator().manual_seed(0)
+    x, table = torch.rand(count, 3, generator=g) * 1.1 - 0.05, torch.randn(grid.rows, features, generator=g)
+    grad, turn = torch.randn(count, grid.width, generator=g), torch.randn(count, 3, generator=g)
+
+    def run(kernel, out, direction=None):
+        p = build.pointer
+        params = hashgrid_ops._Params(
+            (ctypes.c_int64 * 33)(*grid.offsets), (ctypes.c_int32 * 32)(*grid.resolutions),
+            grid.levels, active, features, smoothstep, p(x), p(table), p(grad), p(direction), p(out), count,
+        )  # fmt: skip
+        on_host("hashgrid", f"hashgrid_{kernel}", params, count, 1 if kernel == "position_gradient" else grid.levels)
+        return out
+
+    leaves = [t.double().requires_grad_() for t in (x, table, grad)]
+    y = encode(*leaves[:2], grid, active_levels=active, backend="torch")
+    to_x, to_table = torch.autograd.grad(y, leaves[:2], leaves[2], create_graph=True)
+    second = torch.autograd.grad(to_x, leaves, turn.double())
+    pairs = [
+        (run("encode", torch.empty_like(grad)), y),
+        (run("position_gradient", torch.empty_like(x)), to_x),
+        (run("table_gradient", torch.zeros_like(table)), to_table),
+        (run("position_gradient", torch.empty_like(x), turn), second[0]),
+        (run("table_gradient", torch.zeros_like(table), turn), second[1]),
+        (run("encode", torch.empty_like(grad), turn), second[2]),
+    ]
+    for i, (ours, twin) in enumerate(pairs):
+        assert (ours - twin).abs().max() <= 1e-6 * twin.abs().max(), f"pair {i}"
+
+
+@needs_compiler
+@pytest.mark.parametrize("cone", [0.0, 0.01])
+def test_march_and_composite_kernels_match_the_twins(on_host, cone):
+    g = torch.Generator().manual_seed(0)
+    rays, step = 90, 0.02
+    origins = torch.nn.functional.normalize(torch.randn(rays, 3, generator=g), dim=1) * 3
+    directions = torch.nn.functional.normalize(torch.rand(rays, 3, generator=g) * 2 - 1 - origins, dim=1)
+    occupied, jitter = torch.rand(20, 33, 8, generator=g) < 0.1, torch.rand(rays, generator=g)
+    twin = march(origins, directions, occupied, BOX, step=step, cone=cone, jitter=jitter, backend="torch")
+    steps, count = march_ops.steps_bound(BOX, step), len(twin.t_start)
+    offsets, words = torch.zeros(rays + 1, dtype=torch.int64), (steps + 63) // 64
+    kept, ends = torch.empty(rays, words, dtype=torch.int64), torch.empty(2, count)
+    coarse = [march_ops._any_in_blocks(occupied)]
+    coarse.append(march_ops._any_in_blocks(coarse[0]))
+    p = build.pointer
+    params = march_ops._MarchParams(
+        p(origins), p(directions), p(jitter), p(occupied), (ctypes.c_void_p * 2)(*map(p, coarse)), p(kept), p(offsets),
+        p(ends[0]), p(ends[1]), rays, count, (ctypes.c_int32 * 3)(*occupied.shape), steps, words,
+        (ctypes.c_float * 3)(*BOX[0]), (ctypes.c_float * 3)(*BOX[1]), step, 0.0, math.inf, cone,
+    )  # fmt: skip
+    on_host("march", "march_mark", params, rays)
+    offsets.copy_(offsets.cumsum(0))
+    on_host("march", "march_write", params, rays)
+    assert torch.equal(offsets, twin.offsets)
+    assert torch.equal(ends[0], twin.t_start) and torch.equal(ends[1], twin.t_end)
+
+    sigma, rgb = 30 * torch.rand(count, generator=g) - 1, torch.rand(count, 3, generator=g)
+    cotangents = [torch.randn(rays, 3, generator=g), torch.randn(rays, 4, generator=g), torch.randn(count, generator=g)]
+    out, sums, weights = torch.empty(rays, 3), torch.empty(rays, 4), torch.zeros(count)
+    grads = {"grad_sigma": torch.zeros(count), "grad_rgb": torch.zeros(count, 3), "light": torch.empty(count)}
+    inputs = (sigma, rgb, *ends, offsets, 1e-3)
+    given = dict(zip(("grad_out", "grad_sums", "grad_weights"), cotangents, strict=True))
+    params = march_ops._composite_params(*inputs, out=out, sums=sums, weights=weights, **given, **grads)
+    on_host("march", "composite", params, rays)
+    on_host("march", "composite_backward", params, rays)
+    s, c = sigma.double().requires_grad_(), rgb.double().requires_grad_()
+    exact = Samples(offsets, *ends.double())
+    picture = composite(s, c, exact, stop=1e-3, backend="torch")
+    three = torch.cat([picture.alpha, picture.depth, picture.distortion], 1)
+    outputs, theirs = [picture.rgb, three, picture.weights], [t.double() for t in cotangents]
+    theirs[1] = theirs[1][:, :3]
+    expected = torch.autograd.grad(outputs, (s, c), theirs)
+    ours = (out, sums[:, :3], weights, grads["grad_sigma"], grads["grad_rgb"])
+    for mine, twin_value in zip(ours, (*outputs, *expected), strict=True):
+        torch.testing.assert_close(mine.double(), twin_value, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.parametrize("op", ["hashgrid", "march"])
+def test_nvcc_compiles_without_spills(op, tmp_path):
+    architectures = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in (80, 90)]
+    command = ["nvcc", "-fatbin", "-std=c++17", "-Xptxas", "-v", *architectures, "-o", str(tmp_path / "kernels.fatbin")]
+    answer = subprocess.run([*command, str(build.SOURCES / f"{op}_cuda.cu")], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", answer.stderr)
+    assert len(spills) >= 6 and all(pair == ("0", "0") for pair in spills)
