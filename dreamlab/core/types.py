@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -113,11 +113,3 @@ class Mesh:
     faces: Tensor  # [F, 3] int64
     colors: Tensor  # [V, 3] sRGB in [0, 1]
     normals: Tensor  # [V, 3] unit
-
-
-class SupportsState(Protocol):
-    """Whatever a checkpoint carries besides the scene: optimiser, streams, systems with memory."""
-
-    def state_dict(self) -> dict[str, Tensor]: ...
-
-    def load_state_dict(self, state: Any) -> None: ...

@@ -8,7 +8,6 @@ import math
 import pytest
 import torch
 import trimesh
-from raster_scenes import assert_close_except, mesh_tensors, pixel_clip, soup, sphere, to_clip, views
 from torch import Tensor
 
 from cuda_ext.antialias import antialias, edge_neighbours
@@ -16,6 +15,7 @@ from cuda_ext.interpolate import interpolate
 from cuda_ext.raster import raster
 from cuda_ext.reference import antialias as reference
 from cuda_ext.texture import texture
+from tests.cuda_ext.raster_scenes import assert_close_except, mesh_tensors, pixel_clip, soup, sphere, to_clip, views
 
 BACKENDS = ("native", "torch")
 

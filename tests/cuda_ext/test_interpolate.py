@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from raster_scenes import assert_close_except, mesh_tensors, sphere, to_clip, views
 from torch import Tensor
 
 from cuda_ext.interpolate import interpolate
 from cuda_ext.raster import Raster, raster
+from tests.cuda_ext.raster_scenes import assert_close_except, mesh_tensors, sphere, to_clip, views
 
 SIZE = (45, 52)
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from raster_scenes import assert_close_except, mesh_tensors, pixel_clip, soup, sphere, to_clip, views
 from torch import Tensor
 from trimesh.ray.ray_triangle import ray_triangle_id
 
 from cuda_ext.raster import Raster, projection, raster
 from cuda_ext.reference import raster as reference
 from dreamlab.core.cameras import orbit
+from tests.cuda_ext.raster_scenes import assert_close_except, mesh_tensors, pixel_clip, soup, sphere, to_clip, views
 
 SCENES = ("sphere", "dense", "soup", "behind")
 

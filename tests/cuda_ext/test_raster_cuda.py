@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 import torch
-from raster_scenes import assert_close_except, mesh_tensors, soup, sphere, to_clip, views
 from torch import Tensor
 
 from cuda_ext import antialias, build, interpolate, raster, texture
+from tests.cuda_ext.raster_scenes import assert_close_except, mesh_tensors, soup, sphere, to_clip, views
 
 OPS = ("raster", "interpolate", "texture", "antialias")
 HOST = """

@@ -12,13 +12,13 @@ import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from raster_scenes import pixel_clip
 from torch import Tensor
 
 from cuda_ext.antialias import antialias
 from cuda_ext.interpolate import interpolate
 from cuda_ext.raster import Raster, raster
 from cuda_ext.texture import texture
+from tests.cuda_ext.raster_scenes import pixel_clip
 
 ODD = [math.nan, math.inf, -math.inf, 0.0, -0.0, 1e-40, -1e-40, 1e38, -1e38, 1e-8, 1e6, -1e6, 1.0, -1.0]
 number = st.one_of(st.sampled_from(ODD), st.floats(-3, 3, width=32))

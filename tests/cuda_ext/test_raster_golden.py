@@ -10,7 +10,6 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
-from raster_scenes import mesh_tensors, sphere, to_clip, views
 from torch import Tensor
 
 from cuda_ext.antialias import antialias
@@ -18,6 +17,7 @@ from cuda_ext.interpolate import interpolate
 from cuda_ext.raster import raster
 from cuda_ext.texture import texture
 from dreamlab.core.cameras import orbit
+from tests.cuda_ext.raster_scenes import mesh_tensors, sphere, to_clip, views
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SIZE = (96, 128)

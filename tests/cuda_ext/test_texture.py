@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from raster_scenes import assert_close_except
 from torch import Tensor
 
 from cuda_ext.reference.texture import level_sizes
 from cuda_ext.texture import texture
+from tests.cuda_ext.raster_scenes import assert_close_except
 
 BACKENDS = ("native", "torch")
 
