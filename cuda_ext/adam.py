@@ -101,7 +101,7 @@ def _params(
     return _Params(lr, 1 - b1, 1 - b2, b2, *logs, eps, p(step), p(skip), p(visible), len(param), columns)
 
 
-def _adam_cpu(
+def _adam(
     param: Tensor,
     grad: Tensor,
     exp_avg: Tensor,
@@ -114,30 +114,15 @@ def _adam_cpu(
     beta2: float,
     eps: float,
 ) -> None:
+    params = _params(param, step, visible, skip, lr, beta1, beta2, eps)
+    buffers = [ctypes.c_void_p(t.data_ptr()) for t in (param, grad, exp_avg, exp_avg_sq)]
+    if param.is_cuda:
+        grid = ((param.numel() + 255) // 256, 1, 1)
+        nvrtc.launch("adam", "dl_adam", param.device, grid, (256, 1, 1), [*buffers, params])
+        return
     lib = build.library("adam")
     assert lib is not None
-    params = _params(param, step, visible, skip, lr, beta1, beta2, eps)
-    buffers = [ctypes.c_void_p(t.data_ptr()) for t in (param, grad, exp_avg, exp_avg_sq)]
     lib.dl_adam(*buffers, ctypes.byref(params), build.threads())
-
-
-def _adam_cuda(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    step: Tensor,
-    visible: Tensor | None,
-    skip: Tensor | None,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-) -> None:
-    params = _params(param, step, visible, skip, lr, beta1, beta2, eps)
-    buffers = [ctypes.c_void_p(t.data_ptr()) for t in (param, grad, exp_avg, exp_avg_sq)]
-    grid = ((param.numel() + 255) // 256, 1, 1)
-    nvrtc.launch("adam", "dl_adam", param.device, grid, (256, 1, 1), [*buffers, params])
 
 
 torch.library.define(
@@ -145,6 +130,6 @@ torch.library.define(
     "(Tensor(a!) param, Tensor grad, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, Tensor step, Tensor? visible, "
     "Tensor? skip, float lr, float beta1, float beta2, float eps) -> ()",
 )
-torch.library.impl("dreamlab::adam", "cpu", _adam_cpu)
-torch.library.impl("dreamlab::adam", "cuda", _adam_cuda)
+torch.library.impl("dreamlab::adam", "cpu", _adam)
+torch.library.impl("dreamlab::adam", "cuda", _adam)
 torch.library.register_fake("dreamlab::adam", lambda *_: None)

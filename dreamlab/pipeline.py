@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from dreamlab import checkpoint, recipe, runs
+from dreamlab import recipe, runs
 from dreamlab.assemble import Assembler, check, tables
 from dreamlab.core.errors import DiskError, DreamError, InputError, Interrupted, OutOfMemory, is_disk_error
 from dreamlab.core.types import Scene
@@ -70,7 +70,7 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
 def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene]:
     """The scene of a run as its newest checkpoint has it, for rendering and exporting again."""
     wanted = load_recipe(run)
-    if checkpoint.read_newest(run.ckpt, warn=run.log) is None:
+    if not any(run.ckpt.glob("step_*")):  # restore reads and checks them; once is enough
         raise InputError(f"{run.path}: has no checkpoint yet; continue it with: dreamlab resume {run.path}")
     _, stage = restore(run, wanted, Assembler(wanted, device))
     return wanted, stage.scene

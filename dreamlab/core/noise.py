@@ -37,8 +37,7 @@ class NoiseTable:
         return a * z + s * noise
 
     def x0(self, z_t: Tensor, eps: Tensor, t_index: Tensor) -> Tensor:
-        a, s = self.signal_noise(t_index, z_t)
-        return (z_t - s * eps) / a
+        return x0_from_eps(z_t, eps, *self.signal_noise(t_index, z_t))
 
     def ddim_move(self, z_t: Tensor, eps: Tensor, t_from: Tensor, t_to: Tensor) -> Tensor:
         """One deterministic DDIM step (eta = 0) in either direction; run in float32 or better."""
