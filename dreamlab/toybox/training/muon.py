@@ -54,7 +54,8 @@ class Muon(torch.optim.Optimizer):
 
 def split(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(for Muon, for AdamW): hidden matrices; and tables, vectors and the layers that read or write pictures."""
-    hidden, rest = [], []
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in net.named_parameters():
         edge = min(parameter.flatten(1).shape) <= 16 if parameter.dim() > 1 else True
         (rest if edge or "table" in name or "place" in name or "shift" in name else hidden).append(parameter)

@@ -91,8 +91,9 @@ class Trainer:
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
         for name, parameter in self.net.named_parameters():
-            slots = next((each.state[parameter] for each in self.optimisers if parameter in each.state), {})
-            tensors |= {f"optimiser.{slot}.{name}": value for slot, value in slots.items()}
+            for each in self.optimisers:
+                slots = each.state.get(parameter, {})
+                tensors |= {f"optimiser.{slot}.{name}": value for slot, value in slots.items()}
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     def load_state(self, tensors: dict[str, Tensor], step: int, seen: int) -> None:
