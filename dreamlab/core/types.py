@@ -15,12 +15,22 @@ from dreamlab.core.noise import NoiseTable
 from dreamlab.core.schedules import Progress, Schedule
 
 
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A picture to follow, and where it was taken from; two are equal only when they are one."""
+
+    rgb: Tensor  # [H, W, 3] sRGB in [0, 1]
+    alpha: Tensor  # [H, W, 1] where the object is
+    camera: Cameras  # one
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What the user asked for. Text is data: nothing ever parses it but a tokenizer."""
 
     text: str
     negative: str = ""
+    image: Reference | None = None
 
 
 @dataclass(frozen=True)

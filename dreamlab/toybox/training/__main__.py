@@ -11,8 +11,10 @@ import torch
 
 from dreamlab.core.errors import DreamError, InputError
 from dreamlab.signals import catching
-from dreamlab.toybox.training.plan import ROLES
+from dreamlab.toybox.training.roles import ROLES
 from dreamlab.toybox.training.trainer import STATE, Folder, Trainer, new_plan, train
+from guidance.toybox import folder_of
+from guidance.toybox_store import load
 
 
 def arguments() -> argparse.Namespace:
@@ -22,6 +24,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=180.0, help="stop after this long; --resume goes on")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, help="of the loop, and as many again while drawing (default: torch's)")
+    parser.add_argument(
+        "--start",
+        default="toybox-image",
+        help="what another role than image starts from: a folder or shipped name",
+    )
     parser.add_argument("--resume", action="store_true", help="go on in --out with its plan")
     for name, kind, text in (
         ("seed", int, "of a new run"),
@@ -48,9 +55,12 @@ def main() -> int:
         elif (given.out / STATE).exists():
             raise InputError(f"{given.out}: holds a run already; add --resume, or choose another --out")
         else:
-            plan, words = new_plan(given.device, role=given.role, **changes)
+            start = None if given.role == "image" else load(folder_of(given.start))
+            plan, words = new_plan(given.device, given.role, start, **changes)
         folder.start(plan)
         trainer = Trainer(plan, words, given.device)
+        if not given.resume and start is not None:
+            trainer.start_from(start)
         folder.restore(trainer)
         with catching() as stop:
             train(trainer, folder, given.minutes, lambda: stop.requested)
