@@ -17,7 +17,7 @@ from dreamlab.core.types import Guidance, Prompt, Scene
 from dreamlab.optim import Adam
 from dreamlab.recipe import Recipe, Stage
 from dreamlab.regularisers import REGULARISERS
-from dreamlab.worlds import oracle_world, understand
+from dreamlab.worlds import oracle_world, true_pictures, understand
 from guidance import GUIDANCE
 from renderers import SCENES
 from systems import SYSTEMS
@@ -63,7 +63,7 @@ def check(recipe: Recipe) -> None:
             raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind} yet")
         for j, term in enumerate(stage.terms):
             rule, makes = SYSTEMS[term.system.kind], GUIDANCE[term.guidance.kind].variants
-            needs = rule.needs | {getattr(term.system.settings, "against", "null")}
+            needs = rule.needs | {getattr(term.system.settings, "against", None)} - {None}
             if missing := needs - makes:
                 raise RecipeError(
                     f"{where}: terms.{j}: {term.system.kind} needs the condition {', '.join(sorted(missing))}, "
@@ -72,7 +72,7 @@ def check(recipe: Recipe) -> None:
             check_term = getattr(rule, "check", None)
             if check_term is not None and (complaint := check_term(term.system.settings)):
                 raise RecipeError(f"{where}: terms.{j}.system: {complaint}")
-            if term.guidance.kind == "oracle":
+            if term.guidance.kind in ("oracle", "truth"):
                 understand(recipe.prompt)
 
 
@@ -121,6 +121,9 @@ class Assembler:
             if spec.kind == "oracle":
                 seed = self.recipe.seed
                 made: Any = GUIDANCE["oracle"](spec.settings, lambda prompt: oracle_world(prompt, spec.settings, seed))
+            elif spec.kind == "truth":
+                seed = self.recipe.seed
+                made = GUIDANCE["truth"](spec.settings, lambda prompt: true_pictures(prompt, seed))
             else:
                 made = GUIDANCE[spec.kind](spec.settings)
             self._guidance[spec] = made.to(self.device)

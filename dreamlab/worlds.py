@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import torch
 
@@ -13,8 +14,8 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.streams import derive
 from dreamlab.core.types import Prompt
 from dreamlab.toybox.caption import Caption, parse, programs_for
-from dreamlab.toybox.draw import draw
-from dreamlab.toybox.program import stack
+from dreamlab.toybox.draw import Pictures, draw
+from dreamlab.toybox.program import Program, stack
 from dreamlab.toybox.shapes import CATEGORIES, program
 from guidance.oracle import Oracle, Views, World
 
@@ -49,6 +50,26 @@ def oracle_world(prompt: Prompt, settings: Oracle.Settings, seed: int) -> World:
         return Views(shown.rgb, shown.alpha)
 
     return World(log_text, log_null, log_negative if others else log_null, look)
+
+
+def true_pictures(prompt: Prompt, seed: int) -> Callable[[Cameras, int], Pictures]:
+    """What the cameras see of the prompt's object: one picture each, [1, B, ...], at the cameras' times if it moves."""
+    caption = understand(prompt.text)
+    instance = derive(seed, "instance") % 10_000
+
+    @lru_cache(maxsize=1024)
+    def at(time: float) -> Program:
+        return programs_for(caption, instance, [time])
+
+    def look(cameras: Cameras, size: int) -> Pictures:
+        device = cameras.camera_to_world.device
+        if caption.action is None or cameras.time is None:
+            return draw(at(0.0).to(device), cameras, size)
+        moments = stack([at(time) for time in cameras.time.tolist()])
+        shown = draw(moments.to(device), cameras, size, per_program=True)
+        return Pictures(*(value.transpose(0, 1) for value in vars(shown).values()))
+
+    return look
 
 
 def _unknown(words: Mapping[str, tuple[str, ...]]) -> str:

@@ -12,6 +12,7 @@ from systems.csd import CSD
 from systems.csm import CSM
 from systems.ism import ISM
 from systems.nfsd import NFSD
+from systems.photometric import Photometric
 from systems.sds import SDS
 from systems.sjc import SJC
 from systems.tsm import TSM
@@ -27,4 +28,5 @@ SYSTEMS: dict[str, Any] = {
     "cds": CDS,
     "asd": ASD,
     "balanced": Balanced,
+    "photometric": Photometric,
 }

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.noise import cfg
 from dreamlab.core.schedules import Progress
-from dreamlab.core.types import Condition, Guidance
+from dreamlab.core.types import Condition, Frames, Guidance
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Look:
     progress: Progress
     noise_stream: torch.Generator
     time_stream: torch.Generator
+    frames: Frames | None = None  # with their graph, for rules that compare pictures themselves
     calls: int = field(default=0, init=False)  # network calls so far
     rows: int = field(default=0, init=False)  # pictures evaluated so far
 
@@ -103,6 +104,14 @@ class System(Protocol):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
 
+@runtime_checkable
+class Supervised(Protocol):
+    """A rule with a loss of its own on the frames (reconstruction, a reference view); no gradient on latents."""
+
+    def loss(self, look: Look) -> Tensor:
+        """[], differentiable in `look.frames`."""
+
+
 @dataclass(frozen=True)
 class Distilled:
     """A term's loss, and what the telemetry wants to know of it."""
@@ -145,8 +154,11 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
 
 
-def distil(system: System, look: Look, z: Tensor, clip: float | None = None) -> Distilled:
+def distil(system: System | Supervised, look: Look, z: Tensor, clip: float | None = None) -> Distilled:
     """One term of one step: `z` [B, C, h, w] carries the graph back to the scene."""
+    if isinstance(system, Supervised):
+        measured = system.loss(look)
+        return Distilled(measured, torch.zeros_like(measured), torch.isfinite(measured), look.calls, look.rows)
     grad = system.gradient(look)
     finite = torch.isfinite(grad).all()
     loss, used = loss_from_gradient(z, grad, clip)
