@@ -9,8 +9,8 @@ sees the surface. Stages that draw normals (Fantasia3D, arXiv:2303.13873) set `s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,14 +19,23 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import Diverged, RecipeError
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup
+from dreamlab.core.types import Frames, Mesh, ParamGroup, Training
 from renderers.material import HashField, groups_of
-from renderers.surface import Surface, compose, look, normal_consistency, laplacian, vertex_normals
-from renderers.tets import Crossing, KuhnGrid, place
+from renderers.surface import Surface, compose, laplacian, look, normal_consistency, vertex_normals
+from renderers.tets import KuhnGrid, place
 
 SHOWS = ("color", "normal", "normal_mask")
 STARTS = ("ellipsoid", "mesh")
 COLOR = "color."
+
+
+class Extracted(NamedTuple):
+    """The zero surface of a grid."""
+
+    vertices: Tensor  # [N, 3]
+    faces: Tensor  # [F, 3]
+    normals: Tensor  # [N, 3]
+    distances: Tensor  # [N, 2] at the ends of the edge that a vertex sits on, in cells
 
 
 class DMTet:
@@ -34,6 +43,7 @@ class DMTet:
 
     kind: ClassVar[str] = "dmtet"
     paper: ClassVar[str] = "Shen et al. 2021, arXiv:2111.04276"
+    penalties: ClassVar[tuple[str, ...]] = ("normal_consistency", "laplacian", "sdf_sign")
 
     @dataclass(frozen=True)
     class Settings:
@@ -89,41 +99,50 @@ class DMTet:
         sdf = self.params["sdf"]
         return torch.where(self._border, sdf.clamp(min=0.1 * self.grid.cell), sdf)
 
-    def surface(self) -> tuple[Tensor, Crossing, Tensor]:
-        """Vertices [N, 3], where they come from, and the distances [N, 2] at the ends of their edges."""
+    def surface(self) -> Extracted:
+        """The zero surface now; differentiable in distances and offsets."""
         sdf = self.distance()
-        crossing = self.grid.cross(sdf.detach())
-        ends = self.grid.points(crossing.edges) + 0.5 * self.grid.cell * self.params["deform"][crossing.edges].tanh()
-        distances = sdf[crossing.edges]
-        return place(ends, distances), crossing, distances
+        edges, faces = self.grid.cross(sdf.detach())
+        ends = self.grid.points(edges) + 0.5 * self.grid.cell * self.params["deform"][edges].tanh()
+        distances = sdf[edges]
+        vertices = place(ends, distances)
+        return Extracted(vertices, faces, vertex_normals(vertices, faces), distances / self.grid.cell)
 
     def color(self, points: Tensor) -> Tensor:
         """[N, 3] sRGB at points of the surface."""
         return self.field(self._color_params(), points).sigmoid()
 
-    def render(self, cameras: Cameras, size: int, background: Tensor) -> Frames:
-        vertices, crossing, distances = self.surface()
+    def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
+        shown = self.surface()
+        latent = self.settings.shows == "normal_mask" and training is not None  # four channels are for training only
         if self.settings.shows != "color":
-            background = background.new_zeros(len(background), 4 if self.settings.shows == "normal_mask" else 3)
-        if not len(crossing.faces):
+            background = background.new_zeros(len(background), 4 if latent else 3)
+        if not len(shown.faces):
             return self._nothing(len(cameras), size, background)
-        normals = vertex_normals(vertices, crossing.faces)
-        view = look(Surface.of(vertices, crossing.faces), cameras, size)
-        seen = torch.nn.functional.normalize(view.read(normals), dim=-1)
+        view = look(Surface.of(shown.vertices, shown.faces), cameras, size)
+        normal = torch.nn.functional.normalize(view.read(shown.normals), dim=-1)
         if self.settings.shows == "color":
-            rgb = self.color(view.points.clamp(-self.settings.extent, self.settings.extent))
-        elif self.settings.shows == "normal":
-            rgb = (seen + 1) / 2
+            rgb = self.color(view.points)
+        elif latent:
+            rgb = torch.cat([normal, torch.ones_like(normal[:, :1])], 1)
         else:
-            rgb = torch.cat([seen, torch.ones_like(seen[:, :1])], 1)
-        return compose(view, rgb, seen, background)
+            rgb = (normal + 1) / 2
+        return replace(compose(view, rgb, normal, background), extra=shown._asdict())
 
     def _nothing(self, views: int, size: int, background: Tensor) -> Frames:
         """An empty grid shows the background, still connected to the parameters."""
-        zero = sum(value.sum() * 0 for value in self.params.values())
+        zero = sum((value.sum() * 0 for value in self.params.values()), background.new_zeros(()))
         empty = background.new_zeros(views, size, size, 1)
         rgb = background[:, None, None].expand(-1, size, size, -1) + zero
         return Frames(rgb, empty + zero, empty, background, empty.expand(-1, -1, -1, 3))
+
+    def penalty(self, name: str, frames: Frames) -> Tensor:
+        if not frames.extra:
+            return frames.rgb.new_zeros(())
+        shown = Extracted(**frames.extra)
+        if name == "normal_consistency":
+            return normal_consistency(shown.normals, shown.faces)
+        return laplacian(shown.vertices, shown.faces) if name == "laplacian" else sign_agreement(shown.distances)
 
     def adapt(self, progress: Progress, frames: Frames) -> None:
         """Nothing to adapt: the topology follows the distances by itself."""
@@ -151,11 +170,11 @@ class DMTet:
     def mesh(self, resolution: int) -> Mesh:
         """The surface itself; `resolution` is the grid's and cannot be chosen here."""
         with torch.no_grad():
-            vertices, crossing, _ = self.surface()
-            if not len(crossing.faces):
+            shown = self.surface()
+            if not len(shown.faces):
                 raise Diverged("empty geometry: the distance has one sign everywhere; train longer or lower lr_sdf")
-            normals = vertex_normals(vertices, crossing.faces)
-            return Mesh(vertices.cpu(), crossing.faces.cpu(), self.color(vertices).cpu(), normals.cpu())
+            colors = self.color(shown.vertices)
+            return Mesh(*(value.cpu() for value in (shown.vertices, shown.faces, colors, shown.normals)))
 
 
 def ellipsoid(points: Tensor, radii: tuple[float, float, float]) -> Tensor:
