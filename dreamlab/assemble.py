@@ -11,11 +11,12 @@ import torch
 
 from dreamlab.bind import Spec, Tables
 from dreamlab.core.errors import RecipeError
+from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.streams import Streams
 from dreamlab.core.types import Guidance, Prompt, Scene
 from dreamlab.optim import Adam
-from dreamlab.recipe import Recipe, Stage
+from dreamlab.recipe import Recipe, Stage, Term
 from dreamlab.regularisers import REGULARISERS
 from dreamlab.worlds import oracle_world, understand
 from guidance import GUIDANCE
@@ -33,6 +34,7 @@ class BuiltTerm:
     system: System
     weight: Schedule
     clip: float | None
+    asking: Asking
 
 
 @dataclass
@@ -62,18 +64,28 @@ def check(recipe: Recipe) -> None:
         if source is not None and kinds[source] != stage.scene.kind:
             raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind} yet")
         for j, term in enumerate(stage.terms):
-            rule, makes = SYSTEMS[term.system.kind], GUIDANCE[term.guidance.kind].variants
-            needs = rule.needs | {getattr(term.system.settings, "against", "null")}
-            if missing := needs - makes:
-                raise RecipeError(
-                    f"{where}: terms.{j}: {term.system.kind} needs the condition {', '.join(sorted(missing))}, "
-                    f"which {term.guidance.kind} does not make (it makes {', '.join(sorted(makes))})"
-                )
-            check_term = getattr(rule, "check", None)
-            if check_term is not None and (complaint := check_term(term.system.settings)):
-                raise RecipeError(f"{where}: terms.{j}.system: {complaint}")
+            check_term(term, f"{where}: terms.{j}")
             if term.guidance.kind == "oracle":
                 understand(recipe.prompt)
+
+
+def check_term(term: Term, where: str) -> None:
+    """Whether a guidance has what a rule and its prompting ask for."""
+    rule, guidance = SYSTEMS[term.system.kind], GUIDANCE[term.guidance.kind]
+    offers = getattr(guidance, "offers", None)
+    makes = guidance.variants if offers is None else offers(term.guidance.settings)
+    asks = getattr(rule, "asks", None)
+    needs = rule.needs | {getattr(term.system.settings, "against", "null")} | term.prompting.needs()
+    if missing := (needs if asks is None else needs | asks(term.system.settings)) - makes:
+        raise RecipeError(
+            f"{where}: {term.system.kind} needs the condition {', '.join(sorted(missing))}, "
+            f"which {term.guidance.kind} does not make (it makes {', '.join(sorted(makes))})"
+        )
+    check_settings = getattr(rule, "check", None)
+    if check_settings is not None and (complaint := check_settings(term.system.settings)):
+        raise RecipeError(f"{where}.system: {complaint}")
+    if term.prompting.adaptive > 0 and not getattr(rule, "guided", False):
+        raise RecipeError(f"{where}.prompting.adaptive: the unconditional call is the gradient of {term.system.kind}")
 
 
 class Assembler:
@@ -100,6 +112,7 @@ class Assembler:
                 SYSTEMS[term.system.kind](term.system.settings),
                 term.weight,
                 getattr(term.system.settings, "clip", None),
+                Asking(term.prompting),
             )
             for j, term in enumerate(spec.terms)
         )

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dreamlab.bind import Binder, Section, Spec, Tables, plain
 from dreamlab.core.cameras import OrbitSettings
 from dreamlab.core.errors import RecipeError
+from dreamlab.core.prompting import Prompting
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.text import check_prompt, did_you_mean
@@ -32,6 +33,7 @@ class Term:
     guidance: Annotated[Spec, Section("guidance")]
     system: Annotated[Spec, Section("systems")]
     weight: Schedule = setting(constant(1.0), low=0, help="factor of this term's loss")
+    prompting: Prompting = field(default_factory=Prompting)
 
 
 @dataclass(frozen=True)

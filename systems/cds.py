@@ -28,6 +28,7 @@ class CDS:
     paper: ClassVar[str] = "Wu et al. 2024, arXiv:2401.09050"
     cost: ClassVar[str] = "4 (2 at cfg 1)"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+    guided: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings:
