@@ -15,6 +15,7 @@ from systems.nfsd import NFSD
 from systems.sds import SDS
 from systems.sjc import SJC
 from systems.tsm import TSM
+from systems.vsd import VSD
 
 SYSTEMS: dict[str, Any] = {
     "sds": SDS,
@@ -27,4 +28,5 @@ SYSTEMS: dict[str, Any] = {
     "cds": CDS,
     "asd": ASD,
     "balanced": Balanced,
+    "vsd": VSD,
 }

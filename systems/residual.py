@@ -58,8 +58,13 @@ class Look:
     _heard: list[int] | None = field(default=None, init=False)  # rows whose unconditional half is asked (None: all)
 
     def __post_init__(self) -> None:
-        if self.cameras is not None:
-            self.conditions = self.asking.directed(self.conditions, self.cameras)
+        said = {**self.conditions, "plain": self.conditions["text"]}  # the prompt as it is, without words of direction
+        self.conditions = said if self.cameras is None else self.asking.directed(said, self.cameras)
+
+    @property
+    def steered(self) -> bool:
+        """Whether `text` is more than the plain prompt."""
+        return bool(self.asking.how.needs())
 
     def timesteps(self, low: float, high: float, shared: bool = False) -> Tensor:
         """[B] t_index, uniform in the fractions [low, high] of the table, both ends included; `shared`: one for all."""
