@@ -13,9 +13,10 @@ from dreamlab.bind import Spec, Tables
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
-from dreamlab.core.streams import Streams
+from dreamlab.core.streams import Streams, derive
 from dreamlab.core.types import Guidance, Prompt, Scene
 from dreamlab.optim import Adam
+from dreamlab.particles import Particles
 from dreamlab.recipe import Recipe, Stage, Term
 from dreamlab.regularisers import REGULARISERS
 from dreamlab.worlds import oracle_world, understand
@@ -102,9 +103,11 @@ class Assembler:
     def stage(self, index: int, earlier: Mapping[str, Scene] | None = None) -> BuiltStage:
         """Stage `index`; `earlier` holds the finished scenes that a `from:` may name (None: state is loaded after)."""
         spec = self.recipe.stages[index]
-        scene = self.scene(spec.scene)
+        scene = self.scenes(spec)
         if spec.scene.source is not None and earlier is not None:
-            scene.load_state_dict(earlier[spec.scene.source].state_dict())
+            source = earlier[spec.scene.source]
+            alone = source.scenes[0] if isinstance(source, Particles) and spec.particles == 1 else source
+            scene.load_state_dict(alone.state_dict())
         terms = tuple(
             BuiltTerm(
                 f"{j}_{term.system.kind}",
@@ -127,6 +130,13 @@ class Assembler:
         scene: Any = SCENES[spec.kind](spec.settings, self.streams.init)
         moved: Scene = scene.to(self.device)
         return moved
+
+    def scenes(self, stage: Stage) -> Scene:
+        """The scene of a stage at its start, or its particles."""
+        if stage.particles == 1:
+            return self.scene(stage.scene)
+        made = [self.scene(stage.scene) for _ in range(stage.particles)]
+        return Particles(made, derive(self.recipe.seed, "particles", stage.name))
 
     def guidance(self, spec: Spec) -> Guidance:
         """A guidance, built once per run."""

@@ -44,6 +44,7 @@ class Stage:
     scene: Annotated[Spec, Section("scenes")]
     terms: tuple[Term, ...]
     steps: int = setting(400, low=1, high=10_000_000)
+    particles: int = setting(1, low=1, high=16, help="scenes trained in turn by the same terms (VSD)")
     views: int = setting(4, low=1, high=64, help="cameras per step")
     size: int = setting(64, low=8, high=2048, help="pixels per side of a training view")
     background: str = setting("random", choices=BACKGROUNDS, help="solid colour behind the object, per step")

@@ -225,9 +225,9 @@ def restore(run: Run, recipe: Recipe, assembler: Assembler) -> tuple[Position, B
     check_fits(run, recipe, found.meta, found.path.name, assembler.device.type)
     position.stage, position.step = found.meta["stage"], found.meta["step"]
     position.bad_streak = found.meta["bad_streak"]
-    for i, spec in enumerate(recipe.stages[: position.stage]):
+    for spec in recipe.stages[: position.stage]:
         if f"finished.{spec.name}" in found.parts:
-            position.finished[spec.name] = assembler.scene(recipe.stages[i].scene)
+            position.finished[spec.name] = assembler.scenes(spec)
             position.finished[spec.name].load_state_dict(found.parts[f"finished.{spec.name}"])
     stage = assembler.stage(position.stage)
     stage.scene.load_state_dict(found.parts["scene"])

@@ -144,7 +144,7 @@ def test_vsd_matches_the_distribution_where_sds_seeks_modes() -> None:
     since far modes exchange particles only through high noise.
     """
     common = {"cfg": constant(1.0), "weight": "uniform"}
-    vsd = descend(VSD(VSD.Settings(**common, t_max=constant(0.98), lr=3e-3, width=16)), 250, 0.1)
+    vsd = descend(VSD(VSD.Settings(**common, t_max=constant(0.98), lr=1e-2, width=8)), 200, 0.1)
     sds = descend(SDS(SDS.Settings(**common, t_max=constant(0.5))), 250, 0.1)
     assert all(0.9 * SPREAD < width < 1.1 * SPREAD for width in spreads(vsd)), spreads(vsd)
     assert all(width < 0.5 * SPREAD for width in spreads(sds)), spreads(sds)
