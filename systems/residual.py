@@ -71,18 +71,18 @@ class Look:
         end = min(self.index(high), len(self.guidance.table) - 1)
         count = 1 if shared else len(self.z)
         drawn = torch.randint(min(self.index(low), end), end + 1, (count,), generator=self.time_stream)
-        self._at(drawn.expand(len(self.z)).tolist())
+        self.heed(drawn.expand(len(self.z)).tolist())
         return drawn.to(self.z.device).expand(len(self.z)).contiguous()
 
     def time_index(self, low: float, high: float) -> int:
         """One t_index for the whole batch as a plain number, for rules that walk the table."""
         end = min(self.index(high), len(self.guidance.table) - 1)
         drawn = self.draw_int(min(self.index(low), end), end)
-        self._at([drawn] * len(self.z))
+        self.heed([drawn] * len(self.z))
         return drawn
 
-    def _at(self, times: list[int]) -> None:
-        """Times were drawn on the host: say now which rows may do without their unconditional half."""
+    def heed(self, times: Sequence[int]) -> None:
+        """The rows' next times, known to the host: decides which may do without their unconditional half."""
         if self.asking.skips is not None:
             self._times = tuple(t / len(self.guidance.table) for t in times)
             self._heard = self.asking.skips.rows_to_ask(self._times)
