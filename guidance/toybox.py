@@ -36,7 +36,7 @@ class Toybox:
     """The image role: eps of one picture given its caption and camera; pictures scaled to [-1, 1]."""
 
     paper: ClassVar[str] = "our own; v-prediction of Salimans & Ho 2022, arXiv:2202.00512"
-    variants: frozenset[str] = frozenset({"text", "null", "negative"})
+    variants: frozenset[str] = frozenset({"text", "null", "negative", "blind", "blind_null"})
     role: ClassVar[str] = "image"
 
     @dataclass(frozen=True)
@@ -86,8 +86,10 @@ class Toybox:
             index = torch.full((len(cameras),), caption, device=camera.device)
             return Condition({"caption": index, "camera": camera}, shared)
 
-        null_view = view if self.settings.null_camera else torch.zeros_like(view)
-        return {"text": rows(0, view), "null": rows(1, null_view), "negative": rows(2, view)}
+        untold = torch.zeros_like(view)
+        null_view = view if self.settings.null_camera else untold
+        seeing = {"text": rows(0, view), "null": rows(1, null_view), "negative": rows(2, view)}
+        return seeing | {"blind": rows(0, untold), "blind_null": rows(1, untold)}
 
     def view(self, cameras: Cameras) -> Tensor:  # [B, features]
         """What the network is told of the cameras."""

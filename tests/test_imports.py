@@ -36,6 +36,7 @@ FLOORS = {
     "dreamlab.regularisers": 3,
     "dreamlab.worlds": 3,
     "dreamlab.optim": 3,
+    "dreamlab.particles": 3,
     "dreamlab.assemble": 3,
     "dreamlab.telemetry": 3,
     "dreamlab.signals": 3,

@@ -53,6 +53,11 @@ class Condition:
     rows: Mapping[str, Tensor]  # each [M, ...]
     shared: Mapping[str, Tensor] = field(default_factory=dict)  # not repeated per row
 
+    def take(self, index: Sequence[int] | Tensor) -> Condition:
+        """Some of the rows."""
+        index = torch.as_tensor(index, dtype=torch.long)
+        return Condition({name: row[index.to(row.device)] for name, row in self.rows.items()}, self.shared)
+
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:
         """Stack the rows of several conditions that share the same tables, for one network call."""
@@ -70,7 +75,9 @@ class Guidance(Protocol):
     """A frozen diffusion model. Whatever it predicts inside (eps, v, x0, EDM, flow), it answers in eps."""
 
     table: NoiseTable
-    variants: frozenset[str]  # the names of conditions it can make: text, null, negative, ...
+    # The names of conditions it can make (text, null, negative, front, ...), and what else it can do (adapter). Where
+    # they depend on its settings, a static method `offers(settings)` names them all.
+    variants: frozenset[str]
 
     def encode(self, rgb: Tensor) -> Tensor:
         """[B, H, W, 3] sRGB -> latents [B, C, h, w]; differentiable."""
@@ -99,6 +106,7 @@ class Rows:
 
     source: Tensor  # [N'] int64: row i continues the old row source[i]; -1 starts with moments of zero
     fresh: tuple[str, ...] = ()  # groups whose moments start at zero in every row
+    prefix: str = ""  # of the names of the groups that are meant
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from dreamlab.toybox.training.trainer import STATE, Folder, Trainer, new_plan, t
 from guidance.toybox import folder_of
 from guidance.toybox_store import load
 
-
 IMAGE = "toybox-image"  # the shipped prior that other roles start from
 
 
