@@ -68,6 +68,9 @@ def check(recipe: Recipe) -> None:
             check_term(term, f"{where}: terms.{j}")
             if term.guidance.kind in ("oracle", "truth"):
                 understand(recipe.prompt)
+            listen = getattr(GUIDANCE[term.guidance.kind], "listen", None)
+            if listen is not None:
+                listen(term.guidance.settings, Prompt(recipe.prompt, recipe.negative))
 
 
 def check_term(term: Term, where: str) -> None:
@@ -136,8 +139,8 @@ class Assembler:
         if stage.particles == 1:
             return self.scene(stage.scene)
         made = [self.scene(stage.scene) for _ in range(stage.particles)]
-        several: Any = Particles(made, derive(self.recipe.seed, "particles", stage.name))  # its penalties are its scenes'
-        return cast(Scene, several)
+        several: Any = Particles(made, derive(self.recipe.seed, "particles", stage.name))
+        return cast(Scene, several)  # its penalties are its scenes', so they belong to no class
 
     def guidance(self, spec: Spec) -> Guidance:
         """A guidance, built once per run."""

@@ -25,8 +25,8 @@ from dreamlab.core.noise import NoiseTable, eps_from_v, make_table
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.toybox_net import Prior, Text, camera_features, laid_out
-from guidance.toybox_store import Stored, load
-from guidance.toybox_words import PAD, Words
+from guidance.toybox_store import Stored, load, words_of
+from guidance.toybox_words import PAD, Reading, Words
 
 SHIPPED = Path(__file__).parent / "weights"
 DTYPES = ("auto", "float32", "bfloat16")
@@ -124,14 +124,27 @@ class Toybox:
         return self._captions[1]
 
     def _ids(self, text: str, what: str) -> list[int]:
-        reading = self.words.read(text)
-        if reading.unknown and self.settings.unknown == "refuse":
-            raise InputError(f"{what}: {reading.report()}; use words it knows, or set unknown: skip")
-        if what == "prompt" and not reading.tokens:
-            raise InputError(f"prompt: {text!r} holds no word that the toybox prior knows")
+        reading = heard(self.words, text, what, self.settings.unknown)
         if reading.unknown:
             warnings.warn(f"{what}: {reading.report()}; going on without", stacklevel=3)
         return self.words.encode(reading, self.net.net.longest)
+
+    @staticmethod
+    def listen(settings: Settings, prompt: Prompt) -> None:
+        """Complain of a prompt when a recipe is read, before anything is loaded."""
+        words = words_of(folder_of(settings.weights))
+        heard(words, prompt.text, "prompt", settings.unknown)
+        heard(words, prompt.negative, "negative", settings.unknown)
+
+
+def heard(words: Words, text: str, what: str, unknown: str) -> Reading:
+    """The known words of a text; InputError names the others unless they may be skipped."""
+    reading = words.read(text)
+    if reading.unknown and unknown == "refuse":
+        raise InputError(f"{what}: {reading.report()}; use words it knows, or set unknown: skip")
+    if what == "prompt" and not reading.tokens:
+        raise InputError(f"prompt: {text!r} holds no word that the toybox prior knows")
+    return reading
 
 
 def folder_of(weights: str) -> Path:

@@ -19,8 +19,9 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import InputError
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
-from guidance.toybox import Toybox
+from guidance.toybox import Toybox, folder_of
 from guidance.toybox_net import Text, camera_features, hint_of, moment_features
+from guidance.toybox_store import words_of
 
 
 def share(rows: int, joint: int, what: str) -> int:
@@ -112,6 +113,11 @@ class ToyboxNovel(Toybox):
     @dataclass(frozen=True)
     class Settings(Toybox.Settings):
         weights: str = setting("toybox-novel", help="a folder, or the name of one shipped with the package")
+
+    @staticmethod
+    def listen(settings: Toybox.Settings, prompt: Prompt) -> None:
+        """It hears no words; only whether it is there at all."""
+        words_of(folder_of(settings.weights))
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         if prompt.image is None:

@@ -238,7 +238,8 @@ def distil(system: System | Supervised, look: Look, z: Tensor, clip: float | Non
     """One term of one step: `z` [B, C, h, w] carries the graph back to the scene."""
     if isinstance(system, Supervised):
         measured = system.loss(look)
-        return Distilled(measured, torch.zeros_like(measured), torch.isfinite(measured), look.calls, look.rows, look.trained)
+        nothing, finite = torch.zeros_like(measured), torch.isfinite(measured)
+        return Distilled(measured, nothing, finite, look.calls, look.rows, look.trained)
     grad = system.gradient(look)
     finite = torch.isfinite(grad).all()
     loss, used = loss_from_gradient(z, grad, clip)
