@@ -6,7 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 from renderers.gaussians import Gaussians
+from renderers.gaussians4d import Gaussians4D
+from renderers.hash_field import HashField
 
 SCENES: dict[str, Any] = {
     "gaussians": Gaussians,
+    "gaussians4d": Gaussians4D,
+    "field": HashField,
 }
