@@ -5,8 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from renderers.dmtet import DMTet
 from renderers.gaussians import Gaussians
+from renderers.mesh import TexturedMesh
 
 SCENES: dict[str, Any] = {
     "gaussians": Gaussians,
+    "dmtet": DMTet,
+    "mesh": TexturedMesh,
 }
