@@ -20,6 +20,7 @@ from dreamlab.regularisers import REGULARISERS
 from dreamlab.worlds import oracle_world, true_pictures, understand
 from guidance import GUIDANCE
 from renderers import SCENES
+from renderers.become import Kept, become, can_become
 from systems import SYSTEMS
 from systems.residual import System
 
@@ -46,6 +47,7 @@ class BuiltStage:
     optimiser: Adam
     streams: Streams
     device: torch.device
+    kept: Kept | None = None  # how much of the picture a change of representation kept
 
 
 def tables() -> Tables:
@@ -59,8 +61,8 @@ def check(recipe: Recipe) -> None:
     for i, stage in enumerate(recipe.stages):
         where = f"stages.{i} ({stage.name!r})"
         source = stage.scene.source
-        if source is not None and kinds[source] != stage.scene.kind:
-            raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind} yet")
+        if source is not None and not can_become(kinds[source], stage.scene.kind):
+            raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind}")
         for j, term in enumerate(stage.terms):
             rule, makes = SYSTEMS[term.system.kind], GUIDANCE[term.guidance.kind].variants
             needs = rule.needs | {getattr(term.system.settings, "against", None)} - {None}
@@ -90,9 +92,9 @@ class Assembler:
     def stage(self, index: int, earlier: Mapping[str, Scene] | None = None) -> BuiltStage:
         """Stage `index`; `earlier` holds the finished scenes that a `from:` may name (None: state is loaded after)."""
         spec = self.recipe.stages[index]
-        scene = self.scene(spec.scene)
+        scene, kept = self.scene(spec.scene), None
         if spec.scene.source is not None and earlier is not None:
-            scene.load_state_dict(earlier[spec.scene.source].state_dict())
+            scene, kept = become(earlier[spec.scene.source], scene, self.streams.init)
         terms = tuple(
             BuiltTerm(
                 f"{j}_{term.system.kind}",
@@ -103,7 +105,7 @@ class Assembler:
             )
             for j, term in enumerate(spec.terms)
         )
-        return BuiltStage(spec, self.prompt, scene, terms, Adam(scene), self.streams, self.device)
+        return BuiltStage(spec, self.prompt, scene, terms, Adam(scene), self.streams, self.device, kept)
 
     def reset_streams(self) -> None:
         """As at the very start of the run."""

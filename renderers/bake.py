@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From values on a surface to texels: where each texel lies, what is seen there from many sides, what fills the gaps."""
+"""From values on a surface to texels: where each texel lies, what is seen there from around, what fills the gaps."""
 
 from __future__ import annotations
 

@@ -21,9 +21,10 @@ from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Training
+from renderers.become import surface_of
 from renderers.files import read_mesh
 from renderers.material import HashField, groups_of
-from renderers.shapes import signed_distances, without_floaters
+from renderers.shapes import signed_distances
 from renderers.surface import Surface, compose, laplacian, look, normal_consistency, vertex_normals
 from renderers.tets import KuhnGrid, place
 
@@ -171,7 +172,7 @@ class DMTet:
                 return self.load_state_dict(source.state_dict())
             if 2 * source.grid.resolution == self.grid.resolution:
                 return self._refine(source)
-        shape = without_floaters(source.mesh(self.settings.resolution))
+        shape = surface_of(source, max(self.settings.resolution, 64))
         sdf = signed_distances(shape, self.grid.vertices())
         self.params["sdf"].data.copy_(sdf.to(self.params["sdf"]))
         self.params["deform"].data.zero_()

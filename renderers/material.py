@@ -61,7 +61,8 @@ class HashField:
         """Fit `params` in place to known raw values [N, channels] at points [N, 3] (when a scene becomes another)."""
         leaves = [value.requires_grad_() for value in params.values()]
         optimiser = torch.optim.Adam(leaves, lr=0.02, betas=(0.9, 0.99), eps=1e-15)
-        for _ in range(steps):
+        for step in range(steps):
+            optimiser.param_groups[0]["lr"] = 0.02 * 0.05 ** (step / steps)
             rows = torch.randint(len(points), (min(len(points), 8192),), generator=stream).to(points.device)
             optimiser.zero_grad()
             (self(params, points[rows]) - values[rows]).square().mean().backward()

@@ -20,21 +20,23 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linear
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Textures, Training
+from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Textures, Training
 from renderers.atlas import METHODS, Atlas, tangents, unwrap
-from renderers.bake import Texels, texels
+from renderers.bake import Texels, project, texels
+from renderers.become import all_around, device_of, shown, surface_of
 from renderers.environment import environment
 from renderers.light import Light, shade
 from renderers.material import HashField, Look, Ranges, groups_of
 from renderers.montecarlo import Samples, shade_montecarlo
 from renderers.pbr import Material
 from renderers.rays import Boxes
-from renderers.shapes import starting_shape
+from renderers.shapes import fewer_faces, starting_shape
 from renderers.surface import Surface, View, compose, look, vertex_normals
 
 MATERIALS = ("texture", "hash")
 SHADINGS = ("flat", "pbr", "montecarlo")
 PENALTY_POINTS = 4096
+PAINT_VIEWS, PAINT_SIZE = 36, 192  # pictures that a surface is painted with
 Paint = Callable[[Tensor, Tensor, Tensor], Tensor]  # points, normals, colours of the vertices there -> base colours
 SHAPE = ("vertices", "faces", "uv", "uv_faces", "uv_source")
 
@@ -90,7 +92,24 @@ class TexturedMesh:
             self.params = {"texture": at.picture(raw).detach().clone().requires_grad_()}
         else:
             self.params = self.field.start(self.generator)
-            self.field.learn(self.params, points, raw, 120, self.generator)
+            self.field.learn(self.params, points, raw, 200, self.generator)
+
+    def adopt(self, source: Scene, stream: torch.Generator) -> None:
+        """Take another scene's surface, painted with what pictures of it show from all around."""
+        del stream  # nothing here is random
+        shape = fewer_faces(surface_of(source, self.settings.resolution), self.settings.faces)
+        cameras = all_around(PAINT_VIEWS).to(device_of(source))
+
+        def paint(points: Tensor, normals: Tensor, fallback: Tensor) -> Tensor:
+            arguments = (self.surface, points, normals, cameras, PAINT_SIZE, shown(source, PAINT_SIZE))
+            colors, seen = project(*arguments)
+            trust = (seen / 0.05).clamp(max=1)
+            return (trust * colors + (1 - trust) * fallback).clamp(0, 1)
+
+        device = device_of(source)
+        self.wear(
+            Mesh(*(value.to(device) for value in (shape.vertices, shape.faces, shape.colors, shape.normals))), paint
+        )
 
     def _dress(self, surface: Surface, atlas: Atlas) -> None:
         """What follows from the shape alone."""

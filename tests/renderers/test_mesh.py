@@ -72,8 +72,9 @@ def test_tangents_follow_u_and_are_right_handed_with_v_up() -> None:
     assert ((up * -along[:, 1]).sum(-1) > 0.5).all()
 
 
-def scene(**settings: object) -> TexturedMesh:
-    made = TexturedMesh(TexturedMesh.Settings(texture=64, unwrap="own", **settings), torch.Generator().manual_seed(0))
+def scene(texture: int = 64, **settings: object) -> TexturedMesh:
+    wanted = TexturedMesh.Settings(texture=texture, unwrap="own", **settings)
+    made = TexturedMesh(wanted, torch.Generator().manual_seed(0))
     made.wear(of(SHAPES["ball"]()))
     return made
 
@@ -101,7 +102,7 @@ def test_a_white_chalk_ball_in_a_white_world_is_white_and_gradients_flow(shading
     frames = made.render(orbit([30.0]), 32, torch.zeros(1, 3))
     solid = frames.alpha[..., 0] > 0.999
     tolerance = 0.01 if shading == "pbr" else 0.05  # 96 directions a pixel
-    assert float((frames.rgb[solid] - 1).abs().mean()) < tolerance
+    assert float((frames.rgb[solid] - 1).abs().mean().detach()) < tolerance
     frames.rgb.mean().backward()
     assert torch.isfinite(made.params["texture"].grad).all()
 
@@ -117,12 +118,12 @@ def test_the_state_of_one_shape_loads_into_another() -> None:
 
 def test_hash_material_exports_what_it_shows() -> None:
     """Base colour, roughness and a bend of the normal, baked to textures, show the same picture as the hash grid."""
-    made = scene(material="hash", shading="pbr", bump=0.5)
+    made = scene(material="hash", shading="pbr", bump=0.5, texture=128)
     with torch.no_grad():
         made.params["layer2"].normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
     baked = made.mesh(0)
     assert baked.textures is not None and baked.textures.normal is not None and baked.tangents is not None
-    other = scene(shading="pbr", bump=0.5)
+    other = scene(shading="pbr", bump=0.5, texture=128)
     raw = torch.cat([
         other.ranges.raw(baked.textures.base.flatten(0, 1), 0.5, 0.5, 8)[:, :3],
         *(torch.logit(((value - low) / (high - low)).clamp(1e-4, 1 - 1e-4)).flatten(0, 1)
@@ -132,10 +133,10 @@ def test_hash_material_exports_what_it_shows() -> None:
     normal = 2 * baked.textures.normal.flatten(0, 1) - 1
     bend = (normal[:, :2] / normal[:, 2:] / 0.5).clamp(-0.999, 0.999).atanh()
     with torch.no_grad():
-        other.params["texture"].copy_(torch.cat([raw, bend, torch.zeros_like(bend[:, :1])], 1).reshape(64, 64, 8))
+        other.params["texture"].copy_(torch.cat([raw, bend, torch.zeros_like(bend[:, :1])], 1).reshape(128, 128, 8))
         cameras = orbit([10.0])
         mine, theirs = (each.render(cameras, 64, torch.zeros(1, 3)).rgb for each in (made, other))
-    assert float((mine - theirs).square().mean()) < 10**-2.6  # 26 dB at 64 texels
+    assert float((mine - theirs).square().mean()) < 10**-2.6  # 26 dB
 
 
 def test_pictures_are_projected_where_they_were_taken() -> None:
@@ -170,8 +171,8 @@ def test_user_files_are_read_and_fitted(tmp_path: Path, suffix: str) -> None:
     shape.apply_translation((5, 5, 5))
     shape.visual.vertex_colors = np.tile([255, 0, 0, 255], (8, 1))
     path = tmp_path / f"box.{suffix}"
-    path.write_bytes(trimesh.exchange.export.export_mesh(shape, None, file_type=suffix)
-                     if suffix != "obj" else trimesh.exchange.obj.export_obj(shape, include_color=True).encode())  # fmt: skip
+    data = shape.export(file_type=suffix)
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
     read = read_mesh(str(path))
     assert len(read.faces) == 12 and len(read.vertices) == 8
     assert float(read.vertices.norm(dim=-1).max()) == pytest.approx(0.9, rel=1e-5)
