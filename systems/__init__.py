@@ -16,6 +16,7 @@ from systems.photometric import Photometric
 from systems.sds import SDS
 from systems.sjc import SJC
 from systems.tsm import TSM
+from systems.vsd import VSD
 
 SYSTEMS: dict[str, Any] = {
     "sds": SDS,
@@ -29,4 +30,5 @@ SYSTEMS: dict[str, Any] = {
     "asd": ASD,
     "balanced": Balanced,
     "photometric": Photometric,
+    "vsd": VSD,
 }

@@ -15,12 +15,22 @@ from dreamlab.core.noise import NoiseTable
 from dreamlab.core.schedules import Progress, Schedule
 
 
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A picture to follow, and where it was taken from; two are equal only when they are one."""
+
+    rgb: Tensor  # [H, W, 3] sRGB in [0, 1]
+    alpha: Tensor  # [H, W, 1] where the object is
+    camera: Cameras  # one
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What the user asked for. Text is data: nothing ever parses it but a tokenizer."""
 
     text: str
     negative: str = ""
+    image: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,11 @@ class Condition:
     rows: Mapping[str, Tensor]  # each [M, ...]
     shared: Mapping[str, Tensor] = field(default_factory=dict)  # not repeated per row
 
+    def take(self, index: Sequence[int] | Tensor) -> Condition:
+        """Some of the rows."""
+        index = torch.as_tensor(index, dtype=torch.long)
+        return Condition({name: row[index.to(row.device)] for name, row in self.rows.items()}, self.shared)
+
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:
         """Stack the rows of several conditions that share the same tables, for one network call."""
@@ -60,7 +75,9 @@ class Guidance(Protocol):
     """A frozen diffusion model. Whatever it predicts inside (eps, v, x0, EDM, flow), it answers in eps."""
 
     table: NoiseTable
-    variants: frozenset[str]  # the names of conditions it can make: text, null, negative, ...
+    # The names of conditions it can make (text, null, negative, front, ...), and what else it can do (adapter). Where
+    # they depend on its settings, a static method `offers(settings)` names them all.
+    variants: frozenset[str]
 
     def encode(self, rgb: Tensor) -> Tensor:
         """[B, H, W, 3] sRGB -> latents [B, C, h, w]; differentiable."""
@@ -89,6 +106,7 @@ class Rows:
 
     source: Tensor  # [N'] int64: row i continues the old row source[i]; -1 starts with moments of zero
     fresh: tuple[str, ...] = ()  # groups whose moments start at zero in every row
+    prefix: str = ""  # of the names of the groups that are meant
 
 
 @dataclass(frozen=True)
