@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of radiance from files: Radiance .hdr (RGBE, run-length coded or flat) and OpenEXR scan lines.
 
-EXR: half, float and uint channels named R, G, B (or Y), one part, uncompressed or ZIP / ZIPS; the rest is refused by name.
+EXR: half, float and uint channels named R, G, B (or Y), one part, uncompressed or ZIP / ZIPS; the rest is refused by
+name.
 """
 
 from __future__ import annotations
