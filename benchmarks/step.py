@@ -17,7 +17,7 @@ from dreamlab import recipe
 from dreamlab.assemble import Assembler, BuiltStage, tables
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.schedules import Progress, constant
-from dreamlab.core.types import Condition, Frames, ParamGroup, Prompt
+from dreamlab.core.types import Condition, Frames, ParamGroup, Prompt, Training
 from dreamlab.optim import Adam
 from dreamlab.telemetry import Ring
 from dreamlab.train import METRICS, step
@@ -36,7 +36,7 @@ class NullScene:
     def groups(self) -> Mapping[str, ParamGroup]:
         return {"value": ParamGroup(self.value, constant(0.01))}
 
-    def render(self, cameras: Cameras, size: int, background: Tensor) -> Frames:
+    def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         rgb = self.value.expand(len(cameras), 4, 4, 3)
         return Frames(rgb, rgb[..., :1], rgb[..., :1].detach(), background)
 

@@ -19,7 +19,7 @@ from dreamlab.optim import Adam
 from dreamlab.particles import Particles
 from dreamlab.recipe import Recipe, Stage, Term
 from dreamlab.regularisers import REGULARISERS
-from dreamlab.worlds import oracle_world, understand
+from dreamlab.worlds import oracle_world, true_pictures, understand
 from guidance import GUIDANCE
 from renderers import SCENES
 from systems import SYSTEMS
@@ -66,7 +66,7 @@ def check(recipe: Recipe) -> None:
             raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind} yet")
         for j, term in enumerate(stage.terms):
             check_term(term, f"{where}: terms.{j}")
-            if term.guidance.kind == "oracle":
+            if term.guidance.kind in ("oracle", "truth"):
                 understand(recipe.prompt)
 
 
@@ -76,7 +76,7 @@ def check_term(term: Term, where: str) -> None:
     offers = getattr(guidance, "offers", None)
     makes = guidance.variants if offers is None else offers(term.guidance.settings)
     asks = getattr(rule, "asks", None)
-    needs = rule.needs | {getattr(term.system.settings, "against", "null")} | term.prompting.needs()
+    needs = rule.needs | {getattr(term.system.settings, "against", None)} - {None} | term.prompting.needs()
     if missing := (needs if asks is None else needs | asks(term.system.settings)) - makes:
         raise RecipeError(
             f"{where}: {term.system.kind} needs the condition {', '.join(sorted(missing))}, "
@@ -144,6 +144,9 @@ class Assembler:
             if spec.kind == "oracle":
                 seed = self.recipe.seed
                 made: Any = GUIDANCE["oracle"](spec.settings, lambda prompt: oracle_world(prompt, spec.settings, seed))
+            elif spec.kind == "truth":
+                seed = self.recipe.seed
+                made = GUIDANCE["truth"](spec.settings, lambda prompt: true_pictures(prompt, seed))
             else:
                 made = GUIDANCE[spec.kind](spec.settings)
             self._guidance[spec] = made.to(self.device)

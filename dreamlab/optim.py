@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cuda_ext.adam import adam
 from dreamlab.core.schedules import Progress
-from dreamlab.core.types import Scene
+from dreamlab.core.types import Rows, Scene
 
 BETAS, EPS = (0.9, 0.99), 1e-15  # the values of the field (threestudio, Inria); eps small: gradients here are tiny
 
@@ -48,6 +48,16 @@ class Adam:
                 visible=visible if group.rowwise else None,
                 skip=~healthy,
             )
+
+    def follow(self, rows: Rows) -> None:
+        """The moments of groups made of rows, after the scene has changed its rows."""
+        for name, group in self.scene.groups().items():
+            if not group.rowwise or not name.startswith(rows.prefix):
+                continue
+            for moments in (self.first, self.second):
+                kept = moments[name][rows.source.clamp(min=0)]
+                kept[rows.source < 0] = 0.0
+                moments[name] = torch.zeros_like(kept) if name in rows.fresh else kept
 
     def state_dict(self) -> dict[str, Tensor]:
         """Flat, with names that are stable across checkpoints."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.schedules import Progress
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene
+from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Scene, Training
 
 
 class Particles:
@@ -25,21 +25,24 @@ class Particles:
 
     def __init__(self, scenes: Sequence[Scene], seed: int) -> None:
         self.scenes = tuple(scenes)
+        self.penalties = self.scenes[0].penalties
         self._stream = torch.Generator().manual_seed(seed)
         self._shown = 0
 
     def groups(self) -> Mapping[str, ParamGroup]:
         return {f"{i}.{name}": group for i, scene in enumerate(self.scenes) for name, group in scene.groups().items()}
 
-    def render(self, cameras: Cameras, size: int, background: Tensor) -> Frames:
+    def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         """In training one particle at random, else the first."""
-        self._shown = 0
-        if torch.is_grad_enabled():
-            self._shown = int(torch.randint(len(self.scenes), (1,), generator=self._stream))
-        return self.scenes[self._shown].render(cameras, size, background)
+        self._shown = int(torch.randint(len(self.scenes), (1,), generator=self._stream)) if training else 0
+        return self.scenes[self._shown].render(cameras, size, background, training)
 
-    def adapt(self, progress: Progress, frames: Frames) -> None:
-        self.scenes[self._shown].adapt(progress, frames)
+    def penalty(self, name: str, frames: Frames) -> Tensor:
+        return self.scenes[self._shown].penalty(name, frames)
+
+    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
+        moved, mine = self.scenes[self._shown].adapt(progress, frames), f"{self._shown}."
+        return moved and Rows(moved.source, tuple(mine + name for name in moved.fresh), mine)
 
     def state_dict(self) -> dict[str, Tensor]:
         parts = {f"{i}": scene.state_dict() for i, scene in enumerate(self.scenes)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,8 @@ def to_bytes(rgb: Tensor) -> np.ndarray:
 
 
 def orbit_views(count: int) -> Cameras:
-    return turntable(count, ELEVATION_DEG, DISTANCE, FOVY_DEG)
+    """Once around the object, and once through its motion if it moves."""
+    return replace(turntable(count, ELEVATION_DEG, DISTANCE, FOVY_DEG), time=torch.arange(count) / count)
 
 
 def save_preview(scene: Scene, path: Path, device: torch.device, size: int = 128) -> None:

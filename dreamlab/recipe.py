@@ -199,9 +199,9 @@ def _check(recipe: Recipe, tables: Tables) -> None:
         source = stage.scene.source
         if source is not None and source not in seen:
             raise RecipeError(f"{where}: scene.from {source!r} is not an earlier stage{did_you_mean(source, seen)}")
+        known = (*tables["regularisers"], *tables["scenes"][stage.scene.kind].penalties)
         for name in stage.regularisers:
-            if name not in tables["regularisers"]:
-                known = tables["regularisers"]
+            if name not in known:
                 raise RecipeError(f"{where}: regularisers.{name} is not known{did_you_mean(name, known)}")
         seen.append(stage.name)
 

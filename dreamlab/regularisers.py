@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dreamlab.core.types import Frames
+from dreamlab.core.types import Frames, Scene
 
 
 def opacity(frames: Frames) -> Tensor:
@@ -43,3 +43,8 @@ REGULARISERS: dict[str, Callable[[Frames], Tensor]] = {
     "smooth_rgb": smooth_rgb,
     "smooth_depth": smooth_depth,
 }
+
+
+def penalty(name: str, scene: Scene, frames: Frames) -> Tensor:
+    """A regulariser by its recipe name: of the frames, else one that the scene computes from its own state."""
+    return REGULARISERS[name](frames) if name in REGULARISERS else scene.penalty(name, frames)

@@ -16,10 +16,10 @@ from dreamlab.assemble import Assembler, BuiltStage
 from dreamlab.core.cameras import sample_orbit
 from dreamlab.core.errors import Diverged, InputError, Interrupted
 from dreamlab.core.schedules import Progress
-from dreamlab.core.types import Scene
+from dreamlab.core.types import Scene, Training
 from dreamlab.preview import save_preview
 from dreamlab.recipe import Recipe, as_plain
-from dreamlab.regularisers import REGULARISERS
+from dreamlab.regularisers import penalty
 from dreamlab.runs import Run
 from dreamlab.signals import StopSignal
 from dreamlab.telemetry import Ring
@@ -62,7 +62,7 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
 
     cameras = sample_orbit(spec.cameras, spec.views, streams.camera).to(stage.device)
     background = draw_background(spec.background, spec.views, streams.background).to(stage.device)
-    frames = stage.scene.render(cameras, spec.size, background)
+    frames = stage.scene.render(cameras, spec.size, background, Training(progress, streams.render))
 
     loss = frames.rgb.new_zeros(())
     healthy = torch.ones((), dtype=torch.bool, device=stage.device)
@@ -71,13 +71,13 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
         z = term.guidance.encode(frames.rgb)
         conditions = term.guidance.condition(stage.prompt, cameras, frames)
         clock = (progress, streams.noise, streams.timestep)
-        look = Look(term.guidance, z.detach(), conditions, *clock, cameras, frames, term.asking)
+        look = Look(term.guidance, z.detach(), conditions, *clock, frames, cameras, term.asking)
         distilled = distil(term.system, look, z, term.clip)
         loss = loss + term.weight.at(progress) * distilled.loss
         healthy = healthy & distilled.finite
         grad_rms = grad_rms + distilled.grad_rms
     for name, weight in spec.regularisers.items():
-        loss = loss + weight.at(progress) * REGULARISERS[name](frames)
+        loss = loss + weight.at(progress) * penalty(name, stage.scene, frames)
 
     loss.backward()
     healthy = healthy & torch.isfinite(loss.detach())
@@ -85,7 +85,8 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
         if group.tensor.grad is not None:
             healthy = healthy & torch.isfinite(group.tensor.grad).all()
     stage.optimiser.step(progress, healthy, frames.visible, rate_scale)
-    stage.scene.adapt(progress, frames)
+    if (moved := stage.scene.adapt(progress, frames)) is not None:
+        stage.optimiser.follow(moved)
     ring.push(i, loss=loss, grad_rms=grad_rms, alpha=frames.alpha.detach().mean(), healthy=healthy)
 
 

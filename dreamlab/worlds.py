@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,8 +15,8 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.streams import derive
 from dreamlab.core.types import Prompt
 from dreamlab.toybox.caption import Caption, parse, programs_for
-from dreamlab.toybox.draw import draw
-from dreamlab.toybox.program import stack
+from dreamlab.toybox.draw import Pictures, draw
+from dreamlab.toybox.program import Program, stack
 from dreamlab.toybox.shapes import CATEGORIES, program
 from guidance.oracle import Oracle, Views, World
 
@@ -64,7 +65,8 @@ def with_blind(world: World, sides: int) -> World:
     turn = torch.deg2rad(azimuth_deg)
     favour = FAVOUR * turn.cos()
     aside = torch.logaddexp(WORD * turn.sin(), -WORD * turn.sin())
-    tilt = {"blind": 0 * turn, "front": WORD * turn.cos(), "side": aside, "back": -WORD * turn.cos(), "overhead": 0 * turn}
+    level = torch.zeros_like(turn)
+    tilt = {"blind": level, "front": WORD * turn.cos(), "side": aside, "back": -WORD * turn.cos(), "overhead": level}
     count = len(world.log_text)
 
     def padded(log: Tensor, blind: Tensor | None = None) -> Tensor:
@@ -93,6 +95,26 @@ def with_blind(world: World, sides: int) -> World:
     more["blind_null"] = padded(world.log_null, favour)
     logs = (padded(log) for log in (world.log_text, world.log_null, world.log_negative))
     return World(*logs, look, more)
+
+
+def true_pictures(prompt: Prompt, seed: int) -> Callable[[Cameras, int], Pictures]:
+    """What the cameras see of the prompt's object: one picture each, [1, B, ...], at the cameras' times if it moves."""
+    caption = understand(prompt.text)
+    instance = derive(seed, "instance") % 10_000
+
+    @lru_cache(maxsize=1024)
+    def at(time: float) -> Program:
+        return programs_for(caption, instance, [time])
+
+    def look(cameras: Cameras, size: int) -> Pictures:
+        device = cameras.camera_to_world.device
+        if caption.action is None or cameras.time is None:
+            return draw(at(0.0).to(device), cameras, size)
+        moments = stack([at(time) for time in cameras.time.tolist()])
+        shown = draw(moments.to(device), cameras, size, per_program=True)
+        return Pictures(*(value.transpose(0, 1) for value in vars(shown).values()))
+
+    return look
 
 
 def _unknown(words: Mapping[str, tuple[str, ...]]) -> str:

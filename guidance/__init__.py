@@ -6,7 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from guidance.oracle import Oracle
+from guidance.truth import Truth
 
 GUIDANCE: dict[str, Any] = {
     "oracle": Oracle,
+    "truth": Truth,
 }

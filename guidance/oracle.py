@@ -23,7 +23,6 @@ from dreamlab.core.noise import TABLES, NoiseTable, make_table
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 
-
 BLIND = ("blind", "blind_null", "front", "side", "back", "overhead")  # what a camera-blind model can be told
 
 

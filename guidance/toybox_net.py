@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network of the embedded prior: words and a camera in, the velocity v = a n - s x0 of a noisy picture out.
 
-Three levels of convolutions (48, 112) around a transformer trunk of 8 x 8 tokens work at half the picture's size; each
+Two levels of convolutions (48, 96) around a transformer trunk of 8 x 8 tokens work at half the picture's size; each
 trunk block looks at single words (colour sits beside its noun), and so does the level above on the way up. A thin head
 works at full size and starts at zero: the whole then answers with the half-size net, run at matched noise (below),
 and a linear guess of the detail. Maps are [B, H, W, C] throughout, so that norms and matrix products see them flat.
@@ -44,7 +44,7 @@ class NetSettings:
     size: int = 64
     fine: int = 32  # channels at full size
     wide: int = 48  # at 1/2
-    middle: int = 112  # at 1/4
+    middle: int = 96  # at 1/4
     core: int = 224  # at 1/8, the trunk
     blocks: int = 4
     words: int = 168
@@ -117,14 +117,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         def split(y: Tensor) -> Tensor:
-            return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            return y.unflatten(-1, (self.heads, -1))
 
         key, value = self.kv(x if source is None else source).chunk(2, -1)
-        q, k = norm(split(self.q(x))), norm(split(key))
+        q, k = norm(split(self.q(x))).transpose(1, 2), norm(split(key)).transpose(1, 2)
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         if mask is not None:
             scores = scores + mask[:, None, None, :].to(scores.dtype)
-        seen = scores.softmax(-1).to(value.dtype) @ split(value)
+        seen = scores.softmax(-1).to(value.dtype) @ split(value).transpose(1, 2)
         return self.out(seen.transpose(1, 2).flatten(2))
 
 
@@ -138,7 +138,7 @@ class WordBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         x = x + self.attention(norm(x), mask=mask)
-        return x + self.down(F.gelu(self.up(norm(x)), approximate="tanh"))
+        return x + self.down(F.relu(self.up(norm(x))).square())
 
 
 class WordEncoder(nn.Module):
@@ -182,7 +182,7 @@ class TrunkBlock(nn.Module):
         a, b, gate, c, d, gate_mlp = (modulation + self.shift.to(modulation.dtype)).unsqueeze(2).unbind(1)
         x = x + gate * self.attention(norm(x) * (1 + a) + b)
         x = x + self.look(norm(x), text.words, text.mask)
-        return x + gate_mlp * self.down(F.gelu(self.up(norm(x) * (1 + c) + d), approximate="tanh"))
+        return x + gate_mlp * self.down(F.relu(self.up(norm(x) * (1 + c) + d)).square())
 
 
 class ConvBlock(nn.Module):
@@ -216,7 +216,7 @@ class Prior(nn.Module):
         self.around = nn.Linear(3, c, bias=False)
         self.modulate = nn.Linear(c, 6 * c)
         self.stem = Conv(6, net.wide)
-        self.down_wide, self.up_wide = ConvBlock(net.wide, c), ConvBlock(net.wide, c)
+        self.up_wide = ConvBlock(net.wide, c)
         self.to_middle, self.from_middle = Conv(net.wide, net.middle, 2), nn.Linear(net.middle, net.wide)
         self.down_middle, self.up_middle = ConvBlock(net.middle, c), ConvBlock(net.middle, c)
         self.to_core, self.from_core = Conv(net.middle, c, 2), nn.Linear(c, net.middle)
@@ -256,8 +256,8 @@ class Prior(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """v [B, h, w, 3] of a half-size state, and the last map; `extra` is the head's word to the stem."""
         x = self.stem(self._seen(z, z - doubled(pooled(z)), s))
-        wide = self.down_wide(x if extra is None else x + extra, condition)
-        middle = self.down_middle(self.to_middle(wide), condition)
+        wide = x if extra is None else x + extra
+        middle = self.down_middle(self.to_middle(F.silu(wide)), condition)
         core = self.to_core(middle)
         x = core.flatten(1, 2) + self.place.to(core.dtype)
         modulation = self.modulate(condition).unflatten(-1, (6, -1))

@@ -15,7 +15,7 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup
+from dreamlab.core.types import Frames, Mesh, ParamGroup, Training
 from renderers.convert import gaussians_to_mesh
 
 _NAMES = ("means", "log_scales", "quats", "logit_opacity", "logit_color")
@@ -26,6 +26,7 @@ class Gaussians:
 
     kind: ClassVar[str] = "gaussians"
     paper: ClassVar[str] = "Kerbl et al. 2023, arXiv:2308.04079"
+    penalties: ClassVar[tuple[str, ...]] = ()
 
     @dataclass(frozen=True)
     class Settings:
@@ -69,7 +70,7 @@ class Gaussians:
         rates = (s.lr_means, s.lr_scales, s.lr_quats, s.lr_opacity, s.lr_color)
         return {name: ParamGroup(p[name], rate, rowwise=True) for name, rate in zip(_NAMES, rates, strict=True)}
 
-    def render(self, cameras: Cameras, size: int, background: Tensor) -> Frames:
+    def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         p = self.params
         shown = splat(
             p["means"],
@@ -85,6 +86,9 @@ class Gaussians:
             compensate=self.settings.compensate,
         )
         return Frames(shown.rgb, shown.alpha, shown.depth, background, shown.normal, shown.visible)
+
+    def penalty(self, name: str, frames: Frames) -> Tensor:
+        raise ValueError(f"gaussians have no penalty {name!r}")
 
     def adapt(self, progress: Progress, frames: Frames) -> None:
         """The count is fixed: nothing grows or is pruned."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -48,8 +48,8 @@ class Look:
     progress: Progress
     noise_stream: torch.Generator
     time_stream: torch.Generator
+    frames: Frames | None = None  # with their graph, for rules that compare pictures themselves
     cameras: Cameras | None = None
-    frames: Frames | None = None  # what was rendered, with its graph; a rule reads it detached
     asking: Asking = field(default_factory=Asking)
     calls: int = field(default=0, init=False)  # network calls so far
     rows: int = field(default=0, init=False)  # pictures evaluated so far
@@ -58,7 +58,9 @@ class Look:
     _heard: list[int] | None = field(default=None, init=False)  # rows whose unconditional half is asked (None: all)
 
     def __post_init__(self) -> None:
-        said = {**self.conditions, "plain": self.conditions["text"]}  # the prompt as it is, without words of direction
+        said = dict(self.conditions)
+        if "text" in said:
+            said["plain"] = said["text"]  # the prompt as it is, without words of direction
         self.conditions = said if self.cameras is None else self.asking.directed(said, self.cameras)
 
     @property
@@ -181,6 +183,14 @@ class System(Protocol):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
 
+@runtime_checkable
+class Supervised(Protocol):
+    """A rule with a loss of its own on the frames (reconstruction, a reference view); no gradient on latents."""
+
+    def loss(self, look: Look) -> Tensor:
+        """[], differentiable in `look.frames`."""
+
+
 @dataclass(frozen=True)
 class Distilled:
     """A term's loss, and what the telemetry wants to know of it."""
@@ -224,8 +234,12 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
 
 
-def distil(system: System, look: Look, z: Tensor, clip: float | None = None) -> Distilled:
+def distil(system: System | Supervised, look: Look, z: Tensor, clip: float | None = None) -> Distilled:
     """One term of one step: `z` [B, C, h, w] carries the graph back to the scene."""
+    if isinstance(system, Supervised):
+        measured = system.loss(look)
+        finite, count = torch.isfinite(measured), (look.calls, look.rows, look.trained)
+        return Distilled(measured, torch.zeros_like(measured), finite, *count)
     grad = system.gradient(look)
     finite = torch.isfinite(grad).all()
     loss, used = loss_from_gradient(z, grad, clip)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.schedules import Progress, constant, ramp
-from dreamlab.core.types import ParamGroup
+from dreamlab.core.types import ParamGroup, Rows
 from dreamlab.optim import BETAS, EPS, Adam
 
 HEALTHY, SICK = torch.tensor(True), torch.tensor(False)
@@ -86,3 +86,23 @@ def test_state_round_trip_continues_identically() -> None:
         return scene.a.detach()
 
     assert torch.equal(run(split=False), run(split=True))
+
+
+def test_moments_follow_their_rows() -> None:
+    """Rows 4 and 0 stay, a copy starts afresh; from there the kept rows move as if nothing had happened."""
+    scene, other = Two(), Two()
+    adam, untouched = Adam(scene), Adam(other)  # type: ignore[arg-type]
+    for each, optimiser in ((scene, adam), (other, untouched)):
+        gradients(each, 0)
+        optimiser.step(Progress(0, 10), HEALTHY)
+    source = torch.tensor([4, 0, -1])
+    scene.a = torch.cat([scene.a.detach()[[4, 0]], torch.ones(1, 3)]).requires_grad_()
+    adam.follow(Rows(source))
+    assert torch.equal(adam.first["a"][2], torch.zeros(3)) and adam.first["a"].shape == (3, 3)
+    gradients(other, 1)
+    scene.a.grad, scene.b.grad = other.a.grad[[4, 0, 1]], other.b.grad.clone()  # type: ignore[index, union-attr]
+    adam.step(Progress(1, 10), HEALTHY)
+    untouched.step(Progress(1, 10), HEALTHY)
+    assert torch.equal(scene.a[:2], other.a[[4, 0]]) and torch.equal(scene.b, other.b)
+    adam.follow(Rows(torch.tensor([0, 1, 2]), fresh=("a",)))
+    assert not adam.second["a"].any() and adam.second["b"].any()

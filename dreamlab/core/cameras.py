@@ -144,10 +144,15 @@ class OrbitSettings:
     jitter_position: float = setting(0.0, low=0, help="uniform, +- metres")
     jitter_target: float = setting(0.0, low=0, help="normal, standard deviation in metres")
     jitter_up: float = setting(0.0, low=0, help="normal, on the unit up vector")
+    fixed: int = setting(0, low=0, high=10_000, help="draw from this many cameras that never change; 0: new ones")
+    moving: bool = setting(False, help="every camera has a time of its own in [0, 1)")
 
 
 def sample_orbit(settings: OrbitSettings, count: int, generator: torch.Generator) -> Cameras:
     """Draw `count` training cameras. The number of random draws is fixed, so streams stay comparable."""
+    if settings.fixed:
+        order = torch.randperm(settings.fixed, generator=generator)
+        return fixed_orbit(settings, settings.fixed)[order.repeat(-(-count // settings.fixed))[:count]]
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, generator=generator)
@@ -167,7 +172,29 @@ def sample_orbit(settings: OrbitSettings, count: int, generator: torch.Generator
     radius = position.norm(dim=-1)
     azimuth = wrap_degrees(torch.rad2deg(torch.atan2(position[:, 0], position[:, 2])))
     elevation = torch.rad2deg(torch.asin((position[:, 1] / radius).clamp(-1, 1)))
-    return Cameras(look_at(position, target, up), fovy, azimuth, elevation, radius)
+    time = torch.rand(count, generator=generator) if settings.moving else None
+    return Cameras(look_at(position, target, up), fovy, azimuth, elevation, radius, time)
+
+
+GOLDEN = 0.618033988749895
+
+
+def fixed_orbit(settings: OrbitSettings, count: int, offset: float = 0.0) -> Cameras:
+    """`count` cameras spread evenly over the band of a sphere that the ranges describe: a Fibonacci lattice.
+
+    Distance and field of view are the middles of their ranges. `offset` in [0, 1) turns the lattice to places in
+    between: held-out views. Times, when the scene moves, are spread independently of the angles.
+    """
+    i = torch.arange(count, dtype=torch.float64)
+    low, high = (math.sin(math.radians(edge)) for edge in settings.elevation_deg)
+    height = low + (high - low) * torch.remainder((i + 0.5) / count + 0.5 * offset, 1.0)
+    west, east = settings.azimuth_deg
+    azimuth = west + (east - west) * torch.remainder(i * GOLDEN + offset, 1.0)
+    distance, fovy = (sum(limits) / 2 for limits in (settings.distance, settings.fovy_deg))
+    cameras = orbit(azimuth.float(), torch.rad2deg(torch.asin(height)).float(), distance, fovy)
+    # Multiples of sqrt 2 are equidistributed and independent of those of the golden ratio.
+    time = torch.remainder(i * math.sqrt(2) + offset, 1.0).float()
+    return replace(cameras, time=time) if settings.moving else cameras
 
 
 def _draw_elevation(settings: OrbitSettings, count: int, generator: torch.Generator) -> Tensor:

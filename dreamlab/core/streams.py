@@ -8,7 +8,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-NAMES = ("camera", "noise", "timestep", "background", "init", "guidance")
+NAMES = ("camera", "noise", "timestep", "background", "init", "guidance", "render")
 _ON_HOST = ("camera", "timestep", "init")  # drawn on the host on purpose: tiny, and equal on every device
 
 

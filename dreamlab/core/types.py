@@ -33,6 +33,7 @@ class Frames:
     background: Tensor  # [B, 3]
     normal: Tensor | None = None  # [B, H, W, 3] world
     visible: Tensor | None = None  # [N] bool: which rows of the scene took part (Gaussians)
+    extra: Mapping[str, Tensor] = field(default_factory=dict)  # what only this scene knows, by name, for its penalties
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,23 @@ class Guidance(Protocol):
 
 
 @dataclass(frozen=True)
+class Training:
+    """What a render may depend on while training, besides its cameras: the clock and a random stream."""
+
+    progress: Progress
+    stream: torch.Generator
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How the rows of a scene have changed, so that the optimiser's moments follow them."""
+
+    source: Tensor  # [N'] int64: row i continues the old row source[i]; -1 starts with moments of zero
+    fresh: tuple[str, ...] = ()  # groups whose moments start at zero in every row
+    prefix: str = ""  # only groups whose names begin so (one particle of several)
+
+
+@dataclass(frozen=True)
 class ParamGroup:
     """One tensor to optimise and its learning rate; `rowwise` when `visible` rows index its first axis."""
 
@@ -94,15 +112,19 @@ class Scene(Protocol):
     """What is optimised. Owns its parameters and their rates; renders itself; adapts; saves and loads."""
 
     kind: ClassVar[str]
+    penalties: ClassVar[tuple[str, ...]]  # regularisers that only this scene can compute
 
     def groups(self) -> Mapping[str, ParamGroup]:
         """Names are stable across checkpoints."""
 
-    def render(self, cameras: Cameras, size: int, background: Tensor) -> Frames:
-        """All views of the batch in one call; `background` [B, 3]."""
+    def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
+        """All views of the batch in one call; `background` [B, 3]. Without `training` the picture is for looking."""
 
-    def adapt(self, progress: Progress, frames: Frames) -> None:
-        """Densify, prune, refresh occupancy; called after each optimiser step."""
+    def penalty(self, name: str, frames: Frames) -> Tensor:
+        """The regulariser `name` of `penalties`, []."""
+
+    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
+        """Densify, prune, refresh occupancy, after each optimiser step; says which rows went where, if any did."""
 
     def state_dict(self) -> dict[str, Tensor]: ...
 

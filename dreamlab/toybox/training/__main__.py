@@ -25,9 +25,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on in --out with its plan")
     for name, kind, text in (
         ("seed", int, "of a new run"),
-        ("batch", int, "pictures per step (default 32; 256 on cuda)"),
+        ("batch", int, "pictures per step (default 48; 256 on cuda)"),
         ("views", int, "pictures of one object in a batch (default 2; 4 on cuda)"),
-        ("rate", float, "peak learning rate (default 1e-3; 2e-3 on cuda)"),
+        ("rate", float, "peak learning rate (default 2.5e-3)"),
         ("total", int, "pictures after which the rate has fallen to zero"),
         ("head-after", int, "pictures after which training is at full size"),
     ):

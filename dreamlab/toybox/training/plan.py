@@ -25,7 +25,7 @@ SHARES: dict[str, float] = {  # of captions
 # What differs by device. The numbers for cuda are meant for 25 minutes of a data centre GPU; they have not been run.
 RECIPES: dict[str, dict[str, Any]] = {
     "cpu": {},
-    "cuda": {"batch": 256, "views": 4, "rate": 2e-3, "warmup": 50_000, "total": 10_000_000, "head_after": 4_000_000},
+    "cuda": {"batch": 256, "views": 4, "warmup": 50_000, "total": 10_000_000, "head_after": 4_000_000},
 }
 
 
@@ -37,15 +37,15 @@ class Plan:
     role: str = "image"
     seed: int = 0
     table: str = "cosine"
-    batch: int = 32
+    batch: int = 48
     views: int = 2  # pictures of one object in a batch, each with its own camera and background
-    rate: float = 1e-3  # peak learning rate
+    rate: float = 2.5e-3  # peak learning rate
     warmup: int = 3_000
-    total: int = 900_000  # the rate falls linearly to zero over the last `cooldown` of these
+    total: int = 450_000  # the rate falls linearly to zero over the last `cooldown` of these
     cooldown: float = 0.3
-    head_after: int = 450_000  # from here on at full size; before, at half size
+    head_after: int = 270_000  # from here on at full size; before, at half size
     head_every: int = 8  # before, too, one batch in so many is at full size, so that the head follows the rest
-    ema: float = 0.9995  # per step, reached from below: (1 + step) / (10 + step)
+    ema: float = 0.999  # per step, reached from below: (1 + step) / (10 + step)
     drop_text: float = 0.1
     drop_camera: float = 0.1
     second_weight: float = 2.0  # extra loss weight where parts other than the main one project

@@ -26,6 +26,7 @@ from dreamlab.core.streams import derive
 from dreamlab.files import disk_errors, write_atomic
 from dreamlab.toybox.training.data import Batch, ahead, draw_batch, vocabulary
 from dreamlab.toybox.training.loss import Chance, errors
+from dreamlab.toybox.training.muon import Muon, split
 from dreamlab.toybox.training.plan import RECIPES, Plan
 from dreamlab.toybox.training.sample import sheet
 from guidance.toybox import Toybox
@@ -47,8 +48,10 @@ class Trainer:
             net = Prior(plan.net)
         self.net = laid_out(net.to(self.device))
         self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
-        self.optimiser = torch.optim.AdamW(
-            self.net.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        hidden, rest = split(self.net)
+        self.optimisers: tuple[torch.optim.Optimizer, ...] = (
+            Muon(hidden, plan.rate),
+            torch.optim.AdamW(rest, plan.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True),
         )
         self.table: NoiseTable = make_table(plan.table).to(self.device)
         self.step, self.seen = 0, 0  # updates, and pictures (a run may change its batch when it is resumed)
@@ -61,13 +64,14 @@ class Trainer:
     def train_step(self, batch: Batch) -> tuple[int, Tensor, Tensor]:
         """One update; returns the pictures' size, their errors and their t_index."""
         chance = self.chance(batch, self.step)
-        for group in self.optimiser.param_groups:
+        for group in (group for each in self.optimisers for group in each.param_groups):
             group["lr"] = self.plan.rate_at(self.seen)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.net.zero_grad(set_to_none=True)
         error = errors(self.net, self.table, batch, chance)
         error.mean().backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimiser.step()
+        for each in self.optimisers:
+            each.step()
         self.step, self.seen = self.step + 1, self.seen + len(error)
         keep = min(self.plan.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -87,8 +91,9 @@ class Trainer:
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
         for name, parameter in self.net.named_parameters():
-            slots = self.optimiser.state.get(parameter, {})
-            tensors |= {f"optimiser.{slot}.{name}": value for slot, value in slots.items()}
+            for each in self.optimisers:
+                slots = each.state.get(parameter, {})
+                tensors |= {f"optimiser.{slot}.{name}": value for slot, value in slots.items()}
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     def load_state(self, tensors: dict[str, Tensor], step: int, seen: int) -> None:
@@ -102,15 +107,14 @@ class Trainer:
                 tensors[name] = torch.cat([value, 0 * rows if name.startswith("optimiser.") else rows])
         self.net.load_state_dict(part("net."))
         self.ema.load_state_dict(part("ema."))
-        moments = {slot: part(f"optimiser.{slot}.") for slot in ("step", "exp_avg", "exp_avg_sq")}
+        slots = ("momentum", "step", "exp_avg", "exp_avg_sq")
+        moments = {slot: part(f"optimiser.{slot}.") for slot in slots}
+        homes = {id(p): each for each in self.optimisers for group in each.param_groups for p in group["params"]}
         for name, parameter in self.net.named_parameters():
-            if name in moments["step"]:
-                device = {
-                    slot: "cpu" if slot == "step" and self.device.type == "cpu" else self.device for slot in moments
-                }
-                self.optimiser.state[parameter] = {
-                    slot: table[name].to(device[slot]).contiguous(memory_format=_format(parameter, slot))
-                    for slot, table in moments.items()
+            if found := {slot: table[name] for slot, table in moments.items() if name in table}:
+                homes[id(parameter)].state[parameter] = {
+                    slot: value.to(self.device).contiguous(memory_format=_format(parameter, slot))
+                    for slot, value in found.items()
                 }
         self.step, self.seen = step, seen
 

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The truth: pictures of one known object from any camera, for rules that compare pictures (reconstruction).
+
+As a diffusion model it is the oracle of a world that holds one picture per camera and no doubt:
+x0hat = x0, so eps = (z_t - a x0) / s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.cameras import Cameras
+from dreamlab.core.noise import TABLES, NoiseTable, make_table
+from dreamlab.core.settings import setting
+from dreamlab.core.types import Condition, Frames, Prompt
+
+
+class Shown(Protocol):
+    """B pictures of one object; colour and normal are premultiplied, without background."""
+
+    @property
+    def rgb(self) -> Tensor: ...  # [1, B, H, W, 3]
+
+    @property
+    def alpha(self) -> Tensor: ...  # [1, B, H, W, 1]
+
+    @property
+    def depth(self) -> Tensor: ...  # [1, B, H, W, 1]
+
+    @property
+    def normal(self) -> Tensor: ...  # [1, B, H, W, 3]
+
+
+Sight = Callable[[Cameras, int], Shown]
+
+
+class Truth:
+    """Exact pictures, masks, depths and normals of the prompt's object in the procedural world, moving if it moves."""
+
+    paper: ClassVar[str] = "known pictures"
+    variants: frozenset[str] = frozenset({"truth"})
+
+    @dataclass(frozen=True)
+    class Settings:
+        table: str = setting("cosine", choices=TABLES, help="noise table")
+
+    def __init__(self, settings: Settings, worlds: Callable[[Prompt], Sight]) -> None:
+        self.table: NoiseTable = make_table(settings.table)
+        self._worlds = worlds
+        self._sight: tuple[Prompt, Sight] | None = None
+
+    def to(self, device: torch.device | str) -> Truth:
+        self.table = self.table.to(device)
+        return self
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        return 2 * rgb.permute(0, 3, 1, 2) - 1
+
+    def decode(self, z: Tensor) -> Tensor:
+        return (z.permute(0, 2, 3, 1) + 1) / 2
+
+    def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
+        """What these cameras see, over the same background as the frames."""
+        if self._sight is None or self._sight[0] != prompt:
+            self._sight = (prompt, self._worlds(prompt))
+        with torch.no_grad():
+            shown = self._sight[1](cameras, frames.rgb.shape[1])
+            rgb = shown.rgb[0] + (1 - shown.alpha[0]) * frames.background[:, None, None]
+        rows = {"rgb": rgb, "alpha": shown.alpha[0], "depth": shown.depth[0], "normal": shown.normal[0]}
+        return {"truth": Condition(rows)}
+
+    def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
+        a, s = self.table.signal_noise(t_index, z_t)
+        return (z_t - a * self.encode(condition.rows["rgb"])) / s
