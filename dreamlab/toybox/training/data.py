@@ -158,7 +158,10 @@ def draw_background(count: int, generator: torch.Generator) -> Tensor:  # [count
 def render(
     objects: list[Drawn], cameras: Cameras, background: Tensor, size: int, second_weight: float | None, device: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures [B, S, S, 3], loss weights [B, S, S] (None: even) and hints; the cameras are groups, one for each object or frame."""
+    """Pictures [B, S, S, 3], loss weights [B, S, S] (even, if `second_weight` is None) and hints.
+
+    The cameras are groups, one for each object or frame.
+    """
     programs = stack([program_of(one) for one in objects]).to(device)
     cameras = cameras.to(device)
     shown = draw(programs, cameras, size, per_program=True)

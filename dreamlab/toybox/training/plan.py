@@ -68,9 +68,11 @@ class Plan:
         return self.rate * min(1.0, (seen + self.batch) / self.warmup, max(left, 0.0))
 
     def weighted_at(self, seen: int) -> bool:
-        """Whether pixels of the object, and of its second part more, weigh more than the background. That teaches
-        colours and small parts sooner, but a weight that depends on the truth makes the best answer E[w x] / E[w]: where
-        the outline is in doubt, too much object. So the last part of the training, as the rate falls, weighs evenly."""
+        """Whether pixels of the object, and of its second part more, weigh more than the background.
+
+        That teaches colours and small parts sooner, but a weight that depends on the truth makes E[w x] / E[w] the best
+        answer: where the outline is in doubt, too much object. So the end, as the rate falls, weighs evenly.
+        """
         return seen < (1 - self.cooldown) * self.total
 
     def size_at(self, seen: int, step: int) -> int:
