@@ -122,8 +122,9 @@ class Gaussians:
     ) -> Splatted:
         """The Gaussians where the arguments put them, with everything else as it is."""
         p, s = self.params, self.settings
-        color, sh = p["logit_color"].sigmoid(), None
-        if self.degree:
+        color: Tensor | None = p["logit_color"].sigmoid()
+        sh: Tensor | None = None
+        if self.degree and color is not None:
             rest = p["sh_rest"][:, : (self.degree + 1) ** 2 - 1]
             color, sh = None, torch.cat([(color[:, None] - 0.5) / SH0, rest], 1)
         return splat(

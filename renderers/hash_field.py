@@ -101,7 +101,8 @@ class HashField:
         self.background = Background(s.background, channels, generator)
         self.active = min(s.levels, int(s.active.at(Progress(0, 1))))
         self._own(self.params)
-        self.occupancy = torch.zeros((s.occupancy,) * 3)
+        self.occupancy = torch.zeros((s.occupancy,) * 3)  # running maximum of the density per cell
+        self.occupied: Tensor  # [X, Y, Z] bool, follows from it
         self._refresh(0)
 
     def _own(self, params: Mapping[str, Tensor]) -> None:
