@@ -5,21 +5,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from dreamlab.bind import Spec, Tables
 from dreamlab.core.errors import RecipeError
+from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
-from dreamlab.core.streams import Streams
+from dreamlab.core.streams import Streams, derive
 from dreamlab.core.types import Guidance, Prompt, Scene
 from dreamlab.optim import Adam
-from dreamlab.recipe import Recipe, Stage
+from dreamlab.particles import Particles
+from dreamlab.recipe import Recipe, Stage, Term
 from dreamlab.regularisers import REGULARISERS
 from dreamlab.worlds import oracle_world, true_pictures, understand
 from guidance import GUIDANCE
 from renderers import SCENES
+from renderers.become import Kept, become, can_become
 from systems import SYSTEMS
 from systems.residual import System
 
@@ -33,6 +36,7 @@ class BuiltTerm:
     system: System
     weight: Schedule
     clip: float | None
+    asking: Asking
 
 
 @dataclass
@@ -46,6 +50,7 @@ class BuiltStage:
     optimiser: Adam
     streams: Streams
     device: torch.device
+    kept: Kept | None = None  # how much of the picture a change of representation kept
 
 
 def tables() -> Tables:
@@ -59,21 +64,34 @@ def check(recipe: Recipe) -> None:
     for i, stage in enumerate(recipe.stages):
         where = f"stages.{i} ({stage.name!r})"
         source = stage.scene.source
-        if source is not None and kinds[source] != stage.scene.kind:
-            raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind} yet")
+        if source is not None and not can_become(kinds[source], stage.scene.kind):
+            raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind}")
         for j, term in enumerate(stage.terms):
-            rule, makes = SYSTEMS[term.system.kind], GUIDANCE[term.guidance.kind].variants
-            needs = rule.needs | {getattr(term.system.settings, "against", None)} - {None}
-            if missing := needs - makes:
-                raise RecipeError(
-                    f"{where}: terms.{j}: {term.system.kind} needs the condition {', '.join(sorted(missing))}, "
-                    f"which {term.guidance.kind} does not make (it makes {', '.join(sorted(makes))})"
-                )
-            check_term = getattr(rule, "check", None)
-            if check_term is not None and (complaint := check_term(term.system.settings)):
-                raise RecipeError(f"{where}: terms.{j}.system: {complaint}")
+            check_term(term, f"{where}: terms.{j}")
             if term.guidance.kind in ("oracle", "truth"):
                 understand(recipe.prompt)
+            listen = getattr(GUIDANCE[term.guidance.kind], "listen", None)
+            if listen is not None:
+                listen(term.guidance.settings, Prompt(recipe.prompt, recipe.negative))
+
+
+def check_term(term: Term, where: str) -> None:
+    """Whether a guidance has what a rule and its prompting ask for."""
+    rule, guidance = SYSTEMS[term.system.kind], GUIDANCE[term.guidance.kind]
+    offers = getattr(guidance, "offers", None)
+    makes = guidance.variants if offers is None else offers(term.guidance.settings)
+    asks = getattr(rule, "asks", None)
+    needs = rule.needs | {getattr(term.system.settings, "against", None)} - {None} | term.prompting.needs()
+    if missing := (needs if asks is None else needs | asks(term.system.settings)) - makes:
+        raise RecipeError(
+            f"{where}: {term.system.kind} needs the condition {', '.join(sorted(missing))}, "
+            f"which {term.guidance.kind} does not make (it makes {', '.join(sorted(makes))})"
+        )
+    check_settings = getattr(rule, "check", None)
+    if check_settings is not None and (complaint := check_settings(term.system.settings)):
+        raise RecipeError(f"{where}.system: {complaint}")
+    if term.prompting.adaptive > 0 and not getattr(rule, "guided", False):
+        raise RecipeError(f"{where}.prompting.adaptive: the unconditional call is the gradient of {term.system.kind}")
 
 
 class Assembler:
@@ -90,9 +108,9 @@ class Assembler:
     def stage(self, index: int, earlier: Mapping[str, Scene] | None = None) -> BuiltStage:
         """Stage `index`; `earlier` holds the finished scenes that a `from:` may name (None: state is loaded after)."""
         spec = self.recipe.stages[index]
-        scene = self.scene(spec.scene)
+        scene, kept = self.scenes(spec), None
         if spec.scene.source is not None and earlier is not None:
-            scene.load_state_dict(earlier[spec.scene.source].state_dict())
+            scene, kept = self.succeed(earlier[spec.scene.source], scene)
         terms = tuple(
             BuiltTerm(
                 f"{j}_{term.system.kind}",
@@ -100,10 +118,23 @@ class Assembler:
                 SYSTEMS[term.system.kind](term.system.settings),
                 term.weight,
                 getattr(term.system.settings, "clip", None),
+                Asking(term.prompting),
             )
             for j, term in enumerate(spec.terms)
         )
-        return BuiltStage(spec, self.prompt, scene, terms, Adam(scene), self.streams, self.device)
+        return BuiltStage(spec, self.prompt, scene, terms, Adam(scene), self.streams, self.device, kept)
+
+    def succeed(self, source: Scene, scene: Scene) -> tuple[Scene, Kept | None]:
+        """What an earlier scene leaves to this stage's scene; particles take over in turn."""
+        givers = source.scenes if isinstance(source, Particles) else (source,)
+        if not isinstance(scene, Particles):
+            return become(givers[0], scene, self.streams.init)
+        if givers[0].kind == scene.scenes[0].kind:
+            scene.load_state_dict(source.state_dict())
+            return scene, None
+        made = [become(givers[i % len(givers)], one, self.streams.init) for i, one in enumerate(scene.scenes)]
+        scene.scenes = tuple(one for one, _ in made)
+        return scene, made[0][1]
 
     def reset_streams(self) -> None:
         """As at the very start of the run."""
@@ -114,6 +145,14 @@ class Assembler:
         scene: Any = SCENES[spec.kind](spec.settings, self.streams.init)
         moved: Scene = scene.to(self.device)
         return moved
+
+    def scenes(self, stage: Stage) -> Scene:
+        """The scene of a stage at its start, or its particles."""
+        if stage.particles == 1:
+            return self.scene(stage.scene)
+        made = [self.scene(stage.scene) for _ in range(stage.particles)]
+        several: Any = Particles(made, derive(self.recipe.seed, "particles", stage.name))
+        return cast(Scene, several)  # its penalties are its scenes', so they belong to no class
 
     def guidance(self, spec: Spec) -> Guidance:
         """A guidance, built once per run."""

@@ -52,7 +52,7 @@ class Adam:
     def follow(self, rows: Rows) -> None:
         """The moments of groups made of rows, after the scene has changed its rows."""
         for name, group in self.scene.groups().items():
-            if not group.rowwise:
+            if not group.rowwise or not name.startswith(rows.prefix):
                 continue
             for moments in (self.first, self.second):
                 kept = moments[name][rows.source.clamp(min=0)]

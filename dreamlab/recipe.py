@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dreamlab.bind import Binder, Section, Spec, Tables, plain
 from dreamlab.core.cameras import OrbitSettings
 from dreamlab.core.errors import RecipeError
+from dreamlab.core.prompting import Prompting
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.text import check_prompt, did_you_mean
@@ -32,6 +33,7 @@ class Term:
     guidance: Annotated[Spec, Section("guidance")]
     system: Annotated[Spec, Section("systems")]
     weight: Schedule = setting(constant(1.0), low=0, help="factor of this term's loss")
+    prompting: Prompting = field(default_factory=Prompting)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Stage:
     scene: Annotated[Spec, Section("scenes")]
     terms: tuple[Term, ...]
     steps: int = setting(400, low=1, high=10_000_000)
+    particles: int = setting(1, low=1, high=16, help="scenes trained in turn by the same terms (VSD)")
     views: int = setting(4, low=1, high=64, help="cameras per step")
     size: int = setting(64, low=8, high=2048, help="pixels per side of a training view")
     background: str = setting("random", choices=BACKGROUNDS, help="solid colour behind the object, per step")

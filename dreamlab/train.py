@@ -70,7 +70,8 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
     for term in stage.terms:
         z = term.guidance.encode(frames.rgb)
         conditions = term.guidance.condition(stage.prompt, cameras, frames)
-        look = Look(term.guidance, z.detach(), conditions, progress, streams.noise, streams.timestep, frames)
+        clock = (progress, streams.noise, streams.timestep)
+        look = Look(term.guidance, z.detach(), conditions, *clock, frames, cameras, term.asking)
         distilled = distil(term.system, look, z, term.clip)
         loss = loss + term.weight.at(progress) * distilled.loss
         healthy = healthy & distilled.finite
@@ -120,6 +121,9 @@ def train(
         position.finished[stage.spec.name] = stage.scene
         position.stage, position.step = position.stage + 1, 0
         stage = assembler.stage(position.stage, position.finished)
+        if stage.kept is not None:
+            run.event("became", stage=stage.spec.name, psnr=stage.kept.psnr, silhouette_iou=stage.kept.iou)
+            run.log(f"{stage.spec.name}: kept {stage.kept.psnr:.1f} dB and {stage.kept.iou:.3f} of the silhouettes")
 
 
 def run_stage(
@@ -193,8 +197,9 @@ def save(run: Run, recipe: Recipe, stage: BuiltStage, position: Position, global
         "streams": stage.streams.state_dict(),
     }
     for term in stage.terms:
-        if state := term.system.state_dict():
-            parts[f"system.{term.name}"] = state
+        for part, state in (("system", term.system.state_dict()), ("asking", term.asking.state_dict())):
+            if state:
+                parts[f"{part}.{term.name}"] = state
     for name, scene in position.finished.items():
         if name in needed:
             parts[f"finished.{name}"] = scene.state_dict()
@@ -224,15 +229,16 @@ def restore(run: Run, recipe: Recipe, assembler: Assembler) -> tuple[Position, B
     check_fits(run, recipe, found.meta, found.path.name, assembler.device.type)
     position.stage, position.step = found.meta["stage"], found.meta["step"]
     position.bad_streak = found.meta["bad_streak"]
-    for i, spec in enumerate(recipe.stages[: position.stage]):
+    for spec in recipe.stages[: position.stage]:
         if f"finished.{spec.name}" in found.parts:
-            position.finished[spec.name] = assembler.scene(recipe.stages[i].scene)
+            position.finished[spec.name] = assembler.scenes(spec)
             position.finished[spec.name].load_state_dict(found.parts[f"finished.{spec.name}"])
     stage = assembler.stage(position.stage)
     stage.scene.load_state_dict(found.parts["scene"])
     stage.optimiser.load_state_dict(found.parts["optimiser"])
     for term in stage.terms:
         term.system.load_state_dict(found.parts.get(f"system.{term.name}", {}))
+        term.asking.load_state_dict(found.parts.get(f"asking.{term.name}", {}))
     assembler.streams.load_state_dict(found.parts["streams"])  # last: building scenes has drawn from them
     return position, stage
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
-from dreamlab.core.cameras import Cameras
+from dreamlab.core.cameras import Cameras, orbit
 from dreamlab.core.errors import InputError
 from dreamlab.core.streams import derive
 from dreamlab.core.types import Prompt
@@ -49,7 +50,51 @@ def oracle_world(prompt: Prompt, settings: Oracle.Settings, seed: int) -> World:
         shown = draw(objects.to(cameras.camera_to_world.device), cameras, size)
         return Views(shown.rgb, shown.alpha)
 
-    return World(log_text, log_null, log_negative if others else log_null, look)
+    world = World(log_text, log_null, log_negative if others else log_null, look)
+    return world if settings.sides == 0 else with_blind(world, settings.sides)
+
+
+FAVOUR, WORD = 1.5, 4.0  # how strongly a 2D model prefers the front, and how strongly a word of direction is heard
+
+
+def with_blind(world: World, sides: int) -> World:
+    """The same world, and beside it a model that is not told the camera: it has seen each object from `sides` azimuths,
+    the front most often (p ~ exp(FAVOUR cos azimuth)), and hears words of direction (p times exp(WORD cos (azimuth -
+    the word's))). It is why 2D priors paint a face on every side."""
+    azimuth_deg = torch.arange(sides) * (360.0 / sides)
+    turn = torch.deg2rad(azimuth_deg)
+    favour = FAVOUR * turn.cos()
+    aside = torch.logaddexp(WORD * turn.sin(), -WORD * turn.sin())
+    level = torch.zeros_like(turn)
+    tilt = {"blind": level, "front": WORD * turn.cos(), "side": aside, "back": -WORD * turn.cos(), "overhead": level}
+    count = len(world.log_text)
+
+    def padded(log: Tensor, blind: Tensor | None = None) -> Tensor:
+        """[K + K A]: the camera-aware pictures first; the model in question sees only its own part."""
+        if blind is None:
+            return torch.cat([log, torch.full((count * sides,), -math.inf)])
+        return torch.cat([torch.full((count,), -math.inf), (log[:, None] + blind.log_softmax(0)).flatten()])
+
+    def look(cameras: Cameras, size: int) -> Views:
+        shown = world.look(cameras, size)
+        around = orbit(
+            azimuth_deg.repeat(len(cameras)),
+            cameras.elevation_deg.cpu().repeat_interleave(sides),
+            cameras.distance.cpu().repeat_interleave(sides),
+            cameras.fovy_deg.cpu().repeat_interleave(sides),
+        ).to(cameras.camera_to_world.device)
+        seen = world.look(around, size)
+
+        def beside(own: Tensor, other: Tensor) -> Tensor:  # [K, B, ...], [K, B A, ...] -> [K + K A, B, ...]
+            turned = other.unflatten(1, (len(cameras), sides)).transpose(1, 2).flatten(0, 1)
+            return torch.cat([own, turned])
+
+        return Views(beside(shown.rgb, seen.rgb), beside(shown.alpha, seen.alpha))
+
+    more = {name: padded(world.log_text, favour + shift) for name, shift in tilt.items()}
+    more["blind_null"] = padded(world.log_null, favour)
+    text, null, negative = (padded(log) for log in (world.log_text, world.log_null, world.log_negative))
+    return World(text, null, negative, look, more)
 
 
 def true_pictures(prompt: Prompt, seed: int) -> Callable[[Cameras, int], Pictures]:

@@ -12,7 +12,7 @@ the posterior mean has a closed form (Bayes and the product of two normals):
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -22,6 +22,8 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.noise import TABLES, NoiseTable, make_table
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
+
+BLIND = ("blind", "blind_null", "front", "side", "back", "overhead")  # what a camera-blind model can be told
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class World:
     log_null: Tensor  # [K]
     log_negative: Tensor  # [K]
     look: Callable[[Cameras, int], Views]
+    more: Mapping[str, Tensor] = field(default_factory=dict)  # [K] of further conditions, by name
 
 
 class Oracle:
@@ -54,6 +57,14 @@ class Oracle:
         spread: float = setting(0.05, above=0, high=2, help="deviation s0 of each picture, on the scale [-1, 1]")
         others: int = setting(3, low=0, high=64, help="objects in the world besides the prompt's")
         instances: int = setting(1, low=1, high=16, help="instances of the prompt's object")
+        sides: int = setting(
+            0, low=0, high=36, help="> 0: also a model that does not know the camera, and has seen so many azimuths"
+        )
+
+    @staticmethod
+    def offers(settings: Settings) -> frozenset[str]:
+        """The conditions it makes; those of the camera-blind model only with `sides`."""
+        return Oracle.variants | (frozenset(BLIND) if settings.sides else frozenset())
 
     def __init__(self, settings: Settings, worlds: Callable[[Prompt], World]) -> None:
         self.settings = settings
@@ -84,9 +95,10 @@ class Oracle:
         shared = {"centre": centre, "offset": offset}
         count = len(cameras)
         view = torch.arange(count, device=means.device)
+        named = {"text": world.log_text, "null": world.log_null, "negative": world.log_negative}
         return {
             name: Condition({"view": view, "log_prior": log.to(means).expand(count, -1)}, shared)
-            for name, log in (("text", world.log_text), ("null", world.log_null), ("negative", world.log_negative))
+            for name, log in {**named, **world.more}.items()
         }
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:

@@ -26,6 +26,7 @@ class ASD(Stateless):
     paper: ClassVar[str] = "Ma et al. 2024, arXiv:2407.02040"
     cost: ClassVar[str] = "3"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+    guided: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings:

@@ -28,6 +28,7 @@ class CDS:
     paper: ClassVar[str] = "Wu et al. 2024, arXiv:2401.09050"
     cost: ClassVar[str] = "4 (2 at cfg 1)"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+    guided: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings:
@@ -58,8 +59,10 @@ class CDS:
         noise = self.fixed_noise.to(look.z).expand_as(look.z)
         scale = c.cfg.at(now)
         z_far = table.add_noise(look.z, noise, at(look, far))
+        look.heed([far] * len(look.z))
         eps_far = predict_cfg(look, State(z_far, at(look, far)), scale)
         z_near = table.ddim_move(z_far, eps_far, at(look, far), at(look, near))
+        look.heed([near] * len(look.z))
         eps_near = predict_cfg(look, State(z_near, at(look, near)), scale)
         return per_row(table.weight(c.weight, at(look, far)), eps_far) * (eps_far - eps_near)
 

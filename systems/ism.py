@@ -27,6 +27,7 @@ class ISM(Stateless):
     paper: ClassVar[str] = "Liang et al. 2023, arXiv:2311.11284"
     cost: ClassVar[str] = "at most 5 + 1 + 2"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+    guided: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings(PathSettings):

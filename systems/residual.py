@@ -14,8 +14,10 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from dreamlab.core.cameras import Cameras
 from dreamlab.core.noise import cfg
-from dreamlab.core.schedules import Progress
+from dreamlab.core.prompting import Asking, perp_neg_weights, perpendicular
+from dreamlab.core.schedules import Progress, Schedule
 from dreamlab.core.types import Condition, Frames, Guidance
 
 
@@ -47,20 +49,45 @@ class Look:
     noise_stream: torch.Generator
     time_stream: torch.Generator
     frames: Frames | None = None  # with their graph, for rules that compare pictures themselves
+    cameras: Cameras | None = None
+    asking: Asking = field(default_factory=Asking)
     calls: int = field(default=0, init=False)  # network calls so far
     rows: int = field(default=0, init=False)  # pictures evaluated so far
+    trained: int = field(default=0, init=False)  # pictures a network of the rule's own was trained on
+    _times: tuple[float, ...] = field(default=(), init=False)  # of each row, as fractions, known to the host
+    _heard: list[int] | None = field(default=None, init=False)  # rows whose unconditional half is asked (None: all)
+
+    def __post_init__(self) -> None:
+        said = dict(self.conditions)
+        if "text" in said:
+            said["plain"] = said["text"]  # the prompt as it is, without words of direction
+        self.conditions = said if self.cameras is None else self.asking.directed(said, self.cameras)
+
+    @property
+    def steered(self) -> bool:
+        """Whether `text` is more than the plain prompt."""
+        return bool(self.asking.how.needs())
 
     def timesteps(self, low: float, high: float, shared: bool = False) -> Tensor:
         """[B] t_index, uniform in the fractions [low, high] of the table, both ends included; `shared`: one for all."""
         end = min(self.index(high), len(self.guidance.table) - 1)
         count = 1 if shared else len(self.z)
         drawn = torch.randint(min(self.index(low), end), end + 1, (count,), generator=self.time_stream)
+        self.heed(drawn.expand(len(self.z)).tolist())
         return drawn.to(self.z.device).expand(len(self.z)).contiguous()
 
     def time_index(self, low: float, high: float) -> int:
         """One t_index for the whole batch as a plain number, for rules that walk the table."""
         end = min(self.index(high), len(self.guidance.table) - 1)
-        return self.draw_int(min(self.index(low), end), end)
+        drawn = self.draw_int(min(self.index(low), end), end)
+        self.heed([drawn] * len(self.z))
+        return drawn
+
+    def heed(self, times: Sequence[int]) -> None:
+        """The rows' next times, known to the host: decides which may do without their unconditional half."""
+        if self.asking.skips is not None:
+            self._times = tuple(t / len(self.guidance.table) for t in times)
+            self._heard = self.asking.skips.rows_to_ask(self._times)
 
     def index(self, fraction: float) -> int:
         """A fraction of the table as a number of its steps, rounded down but for float noise (0.3 of 1000 is 300)."""
@@ -77,16 +104,66 @@ class Look:
         return drawn.to(self.z.device)
 
     def predict(self, branches: Sequence[Branch]) -> list[Tensor]:
-        """eps of every branch, [B, C, h, w] each, from one call of the network."""
+        """eps of every branch, [B, C, h, w] each, from one call of the network.
+
+        A text branch beside an unconditional one of the same state is guidance: Perp-Neg bends it, adaptive guidance
+        leaves rows of the unconditional half out (they answer as the text does).
+        """
+        pairs = guided_pairs(branches)
+        steered = pairs if self.asking.how.perp_neg > 0 else {}
+        more = [Branch(branches[i].state, name) for i in steered for name in ("away0", "away1")]
+        asked = [*branches, *more]
+        quiet = set(pairs.values()) if self._heard is not None and len(self._heard) < len(self.z) else set()
+        keep = [self._heard if i in quiet else None for i in range(len(asked))]
+        eps = self._call(asked, keep)
+        for i, j in pairs.items():
+            self._settle(eps, i, j, j in quiet)
+        for k, (i, j) in enumerate(steered.items()):
+            assert self.cameras is not None
+            _, weights = perp_neg_weights(self.cameras, self.asking.how)
+            base, own = eps[j], eps[i] - eps[j]
+            for n in range(2):
+                away = eps[len(branches) + 2 * k + n] - base
+                eps[i] = eps[i] + per_row(weights[:, n], own) * perpendicular(away, own)
+        return eps[: len(branches)]
+
+    def _call(self, asked: Sequence[Branch], keep: Sequence[list[int] | None]) -> list[Tensor]:
+        """One call; branch i is evaluated on the rows keep[i] only (None: on all)."""
+        states, times, told = [], [], []
+        for branch, rows in zip(asked, keep, strict=True):
+            condition, pick = self.conditions[branch.condition], slice(None) if rows is None else rows
+            states.append(branch.state.z_t[pick])
+            times.append(branch.state.t_index[pick])
+            told.append(condition if rows is None else condition.take(rows))
         with torch.no_grad():
-            eps = self.guidance.predict(
-                torch.cat([branch.state.z_t for branch in branches]),
-                torch.cat([branch.state.t_index for branch in branches]),
-                Condition.cat([self.conditions[branch.condition] for branch in branches]),
-            )
+            eps = self.guidance.predict(torch.cat(states), torch.cat(times), Condition.cat(told))
         self.calls += 1
         self.rows += len(eps)
-        return list(eps.split(len(self.z)))
+        return list(eps.split([len(state) for state in states]))
+
+    def _settle(self, eps: list[Tensor], i: int, j: int, quiet: bool) -> None:
+        """Rows that were not asked answer as the text; those that were teach the skips."""
+        skips, rows = self.asking.skips, self._heard
+        if skips is None or rows is None:
+            return
+        asked = eps[j]
+        if quiet:
+            eps[j] = eps[i].clone()
+            eps[j][rows] = asked
+        for row in rows:
+            skips.saw(self._times[row], eps[i][row], eps[j][row])
+
+
+def guided_pairs(branches: Sequence[Branch]) -> dict[int, int]:
+    """Of each text branch, the unconditional one of the same state that it is guided against (negative before null)."""
+    pairs = {}
+    for i, branch in enumerate(branches):
+        if branch.condition == "text":
+            for name in ("null", "negative"):
+                for j, other in enumerate(branches):
+                    if other.condition == name and other.state is branch.state:
+                        pairs[i] = j
+    return pairs
 
 
 class System(Protocol):
@@ -94,7 +171,9 @@ class System(Protocol):
 
     paper: ClassVar[str]  # authors, year, arXiv number
     cost: ClassVar[str]  # pictures the network evaluates per view and step
-    needs: ClassVar[frozenset[str]]  # condition variants it asks of the guidance
+    needs: ClassVar[frozenset[str]]  # condition variants and abilities it asks of the guidance
+    # Optional: `asks(settings)` names further needs, `check(settings)` says what is wrong between settings, and
+    # `guided = True` allows adaptive guidance: the unconditional half only serves guidance, it is not the gradient.
 
     def gradient(self, look: Look) -> Tensor:
         """g on the latents, [B, C, h, w]."""
@@ -121,6 +200,7 @@ class Distilled:
     finite: Tensor  # [] bool: false when the network or the weighting gave a nan or an inf
     calls: int
     rows: int
+    trained: int
 
 
 def combine(
@@ -158,11 +238,12 @@ def distil(system: System | Supervised, look: Look, z: Tensor, clip: float | Non
     """One term of one step: `z` [B, C, h, w] carries the graph back to the scene."""
     if isinstance(system, Supervised):
         measured = system.loss(look)
-        return Distilled(measured, torch.zeros_like(measured), torch.isfinite(measured), look.calls, look.rows)
+        finite, count = torch.isfinite(measured), (look.calls, look.rows, look.trained)
+        return Distilled(measured, torch.zeros_like(measured), finite, *count)
     grad = system.gradient(look)
     finite = torch.isfinite(grad).all()
     loss, used = loss_from_gradient(z, grad, clip)
-    return Distilled(loss, used.square().mean().sqrt(), finite, look.calls, look.rows)
+    return Distilled(loss, used.square().mean().sqrt(), finite, look.calls, look.rows, look.trained)
 
 
 def loss_from_gradient(z: Tensor, grad: Tensor, clip: float | None = None) -> tuple[Tensor, Tensor]:
@@ -176,6 +257,17 @@ def loss_from_gradient(z: Tensor, grad: Tensor, clip: float | None = None) -> tu
         grad = grad.clamp(-clip, clip)
     target = (z - grad).detach()
     return 0.5 * (z - target).square().sum() / len(z), grad
+
+
+def times_in_order(t_min: Schedule, t_max: Schedule) -> str | None:
+    """What is wrong when t_max falls below t_min at one of their moments, in a short stage or a long one."""
+    for total in (1_000, 1_000_000):
+        for when, _ in (*t_min.points, *t_max.points):
+            now = Progress(round(when.fraction(total) * total), total)
+            low, high = t_min.at(now), t_max.at(now)
+            if high < low:
+                return f"t_max falls to {high:g}, below t_min {low:g}"
+    return None
 
 
 class Stateless:

@@ -2,7 +2,9 @@
 """Score distillation sampling (Poole et al. 2022, arXiv:2209.14988), eq. 3: g = w(t) (cfg(eps) - noise).
 
 cfg is the house form eps_null + s (eps_text - eps_null); threestudio's 100 is 101 here. The paper draws t per view,
-with w = sigma^2, and anneals nothing; `t_max` takes a schedule for the annealed variants that came later.
+with w = sigma^2, and anneals nothing. The annealed variants that came later are schedules of t_min = t_max:
+HiFA (Zhu et al. 2023, arXiv:2305.18766) a square root, {from: 0.98, to: 0.3, curve: sqrt}; DreamGaussian (Tang et al.
+2023, arXiv:2309.16653) a line with `shared_t`, t = 1 - step / steps clipped to [0.02, 0.98].
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from torch import Tensor
 from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, State, Stateless, combine
+from systems.residual import Branch, Look, State, Stateless, combine, times_in_order
 
 
 class SDS(Stateless):
@@ -24,6 +26,7 @@ class SDS(Stateless):
     paper: ClassVar[str] = "Poole et al. 2022, arXiv:2209.14988"
     cost: ClassVar[str] = "2 (1 at cfg 1)"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+    guided: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings:
@@ -40,9 +43,7 @@ class SDS(Stateless):
     @staticmethod
     def check(settings: Settings) -> str | None:
         """What is wrong between the settings, or None."""
-        if min(settings.t_max.values) < max(settings.t_min.values):
-            return f"t_max falls to {min(settings.t_max.values):g}, below t_min {max(settings.t_min.values):g}"
-        return None
+        return times_in_order(settings.t_min, settings.t_max)
 
     def gradient(self, look: Look) -> Tensor:
         s, table = self.settings, look.guidance.table

@@ -23,6 +23,7 @@ class SJC(Stateless):
     paper: ClassVar[str] = "Wang et al. 2022, arXiv:2212.00774"
     cost: ClassVar[str] = "2 (1 at cfg 1)"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+    guided: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings:

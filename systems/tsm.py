@@ -28,6 +28,7 @@ class TSM(Stateless):
     paper: ClassVar[str] = "Miao et al. 2024, arXiv:2405.11252"
     cost: ClassVar[str] = "at most 5 + 1 + 1 + 2"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+    guided: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings(PathSettings):

@@ -23,6 +23,8 @@ FLOORS = {
     "cuda_ext": 1,
     "dreamlab.toybox": 1,  # the world and its drawing; training and scoring are named below when they come
     "dreamlab.toybox.training": 4,
+    "dreamlab.toybox.scoring": 4,
+    "dreamlab.metrics": 4,
     "systems": 2,
     "guidance": 2,
     "renderers": 2,
@@ -34,6 +36,7 @@ FLOORS = {
     "dreamlab.regularisers": 3,
     "dreamlab.worlds": 3,
     "dreamlab.optim": 3,
+    "dreamlab.particles": 3,
     "dreamlab.assemble": 3,
     "dreamlab.telemetry": 3,
     "dreamlab.signals": 3,

@@ -15,12 +15,22 @@ from dreamlab.core.noise import NoiseTable
 from dreamlab.core.schedules import Progress, Schedule
 
 
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A picture to follow, and where it was taken from; two are equal only when they are one."""
+
+    rgb: Tensor  # [H, W, 3] sRGB in [0, 1]
+    alpha: Tensor  # [H, W, 1] where the object is
+    camera: Cameras  # one
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What the user asked for. Text is data: nothing ever parses it but a tokenizer."""
 
     text: str
     negative: str = ""
+    image: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,11 @@ class Condition:
     rows: Mapping[str, Tensor]  # each [M, ...]
     shared: Mapping[str, Tensor] = field(default_factory=dict)  # not repeated per row
 
+    def take(self, index: Sequence[int] | Tensor) -> Condition:
+        """Some of the rows."""
+        index = torch.as_tensor(index, dtype=torch.long)
+        return Condition({name: row[index.to(row.device)] for name, row in self.rows.items()}, self.shared)
+
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:
         """Stack the rows of several conditions that share the same tables, for one network call."""
@@ -60,7 +75,9 @@ class Guidance(Protocol):
     """A frozen diffusion model. Whatever it predicts inside (eps, v, x0, EDM, flow), it answers in eps."""
 
     table: NoiseTable
-    variants: frozenset[str]  # the names of conditions it can make: text, null, negative, ...
+    # The names of conditions it can make (text, null, negative, front, ...), and what else it can do (adapter). Where
+    # they depend on its settings, a static method `offers(settings)` names them all.
+    variants: frozenset[str]
 
     def encode(self, rgb: Tensor) -> Tensor:
         """[B, H, W, 3] sRGB -> latents [B, C, h, w]; differentiable."""
@@ -89,6 +106,7 @@ class Rows:
 
     source: Tensor  # [N'] int64: row i continues the old row source[i]; -1 starts with moments of zero
     fresh: tuple[str, ...] = ()  # groups whose moments start at zero in every row
+    prefix: str = ""  # only groups whose names begin so (one particle of several)
 
 
 @dataclass(frozen=True)
@@ -127,6 +145,16 @@ class Scene(Protocol):
 
 
 @dataclass(frozen=True)
+class Textures:
+    """A surface's material in pictures, glTF's metallic-roughness model; row 0 is v = 0."""
+
+    base: Tensor  # [T, T, 3] sRGB in [0, 1]
+    roughness: Tensor  # [T, T, 1]
+    metallic: Tensor  # [T, T, 1]
+    normal: Tensor | None = None  # [T, T, 3] (n + 1) / 2 in tangent space, +Y against v (OpenGL)
+
+
+@dataclass(frozen=True)
 class Mesh:
     """A triangle mesh in the world's frame, counter-clockwise seen from outside."""
 
@@ -134,3 +162,6 @@ class Mesh:
     faces: Tensor  # [F, 3] int64
     colors: Tensor  # [V, 3] sRGB in [0, 1]
     normals: Tensor  # [V, 3] unit
+    uv: Tensor | None = None  # [V, 2] v grows downward; vertices are repeated along seams
+    tangents: Tensor | None = None  # [V, 4] glTF's, with a normal texture
+    textures: Textures | None = None  # where there are textures, `colors` is what they show at the vertices

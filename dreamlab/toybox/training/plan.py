@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dreamlab.core.errors import RecipeError
+from dreamlab.toybox.training.roles import ROLES
 from guidance.toybox_net import NetSettings
 
-ROLES = ("image",)
 SHARES: dict[str, float] = {  # of captions
     "bare": 0.06,  # "a mushroom": everything in its usual colours
     "main": 0.10,  # "a red mushroom"
@@ -25,7 +25,7 @@ SHARES: dict[str, float] = {  # of captions
 # What differs by device. The numbers for cuda are meant for 25 minutes of a data centre GPU; they have not been run.
 RECIPES: dict[str, dict[str, Any]] = {
     "cpu": {},
-    "cuda": {"batch": 256, "views": 4, "rate": 2e-3, "warmup": 50_000, "total": 10_000_000, "head_after": 4_000_000},
+    "cuda": {"batch": 256, "views": 4, "warmup": 50_000, "total": 10_000_000, "head_after": 4_000_000},
 }
 
 
@@ -37,20 +37,31 @@ class Plan:
     role: str = "image"
     seed: int = 0
     table: str = "cosine"
-    batch: int = 32
+    batch: int = 48
     views: int = 2  # pictures of one object in a batch, each with its own camera and background
-    rate: float = 1e-3  # peak learning rate
+    rate: float = 2.5e-3  # peak learning rate
     warmup: int = 3_000
-    total: int = 900_000  # the rate falls linearly to zero over the last `cooldown` of these
+    total: int = 450_000  # the rate falls linearly to zero over the last `cooldown` of these
     cooldown: float = 0.3
-    head_after: int = 450_000  # from here on at full size; before, at half size
+    head_after: int = 270_000  # from here on at full size; before, at half size
     head_every: int = 8  # before, too, one batch in so many is at full size, so that the head follows the rest
-    ema: float = 0.9995  # per step, reached from below: (1 + step) / (10 + step)
+    ema: float = 0.999  # per step, reached from below: (1 + step) / (10 + step)
     drop_text: float = 0.1
     drop_camera: float = 0.1
+    drop_hint: float = 0.1
+    same_time: float = 0.75  # of the groups of a joint role have one noise level for all their pictures
     second_weight: float = 2.0  # extra loss weight where parts other than the main one project
     instances: int = 300  # proportions of each category, before the held-out ones are taken away
     share: dict[str, float] = field(default_factory=lambda: dict(SHARES))
+
+    @staticmethod
+    def of(role: str, net: NetSettings, **changes: Any) -> Plan:
+        """The plan of a role; `net` says how large the network is."""
+        extra = ROLES[role]
+        net = dataclasses.replace(net, joint=extra.joint, hint=extra.hint, moments=extra.moments)
+        changes = {"drop_text": extra.drop_text, "drop_camera": extra.drop_camera} | changes
+        changes["views"] = extra.joint if extra.joint > 1 else changes.get("views", Plan.views)
+        return Plan(net, role, share=SHARES | dict(extra.share), **changes)
 
     def rate_at(self, seen: int) -> float:
         left = (self.total - seen) / (self.cooldown * self.total)

@@ -26,10 +26,12 @@ from dreamlab.core.streams import derive
 from dreamlab.files import disk_errors, write_atomic
 from dreamlab.toybox.training.data import Batch, ahead, draw_batch, vocabulary
 from dreamlab.toybox.training.loss import Chance, errors
+from dreamlab.toybox.training.muon import Muon, split
 from dreamlab.toybox.training.plan import RECIPES, Plan
 from dreamlab.toybox.training.sample import sheet
 from guidance.toybox import Toybox
 from guidance.toybox_net import NetSettings, Prior, laid_out
+from guidance.toybox_roles import TOYBOXES
 from guidance.toybox_store import VOCABULARY, Stored, save
 from guidance.toybox_words import Words
 
@@ -47,48 +49,59 @@ class Trainer:
             net = Prior(plan.net)
         self.net = laid_out(net.to(self.device))
         self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
-        self.optimiser = torch.optim.AdamW(
-            self.net.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        hidden, rest = split(self.net)
+        self.optimisers: tuple[torch.optim.Optimizer, ...] = (
+            Muon(hidden, plan.rate),
+            torch.optim.AdamW(rest, plan.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True),
         )
         self.table: NoiseTable = make_table(plan.table).to(self.device)
         self.step, self.seen = 0, 0  # updates, and pictures (a run may change its batch when it is resumed)
 
+    def start_from(self, stored: Stored) -> None:
+        """Take over the weights of another role; what this role has more keeps its start at zero."""
+        for net in (self.net, self.ema):
+            missing, unexpected = net.load_state_dict(stored.net.state_dict(), strict=False)
+            if unexpected or any(not name.startswith(("hint_", "moment.")) for name in missing):
+                raise InputError(f"the prior to start from does not fit the role {self.plan.role!r}")
+
     def chance(self, batch: Batch, key: object) -> Chance:
         generator = torch.Generator().manual_seed(derive(self.plan.seed, "noise", key))
-        drops = (self.plan.drop_text, self.plan.drop_camera)
-        return Chance.draw(batch.rgb.shape, len(self.table), *drops, generator).to(self.device)
+        return Chance.draw(batch.rgb.shape, len(self.table), self.plan, generator).to(self.device)
 
     def train_step(self, batch: Batch) -> tuple[int, Tensor, Tensor]:
         """One update; returns the pictures' size, their errors and their t_index."""
         chance = self.chance(batch, self.step)
-        for group in self.optimiser.param_groups:
+        for group in (group for each in self.optimisers for group in each.param_groups):
             group["lr"] = self.plan.rate_at(self.seen)
-        self.optimiser.zero_grad(set_to_none=True)
-        error = errors(self.net, self.table, batch, chance)
+        self.net.zero_grad(set_to_none=True)
+        error = errors(self.net, self.table, batch, chance)[batch.graded]
         error.mean().backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimiser.step()
-        self.step, self.seen = self.step + 1, self.seen + len(error)
+        for each in self.optimisers:
+            each.step()
+        self.step, self.seen = self.step + 1, self.seen + self.plan.batch
         keep = min(self.plan.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - keep)
-        return batch.rgb.shape[1], error.detach(), chance.t_index
+        return batch.rgb.shape[1], error.detach(), chance.t_index[batch.graded]
 
     @torch.no_grad()
     def held_out_error(self, size: int) -> float:
         """The average's error on 96 fixed held-out pictures with fixed noise, whatever the batch of the plan."""
-        plan, total = dataclasses.replace(self.plan, batch=32, views=2), 0.0
+        plan, total = dataclasses.replace(self.plan, batch=32, views=max(2, self.plan.net.joint)), 0.0
         for index in range(3):
             batch = draw_batch(plan, self.words, index, size, str(self.device), held_out=True)
-            total += errors(self.ema, self.table, batch, self.chance(batch, f"held out {index}")).mean().item()
+            chance = self.chance(batch, f"held out {index}")
+            total += errors(self.ema, self.table, batch, chance)[batch.graded].mean().item()
         return total / 3
 
     def state(self) -> dict[str, Tensor]:
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
         for name, parameter in self.net.named_parameters():
-            slots = self.optimiser.state.get(parameter, {})
-            tensors |= {f"optimiser.{slot}.{name}": value for slot, value in slots.items()}
+            for each in self.optimisers:
+                slots = each.state.get(parameter, {})
+                tensors |= {f"optimiser.{slot}.{name}": value for slot, value in slots.items()}
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     def load_state(self, tensors: dict[str, Tensor], step: int, seen: int) -> None:
@@ -102,22 +115,22 @@ class Trainer:
                 tensors[name] = torch.cat([value, 0 * rows if name.startswith("optimiser.") else rows])
         self.net.load_state_dict(part("net."))
         self.ema.load_state_dict(part("ema."))
-        moments = {slot: part(f"optimiser.{slot}.") for slot in ("step", "exp_avg", "exp_avg_sq")}
+        slots = ("momentum", "step", "exp_avg", "exp_avg_sq")
+        moments = {slot: part(f"optimiser.{slot}.") for slot in slots}
+        homes = {id(p): each for each in self.optimisers for group in each.param_groups for p in group["params"]}
         for name, parameter in self.net.named_parameters():
-            if name in moments["step"]:
-                device = {
-                    slot: "cpu" if slot == "step" and self.device.type == "cpu" else self.device for slot in moments
-                }
-                self.optimiser.state[parameter] = {
-                    slot: table[name].to(device[slot]).contiguous(memory_format=_format(parameter, slot))
-                    for slot, table in moments.items()
+            if found := {slot: table[name] for slot, table in moments.items() if name in table}:
+                homes[id(parameter)].state[parameter] = {
+                    slot: value.to(self.device).contiguous(memory_format=_format(parameter, slot))
+                    for slot, value in found.items()
                 }
         self.step, self.seen = step, seen
 
     def guidance(self) -> Toybox:
         """The average as a guidance on this device."""
         stored = Stored(self.plan.role, self.plan.table, self.words, self.ema, {})
-        return Toybox(Toybox.Settings(), stored).to(self.device)
+        kind = TOYBOXES[self.plan.role]
+        return kind(kind.Settings(), stored).to(self.device)
 
 
 def _format(parameter: Tensor, slot: str) -> torch.memory_format:
@@ -239,7 +252,12 @@ def look(trainer: Trainer, folder: Folder) -> None:
     sheet(folder.path / "sheets" / f"{trainer.seen:09d}.png", trainer.guidance(), title)
 
 
-def new_plan(device: str, **changes: Any) -> tuple[Plan, Words]:
-    """The plan of a fresh run on a device, with the vocabulary of the world as it is now."""
-    words = vocabulary()
-    return Plan(NetSettings(len(words.tokens)), **(RECIPES[torch.device(device).type] | changes)), words
+def new_plan(device: str, role: str = "image", start: Stored | None = None, **changes: Any) -> tuple[Plan, Words]:
+    """The plan of a fresh run on a device, with the words and the size of the prior it starts from, if there is one."""
+    words = start.words if start else vocabulary()
+    net = start.net.net if start else NetSettings(len(words.tokens))
+    recipe = RECIPES[torch.device(device).type]
+    if start:  # it knows the world already: a third of the pictures, all at full size after half of them
+        total = recipe.get("total", Plan.total) // 3
+        changes = {"total": total, "head_after": total // 2, "rate": recipe.get("rate", Plan.rate) / 2} | changes
+    return Plan.of(role, net, **(recipe | changes)), words

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joint score distillation (Jiang et al. 2024, JointDreamer, arXiv:2407.12291), in closed form:
+g = w(t) (cfg(eps_blind)(z_t) - n + lambda (sigma / a) (m / B) (x0_blind_null - x0_aware)), m the opacity.
+
+A 2D model that does not know the camera (`blind`) paints; one that does (`text`; MVDream in the paper) says what the
+view must show, and the difference of their clean pictures couples the views. lambda starts at step 600 of 5000.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamlab.core.noise import WEIGHTS
+from dreamlab.core.schedules import Schedule, When, constant, ramp
+from dreamlab.core.settings import setting
+from systems.residual import Branch, Look, State, Stateless, per_row, times_in_order
+
+
+class JSD(Stateless):
+    """A camera-blind score, corrected where a camera-aware one disagrees about the view: against Janus."""
+
+    paper: ClassVar[str] = "Jiang et al. 2024, arXiv:2407.12291"
+    cost: ClassVar[str] = "3"
+    needs: ClassVar[frozenset[str]] = frozenset({"text", "blind", "blind_null"})
+
+    @dataclass(frozen=True)
+    class Settings:
+        cfg: Schedule = setting(constant(31.0), low=0, help="30 in their form")
+        coupling: Schedule = setting(ramp(0.0, 5.0, begin=When(0.12), end=When(0.1201), curve="jump"), low=0)
+        t_min: Schedule = setting(constant(0.02), low=0, high=1)
+        t_max: Schedule = setting(constant(0.98), low=0, high=1)
+        weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
+        clip: float | None = setting(None, above=0)
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @staticmethod
+    def check(settings: Settings) -> str | None:
+        return times_in_order(settings.t_min, settings.t_max)
+
+    def gradient(self, look: Look) -> Tensor:
+        c, now, table = self.settings, look.progress, look.guidance.table
+        t = look.timesteps(c.t_min.at(now), c.t_max.at(now))
+        noise = look.noise()
+        state = State(table.add_noise(look.z, noise, t), t)
+        names = ("blind", "blind_null", "plain")
+        blind, null, aware = look.predict([Branch(state, name) for name in names])
+        a, s = table.signal_noise(t, look.z)
+        apart = (s / a) * (aware - null)  # x0_blind_null - x0_aware
+        pull = c.coupling.at(now) / len(look.z) * opacity_of(look) * (s / a) * apart
+        return per_row(table.weight(c.weight, t), apart) * (null + c.cfg.at(now) * (blind - null) - noise + pull)
+
+
+def opacity_of(look: Look) -> Tensor:
+    """[B, 1, h, w] of the render, at the latents' size."""
+    if look.frames is None:
+        return look.z.new_ones(len(look.z), 1, 1, 1)
+    alpha = look.frames.alpha.detach().permute(0, 3, 1, 2).to(look.z)
+    return F.interpolate(alpha, look.z.shape[-2:], mode="area")

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Variational score distillation (Wang et al. 2023, ProlificDreamer, arXiv:2305.16213), eq. 9:
+g = w(t) (cfg(eps)(z_t, t) - eps_phi(z_t, t, camera)), eps_phi trained at every step on the renders themselves.
+
+eps_phi: the adapter of a guidance that offers one (`net: adapter`, the paper's LoRA), or a small network of our own
+(`net: small`) that adds to the frozen text prediction as LoRA does (`base: prior`) or stands alone (`base: none`). It
+hears the camera, dropped with probability 0.1, and the prompt without words of direction. Differences: Adam without
+weight decay; the learning rate of `small` is a small network's, 1e-3, not the 1e-4 of a LoRA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.noise import WEIGHTS
+from dreamlab.core.schedules import Schedule, When, constant, ramp
+from dreamlab.core.settings import setting
+from systems.residual import Branch, Look, State, per_row, times_in_order
+from systems.score_net import ScoreNet
+from systems.trained import Trained
+
+
+class VSD:
+    """Match the distribution of renders to the model's, not a point to its mode."""
+
+    paper: ClassVar[str] = "Wang et al. 2023, arXiv:2305.16213"
+    cost: ClassVar[str] = "2 + 1 own, 1 own trained (+ 1 with base: prior)"
+    needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+    guided: ClassVar[bool] = True
+
+    @dataclass(frozen=True)
+    class Settings:
+        cfg: Schedule = setting(constant(7.5), low=0)
+        cfg_own: float = setting(1.0, low=0, help="of eps_phi, camera against no camera; 1 asks once")
+        t_min: Schedule = setting(constant(0.02), low=0, high=1)
+        t_max: Schedule = setting(ramp(0.98, 0.5, begin=When(5000, "steps"), end=When(5001, "steps")), low=0, high=1)
+        weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
+        net: str = setting("small", choices=("small", "adapter"))
+        base: str = setting("prior", choices=("prior", "none"), help="what the small network adds to")
+        predicts: str = setting("v", choices=("v", "eps"), help="what the small network is trained to say")
+        width: int = setting(32, low=8, high=512, help="channels of the small network, a multiple of 4")
+        rank: int = setting(4, low=1, high=256, help="of the adapter")
+        lr: float = setting(1e-3, low=0, high=1)
+        warmup: int = setting(0, low=0, help="steps over which lr rises (500 in their code)")
+        camera_drop: float = setting(0.1, low=0, high=1)
+        clip: float | None = setting(None, above=0)
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.net: Any = None
+        self.trained: Trained | None = None
+        self._waiting: Mapping[str, Tensor] | None = None  # a checkpoint read before the first step
+
+    @staticmethod
+    def asks(settings: Settings) -> frozenset[str]:
+        return frozenset({"adapter"}) if settings.net == "adapter" else frozenset()
+
+    @staticmethod
+    def check(settings: Settings) -> str | None:
+        if settings.width % 4:
+            return f"width {settings.width} is not a multiple of 4"
+        return times_in_order(settings.t_min, settings.t_max)
+
+    def gradient(self, look: Look) -> Tensor:
+        c, now, table = self.settings, look.progress, look.guidance.table
+        own = self._built(look)
+        t = look.timesteps(c.t_min.at(now), c.t_max.at(now))
+        state = State(table.add_noise(look.z, look.noise(), t), t)
+        scale = c.cfg.at(now)
+        branches = [Branch(state, "text"), *([Branch(state, "null")] if scale != 1.0 else [])]
+        if self._adds and look.steered:
+            branches.append(Branch(state, "plain"))
+        eps = look.predict(branches)
+        pretrained = eps[0] if scale == 1.0 else eps[1] + scale * (eps[0] - eps[1])
+        base = (eps[-1] if look.steered else eps[0]) if self._adds else None
+        with torch.no_grad():
+            mine = self._own(look, own.params(), state, camera_of(look), base)
+            if c.cfg_own != 1.0:
+                blind = self._own(look, own.params(), state, torch.zeros_like(camera_of(look)), base)
+                mine = blind + c.cfg_own * (mine - blind)
+        self._learn(look, own)
+        return per_row(table.weight(c.weight, t), mine) * (pretrained - mine)
+
+    def _learn(self, look: Look, own: Trained) -> None:
+        """One step of eps_phi on the renders as they are: any time, fresh noise, the camera sometimes dropped."""
+        c, table = self.settings, look.guidance.table
+        t = torch.randint(0, len(table), (len(look.z),), generator=look.time_stream).to(look.z.device)
+        kept = (torch.rand(len(look.z), generator=look.time_stream) >= c.camera_drop).to(look.z)
+        noise = look.noise()
+        state = State(table.add_noise(look.z, noise, t), t)
+        base = look.predict([Branch(state, "plain")])[0] if self._adds else None
+        leaf = own.leaf()
+        with torch.enable_grad():
+            said = self._own(look, own.params(leaf), state, camera_of(look) * kept[:, None], base)
+            error = said - noise
+            if c.predicts == "v":
+                error = error / table.signal_noise(t, noise)[0].clamp(min=0.05)  # the error in v is the one in eps / a
+            own.learn(error.square().mean(), leaf, c.lr * min(1.0, (look.progress.step + 1) / max(c.warmup, 1)))
+        look.trained += len(look.z)
+
+    def _own(
+        self, look: Look, params: Mapping[str, Tensor], state: State, camera: Tensor, base: Tensor | None
+    ) -> Tensor:
+        look.calls, look.rows = look.calls + 1, look.rows + len(state.z_t)
+        if self.settings.net == "adapter":
+            said: Tensor = self.net.apply(params, state.z_t, state.t_index, look.conditions["plain"], camera)
+            return said
+        said = self.net.apply(params, state.z_t, state.t_index, camera)
+        return said if base is None else base + said
+
+    @property
+    def _adds(self) -> bool:
+        return self.settings.net == "small" and self.settings.base == "prior"
+
+    def _built(self, look: Look) -> Trained:
+        """The network, made when the latents' shape is known."""
+        if self.trained is None:
+            c = self.settings
+            if c.net == "adapter":
+                self.net = look.guidance.adapter(c.rank)  # type: ignore[attr-defined]
+                self.trained = Trained(self.net.start())
+            else:
+                channels, height, span = look.z.shape[1:]
+                shape = (channels, height, span)
+                self.net = ScoreNet(shape, look.guidance.table, c.width, c.predicts, c.base == "prior")
+                self.trained = Trained(self.net.start(look.z))
+            if self._waiting is not None:
+                self.trained.load_state_dict(self._waiting)
+        return self.trained
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {} if self.trained is None else self.trained.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.trained, self._waiting = None, dict(state) or None
+
+
+def camera_of(look: Look) -> Tensor:
+    """[B, 16] camera_to_world of each view; zero where a test has no cameras."""
+    if look.cameras is None:
+        return look.z.new_zeros(len(look.z), 16)
+    return look.cameras.camera_to_world.reshape(-1, 16).to(look.z)
