@@ -140,6 +140,21 @@ class Deformation:
         hidden = (linear(feature, p["weight0"]) + p["bias0"]).relu()
         return linear(hidden, p["last"])
 
+    def roughness(self, name: str) -> Tensor:
+        """HexPlane's regularisers, []: plane_tv, squared steps in space; time_smooth, squared second differences along
+        time (of control poses too); time_l1, distance of the planes with time from 1, which is no motion."""
+        kind, p = self.settings.kind, self.params
+        moving = [p[f"plane{i}"] for i, (_, b) in enumerate(PLANES) if b == 3] if kind == "hexplane" else []
+        if name == "time_smooth" and kind != "mlp":
+            tables = moving or [p["poses"][None]]  # time is axis 1
+            return torch.stack([t.diff(n=2, dim=1).square().mean() for t in tables]).mean()
+        if name == "plane_tv" and kind == "hexplane":
+            still = [p[f"plane{i}"] for i, (_, b) in enumerate(PLANES) if b != 3]
+            return torch.stack([t.diff(dim=d).square().mean() for t in still for d in (1, 2)]).mean()
+        if name == "time_l1" and kind == "hexplane":
+            return torch.stack([(t - 1).abs().mean() for t in moving]).mean()
+        raise ValueError(f"regularisers.{name}: a deformation of kind {kind} has nothing of the sort")
+
     # ---- control points ---------------------------------------------------------------------------------------------
     def poses(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """Shift [K, 3] and quaternion [K, 4] of every control point at a time."""

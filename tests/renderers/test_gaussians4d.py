@@ -138,6 +138,29 @@ def test_rigidity_is_zero_for_rigid_motions_and_counts_stretching() -> None:
     torch.testing.assert_close(stretch(points, 1.5 * points, still, neighbours), 0.25 * edges)
 
 
+def test_smoothness_of_planes_and_poses() -> None:
+    """Linear in time is smooth; a kink of size a in one channel of one knot is a^2 over the number of differences."""
+    plane, control, network = (
+        moving(kind=kind, moments=6, resolution=8, points=5).motions[0] for kind in ("hexplane", "control", "mlp")
+    )
+    assert float(plane.roughness("time_smooth").detach()) == 0 and float(plane.roughness("time_l1").detach()) == 0
+    with torch.no_grad():
+        ramp = torch.arange(6.0)
+        plane.params["plane3"] += 0.5 * ramp[None, :, None]
+        control.params["poses"] += ramp[:, None, None]
+        assert float(plane.roughness("time_smooth")) < 1e-12 and float(control.roughness("time_smooth")) < 1e-12
+        torch.testing.assert_close(plane.roughness("time_l1"), torch.tensor(0.5 * 2.5 / 3))
+        control.params["poses"][5, 2, 4] += 3.0
+        torch.testing.assert_close(control.roughness("time_smooth"), torch.tensor(9.0 / (4 * 5 * 6)))
+        for i in range(3):
+            plane.params[f"plane{i}"].copy_(2.0 * torch.arange(8.0).expand(16, 8, 8))
+        torch.testing.assert_close(
+            plane.roughness("plane_tv"), torch.tensor(2.0)
+        )  # 4 along one axis, 0 along the other
+    with pytest.raises(ValueError, match="plane_tv"):
+        network.roughness("plane_tv")
+
+
 def test_quaternion_products_are_matrix_products() -> None:
     a, b = torch.randn(2, 30, 4, generator=stream(3), dtype=torch.float64)
     torch.testing.assert_close(matrix(product(a, b)), matrix(a) @ matrix(b))
