@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from renderers.dmtet import DMTet
+from renderers.field4d import Field4D
 from renderers.gaussians import Gaussians
 from renderers.gaussians4d import Gaussians4D
 from renderers.hash_field import HashField
@@ -15,6 +16,7 @@ SCENES: dict[str, Any] = {
     "gaussians": Gaussians,
     "gaussians4d": Gaussians4D,
     "field": HashField,
+    "field4d": Field4D,
     "dmtet": DMTet,
     "mesh": TexturedMesh,
 }
