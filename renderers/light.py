@@ -123,13 +123,14 @@ def shade(
     to_eye: Tensor,  # [M, 3]
     which: Tensor,  # [M] int64
     specular: float = 1.0,
+    masking: str = "correlated",
 ) -> Tensor:
     """[M, 3] linear radiance towards the eye by the split sum; no shadows, no light between parts."""
     nv = (normal * to_eye).sum(-1, keepdim=True).clamp(1e-4, 1)
     roughness = material.roughness.clamp(MIN_ROUGHNESS, 1)
     mirrored = safe_normalize(2 * (normal * to_eye).sum(-1, keepdim=True) * normal - to_eye)
-    table = brdf_table().to(nv)
-    lookup = torch.cat([nv, roughness], -1)
+    table = brdf_table(masking=masking).to(nv)
+    lookup = (torch.cat([nv, roughness], -1) * (len(table) - 1) + 0.5) / len(table)
     scale, bias, passed = texture(table, lookup[None, None], boundary="clamp")[0, 0].split(1, -1)
     arriving = light.reflected(mirrored, roughness, which)
     diffuse = material.base * light.irradiance(normal, which) * (1 - specular * (1 - passed))
