@@ -8,11 +8,17 @@ from typing import Any
 from systems.asd import ASD
 from systems.balanced import Balanced
 from systems.cds import CDS
+from systems.cfd import CFD
 from systems.csd import CSD
 from systems.csm import CSM
+from systems.dsd import DSD
 from systems.ism import ISM
+from systems.jsd import JSD
 from systems.nfsd import NFSD
+from systems.order import Order
 from systems.photometric import Photometric
+from systems.rfds import RFDS
+from systems.sdi import SDI
 from systems.sds import SDS
 from systems.sjc import SJC
 from systems.tsm import TSM
@@ -29,6 +35,12 @@ SYSTEMS: dict[str, Any] = {
     "cds": CDS,
     "asd": ASD,
     "balanced": Balanced,
-    "photometric": Photometric,
     "vsd": VSD,
+    "photometric": Photometric,
+    "cfd": CFD,
+    "sdi": SDI,
+    "dsd": DSD,
+    "rfds": RFDS,
+    "jsd": JSD,
+    "order": Order,
 }

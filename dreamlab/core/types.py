@@ -106,7 +106,7 @@ class Rows:
 
     source: Tensor  # [N'] int64: row i continues the old row source[i]; -1 starts with moments of zero
     fresh: tuple[str, ...] = ()  # groups whose moments start at zero in every row
-    prefix: str = ""  # of the names of the groups that are meant
+    prefix: str = ""  # only groups whose names begin so (one particle of several)
 
 
 @dataclass(frozen=True)

@@ -53,13 +53,14 @@ def main() -> int:
     try:
         if given.command == "train":
             from dreamlab.metrics.calibration import calibrated
-            from dreamlab.metrics.judge_net import save
+            from dreamlab.metrics.judge_net import load, save
             from dreamlab.metrics.judge_training import NAMES, train
 
             torch.set_num_threads(1)
-            net = train(given.steps, given.seed)
-            facts = calibrated(net.requires_grad_(False), {"steps": given.steps, "seed": given.seed})
-            save(given.out, net, NAMES, facts)
+            facts = {"steps": given.steps, "seed": given.seed}
+            save(given.out, train(given.steps, given.seed), NAMES, facts)
+            stored = load(given.out)  # as everyone will have it, in fp16
+            save(given.out, stored.net, NAMES, calibrated(stored.net, facts))
             print(given.out)
         else:
             from dreamlab.metrics.calibration import tables

@@ -37,6 +37,13 @@ class Asset(Protocol):
         """The surface, as it would be exported."""
 
 
+def device_of(asset: Asset) -> torch.device:
+    """Where an asset wants its cameras: where a scene's parameters are, else the host."""
+    groups = getattr(asset, "groups", None)
+    tensors = [group.tensor for group in groups().values()] if groups else []
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
 def judging_cameras(count: int = VIEWS) -> Cameras:
     """Evenly around, the first in front; elevations low and high in turn."""
     azimuth = [360.0 * i / count for i in range(count)]
@@ -73,12 +80,13 @@ def true_answer(caption: Caption, instance: int) -> Solid:
 def equal_sphere(caption: Caption, instance: int) -> Solid:
     """A ball of the true object's volume at its centre, in the main colour: the laziest answer."""
     truth = true_answer(caption, instance).program
-    points = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, 40)] * 3, indexing="ij"), -1).reshape(1, -1, 3)
-    inside = truth.sdf(points)[0][0] < 0
-    share = inside.float().mean().clamp(min=1e-4)
-    centre = points[0, inside].mean(0) if bool(inside.any()) else torch.zeros(3)
+    found = mesh(truth, 64)
+    a, b, c = found.vertices[found.faces].double().unbind(1)
+    signed = (a * torch.linalg.cross(b, c)).sum(-1, keepdim=True) / 6  # of the tetrahedra with the origin
+    volume = float(signed.sum())
+    centre = (signed * (a + b + c) / 4).sum(0) / volume
     sketch = Sketch()
-    sketch.sphere("all", centre.tolist(), float(8 * share * 3 / (4 * math.pi)) ** (1 / 3))
+    sketch.sphere("all", centre.tolist(), (volume * 3 / (4 * math.pi)) ** (1 / 3))
     return Solid(sketch.pack({"all": _main(caption)}, fit=None))
 
 
