@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from renderers.compose import Several
 from renderers.dmtet import DMTet
 from renderers.gaussians import Gaussians
 from renderers.gaussians4d import Gaussians4D
@@ -17,4 +18,5 @@ SCENES: dict[str, Any] = {
     "field": HashField,
     "dmtet": DMTet,
     "mesh": TexturedMesh,
+    "several": Several,
 }
