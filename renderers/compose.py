@@ -63,7 +63,7 @@ class Several:
         if not settings.objects:
             raise RecipeError("scene several: objects: name at least one")
         self.names = tuple(settings.objects)
-        made = {}
+        made: dict[str, Tensor] = {}
         for name, placed in settings.objects.items():
             if "." in name:
                 raise RecipeError(f"scene several: objects: {name!r}: a name has no dot")
@@ -201,7 +201,7 @@ def over(parts: Sequence[Frames], background: Tensor) -> tuple[Frames, Tensor]:
     rgb = torch.stack([f.rgb - (1 - f.alpha) * f.background[:, None, None] for f in parts])  # premultiplied
     alpha, depth = torch.stack([f.alpha for f in parts]), torch.stack([f.depth for f in parts])
     distance = torch.where(alpha > 1e-3, depth.detach(), torch.inf)
-    order = distance.argsort(0, stable=True)
+    order = distance.argsort(dim=0, stable=True)
     near_alpha = alpha.gather(0, order)
     ahead = torch.cumprod(torch.cat([torch.ones_like(near_alpha[:1]), 1 - near_alpha[:-1]]), 0)
     light = torch.zeros_like(ahead).scatter(0, order, ahead)  # what reaches each object past those before it
