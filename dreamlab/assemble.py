@@ -37,6 +37,7 @@ class BuiltTerm:
     weight: Schedule
     clip: float | None
     asking: Asking
+    see: str
 
 
 @dataclass
@@ -119,6 +120,7 @@ class Assembler:
                 term.weight,
                 getattr(term.system.settings, "clip", None),
                 Asking(term.prompting),
+                term.see,
             )
             for j, term in enumerate(spec.terms)
         )

@@ -23,6 +23,7 @@ from dreamlab.core.text import check_prompt, did_you_mean
 from dreamlab.yaml_source import Source, Tree, parse, read_file
 
 BACKGROUNDS = ("random", "white", "black", "gray")
+SIGHTS = ("rgb", "normal", "normal_mask", "latent")
 FORMATS = ("glb", "ply", "obj")
 
 
@@ -34,6 +35,7 @@ class Term:
     system: Annotated[Spec, Section("systems")]
     weight: Schedule = setting(constant(1.0), low=0, help="factor of this term's loss")
     prompting: Prompting = field(default_factory=Prompting)
+    see: str = setting("rgb", choices=SIGHTS, help="what of the frames the guidance is shown")
 
 
 @dataclass(frozen=True)

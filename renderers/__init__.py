@@ -7,6 +7,7 @@ from typing import Any
 
 from renderers.compose import Several
 from renderers.dmtet import DMTet
+from renderers.field4d import Field4D
 from renderers.gaussians import Gaussians
 from renderers.gaussians4d import Gaussians4D
 from renderers.hash_field import HashField
@@ -16,6 +17,7 @@ SCENES: dict[str, Any] = {
     "gaussians": Gaussians,
     "gaussians4d": Gaussians4D,
     "field": HashField,
+    "field4d": Field4D,
     "dmtet": DMTet,
     "mesh": TexturedMesh,
     "several": Several,

@@ -7,7 +7,9 @@
 | dmtet | dmtet of half the resolution | subdivided, exact |
 | dmtet | anything with a surface | signed distances of its mesh; colours learnt from the mesh |
 | mesh | anything with a surface | floaters dropped, simplified, unwrapped, painted with pictures of the old scene |
-| gaussians | anything with a surface | seeds uniform by area with the surface's colours |
+| gaussians | a field | seeds where it is dense and can be seen, with its colours |
+| gaussians | anything else with a surface | seeds uniform by area with the surface's colours |
+| gaussians4d, field4d | gaussians, field | their state, without motion yet |
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from torch import Tensor
 from dreamlab.core.cameras import Cameras, OrbitSettings, fixed_orbit
 from dreamlab.core.errors import Diverged
 from dreamlab.core.types import Frames, Mesh, Scene
+from renderers.seeds import Seeds, from_mesh
 from renderers.shapes import without_floaters
 from renderers.surface import Surface, look
 
@@ -29,6 +32,7 @@ AROUND = OrbitSettings(distance=(3.2, 3.2), fovy_deg=(42.0, 42.0), elevation_deg
 RESOLUTION = 96  # of the grid on which a surface is found when the target does not say
 SURFACES = ("dmtet", "mesh")  # kinds that can take any scene's surface
 SEEDED = ("gaussians",)  # kinds that start from points
+BEGIN_TO_MOVE = (("gaussians", "gaussians4d"), ("field", "field4d"))  # the moving kind takes the state of the still one
 
 
 class Kept(NamedTuple):
@@ -47,9 +51,16 @@ class Levelled(Protocol):
     def mesh_at(self, resolution: int, level: float) -> Mesh: ...
 
 
+@runtime_checkable
+class Seeding(Protocol):
+    """A scene that knows where it is dense, better than a surface of it would."""
+
+    def seeds(self, count: int, stream: torch.Generator) -> Seeds: ...
+
+
 def can_become(source: str, target: str) -> bool:
     """Whether a scene of one kind can start from one of another."""
-    return source == target or target in SURFACES or target in SEEDED
+    return source == target or (source, target) in BEGIN_TO_MOVE or target in SURFACES or target in SEEDED
 
 
 def become(source: Scene, target: Scene, stream: torch.Generator) -> tuple[Scene, Kept | None]:
@@ -57,14 +68,17 @@ def become(source: Scene, target: Scene, stream: torch.Generator) -> tuple[Scene
     kind = target.kind
     before = {name: value.shape for name, value in source.state_dict().items()}
     same = {name: value.shape for name, value in target.state_dict().items()} == before
-    if source.kind == kind and (same or kind in SEEDED or kind not in SURFACES):
+    moves = (source.kind, kind) in BEGIN_TO_MOVE
+    if moves or (source.kind == kind and (same or kind in SEEDED or kind not in SURFACES)):
         target.load_state_dict(source.state_dict())
         return target, None
     made: Any = target
     if kind in SEEDED:
-        from renderers.seeds import from_mesh
-
-        seeds = from_mesh(surface_of(source, RESOLUTION), made.settings.count, stream)
+        count = made.settings.count
+        if isinstance(source, Seeding):
+            seeds = source.seeds(count, stream)
+        else:
+            seeds = from_mesh(surface_of(source, RESOLUTION), count, stream)
         made = type(made)(made.settings, stream, seeds).to(device_of(source))
     else:
         made.adopt(source, stream)

@@ -26,6 +26,7 @@ from torch.nn.functional import grid_sample, linear
 from dreamlab.core.schedules import Schedule, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import ParamGroup
+from renderers.knots import between
 from renderers.rotation import from_vector, matrix
 
 KINDS = ("mlp", "hexplane", "control")
@@ -141,14 +142,8 @@ class Deformation:
 
     # ---- control points ---------------------------------------------------------------------------------------------
     def poses(self, time: Tensor) -> tuple[Tensor, Tensor]:
-        """Shift [K, 3] and quaternion [K, 4] of every control point at a time: linear between knots."""
-        table, knots = self.params["poses"], self.settings.moments
-        place = time * (knots if self.settings.loop else knots - 1)
-        low = place.floor().clamp(max=knots - 1)
-        share = place - low
-        first = low.long()
-        second = (first + 1) % knots if self.settings.loop else (first + 1).clamp(max=knots - 1)
-        pose = (1 - share) * table.index_select(0, first[None])[0] + share * table.index_select(0, second[None])[0]
+        """Shift [K, 3] and quaternion [K, 4] of every control point at a time."""
+        pose = between(self.params["poses"], time, self.settings.loop)
         pose = pose * self.scaled_time(time)
         return pose[:, :3], from_vector(pose[:, 3:])
 

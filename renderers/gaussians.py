@@ -122,16 +122,16 @@ class Gaussians:
     ) -> Splatted:
         """The Gaussians where the arguments put them, with everything else as it is."""
         p, s = self.params, self.settings
-        color, sh = p["logit_color"].sigmoid(), None
+        base, sh = p["logit_color"].sigmoid(), None
         if self.degree:
             rest = p["sh_rest"][:, : (self.degree + 1) ** 2 - 1]
-            color, sh = None, torch.cat([(color[:, None] - 0.5) / SH0, rest], 1)
+            sh = torch.cat([(base[:, None] - 0.5) / SH0, rest], 1)
         return splat(
             means,
             quats,
             (p["log_scales"] if log_scales is None else log_scales).exp(),
             p["logit_opacity"].sigmoid(),
-            color,
+            base if sh is None else None,
             cameras.camera_to_world,
             cameras.focal_px(size),
             (size, size),

@@ -26,6 +26,7 @@ from renderers import density as densities
 from renderers import shading, volume
 from renderers.background import Background, BackgroundSettings
 from renderers.isosurface import isosurface
+from renderers.seeds import Seeds, from_field
 from renderers.shading import ShadingSettings
 
 NORMALS = ("none", "analytic", "finite", "central", "predicted")
@@ -101,7 +102,8 @@ class HashField:
         self.background = Background(s.background, channels, generator)
         self.active = min(s.levels, int(s.active.at(Progress(0, 1))))
         self._own(self.params)
-        self.occupancy = torch.zeros((s.occupancy,) * 3)
+        self.occupancy = torch.zeros((s.occupancy,) * 3)  # running maximum of the density per cell
+        self.occupied: Tensor  # [X, Y, Z] bool, follows from it
         self._refresh(0)
 
     def _own(self, params: Mapping[str, Tensor]) -> None:
@@ -290,20 +292,40 @@ class HashField:
         self.occupied = volume.occupied(self.occupancy, self.settings.step)
         self.active = int(state["active"])
 
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Densities per metre where a surface may lie; a distance has one answer."""
+        return (0.0,) if self.distance else (3.0, 6.0, 12.0, 24.0, 48.0)
+
     def mesh(self, resolution: int) -> Mesh:
-        """The surface where a step of `2 / resolution` of the box takes half the light; a distance's zero."""
-        width = 2 * self.settings.radius / resolution
-        level = 0.0 if self.distance else math.log(2) / width
+        """The surface where a cell of the grid takes half the light; a distance's zero."""
+        return self.mesh_at(resolution, 0.0 if self.distance else math.log(2) * resolution / (2 * self.settings.radius))
+
+    def mesh_at(self, resolution: int, level: float) -> Mesh:
+        """The surface of a density, or distance, of `level`."""
 
         def inside(points: Tensor) -> Tensor:
             raw = self.raw(points)
             return -raw if self.distance else self.sigma(raw)
 
-        def shade(points: Tensor) -> Tensor:
-            color = self.color(self.features(self.unit(points), None, None))
-            return (color @ color.new_tensor(LATENT_TO_RGB) + 1) / 2 if self.settings.latent else color
+        return isosurface(inside, self.color_at, self.bounds, resolution, level, self.params["table"].device)
 
-        return isosurface(inside, shade, self.bounds, resolution, level, self.params["table"].device)
+    def color_at(self, points: Tensor) -> Tensor:
+        """[M, 3] sRGB of points [M, 3]."""
+        color = self.color(self.features(self.unit(points), None, None))
+        return (color @ color.new_tensor(LATENT_TO_RGB) + 1) / 2 if self.settings.latent else color
+
+    def seeds(self, count: int, stream: torch.Generator) -> Seeds:
+        """Points where the field is dense and can be seen, for Gaussians to start from."""
+        device = self.params["table"].device
+
+        def density(points: Tensor) -> Tensor:
+            return self.sigma(self.raw(points.to(device))).cpu()
+
+        def color(points: Tensor) -> Tensor:
+            return self.color_at(points.to(device)).cpu()
+
+        return from_field(density, color, self.settings.radius, count, stream)
 
 
 def _weights(rows: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -110,8 +110,10 @@ def stack_frames(parts: list[Frames]) -> Frames:
     """Views rendered one by one, for looking: memory stays that of one view."""
     normal = None if parts[0].normal is None else torch.cat([p.normal for p in parts if p.normal is not None])
     extra = {name: torch.cat([p.extra[name] for p in parts]) for name in ("latent",) if name in parts[0].extra}
-    joined = (torch.cat([getattr(p, name) for p in parts]) for name in ("rgb", "alpha", "depth", "background"))
-    return Frames(*joined, normal=normal, extra=extra)
+    rgb, alpha, depth, behind = (
+        torch.cat([getattr(p, name) for p in parts]) for name in ("rgb", "alpha", "depth", "background")
+    )
+    return Frames(rgb, alpha, depth, behind, normal, None, extra)
 
 
 # ---- occupancy ------------------------------------------------------------------------------------------------------

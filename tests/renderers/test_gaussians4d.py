@@ -174,6 +174,38 @@ def test_a_still_scene_becomes_a_moving_one() -> None:
     assert scene.motions[0].params["poses"].shape[1] == 16
 
 
+def test_a_recipe_goes_from_still_to_moving_and_on_in_segments() -> None:
+    """Three short stages by `from:`; each trains what it says, in its own part of time."""
+    common = "terms: [{guidance: truth, system: photometric}], steps: 2, views: 2, size: 12"
+    second = "deform: {kind: mlp, hidden: 8}, frozen: true"
+    text = f"""
+prompt: a rocking red mushroom with a white stem
+stages:
+  - {{name: still, scene: {{kind: gaussians, count: 40}}, cameras: {{fixed: 4}}, {common}}}
+  - {{name: first, scene: {{kind: gaussians4d, from: still, {second}}}, cameras: {{fixed: 4, moving: true}}, {common}}}
+  - name: on
+    scene: {{kind: gaussians4d, from: first, {second}, segments: 2, segment: 1}}
+    cameras: {{moving: true, time: [0.5, 1.0]}}
+    regularisers: {{continuity: 1.0}}
+    terms: [{{guidance: truth, system: photometric}}]
+    steps: 2
+    views: 2
+    size: 12
+"""
+    assembler, ring, done = Assembler(recipe.load(text, tables()), "cpu"), Ring(METRICS, 100, "cpu"), {}
+    states = []
+    for index, name in enumerate(("still", "first", "on")):
+        stage = assembler.stage(index, done)
+        before = {key: value.clone() for key, value in stage.scene.state_dict().items()}
+        for i in range(2):
+            step(stage, i, ring)
+        after = stage.scene.state_dict()
+        states.append({key.split(".")[0] for key in before if not torch.equal(before[key], after[key])})
+        done[name] = stage.scene
+    assert "means" in states[0] and states[1] == {"deform0"} and states[2] == {"deform1"}
+    assert all(row["healthy"] for row in ring.drain())
+
+
 RECIPE = """
 prompt: a rocking red mushroom with a white stem
 stages:
