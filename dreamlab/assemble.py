@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -22,6 +22,7 @@ from dreamlab.regularisers import REGULARISERS
 from dreamlab.worlds import oracle_world, true_pictures, understand
 from guidance import GUIDANCE
 from renderers import SCENES
+from renderers.become import Kept, become, can_become
 from systems import SYSTEMS
 from systems.residual import System
 
@@ -49,6 +50,7 @@ class BuiltStage:
     optimiser: Adam
     streams: Streams
     device: torch.device
+    kept: Kept | None = None  # how much of the picture a change of representation kept
 
 
 def tables() -> Tables:
@@ -62,12 +64,15 @@ def check(recipe: Recipe) -> None:
     for i, stage in enumerate(recipe.stages):
         where = f"stages.{i} ({stage.name!r})"
         source = stage.scene.source
-        if source is not None and kinds[source] != stage.scene.kind:
-            raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind} yet")
+        if source is not None and not can_become(kinds[source], stage.scene.kind):
+            raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind}")
         for j, term in enumerate(stage.terms):
             check_term(term, f"{where}: terms.{j}")
             if term.guidance.kind in ("oracle", "truth"):
                 understand(recipe.prompt)
+            listen = getattr(GUIDANCE[term.guidance.kind], "listen", None)
+            if listen is not None:
+                listen(term.guidance.settings, Prompt(recipe.prompt, recipe.negative))
 
 
 def check_term(term: Term, where: str) -> None:
@@ -103,11 +108,9 @@ class Assembler:
     def stage(self, index: int, earlier: Mapping[str, Scene] | None = None) -> BuiltStage:
         """Stage `index`; `earlier` holds the finished scenes that a `from:` may name (None: state is loaded after)."""
         spec = self.recipe.stages[index]
-        scene = self.scenes(spec)
+        scene, kept = self.scenes(spec), None
         if spec.scene.source is not None and earlier is not None:
-            source = earlier[spec.scene.source]
-            alone = source.scenes[0] if isinstance(source, Particles) and spec.particles == 1 else source
-            scene.load_state_dict(alone.state_dict())
+            scene, kept = self.succeed(earlier[spec.scene.source], scene)
         terms = tuple(
             BuiltTerm(
                 f"{j}_{term.system.kind}",
@@ -119,7 +122,19 @@ class Assembler:
             )
             for j, term in enumerate(spec.terms)
         )
-        return BuiltStage(spec, self.prompt, scene, terms, Adam(scene), self.streams, self.device)
+        return BuiltStage(spec, self.prompt, scene, terms, Adam(scene), self.streams, self.device, kept)
+
+    def succeed(self, source: Scene, scene: Scene) -> tuple[Scene, Kept | None]:
+        """What an earlier scene leaves to this stage's scene; particles take over in turn."""
+        givers = source.scenes if isinstance(source, Particles) else (source,)
+        if not isinstance(scene, Particles):
+            return become(givers[0], scene, self.streams.init)
+        if givers[0].kind == scene.scenes[0].kind:
+            scene.load_state_dict(source.state_dict())
+            return scene, None
+        made = [become(givers[i % len(givers)], one, self.streams.init) for i, one in enumerate(scene.scenes)]
+        scene.scenes = tuple(one for one, _ in made)
+        return scene, made[0][1]
 
     def reset_streams(self) -> None:
         """As at the very start of the run."""
@@ -136,7 +151,8 @@ class Assembler:
         if stage.particles == 1:
             return self.scene(stage.scene)
         made = [self.scene(stage.scene) for _ in range(stage.particles)]
-        return Particles(made, derive(self.recipe.seed, "particles", stage.name))
+        several: Any = Particles(made, derive(self.recipe.seed, "particles", stage.name))
+        return cast(Scene, several)  # its penalties are its scenes', so they belong to no class
 
     def guidance(self, spec: Spec) -> Guidance:
         """A guidance, built once per run."""

@@ -142,7 +142,7 @@ def show(what: Annotated[str, typer.Argument(metavar="recipe")], name: str) -> N
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(metavar="kernels|step|startup")],
+    what: Annotated[str, typer.Argument(metavar="kernels|prior|startup|step")],
     json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
     scaling: Annotated[
         bool, typer.Option(help="kernels: cost against count, resolution and views, with exponents")
@@ -174,6 +174,69 @@ def toybox_render(
     from dreamlab.inspection import draw_sheet
 
     print(draw_sheet(names or [], out, seed, size))
+
+
+@toybox.command("train")
+def toybox_train(
+    role: Annotated[str, typer.Option(help="image, views, control, novel or video")] = "image",
+    out: Annotated[Path, typer.Option(help="run folder")] = Path("runs/toybox-prior"),
+    minutes: Annotated[float, typer.Option(help="stop after this long; --resume goes on")] = 180.0,
+    device: Device = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="of the loop, and as many again while drawing")] = None,
+    start: Annotated[str, typer.Option(help="prior that another role than image starts from")] = "toybox-image",
+    resume: Annotated[bool, typer.Option("--resume", help="go on in --out with its plan")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="of a new run")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="pictures per step")] = None,
+    views: Annotated[int | None, typer.Option(min=1, help="pictures of one object in a batch")] = None,
+    rate: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
+    total: Annotated[int | None, typer.Option(min=1, help="pictures after which the rate has fallen to zero")] = None,
+    head_after: Annotated[int | None, typer.Option(help="pictures after which training is at full size")] = None,
+) -> None:
+    """Train the embedded prior from nothing but the procedural world."""
+    from dreamlab.core.text import did_you_mean
+    from dreamlab.toybox.training.command import begin
+    from dreamlab.toybox.training.roles import ROLES
+
+    check_device(device)
+    if role not in ROLES:
+        raise RecipeError(f"--role {role!r}{did_you_mean(role, ROLES)}")
+    given = {"seed": seed, "batch": batch, "views": views, "rate": rate, "total": total, "head_after": head_after}
+    changes = {name: value for name, value in given.items() if value is not None}
+    code = begin(
+        out,
+        role=role,
+        minutes=minutes,
+        device=device,
+        threads=threads,
+        resume=resume,
+        start=start,
+        changes=changes,
+    )
+    raise typer.Exit(code)
+
+
+@toybox.command("score")
+def toybox_score(
+    systems: Annotated[str | None, typer.Option(help="comma-separated names (default: the recipe's)")] = None,
+    scenes: Annotated[str | None, typer.Option(help="comma-separated names (default: the recipe's)")] = None,
+    guidance: Annotated[str | None, typer.Option(help="toybox or oracle (default: the recipe's)")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="runs of each prompt")] = 1,
+    prompts: Annotated[int, typer.Option(min=0, help="so many held-out prompts, one per category; 0: none")] = 8,
+    steps: Annotated[int | None, typer.Option(min=1, help="of the first stage (default: the recipe's)")] = None,
+    recipe: Annotated[str, typer.Option(help="name of a packaged recipe, or a file")] = "default",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="recipe setting key=value, repeatable")] = None,
+    images: Annotated[int, typer.Option(min=0, help="also judge so many pictures drawn by the prior")] = 0,
+    prior: Annotated[str, typer.Option(help="of --images: a shipped prior by name, or its folder")] = "toybox-image",
+    out: Annotated[Path, typer.Option(help="folder of the cells; finished ones are not run again")] = Path("scores"),
+    json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Held-out prompts x seeds, measured against the truth: a table, a contact sheet, JSON."""
+    from dreamlab.toybox.scoring.report import Wanted, command
+
+    check_device(device)
+    names = (systems, scenes, guidance)
+    command(Wanted(*names, seeds, prompts, steps, recipe, tuple(settings or ()), images, prior, device), out, json)
 
 
 def go(run: Run, device: str) -> None:

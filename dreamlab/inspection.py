@@ -30,11 +30,12 @@ def describe(path: Path) -> list[str]:
 
 def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
     """Run a bench by name; whether every floor was met."""
-    from benchmarks import kernels, startup, step
+    from benchmarks import kernels, prior, startup, step
     from benchmarks.harness import report
 
     benches = {
         "kernels": lambda: kernels.collect(kernels.names(), scaling),
+        "prior": prior.measure,
         "startup": startup.measure,
         "step": step.measure,
     }

@@ -121,6 +121,9 @@ def train(
         position.finished[stage.spec.name] = stage.scene
         position.stage, position.step = position.stage + 1, 0
         stage = assembler.stage(position.stage, position.finished)
+        if stage.kept is not None:
+            run.event("became", stage=stage.spec.name, psnr=stage.kept.psnr, silhouette_iou=stage.kept.iou)
+            run.log(f"{stage.spec.name}: kept {stage.kept.psnr:.1f} dB and {stage.kept.iou:.3f} of the silhouettes")
 
 
 def run_stage(

@@ -93,8 +93,8 @@ def with_blind(world: World, sides: int) -> World:
 
     more = {name: padded(world.log_text, favour + shift) for name, shift in tilt.items()}
     more["blind_null"] = padded(world.log_null, favour)
-    logs = (padded(log) for log in (world.log_text, world.log_null, world.log_negative))
-    return World(*logs, look, more)
+    text, null, negative = (padded(log) for log in (world.log_text, world.log_null, world.log_negative))
+    return World(text, null, negative, look, more)
 
 
 def true_pictures(prompt: Prompt, seed: int) -> Callable[[Cameras, int], Pictures]:

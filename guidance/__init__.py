@@ -6,9 +6,16 @@ from __future__ import annotations
 from typing import Any
 
 from guidance.oracle import Oracle
+from guidance.toybox import Toybox
+from guidance.toybox_roles import ToyboxControl, ToyboxNovel, ToyboxVideo, ToyboxViews
 from guidance.truth import Truth
 
 GUIDANCE: dict[str, Any] = {
     "oracle": Oracle,
+    "toybox": Toybox,
+    "toybox-control": ToyboxControl,
+    "toybox-novel": ToyboxNovel,
+    "toybox-video": ToyboxVideo,
+    "toybox-views": ToyboxViews,
     "truth": Truth,
 }

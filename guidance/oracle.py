@@ -98,7 +98,7 @@ class Oracle:
         named = {"text": world.log_text, "null": world.log_null, "negative": world.log_negative}
         return {
             name: Condition({"view": view, "log_prior": log.to(means).expand(count, -1)}, shared)
-            for name, log in (named | world.more).items()
+            for name, log in {**named, **world.more}.items()
         }
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded prior: a small diffusion model of the procedural world, in pixel space, shipped with the package.
 
-It knows what its vocabulary names, from any camera, at 64 x 64; it was trained on nothing but the world's own pictures
-(`dreamlab.toybox.training`). Inside it predicts v (Salimans & Ho 2022); it answers in eps like every guidance. The
-captions of a prompt are encoded once; a row of a condition names its caption and carries its camera.
+This is its image role; the others are in `toybox_roles`. It knows what its vocabulary names, from any camera, 64 px; it
+was trained on nothing but the world's own pictures (`dreamlab.toybox.training`). Inside it predicts v (Salimans & Ho
+2022); it answers in eps like every guidance. The captions of a prompt are encoded once; a row of a condition names its
+caption and carries its camera.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from dreamlab.core.noise import NoiseTable, eps_from_v, make_table
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.toybox_net import Prior, Text, camera_features, laid_out
-from guidance.toybox_store import Stored, load
-from guidance.toybox_words import PAD, Words
+from guidance.toybox_store import Stored, load, words_of
+from guidance.toybox_words import PAD, Reading, Words
 
 SHIPPED = Path(__file__).parent / "weights"
 DTYPES = ("auto", "float32", "bfloat16")
@@ -36,6 +37,7 @@ class Toybox:
 
     paper: ClassVar[str] = "our own; v-prediction of Salimans & Ho 2022, arXiv:2202.00512"
     variants: frozenset[str] = frozenset({"text", "null", "negative", "blind", "blind_null"})
+    role: ClassVar[str] = "image"
 
     @dataclass(frozen=True)
     class Settings:
@@ -47,8 +49,8 @@ class Toybox:
     def __init__(self, settings: Settings, stored: Stored | None = None) -> None:
         self.settings = settings
         stored = stored or load(folder_of(settings.weights))
-        if stored.role != "image":
-            raise ModelError(f"{settings.weights}: a prior of the role {stored.role!r}; this guidance needs 'image'")
+        if stored.role != self.role:
+            raise ModelError(f"{settings.weights}: a prior of the role {stored.role!r}; this needs {self.role!r}")
         self.table: NoiseTable = make_table(stored.table)
         self.words: Words = stored.words
         self.size = stored.net.net.size
@@ -77,7 +79,7 @@ class Toybox:
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         captions = self._encoded(prompt)
-        view = camera_features(cameras).to(captions.words.device)
+        view = self.view(cameras).to(captions.words.device)
         shared = {"words": captions.words, "mask": captions.mask}
 
         def rows(caption: int, camera: Tensor) -> Condition:
@@ -89,14 +91,24 @@ class Toybox:
         seeing = {"text": rows(0, view), "null": rows(1, null_view), "negative": rows(2, view)}
         return seeing | {"blind": rows(0, untold), "blind_null": rows(1, untold)}
 
+    def view(self, cameras: Cameras) -> Tensor:  # [B, features]
+        """What the network is told of the cameras."""
+        return camera_features(cameras)
+
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
-        caption, camera = condition.rows["caption"], condition.rows["camera"]
-        text = Text(condition.shared["words"][caption], condition.shared["mask"][caption])
         z = z_t.float()
         with torch.no_grad():
-            v = self.net(z.permute(0, 2, 3, 1), self.table.alpha_bar[t_index], text, camera).permute(0, 3, 1, 2)
-            a, s = self.table.signal_noise(t_index, z)
-            return eps_from_v(z, v, a, s).to(z_t.dtype)
+            bar = self.table.alpha_bar[t_index]
+            v = self.velocity(z.permute(0, 2, 3, 1), bar, self.text_of(condition), condition).permute(0, 3, 1, 2)
+            return eps_from_v(z, v, *self.table.signal_noise(t_index, z)).to(z_t.dtype)
+
+    def velocity(self, z: Tensor, bar: Tensor, text: Text, condition: Condition) -> Tensor:
+        """v [M, H, W, 3] of states z [M, H, W, 3] at alpha_bar [M]."""
+        return self.net(z, bar, text, condition.rows["camera"])
+
+    def text_of(self, condition: Condition) -> Text:
+        caption = condition.rows["caption"]
+        return Text(condition.shared["words"][caption], condition.shared["mask"][caption])
 
     def captions(self, texts: Mapping[str, str]) -> Text:
         """Encoded texts, in order; the keys name them in messages. An empty text is the unconditional one."""
@@ -112,14 +124,27 @@ class Toybox:
         return self._captions[1]
 
     def _ids(self, text: str, what: str) -> list[int]:
-        reading = self.words.read(text)
-        if reading.unknown and self.settings.unknown == "refuse":
-            raise InputError(f"{what}: {reading.report()}; use words it knows, or set unknown: skip")
-        if what == "prompt" and not reading.tokens:
-            raise InputError(f"prompt: {text!r} holds no word that the toybox prior knows")
+        reading = heard(self.words, text, what, self.settings.unknown)
         if reading.unknown:
             warnings.warn(f"{what}: {reading.report()}; going on without", stacklevel=3)
         return self.words.encode(reading, self.net.net.longest)
+
+    @staticmethod
+    def listen(settings: Settings, prompt: Prompt) -> None:
+        """Complain of a prompt when a recipe is read, before anything is loaded."""
+        words = words_of(folder_of(settings.weights))
+        heard(words, prompt.text, "prompt", settings.unknown)
+        heard(words, prompt.negative, "negative", settings.unknown)
+
+
+def heard(words: Words, text: str, what: str, unknown: str) -> Reading:
+    """The known words of a text; InputError names the others unless they may be skipped."""
+    reading = words.read(text)
+    if reading.unknown and unknown == "refuse":
+        raise InputError(f"{what}: {reading.report()}; use words it knows, or set unknown: skip")
+    if what == "prompt" and not reading.tokens:
+        raise InputError(f"prompt: {text!r} holds no word that the toybox prior knows")
+    return reading
 
 
 def folder_of(weights: str) -> Path:

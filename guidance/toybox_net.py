@@ -33,6 +33,7 @@ from dreamlab.core.cameras import Cameras
 from guidance.toybox_words import NULL, PAD
 
 CAMERA_FEATURES = 16
+HINT_CHANNELS = 5  # depth, normal, mask
 HARMONICS = (1, 2, 3, 4)  # of the azimuth: a four-fold solid repeats every 90 degrees
 
 
@@ -51,6 +52,9 @@ class NetSettings:
     word_blocks: int = 2
     longest: int = 32  # tokens of a caption
     detail: float = 0.07  # deviation d of a picture about its 2 x 2 means, on the scale [-1, 1]
+    joint: int = 1  # pictures (views, frames) whose trunk tokens attend to each other
+    hint: int = 0  # channels of a control picture
+    moments: int = 0  # harmonics of a frame's time within a clip
 
     @property
     def half(self) -> int:
@@ -83,6 +87,21 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def hint_of(depth: Tensor, normal: Tensor, alpha: Tensor, cameras: Cameras) -> Tensor:  # [B, H, W, HINT_CHANNELS]
+    """What the control role is told of a surface: how far it lies before the orbit's centre, its normal as the camera
+    sees it, and where it is. depth [B, H, W, 1] camera z, normal [B, H, W, 3] world, alpha [B, H, W, 1]."""
+    there = alpha > 0.5
+    before = cameras.distance[:, None, None, None] - depth
+    turned = torch.einsum("bji,bhwj->bhwi", cameras.camera_to_world[:, :3, :3].to(normal), normal)
+    return torch.cat([before * there, turned * there, alpha], -1)
+
+
+def moment_features(time: Tensor, harmonics: int) -> Tensor:  # [B] in [0, 1) -> [B, 2 harmonics]
+    """Sine and cosine of the time within a clip that repeats."""
+    angle = 2 * math.pi * time[:, None] * torch.arange(1, harmonics + 1, device=time.device)
+    return torch.cat([angle.sin(), angle.cos()], -1)
 
 
 def norm(x: Tensor) -> Tensor:
@@ -178,9 +197,10 @@ class TrunkBlock(nn.Module):
             for layer in (self.attention.out, self.look.out, self.down):
                 layer.weight.mul_(0.3)
 
-    def forward(self, x: Tensor, modulation: Tensor, text: Text) -> Tensor:  # [B, N, C], [B, 6, C]
+    def forward(self, x: Tensor, modulation: Tensor, text: Text, joint: int = 1) -> Tensor:  # [B, N, C], [B, 6, C]
         a, b, gate, c, d, gate_mlp = (modulation + self.shift.to(modulation.dtype)).unsqueeze(2).unbind(1)
-        x = x + gate * self.attention(norm(x) * (1 + a) + b)
+        seen = norm(x) * (1 + a) + b
+        x = x + gate * self.attention(seen.reshape(-1, joint * seen.shape[1], seen.shape[2])).reshape(x.shape)
         x = x + self.look(norm(x), text.words, text.mask)
         return x + gate_mlp * self.down(F.relu(self.up(norm(x) * (1 + c) + d)).square())
 
@@ -227,7 +247,14 @@ class Prior(nn.Module):
         self.head_in, self.head_down = Conv(6, net.fine), Conv(net.fine, net.wide, 2)
         self.head_up, self.head_block = nn.Linear(net.wide, net.fine), ConvBlock(net.fine, c)
         self.head_out = Conv(net.fine, 3)
-        for layer in (self.around, self.modulate, self.answer, self.head_down, self.head_out):
+        started: list[nn.Linear | nn.Conv2d] = [self.around, self.modulate, self.answer, self.head_down, self.head_out]
+        if net.hint:
+            self.hint_half, self.hint_full = Conv(net.hint, net.wide), Conv(net.hint, net.fine)
+            started += [self.hint_half, self.hint_full]
+        if net.moments:
+            self.moment = nn.Linear(2 * net.moments, c, bias=False)
+            started += [self.moment]
+        for layer in started:
             _zero(layer)
 
     @property
@@ -244,7 +271,9 @@ class Prior(nn.Module):
         """[M, C] of time, camera, caption and backdrop of a half-size state; the words with the camera as one more."""
         frequency = torch.exp2(torch.linspace(-3.0, 3.0, 16, device=log_snr.device))
         angle = log_snr.clamp(-12, 12)[:, None] / 4 * frequency
-        view = self.camera(camera.to(self.dtype))
+        view = self.camera(camera[:, :CAMERA_FEATURES].to(self.dtype))
+        if self.net.moments:
+            view = view + self.moment(camera[:, CAMERA_FEATURES:].to(self.dtype))
         time = self.time(torch.cat([angle.sin(), angle.cos()], -1).to(self.dtype))
         around = self.around(backdrop(z, log_snr).to(self.dtype))
         condition = F.silu(time + view + self.summary(text.words[:, 0]) + around)
@@ -252,9 +281,9 @@ class Prior(nn.Module):
         return condition, Text(words, F.pad(text.mask, (0, 1)))
 
     def _half(
-        self, z: Tensor, s: Tensor, condition: Tensor, text: Text, extra: Tensor | None = None
+        self, z: Tensor, s: Tensor, condition: Tensor, text: Text, joint: int, extra: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """v [B, h, w, 3] of a half-size state, and the last map; `extra` is the head's word to the stem."""
+        """v [B, h, w, 3] of a half-size state, and the last map; `extra` is what else the stem is told."""
         x = self.stem(self._seen(z, z - doubled(pooled(z)), s))
         wide = x if extra is None else x + extra
         middle = self.down_middle(self.to_middle(F.silu(wide)), condition)
@@ -262,17 +291,20 @@ class Prior(nn.Module):
         x = core.flatten(1, 2) + self.place.to(core.dtype)
         modulation = self.modulate(condition).unflatten(-1, (6, -1))
         for block in self.trunk:
-            x = block(x, modulation, text)
+            x = block(x, modulation, text, joint)
         x = middle + doubled(self.from_core(norm(x)).unflatten(1, core.shape[1:3]))
         x = x + self.look_middle(norm(x).flatten(1, 2), text.words, text.mask).unflatten(1, x.shape[1:3])
         x = wide + doubled(self.from_middle(norm(self.up_middle(x, condition))))
         x = self.up_wide(x, condition)  # read without a norm: a pixel's noise must keep its size
         return self.answer(x).float(), x
 
-    def half_size(self, z: Tensor, log_snr: Tensor, text: Text, camera: Tensor) -> Tensor:
-        """v of half-size states z [B, h, w, 3] of any noise."""
+    def half_size(
+        self, z: Tensor, log_snr: Tensor, text: Text, camera: Tensor, hint: Tensor | None = None, joint: int = 1
+    ) -> Tensor:
+        """v of half-size states z [B, h, w, 3] of any noise; see `forward`."""
         s = torch.sigmoid(-log_snr).sqrt()[:, None, None, None]
-        return self._half(z, s, *self._condition(z, log_snr, text, camera))[0]
+        extra = None if hint is None else self.hint_half(hint.to(self.dtype))
+        return self._half(z, s, *self._condition(z, log_snr, text, camera), joint, extra)[0]
 
     def _seen(self, z: Tensor, fine: Tensor, s: Tensor) -> Tensor:  # [B, H, W, 6]
         """A state, and its 2 x 2 detail in units of the noise: where the picture is flat that is the noise itself,
@@ -280,8 +312,11 @@ class Prior(nn.Module):
         ratio = fine / s
         return torch.cat([z, ratio / (1 + ratio.abs() / 4)], -1).to(self.dtype)
 
-    def forward(self, z: Tensor, alpha_bar: Tensor, text: Text, camera: Tensor) -> Tensor:
-        """v [B, H, W, 3] float32 of states z [B, H, W, 3] float32; alpha_bar [B], camera [B, CAMERA_FEATURES]."""
+    def forward(
+        self, z: Tensor, alpha_bar: Tensor, text: Text, camera: Tensor, hint: Tensor | None = None, joint: int = 1
+    ) -> Tensor:
+        """v [B, H, W, 3] float32 of states z [B, H, W, 3] float32; alpha_bar [B], camera [B, features of camera and
+        moment], hint [B, H, W, hint]. Each `joint` rows that follow one another are one scene."""
         bar = alpha_bar.clamp(1e-9, 1 - 1e-6).float()
         a, s = (value[:, None, None, None] for value in (bar.sqrt(), (1 - bar).sqrt()))
         low = pooled(z)
@@ -289,7 +324,12 @@ class Prior(nn.Module):
         r = radius(a, s)
         condition, text = self._condition(low / r, matched_log_snr(bar), text, camera)
         x = self.head_in(self._seen(z, fine, s))
-        v_half, last = self._half(low / r, s / (2 * r), condition, text, self.head_down(F.silu(x)))
+        extra = None
+        if hint is not None:
+            x = x + self.hint_full(hint.to(self.dtype))
+            extra = self.hint_half(pooled(hint).to(self.dtype))
+        down = self.head_down(F.silu(x))
+        v_half, last = self._half(low / r, s / (2 * r), condition, text, joint, down if extra is None else down + extra)
         x = self.head_block(x + doubled(self.head_up(last)), condition)
         added = self.head_out(x).float()
         guess = doubled(v_of_means(v_half, low, a, s)) + v_of_detail(fine, a, s, self.net.detail)

@@ -52,15 +52,27 @@ def save(folder: Path, role: str, table: str, words: Words, net: Prior, facts: M
     (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
+AGAIN = "reinstall dreamlab, or train it with `dreamlab toybox train`"
+
+
+def words_of(folder: Path) -> Words:
+    """The vocabulary alone: enough to say what a prompt asks for that the prior never heard of."""
+    return Words.from_json(_files(folder)[VOCABULARY].read_text(encoding="utf-8"))
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    files = {name: folder / name for name in (CONFIG, VOCABULARY, WEIGHTS)}
+    for name, path in files.items():
+        if not path.is_file():
+            raise ModelError(f"{folder}: no {name}, so there is no toybox prior here; {AGAIN}")
+    return files
+
+
 def load(folder: Path) -> Stored:
     """Read and check a folder; ModelError says in one line what is missing or damaged."""
     from safetensors.torch import load as unpack
 
-    again = "reinstall dreamlab, or train it again with python -m dreamlab.toybox.training"
-    files = {name: folder / name for name in (CONFIG, VOCABULARY, WEIGHTS)}
-    for name, path in files.items():
-        if not path.is_file():
-            raise ModelError(f"{folder}: no {name}, so there is no toybox prior here; {again}")
+    again, files = AGAIN, _files(folder)
     try:
         config = json.loads(files[CONFIG].read_text(encoding="utf-8"))
         found, net_settings, digests = config["format"], config["net"], config["sha256"]

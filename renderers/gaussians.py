@@ -4,102 +4,189 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from cuda_ext.splat import splat
+from cuda_ext.splat import SplatStats, Splatted, splat
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Training
+from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
+from renderers import densify
 from renderers.convert import gaussians_to_mesh
+from renderers.densify import DensifySettings
+from renderers.seeds import Seeds, ball, from_file, shell
 
-_NAMES = ("means", "log_scales", "quats", "logit_opacity", "logit_color")
+SH0 = 0.28209479177387814  # the constant harmonic
+STATS = ("grad_norm", "count", "radius_max")
+STARTS = ("ball", "sphere", "file")
+
+
+@dataclass(frozen=True)
+class GaussianSettings:
+    count: int = setting(4096, low=1, high=5_000_000)
+    start: str = setting("ball", choices=STARTS, help="where the Gaussians are seeded")
+    file: str | None = setting(None, help="start: file: a point cloud or mesh (.ply, .obj, .glb)")
+    radius: float = setting(0.6, above=0, high=2, help="of the ball or sphere the Gaussians are seeded in or on")
+    opacity: float = setting(0.1, above=0, high=0.99, help="at the start")
+    sh_degree: int = setting(0, low=0, high=3, help="of the colour's dependence on the view")
+    sh_active: Schedule = setting(ramp(0.0, 3.99), low=0, high=4, help="degree in use, up to sh_degree")
+    lr_means: Schedule = setting(ramp(0.012, 0.002, curve="exp"), low=0)
+    lr_scales: Schedule = setting(constant(0.02), low=0)
+    lr_quats: Schedule = setting(constant(0.02), low=0)
+    lr_opacity: Schedule = setting(constant(0.05), low=0)
+    lr_color: Schedule = setting(constant(0.05), low=0)
+    lr_sh: Schedule = setting(constant(0.005), low=0, help="of the harmonics above degree 0")
+    dilation: float = setting(0.3, low=0, high=10, help="px^2 of low-pass added to every footprint")
+    compensate: bool = setting(True, help="opacity scaled by what the low-pass took (Mip-splatting)")
+    densify: DensifySettings = field(default_factory=DensifySettings)
 
 
 class Gaussians:
-    """N Gaussians seeded uniformly in a ball; parameters are stored before their activations."""
+    """N Gaussians seeded in a ball, on a sphere or from a file; they can multiply and be pruned."""
 
     kind: ClassVar[str] = "gaussians"
     paper: ClassVar[str] = "Kerbl et al. 2023, arXiv:2308.04079"
-    penalties: ClassVar[tuple[str, ...]] = ()
+    penalties: ClassVar[tuple[str, ...]] = ("opacity_mean", "scale_mean")
+    Settings: ClassVar[type[Any]] = GaussianSettings
 
-    @dataclass(frozen=True)
-    class Settings:
-        count: int = setting(4096, low=1, high=5_000_000)
-        radius: float = setting(0.6, above=0, high=2, help="of the ball the Gaussians are seeded in")
-        opacity: float = setting(0.1, above=0, high=0.99, help="at the start")
-        lr_means: Schedule = setting(ramp(0.012, 0.002, curve="exp"), low=0)
-        lr_scales: Schedule = setting(constant(0.02), low=0)
-        lr_quats: Schedule = setting(constant(0.02), low=0)
-        lr_opacity: Schedule = setting(constant(0.05), low=0)
-        lr_color: Schedule = setting(constant(0.05), low=0)
-        dilation: float = setting(0.3, low=0, high=10, help="px^2 of low-pass added to every footprint")
-        compensate: bool = setting(True, help="opacity scaled by what the low-pass took (Mip-splatting)")
-
-    def __init__(self, settings: Settings, generator: torch.Generator) -> None:
-        self.settings = settings
-        n = settings.count
-        direction = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator), dim=-1)
-        radius = settings.radius * torch.rand(n, 1, generator=generator) ** (1 / 3)
-        # Spacing of n points in the ball: neighbours overlap at one standard deviation each.
-        spacing = settings.radius * (4.19 / n) ** (1 / 3)
+    def __init__(self, settings: GaussianSettings, generator: torch.Generator, seeds: Seeds | None = None) -> None:
+        """`seeds`: points to start from instead of what the settings say."""
+        s = self.settings = settings
+        if seeds is None:
+            if s.start == "file":
+                seeds = from_file(s.file, s.count, generator)
+            else:
+                seeds = (ball if s.start == "ball" else shell)(s.count, s.radius, generator)
+        n = len(seeds.points)
         quats = torch.randn(n, 4, generator=generator)
+        color = 0.1 * torch.randn(n, 3, generator=generator)
         self.params: dict[str, Tensor] = {
-            "means": direction * radius,
-            "log_scales": torch.full((n, 3), spacing * 0.7).log(),
+            "means": seeds.points,
+            "log_scales": (0.7 * seeds.spacing).log()[:, None].repeat(1, 3),
             "quats": torch.nn.functional.normalize(quats, dim=-1),
-            "logit_opacity": inverse_sigmoid(settings.opacity).expand(n).clone(),
-            "logit_color": 0.1 * torch.randn(n, 3, generator=generator),
+            "logit_opacity": inverse_sigmoid(s.opacity).expand(n).clone(),
+            "logit_color": color if seeds.colors is None else inverse_sigmoid(seeds.colors),
         }
+        if s.sh_degree:
+            self.params["sh_rest"] = torch.zeros(n, (s.sh_degree + 1) ** 2 - 1, 3)
+        self.degree = 0
+        self.stream: torch.Generator | None = None  # of the last training render; growing draws from it
         self._own(self.params)
 
     def _own(self, params: Mapping[str, Tensor]) -> None:
-        self.params = {name: params[name].detach().clone().requires_grad_() for name in _NAMES}
+        self.params = {name: params[name].detach().clone().requires_grad_() for name in self.params}
+        means = self.params["means"]
+        self.stats = SplatStats.zeros(len(means), means.device)
 
     def to(self, device: torch.device | str) -> Gaussians:
         self._own({name: value.detach().to(device) for name, value in self.params.items()})
         return self
 
     def groups(self) -> Mapping[str, ParamGroup]:
-        s, p = self.settings, self.params
-        rates = (s.lr_means, s.lr_scales, s.lr_quats, s.lr_opacity, s.lr_color)
-        return {name: ParamGroup(p[name], rate, rowwise=True) for name, rate in zip(_NAMES, rates, strict=True)}
+        s = self.settings
+        rates = {
+            "means": s.lr_means, "log_scales": s.lr_scales, "quats": s.lr_quats,
+            "logit_opacity": s.lr_opacity, "logit_color": s.lr_color, "sh_rest": s.lr_sh,
+        }  # fmt: skip
+        return {name: ParamGroup(p, rates[name], rowwise=True) for name, p in self.params.items() if name in rates}
 
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
+        self.begin(training)
         p = self.params
-        shown = splat(
-            p["means"],
-            p["quats"],
-            p["log_scales"].exp(),
+        shown = self.splat(p["means"], p["quats"], cameras, size, background, training)
+        return Frames(shown.rgb, shown.alpha, shown.depth, background, shown.normal, shown.visible)
+
+    def begin(self, training: Training | None) -> None:
+        """What a training step changes before it draws."""
+        if training is None:
+            return
+        self.stream = training.stream
+        self.degree = min(self.settings.sh_degree, int(self.settings.sh_active.at(training.progress)))
+        if training.progress.step == 0:  # the counts of an earlier stage are not this one's
+            self.stats = SplatStats.zeros(len(self.params["means"]), self.params["means"].device)
+
+    def splat(
+        self,
+        means: Tensor,
+        quats: Tensor,
+        cameras: Cameras,
+        size: int,
+        background: Tensor,
+        training: Training | None,
+        log_scales: Tensor | None = None,
+    ) -> Splatted:
+        """The Gaussians where the arguments put them, with everything else as it is."""
+        p, s = self.params, self.settings
+        color, sh = p["logit_color"].sigmoid(), None
+        if self.degree:
+            rest = p["sh_rest"][:, : (self.degree + 1) ** 2 - 1]
+            color, sh = None, torch.cat([(color[:, None] - 0.5) / SH0, rest], 1)
+        return splat(
+            means,
+            quats,
+            (p["log_scales"] if log_scales is None else log_scales).exp(),
             p["logit_opacity"].sigmoid(),
-            p["logit_color"].sigmoid(),
+            color,
             cameras.camera_to_world,
             cameras.focal_px(size),
             (size, size),
             background=background,
-            dilation=self.settings.dilation,
-            compensate=self.settings.compensate,
+            sh=sh,
+            dilation=s.dilation,
+            compensate=s.compensate,
+            stats=self.stats if training is not None and s.densify.kind == "adaptive" else None,
         )
-        return Frames(shown.rgb, shown.alpha, shown.depth, background, shown.normal, shown.visible)
 
     def penalty(self, name: str, frames: Frames) -> Tensor:
-        raise ValueError(f"gaussians have no penalty {name!r}")
+        """Means over the Gaussians: of the opacity (MCMC), of the standard deviations (MCMC, LucidDreamer)."""
+        if name == "opacity_mean":
+            return self.params["logit_opacity"].sigmoid().mean()
+        if name == "scale_mean":
+            return self.params["log_scales"].exp().mean()
+        raise ValueError(f"{self.kind} have no penalty {name!r}")
 
-    def adapt(self, progress: Progress, frames: Frames) -> None:
-        """The count is fixed: nothing grows or is pruned."""
+    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
+        """Grow and prune when it is time. Changing the count reads it on the host: once in `densify.every` steps."""
+        s, rows = self.settings.densify, None
+        if s.kind == "none" or self.stream is None:
+            return None
+        with torch.no_grad():
+            if s.kind == "mcmc":
+                self.params["means"].copy_(densify.walk(self.params, s.noise.at(progress), self.stream))
+            if s.due(progress):
+                detached = {name: value.detach() for name, value in self.params.items() if name in self.groups()}
+                if s.kind == "mcmc":
+                    grown, rows = densify.relocate_and_add(detached, s, self.stream)
+                else:
+                    grown, rows = densify.grow_and_prune(detached, self.stats, len(frames.rgb), s, self.stream)
+                self._own({**self.params, **grown})
+            if s.reset_due(progress):
+                lowered, reset = densify.reset_opacity(self.params, s)
+                self._own(lowered)
+                rows = reset if rows is None else Rows(rows.source, reset.fresh)
+        return rows
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {name: value.detach() for name, value in self.params.items()}
+        state = {name: value.detach() for name, value in self.params.items()}
+        if self.settings.densify.kind == "adaptive":
+            state |= {f"stats.{name}": getattr(self.stats, name) for name in STATS}
+        return state | ({"degree": torch.tensor([self.degree])} if self.settings.sh_degree else {})
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Accepts any count: a checkpoint's scene may have another size than the recipe's start."""
-        device = self.params["means"].device
-        self._own({name: state[name].to(device) for name in _NAMES})
+        device, count = self.params["means"].device, len(state["means"])
+        rest = self.params.get("sh_rest")
+        if rest is not None and ("sh_rest" not in state or state["sh_rest"].shape[1:] != rest.shape[1:]):
+            state = {**state, "sh_rest": torch.zeros(count, *rest.shape[1:])}  # from a scene of another degree
+        self._own({name: state[name].to(device) for name in self.params})
+        self.degree = int(state["degree"]) if "degree" in state and self.settings.sh_degree else 0
+        if "stats.count" in state:
+            self.stats = SplatStats(*(state[f"stats.{name}"].to(device).clone() for name in STATS))
 
     def mesh(self, resolution: int) -> Mesh:
         p = {name: value.detach() for name, value in self.params.items()}

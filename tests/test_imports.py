@@ -23,6 +23,8 @@ FLOORS = {
     "cuda_ext": 1,
     "dreamlab.toybox": 1,  # the world and its drawing; training and scoring are named below when they come
     "dreamlab.toybox.training": 4,
+    "dreamlab.toybox.scoring": 4,
+    "dreamlab.metrics": 4,
     "systems": 2,
     "guidance": 2,
     "renderers": 2,

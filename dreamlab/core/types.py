@@ -15,12 +15,22 @@ from dreamlab.core.noise import NoiseTable
 from dreamlab.core.schedules import Progress, Schedule
 
 
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A picture to follow, and where it was taken from; two are equal only when they are one."""
+
+    rgb: Tensor  # [H, W, 3] sRGB in [0, 1]
+    alpha: Tensor  # [H, W, 1] where the object is
+    camera: Cameras  # one
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What the user asked for. Text is data: nothing ever parses it but a tokenizer."""
 
     text: str
     negative: str = ""
+    image: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,16 @@ class Scene(Protocol):
 
 
 @dataclass(frozen=True)
+class Textures:
+    """A surface's material in pictures, glTF's metallic-roughness model; row 0 is v = 0."""
+
+    base: Tensor  # [T, T, 3] sRGB in [0, 1]
+    roughness: Tensor  # [T, T, 1]
+    metallic: Tensor  # [T, T, 1]
+    normal: Tensor | None = None  # [T, T, 3] (n + 1) / 2 in tangent space, +Y against v (OpenGL)
+
+
+@dataclass(frozen=True)
 class Mesh:
     """A triangle mesh in the world's frame, counter-clockwise seen from outside."""
 
@@ -142,3 +162,6 @@ class Mesh:
     faces: Tensor  # [F, 3] int64
     colors: Tensor  # [V, 3] sRGB in [0, 1]
     normals: Tensor  # [V, 3] unit
+    uv: Tensor | None = None  # [V, 2] v grows downward; vertices are repeated along seams
+    tangents: Tensor | None = None  # [V, 4] glTF's, with a normal texture
+    textures: Textures | None = None  # where there are textures, `colors` is what they show at the vertices

@@ -26,7 +26,7 @@ class Pictures:
 def seen(frames: Frames, truth: dict[str, Tensor]) -> Look:
     stream = torch.Generator()
     conditions = {"truth": Condition(truth)}
-    return Look(Pictures(), frames.rgb.detach(), conditions, Progress(0, 10), stream, stream, frames)  # type: ignore[arg-type]
+    return Look(Pictures(), frames.rgb.detach(), conditions, Progress(0, 10), stream, stream, frames=frames)  # type: ignore[arg-type]
 
 
 def random_pictures(seed: int, *shape: int) -> Tensor:

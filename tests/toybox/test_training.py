@@ -112,7 +112,8 @@ def test_a_small_network_learns_eight_pictures_by_heart() -> None:
 
 def test_dropping_text_and_camera_happens_as_often_as_told() -> None:
     generator = torch.Generator().manual_seed(0)
-    chance = Chance.draw(torch.Size([4_000, 1, 1, 3]), 1000, 0.1, 0.3, generator)
+    plan = dataclasses.replace(PLAN, drop_camera=0.3)
+    chance = Chance.draw(torch.Size([4_000, 1, 1, 3]), 1000, plan, generator)
     assert abs(chance.no_text.float().mean().item() - 0.1) < 0.02
     assert abs(chance.no_camera.float().mean().item() - 0.3) < 0.03
     both = (chance.no_text & chance.no_camera).float().mean().item()
@@ -125,7 +126,7 @@ def test_a_dropped_caption_is_the_null_caption() -> None:
     trainer = Trainer(PLAN, WORDS)
     steps(trainer, 3)
     batch = draw_batch(PLAN, WORDS, 7, 16)
-    other = Batch(batch.rgb, batch.weight, batch.ids.flip(0), torch.randn_like(batch.camera))
+    other = Batch(batch.rgb, batch.weight, batch.ids.flip(0), torch.randn_like(batch.camera), batch.graded)
     chance = trainer.chance(batch, 0)
     blind = dataclasses.replace(chance, no_text=torch.ones(4).bool(), no_camera=torch.ones(4).bool())
     seeing = dataclasses.replace(chance, no_text=torch.zeros(4).bool(), no_camera=torch.zeros(4).bool())

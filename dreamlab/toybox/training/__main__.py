@@ -7,12 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
-from dreamlab.core.errors import DreamError, InputError
-from dreamlab.signals import catching
-from dreamlab.toybox.training.plan import ROLES
-from dreamlab.toybox.training.trainer import STATE, Folder, Trainer, new_plan, train
+from dreamlab.core.errors import DreamError
+from dreamlab.toybox.training.command import IMAGE, begin
+from dreamlab.toybox.training.roles import ROLES
 
 
 def arguments() -> argparse.Namespace:
@@ -22,6 +19,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=180.0, help="stop after this long; --resume goes on")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, help="of the loop, and as many again while drawing (default: torch's)")
+    parser.add_argument("--start", default=IMAGE, help="prior another role starts from: a folder or shipped name")
     parser.add_argument("--resume", action="store_true", help="go on in --out with its plan")
     for name, kind, text in (
         ("seed", int, "of a new run"),
@@ -37,24 +35,11 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     given = arguments()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    names = ("batch", "views", "rate", "total", "head_after", *(() if given.resume else ("seed",)))
+    names = ("seed", "batch", "views", "rate", "total", "head_after")
     changes = {name: value for name in names if (value := getattr(given, name)) is not None}
-    folder = Folder(given.out)
+    options = {name: getattr(given, name) for name in ("role", "minutes", "device", "threads", "resume", "start")}
     try:
-        if given.resume:
-            plan, words = folder.resumed(**changes)
-        elif (given.out / STATE).exists():
-            raise InputError(f"{given.out}: holds a run already; add --resume, or choose another --out")
-        else:
-            plan, words = new_plan(given.device, role=given.role, **changes)
-        folder.start(plan)
-        trainer = Trainer(plan, words, given.device)
-        folder.restore(trainer)
-        with catching() as stop:
-            train(trainer, folder, given.minutes, lambda: stop.requested)
-        return stop.exit_code if stop.requested else 0
+        return begin(given.out, **options, changes=changes)
     except DreamError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches for the image role, drawn on the fly: batch `index` of a plan is a pure function of (seed, index).
+"""Batches of every role, drawn on the fly: batch `index` of a plan is a pure function of (seed, index).
 
 So a resumed run needs no state of the data, and drawing ahead in a thread changes nothing. Whatever
 `dreamlab.toybox.split` holds out is drawn again; it is asked with the second part's true colour, named or not.
@@ -19,7 +19,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from dreamlab.core.cameras import Cameras, OrbitSettings, sample_orbit
+from dreamlab.core.cameras import Cameras
 from dreamlab.core.streams import derive
 from dreamlab.toybox.caption import RELATIONS, Caption
 from dreamlab.toybox.category import Category, draft
@@ -32,14 +32,13 @@ from dreamlab.toybox.program import Program, Sketch, stack
 from dreamlab.toybox.shapes import CATEGORIES, finishes
 from dreamlab.toybox.split import held_out_combination, held_out_instance, phrasings
 from dreamlab.toybox.training.plan import Plan
+from dreamlab.toybox.training.roles import cameras_of, clip_times, graded, told
 from guidance.toybox import padded
-from guidance.toybox_net import camera_features
+from guidance.toybox_net import hint_of
 from guidance.toybox_words import Words
 
-# The defaults of a recipe's cameras (distance 3-3.6, field of view 38-46, elevation -10..60) with a margin around.
-VIEWS = OrbitSettings((2.8, 3.8), (36.0, 48.0), (-15.0, 65.0), "mix", stratified=False)
 PHRASINGS, HELD_PHRASINGS = phrasings()
-UNTRAINED = tuple(RELATIONS)  # scenes of two objects are not drawn for this role
+UNTRAINED = tuple(RELATIONS)  # scenes of two objects are not drawn for any role
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Drawn:
     caption: Caption
     text: str
     instance: int
-    time: float = 0.0
+    times: tuple[float, ...] = (0.0,)  # of an action, one for each frame
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,9 @@ class Batch:
     rgb: Tensor  # [B, S, S, 3] sRGB over a solid background
     weight: Tensor  # [B, S, S] of the loss: 1 + alpha + extra where parts other than the main one project
     ids: Tensor  # [B, L] words
-    camera: Tensor  # [B, CAMERA_FEATURES]
+    camera: Tensor  # [B, features of camera and moment]
+    graded: Tensor  # [B] bool: whose error counts; the others are given without noise
+    hint: Tensor | None = None  # [B, S, S, HINT_CHANNELS]
 
 
 def vocabulary() -> Words:
@@ -83,7 +84,7 @@ def draw_caption(rng: random.Random, plan: Plan, held_out: bool = False) -> Draw
     if rng.random() < plan.share["action"]:
         action = rng.choice([name for name in ACTIONS if can(category, name)])
     caption = Caption(category.name, chosen, action=action)
-    return Drawn(caption, words_of(rng, caption, plan, held_out), instance, rng.random())
+    return Drawn(caption, words_of(rng, caption, plan, held_out), instance, (rng.random(),))
 
 
 def _held_out(category: Category, chosen: dict[str, Finish]) -> bool:
@@ -142,7 +143,7 @@ def program_of(drawn: Drawn) -> Program:
     caption = drawn.caption
     category = CATEGORIES[caption.category]
     if caption.action:
-        return animate(category, caption.action, [drawn.time], caption.finishes, drawn.instance)
+        return animate(category, caption.action, drawn.times, caption.finishes, drawn.instance)
     rows = [_part_row(finish) for finish in finishes(category, caption.finishes).values()]
     return replace(_shape(category.name, drawn.instance), parts=torch.cat(rows, 1))
 
@@ -156,24 +157,42 @@ def draw_background(count: int, generator: torch.Generator) -> Tensor:  # [count
 
 def render(
     objects: list[Drawn], cameras: Cameras, background: Tensor, size: int, second_weight: float, device: str
-) -> tuple[Tensor, Tensor]:
-    """Pictures [B, S, S, 3] and loss weights [B, S, S]; the cameras are groups, one for each object."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures [B, S, S, 3], loss weights [B, S, S] and hints; the cameras are groups, one for each object or frame."""
     programs = stack([program_of(one) for one in objects]).to(device)
-    shown = draw(programs, cameras.to(device), size, per_program=True)
-    views = len(cameras) // len(objects)
-    rgb = shown.over(background.to(device).reshape(len(objects), views, 1, 1, 3)).flatten(0, 1)
+    cameras = cameras.to(device)
+    shown = draw(programs, cameras, size, per_program=True)
+    rgb = shown.over(background.to(device).reshape(len(programs), -1, 1, 1, 3)).flatten(0, 1)
     weight = 1 + shown.alpha[..., 0] + second_weight * (shown.part > 0)  # the main part's id is 0
-    return rgb, weight.flatten(0, 1)
+    hint = hint_of(shown.depth.flatten(0, 1), shown.normal.flatten(0, 1), shown.alpha.flatten(0, 1), cameras)
+    return rgb, weight.flatten(0, 1), hint
 
 
 def draw_batch(plan: Plan, words: Words, index: int, size: int, device: str = "cpu", held_out: bool = False) -> Batch:
     rng = random.Random(derive(plan.seed, "captions", index, held_out))  # noqa: S311
     generator = torch.Generator().manual_seed(derive(plan.seed, "views", index, held_out))
-    objects = [draw_caption(rng, plan, held_out) for _ in range(plan.batch // plan.views)]
-    cameras = sample_orbit(VIEWS, plan.batch, generator)
-    rgb, weight = render(objects, cameras, draw_background(plan.batch, generator), size, plan.second_weight, device)
+    joint, count = plan.net.joint, plan.batch
+    objects = [draw_caption(rng, plan, held_out) for _ in range(count // plan.views)]
     ids = padded([words.encode(words.read(one.text), plan.net.longest) for one in objects])
-    return Batch(rgb, weight, ids.repeat_interleave(plan.views, 0).to(device), camera_features(cameras).to(device))
+    cameras = cameras_of(plan.role, count, joint, generator)
+    background = draw_background(count, generator)
+    if joint > 1:  # half of the groups stand before one colour
+        same = (torch.rand(count // joint, generator=generator) < 0.5).repeat_interleave(joint)
+        background = torch.where(same[:, None], background[torch.arange(count) // joint * joint], background)
+    if plan.net.moments:
+        times = clip_times(count, joint, generator)
+        cameras = replace(cameras, time=times)
+        clips = times.unflatten(0, (-1, joint)).tolist()
+        objects = [replace(one, times=tuple(clip)) for one, clip in zip(objects, clips, strict=True)]
+    rgb, weight, hint = render(objects, cameras, background, size, plan.second_weight, device)
+    return Batch(
+        rgb,
+        weight,
+        ids.repeat_interleave(plan.views, 0).to(device),
+        told(plan.role, cameras, joint).to(device),
+        graded(plan.role, count, joint).to(device),
+        hint if plan.net.hint else None,
+    )
 
 
 @contextmanager

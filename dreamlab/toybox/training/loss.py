@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dreamlab.core.noise import NoiseTable
 from dreamlab.toybox.training.data import Batch
+from dreamlab.toybox.training.plan import Plan
 from guidance.toybox import fast_dtype
 from guidance.toybox_net import Prior
 from guidance.toybox_words import NULL, PAD
@@ -24,35 +25,49 @@ class Chance:
     noise: Tensor  # [B, S, S, 3]
     no_text: Tensor  # [B] bool
     no_camera: Tensor  # [B] bool
+    no_hint: Tensor  # [B] bool
 
     @staticmethod
-    def draw(shape: torch.Size, steps: int, drop_text: float, drop_camera: float, generator: torch.Generator) -> Chance:
-        count = shape[0]
+    def draw(shape: torch.Size, steps: int, plan: Plan, generator: torch.Generator) -> Chance:
+        count, joint = shape[0], plan.net.joint
         strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         order = torch.randperm(count, generator=generator)  # views of one object must not share a stratum every time
         noise = torch.randn(shape, generator=generator)
-        no_text = torch.rand(count, generator=generator) < drop_text
-        no_camera = torch.rand(count, generator=generator) < drop_camera
-        return Chance((strata[order] * steps).long().clamp(max=steps - 1), noise, no_text, no_camera)
+        t_index = (strata[order] * steps).long().clamp(max=steps - 1)
+        no_text, no_camera = (torch.rand(count, generator=generator) < p for p in (plan.drop_text, plan.drop_camera))
+        no_hint = torch.rand(count, generator=generator) < plan.drop_hint
+        if joint > 1:  # one hint and caption for a group, and mostly one noise level
+            first = torch.arange(count) // joint * joint
+            same = (torch.rand(count // joint, generator=generator) < plan.same_time).repeat_interleave(joint)
+            t_index, no_text, no_hint = torch.where(same, t_index[first], t_index), no_text[first], no_hint[first]
+        return Chance(t_index, noise, no_text, no_camera, no_hint)
 
     def to(self, device: torch.device | str) -> Chance:
         return Chance(*(value.to(device) for value in vars(self).values()))
 
 
 def errors(net: Prior, table: NoiseTable, batch: Batch, chance: Chance) -> Tensor:
-    """[B] weighted mean squared error of each picture's v."""
+    """[B] weighted mean squared error of each picture's v; of those that are not graded it means nothing."""
     x = 2 * batch.rgb - 1
     ids = torch.full_like(batch.ids, PAD)
     ids[:, 0] = NULL
     ids = torch.where(chance.no_text[:, None], ids, batch.ids)
     camera = batch.camera * ~chance.no_camera[:, None]
-    bar = table.alpha_bar[chance.t_index].clamp(1e-9, 1 - 1e-6)
+    bar, noise = table.alpha_bar[chance.t_index], chance.noise
+    if not batch.graded.all():  # a picture that is given is clean; one that is withheld is black, at full noise
+        given = ~batch.graded
+        bar = torch.where(given, (~chance.no_hint).to(bar), bar)
+        held_back = (given & chance.no_hint)[:, None, None, None]
+        x, noise = x * ~held_back, noise * ~held_back
+    bar = bar.clamp(1e-9, 1 - 1e-6)
     half = x.shape[1] == net.net.half
     a, s = (value[:, None, None, None] for value in (bar.sqrt(), (1 - bar).sqrt()))
-    z, v = a * x + s * chance.noise, a * chance.noise - s * x
+    z, v = a * x + s * noise, a * noise - s * x
+    hint = None if batch.hint is None else batch.hint * ~chance.no_hint[:, None, None, None]
     with mixed_precision(x.device):
         text = net.text(ids)
-        guess = net.half_size(z, torch.logit(bar), text, camera) if half else net(z, bar, text, camera)
+        told = (text, camera, hint, net.net.joint)
+        guess = net.half_size(z, torch.logit(bar), *told) if half else net(z, bar, *told)
     error = (guess.float() - v).square().mean(-1)
     return (batch.weight * error).flatten(1).sum(1) / batch.weight.flatten(1).sum(1)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dreamlab.core.errors import RecipeError
+from dreamlab.toybox.training.roles import ROLES
 from guidance.toybox_net import NetSettings
 
-ROLES = ("image",)
 SHARES: dict[str, float] = {  # of captions
     "bare": 0.06,  # "a mushroom": everything in its usual colours
     "main": 0.10,  # "a red mushroom"
@@ -48,9 +48,20 @@ class Plan:
     ema: float = 0.999  # per step, reached from below: (1 + step) / (10 + step)
     drop_text: float = 0.1
     drop_camera: float = 0.1
+    drop_hint: float = 0.1
+    same_time: float = 0.75  # of the groups of a joint role have one noise level for all their pictures
     second_weight: float = 2.0  # extra loss weight where parts other than the main one project
     instances: int = 300  # proportions of each category, before the held-out ones are taken away
     share: dict[str, float] = field(default_factory=lambda: dict(SHARES))
+
+    @staticmethod
+    def of(role: str, net: NetSettings, **changes: Any) -> Plan:
+        """The plan of a role; `net` says how large the network is."""
+        extra = ROLES[role]
+        net = dataclasses.replace(net, joint=extra.joint, hint=extra.hint, moments=extra.moments)
+        changes = {"drop_text": extra.drop_text, "drop_camera": extra.drop_camera} | changes
+        changes["views"] = extra.joint if extra.joint > 1 else changes.get("views", Plan.views)
+        return Plan(net, role, share=SHARES | dict(extra.share), **changes)
 
     def rate_at(self, seen: int) -> float:
         left = (self.total - seen) / (self.cooldown * self.total)

@@ -4,26 +4,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dreamlab.core.cameras import Cameras, orbit
+from dreamlab.core.cameras import Cameras, orbit, turntable
 from dreamlab.core.noise import cfg
-from dreamlab.core.types import Condition
+from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from dreamlab.files import write_atomic
 from dreamlab.toybox.caption import parse
 from dreamlab.toybox.colours import COLOURS
+from dreamlab.toybox.draw import draw
+from dreamlab.toybox.program import Program
 from dreamlab.toybox.shapes import CATEGORIES
 from dreamlab.toybox.split import fraction, held_out_combination
-from dreamlab.toybox.training.data import Drawn, render
+from dreamlab.toybox.training.data import Drawn, program_of
 from guidance.toybox import Toybox
-from guidance.toybox_net import camera_features
 
 PROBES = (
     *("mushroom", "mug", "chair", "house", "cube", "pyramid", "car", "airplane"),
     *("duck", "snowman", "ice cream", "lamp", "cat", "boat", "castle", "guitar"),
+)
+ACTED = (
+    *(
+        "a spinning red windmill with white blades",
+        "a nodding yellow duck",
+        "a bouncing blue ball",
+        "a waving green penguin",
+    ),
+    *("a rocking purple boat", "a rolling orange car with black wheels", "a spinning pink cube"),
+    "a nodding brown dog",
 )
 LOOKS = ((30.0, 20.0), (-140.0, 20.0))  # azimuth, elevation
 GRAY = 0.7
@@ -41,16 +53,25 @@ def held_out_prompts(names: Sequence[str] = PROBES) -> list[str]:
     return prompts
 
 
-@torch.no_grad()
 def sample(guidance: Toybox, prompts: Sequence[str], cameras: Cameras, scale: float, steps: int, seed: int) -> Tensor:
-    """[B, H, W, 3]: DDIM from pure noise, one picture for each prompt and camera; x0 is clamped on the way."""
-    count, table = len(prompts), guidance.table
+    """[B, H, W, 3] of the image role: one picture for each prompt and camera."""
+    count = len(prompts)
     captions = guidance.captions({"null": ""} | {f"prompt {i}": text for i, text in enumerate(prompts)})
     shared = {"words": captions.words, "mask": captions.mask}
     device = captions.mask.device
-    camera = camera_features(cameras).to(device)
+    camera = guidance.view(cameras).to(device)
     index = torch.arange(count, device=device) + 1
-    both = Condition({"caption": torch.cat([index, 0 * index]), "camera": torch.cat([camera, camera])}, shared)
+    told, untold = (Condition({"caption": caption, "camera": camera}, shared) for caption in (index, 0 * index))
+    return ddim(guidance, told, untold, count, scale, steps, seed)
+
+
+@torch.no_grad()
+def ddim(
+    guidance: Toybox, told: Condition, untold: Condition, count: int, scale: float, steps: int, seed: int
+) -> Tensor:
+    """[count, H, W, 3] from pure noise by DDIM with guidance; x0 is clamped on the way."""
+    table, both = guidance.table, Condition.cat([told, untold])
+    device = both.rows["camera"].device
     shape = (count, 3, guidance.size, guidance.size)
     z = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
     times = torch.linspace(len(table) - 1, 0, steps + 1, device=device).round().long()
@@ -65,14 +86,44 @@ def sample(guidance: Toybox, prompts: Sequence[str], cameras: Cameras, scale: fl
 
 
 def sheet(path: Path, guidance: Toybox, title: str, *, scale: float = 4.0, steps: int = 25, seed: int = 0) -> None:
-    """Write a PNG: for each held-out prompt two true views and the prior's pictures from the same two cameras."""
-    prompts = held_out_prompts()
-    cameras = orbit([a for a, _ in LOOKS] * len(prompts), [e for _, e in LOOKS] * len(prompts), 3.2, 42.0)
-    objects = [Drawn(parse(prompt), prompt, 0) for prompt in prompts]
-    true, _ = render(objects, cameras, torch.full((len(cameras), 3), GRAY), guidance.size, 0.0, "cpu")
-    drawn = sample(guidance, [prompt for prompt in prompts for _ in LOOKS], cameras, scale, steps, seed).cpu()
-    tiles = torch.cat([true.unflatten(0, (-1, len(LOOKS))), drawn.unflatten(0, (-1, len(LOOKS)))], 1)
-    write_atomic(path, _png(tiles, prompts, title))
+    """Write a PNG: for each held-out prompt the true pictures, and the prior's from the same cameras."""
+    if guidance.role == "image":
+        prompts: Sequence[str] = held_out_prompts()
+        cameras = orbit([a for a, _ in LOOKS] * len(prompts), [e for _, e in LOOKS] * len(prompts), 3.2, 42.0)
+        true = torch.cat([scene_of(prompt, cameras[: len(LOOKS)], guidance.size)[0].rgb for prompt in prompts])
+        drawn = sample(guidance, [prompt for prompt in prompts for _ in LOOKS], cameras, scale, steps, seed).cpu()
+        tiles = torch.cat([picture.unflatten(0, (-1, len(LOOKS))) for picture in (true, drawn)], 1)
+    else:
+        prompts = ACTED if guidance.role == "video" else held_out_prompts(PROBES[::2])
+        tiles = torch.stack([torch.cat(role_pictures(guidance, p, scale, steps, seed)) for p in prompts])
+    write_atomic(path, _png(tiles, prompts, title, columns=4 if guidance.role == "image" else 2))
+
+
+def scene_of(prompt: str, cameras: Cameras, size: int, instance: int = 0) -> tuple[Frames, Program]:
+    """True frames of a prompt's object before gray; it moves when the cameras have times and the prompt says how."""
+    caption = parse(prompt)
+    times = tuple(cameras.time.tolist()) if caption.action and cameras.time is not None else (0.0,)
+    programs = program_of(Drawn(caption, prompt, instance, times))
+    shown = draw(programs, cameras, size, per_program=len(programs) > 1)
+    picture = {name: getattr(shown, name).flatten(0, 1) for name in ("alpha", "depth", "normal")}
+    backdrop = torch.full((len(cameras), 3), GRAY)
+    return Frames(shown.over(GRAY).flatten(0, 1), background=backdrop, **picture), programs
+
+
+def role_pictures(
+    guidance: Toybox, prompt: str, scale: float, steps: int, seed: int, instance: int = 0
+) -> tuple[Tensor, Tensor]:
+    """True and drawn pictures [J, H, W, 3] of one prompt in the guidance's role."""
+    joint = guidance.net.net.joint
+    cameras = turntable(4, 20.0, 3.2, 42.0)
+    if guidance.role == "video":
+        cameras = replace(orbit([30.0] * joint, 20.0, 3.2, 42.0), time=torch.arange(joint) / joint)
+    frames, _ = scene_of(prompt, cameras, guidance.size, instance)
+    given = None
+    if guidance.role == "novel":
+        given = Reference((frames.rgb[0] - GRAY * (1 - frames.alpha[0])).clamp(0, 1), frames.alpha[0], cameras[:1])
+    told = guidance.condition(Prompt(prompt, image=given), cameras, frames)
+    return frames.rgb, ddim(guidance, told["text"], told["null"], len(cameras), scale, steps, seed).cpu()
 
 
 def _png(tiles: Tensor, captions: Sequence[str], title: str, columns: int = 4) -> bytes:

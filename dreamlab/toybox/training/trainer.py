@@ -31,6 +31,7 @@ from dreamlab.toybox.training.plan import RECIPES, Plan
 from dreamlab.toybox.training.sample import sheet
 from guidance.toybox import Toybox
 from guidance.toybox_net import NetSettings, Prior, laid_out
+from guidance.toybox_roles import TOYBOXES
 from guidance.toybox_store import VOCABULARY, Stored, save
 from guidance.toybox_words import Words
 
@@ -56,10 +57,16 @@ class Trainer:
         self.table: NoiseTable = make_table(plan.table).to(self.device)
         self.step, self.seen = 0, 0  # updates, and pictures (a run may change its batch when it is resumed)
 
+    def start_from(self, stored: Stored) -> None:
+        """Take over the weights of another role; what this role has more keeps its start at zero."""
+        for net in (self.net, self.ema):
+            missing, unexpected = net.load_state_dict(stored.net.state_dict(), strict=False)
+            if unexpected or any(not name.startswith(("hint_", "moment.")) for name in missing):
+                raise InputError(f"the prior to start from does not fit the role {self.plan.role!r}")
+
     def chance(self, batch: Batch, key: object) -> Chance:
         generator = torch.Generator().manual_seed(derive(self.plan.seed, "noise", key))
-        drops = (self.plan.drop_text, self.plan.drop_camera)
-        return Chance.draw(batch.rgb.shape, len(self.table), *drops, generator).to(self.device)
+        return Chance.draw(batch.rgb.shape, len(self.table), self.plan, generator).to(self.device)
 
     def train_step(self, batch: Batch) -> tuple[int, Tensor, Tensor]:
         """One update; returns the pictures' size, their errors and their t_index."""
@@ -67,24 +74,25 @@ class Trainer:
         for group in (group for each in self.optimisers for group in each.param_groups):
             group["lr"] = self.plan.rate_at(self.seen)
         self.net.zero_grad(set_to_none=True)
-        error = errors(self.net, self.table, batch, chance)
+        error = errors(self.net, self.table, batch, chance)[batch.graded]
         error.mean().backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         for each in self.optimisers:
             each.step()
-        self.step, self.seen = self.step + 1, self.seen + len(error)
+        self.step, self.seen = self.step + 1, self.seen + self.plan.batch
         keep = min(self.plan.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - keep)
-        return batch.rgb.shape[1], error.detach(), chance.t_index
+        return batch.rgb.shape[1], error.detach(), chance.t_index[batch.graded]
 
     @torch.no_grad()
     def held_out_error(self, size: int) -> float:
         """The average's error on 96 fixed held-out pictures with fixed noise, whatever the batch of the plan."""
-        plan, total = dataclasses.replace(self.plan, batch=32, views=2), 0.0
+        plan, total = dataclasses.replace(self.plan, batch=32, views=max(2, self.plan.net.joint)), 0.0
         for index in range(3):
             batch = draw_batch(plan, self.words, index, size, str(self.device), held_out=True)
-            total += errors(self.ema, self.table, batch, self.chance(batch, f"held out {index}")).mean().item()
+            chance = self.chance(batch, f"held out {index}")
+            total += errors(self.ema, self.table, batch, chance)[batch.graded].mean().item()
         return total / 3
 
     def state(self) -> dict[str, Tensor]:
@@ -121,7 +129,8 @@ class Trainer:
     def guidance(self) -> Toybox:
         """The average as a guidance on this device."""
         stored = Stored(self.plan.role, self.plan.table, self.words, self.ema, {})
-        return Toybox(Toybox.Settings(), stored).to(self.device)
+        kind = TOYBOXES[self.plan.role]
+        return kind(kind.Settings(), stored).to(self.device)
 
 
 def _format(parameter: Tensor, slot: str) -> torch.memory_format:
@@ -243,7 +252,12 @@ def look(trainer: Trainer, folder: Folder) -> None:
     sheet(folder.path / "sheets" / f"{trainer.seen:09d}.png", trainer.guidance(), title)
 
 
-def new_plan(device: str, **changes: Any) -> tuple[Plan, Words]:
-    """The plan of a fresh run on a device, with the vocabulary of the world as it is now."""
-    words = vocabulary()
-    return Plan(NetSettings(len(words.tokens)), **(RECIPES[torch.device(device).type] | changes)), words
+def new_plan(device: str, role: str = "image", start: Stored | None = None, **changes: Any) -> tuple[Plan, Words]:
+    """The plan of a fresh run on a device, with the words and the size of the prior it starts from, if there is one."""
+    words = start.words if start else vocabulary()
+    net = start.net.net if start else NetSettings(len(words.tokens))
+    recipe = RECIPES[torch.device(device).type]
+    if start:  # it knows the world already: a third of the pictures, all at full size after half of them
+        total = recipe.get("total", Plan.total) // 3
+        changes = {"total": total, "head_after": total // 2, "rate": recipe.get("rate", Plan.rate) / 2} | changes
+    return Plan.of(role, net, **(recipe | changes)), words

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the judge does with what is known: true objects, trivial answers, wrong objects; by asset and by picture.
+
+Thresholds are set on the training split; the tables are of the held-out split (colourings and instances).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.streams import derive
+from dreamlab.metrics import impostors
+from dreamlab.metrics.asset import TRIVIAL, Solid, true_answer
+from dreamlab.metrics.judge import Judge, Verdict
+from dreamlab.metrics.judge_data import NAMES, NONE, SHARE, SKIP, draw_labelled
+from dreamlab.metrics.judge_net import JudgeNet, StoredJudge
+from dreamlab.toybox.caption import Caption
+from dreamlab.toybox.category import Category
+from dreamlab.toybox.program import rotation
+from dreamlab.toybox.scene import transformed
+from dreamlab.toybox.shapes import CATEGORIES, finishes
+from dreamlab.toybox.split import held_out_combination, held_out_instance
+from dreamlab.toybox.training.data import draw_finishes
+from dreamlab.toybox.training.plan import Plan
+from guidance.toybox_net import NetSettings
+
+LOWEST, HIGHEST = 0.4, 0.8  # bounds of a threshold
+SIDED = 0.9  # share of true assets whose back must not look like a front, for a category's Janus verdict to count
+SEED_CALIBRATE, SEED_MEASURE = 101, 202
+PICTURE_BATCHES = 12
+
+
+@dataclass(frozen=True)
+class Case:
+    """One asset with what is asked of it and what it really is."""
+
+    kind: str
+    caption: Caption
+    asset: Solid
+
+
+def cases(seed: int, held_out: bool, rounds: int = 1) -> Iterable[Case]:
+    """For every category: the truth, the trivial answers, and objects that are nearly right."""
+    for index in range(rounds):
+        rng = random.Random(derive(seed, "cases", index, held_out))  # noqa: S311
+        captions = [_caption(rng, CATEGORIES[name], held_out) for name in NAMES]
+        for i, caption in enumerate(captions):
+            instance = _instance(rng, caption.category, held_out)
+            truth = true_answer(caption, instance)
+            yield Case("true", caption, truth)
+            for name, answer in TRIVIAL.items():
+                yield Case(name, caption, answer(caption, instance))
+            other = captions[(i + 1 + rng.randrange(len(captions) - 1)) % len(captions)]
+            mixed = impostors.mixed(rng, truth.program, true_answer(other, instance).program)
+            yield Case("mixed", caption, Solid(mixed))
+            yield Case("janus", caption, Solid(impostors.janus(truth.program)))
+            over = torch.tensor(rotation((0.0, 0.0, 180.0)))
+            yield Case("upside down", caption, Solid(transformed(truth.program, over)))
+            around = torch.tensor(rotation((0.0, 180.0, 0.0)))
+            yield Case("turned around", caption, Solid(transformed(truth.program, around)))
+            yield Case("broken", caption, Solid(impostors.broken(rng, truth.program)))
+
+
+def calibrated(net: JudgeNet, facts: dict[str, Any]) -> dict[str, Any]:
+    """`facts` with thresholds and with the categories whose front can be told, from the training split alone."""
+    bare = Judge(StoredJudge(net, NAMES, {"asset_threshold": 0.0, "sided": list(NAMES)}))
+    true: list[float] = []
+    false: list[float] = []
+    upright = dict.fromkeys(NAMES, 0.0)
+    rounds = 4
+    for case in cases(SEED_CALIBRATE, held_out=False, rounds=rounds):
+        if case.kind not in ("true", "sphere", "blob", "wrong category", "mixed"):
+            continue
+        verdict = bare.asset(case.asset, case.caption.category)
+        (true if case.kind == "true" else false).append(verdict.score)
+        if case.kind == "true" and not verdict.janus:
+            upright[case.caption.category] += 1 / rounds
+    batches = [draw_labelled(SEED_CALIBRATE, i) for i in range(PICTURE_BATCHES)]
+    wanted = [bare.look(batch.rgb)[0] for batch in batches]
+    label = torch.cat([batch.label for batch in batches])
+    best = torch.cat(wanted)
+    shown = torch.tensor([kind == "true" for batch in batches for kind in batch.kind])
+    picture_true = best[shown].gather(1, label[shown][:, None])[:, 0]
+    picture_false = best[label == NONE][:, :-1].amax(1)
+    return facts | {
+        "asset_threshold": round(threshold(torch.tensor(true), torch.tensor(false)), 3),
+        "picture_threshold": round(threshold(picture_true, picture_false, 0.05), 3),
+        "sided": [name for name in NAMES if CATEGORIES[name].fronted and upright[name] >= SIDED],
+    }
+
+
+def threshold(true: Tensor, false: Tensor, share: float = 0.005) -> float:
+    """Half-way between what all but `share` of the true reach and what all but `share` of the false stay below."""
+    low, high = float(true.quantile(share)), float(false.quantile(1 - share))
+    return min(max((low + high) / 2, LOWEST), HIGHEST)
+
+
+def tables(judge: Judge, rounds: int = 3, prior: Path | None = None) -> dict[str, Any]:
+    """Held-out figures: by kind of asset, by kind of picture, and (given a prior's folder) of its samples."""
+    found: dict[str, list[tuple[Case, Verdict]]] = {}
+    for case in cases(SEED_MEASURE, held_out=True, rounds=rounds):
+        found.setdefault(case.kind, []).append((case, judge.asset(case.asset, case.caption.category)))
+    assets = {kind: _asset_row(rows) for kind, rows in found.items()}
+    wrong = sorted({case.caption.category for case, verdict in found["true"] if not verdict.accepted})
+    out: dict[str, Any] = {
+        "thresholds": {"asset": judge.asset_threshold, "picture": judge.picture_threshold},
+        "assets": assets,
+        "true assets refused": wrong,
+        "categories without a Janus verdict": sorted(
+            name for name in NAMES if CATEGORIES[name].fronted and name not in judge.sided
+        ),
+        "pictures": _pictures(judge),
+    }
+    if prior is not None:
+        out["samples of the prior"] = prior_row(judge, prior)
+    return out
+
+
+def _asset_row(rows: list[tuple[Case, Verdict]]) -> dict[str, Any]:
+    fronts = [verdict for _, verdict in rows if verdict.fronts is not None]
+    count = len(rows)
+    return {
+        "count": count,
+        "accepted": sum(verdict.accepted for _, verdict in rows) / count,
+        "likeliest is what was asked": sum(v.category == case.caption.category for case, v in rows) / count,
+        "mean score": sum(verdict.score for _, verdict in rows) / count,
+        "mean none": sum(verdict.none for _, verdict in rows) / count,
+        "janus": sum(verdict.janus for verdict in fronts) / len(fronts) if fronts else None,
+    }
+
+
+def _pictures(judge: Judge) -> dict[str, Any]:
+    """Single pictures, softened and noised as in training: how many are named, how many get past the threshold."""
+    tally: dict[str, list[tuple[bool, bool]]] = {}
+    for index in range(PICTURE_BATCHES):
+        batch = draw_labelled(SEED_MEASURE, index, held_out=True)
+        probability, _ = judge.look(batch.rgb)
+        named, best = probability.argmax(1), probability[:, :-1].amax(1)
+        for i, kind in enumerate(batch.kind):
+            if (wanted := int(batch.label[i])) != SKIP:
+                kept = bool(best[i] >= judge.picture_threshold) and int(named[i]) != NONE
+                name = kind if (kind == "true") == (wanted != NONE) else f"{kind}, hardly changed"
+                tally.setdefault(name, []).append((int(named[i]) == wanted, kept))
+    return {
+        kind: {
+            "count": len(rows),
+            "right": sum(right for right, _ in rows) / len(rows),
+            "accepted as any category": sum(kept for _, kept in rows) / len(rows),
+        }
+        for kind, rows in sorted(tally.items())
+    }
+
+
+def prior_row(judge: Judge, folder: Path) -> dict[str, Any]:
+    """Pictures that a prior draws of held-out prompts."""
+    from dreamlab.core.cameras import orbit
+    from dreamlab.toybox.training.sample import held_out_prompts, sample
+    from guidance.toybox import Toybox
+
+    prior = Toybox(Toybox.Settings(weights=str(folder)))
+    prompts = held_out_prompts(NAMES)
+    cameras = orbit([47.0 * i for i in range(len(prompts))], 20.0, 3.2, 42.0)
+    rgb = sample(prior, prompts, cameras, 4.0, 25, seed=0)
+    kept = [bool(judge.pictures(rgb[i : i + 1], name)[0]) for i, name in enumerate(NAMES)]
+    none = judge.look(rgb)[0].argmax(1) == NONE
+    return {"count": len(kept), "accepted": sum(kept) / len(kept), "none": float(none.float().mean())}
+
+
+def _caption(rng: random.Random, category: Category, held_out: bool) -> Caption:
+    """Plain colours of the first two parts, on one side of the split (or any, where a side is empty)."""
+    plan = Plan(NetSettings(1), share=SHARE | {"bare": 0.0, "main": 0.0, "three": 0.0, "pattern": 0.0, "material": 0.0})
+    chosen = {}
+    for _ in range(400):
+        chosen = draw_finishes(rng, category, plan)
+        looks = finishes(category, chosen)
+        second = looks[category.nameable[1]].colour if len(category.nameable) > 1 else None
+        distinct = second != looks[category.main].colour
+        if distinct and held_out_combination(category.name, looks[category.main].colour, second) == held_out:
+            break
+    return Caption(category.name, {part: replace(finish) for part, finish in chosen.items()})
+
+
+def _instance(rng: random.Random, name: str, held_out: bool) -> int:
+    while True:
+        seed = rng.randrange(100_000)
+        if held_out_instance(name, seed) == held_out:
+            return seed

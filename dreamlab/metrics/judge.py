@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts: is this the asked object, from all sides and with one front only?
+
+An asset is drawn from twelve cameras over two backgrounds. It is accepted when the asked category is the likeliest of
+all (none of these included) by the mean probability, and that mean reaches a threshold that was set on the training
+split. The thresholds travel in the header of the weights; `python -m dreamlab.metrics calibrate` shows what they do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.cameras import Cameras
+from dreamlab.core.errors import InputError
+from dreamlab.core.text import did_you_mean
+from dreamlab.metrics.asset import Asset, device_of, judging_cameras
+from dreamlab.metrics.judge_net import SIDES, SIZE, StoredJudge, load
+
+NONE = "none of these"
+BACKGROUNDS = ((0.72, 0.72, 0.72), (0.30, 0.42, 0.40))
+BACK_DEG = 125.0  # views at least so far from the front must not look like one
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge says of one asset."""
+
+    accepted: bool
+    category: str  # the likeliest, or NONE
+    score: float  # mean probability of the asked category
+    none: float  # mean probability of none of these
+    by_view: tuple[float, ...]  # probability of the asked category in every view
+    fronts: float | None  # share of the views from behind that look like a front; None: nothing to see
+
+    @property
+    def janus(self) -> bool:
+        """Does it show its front at the back, too?"""
+        return self.fronts is not None and self.fronts > 0.5
+
+
+class Judge:
+    """The network with its thresholds."""
+
+    def __init__(self, stored: StoredJudge) -> None:
+        self.stored = stored
+        self.categories = stored.categories
+        self.asset_threshold = float(stored.facts.get("asset_threshold", 0.5))
+        self.picture_threshold = float(stored.facts.get("picture_threshold", 0.5))
+        self.sided = frozenset(stored.facts.get("sided", ()))  # categories whose front it can tell from the back
+
+    def look(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures [B, 64, 64, 3] -> probabilities [B, C + 1] and of the side [B, SIDES]."""
+        if rgb.shape[1:] != (SIZE, SIZE, 3):
+            raise ValueError(f"judge: pictures are [B, {SIZE}, {SIZE}, 3], got {tuple(rgb.shape)}")
+        with torch.no_grad():
+            found = [self.stored.net(part.float().clamp(0, 1)) for part in rgb.split(CHUNK)]
+        category, side = (torch.cat(column).softmax(1) for column in zip(*found, strict=True))
+        return category, side
+
+    def features(self, rgb: Tensor) -> Tensor:
+        """[B, F] unit vectors: pictures of like objects point alike, whatever their colours."""
+        with torch.no_grad():
+            found = torch.cat([self.stored.net.features(part.float().clamp(0, 1)) for part in rgb.split(CHUNK)])
+        return torch.nn.functional.normalize(found, dim=1)
+
+    def index(self, category: str) -> int:
+        if category not in self.categories:
+            raise InputError(f"judge: no category {category!r}{did_you_mean(category, self.categories)}")
+        return self.categories.index(category)
+
+    def name(self, index: int) -> str:
+        return self.categories[index] if index < len(self.categories) else NONE
+
+    def pictures(self, rgb: Tensor, category: str) -> tuple[Tensor, Tensor]:
+        """Of single pictures: accepted [B] and the probability of the asked category [B]."""
+        found, _ = self.look(rgb)
+        score = found[:, self.index(category)]
+        return (score >= self.picture_threshold) & (found.argmax(1) == self.index(category)), score
+
+    def views(self, rgb: Tensor, alpha: Tensor, azimuth_deg: Tensor, category: str) -> Verdict:
+        """Of one asset's views: premultiplied colour over black [V, 64, 64, 3], alpha [V, 64, 64, 1]."""
+        wanted = self.index(category)
+        looked = [self.look(rgb + (1 - alpha) * rgb.new_tensor(ground)) for ground in BACKGROUNDS]
+        found = torch.stack([category for category, _ in looked]).mean(0)
+        side = torch.stack([side for _, side in looked]).mean(0)
+        mean = found.mean(0)
+        likeliest = int(mean.argmax())
+        score = float(mean[wanted])
+        return Verdict(
+            accepted=likeliest == wanted and score >= self.asset_threshold,
+            category=self.name(likeliest),
+            score=score,
+            none=float(mean[-1]),
+            by_view=tuple(found[:, wanted].tolist()),
+            fronts=fronts(side, azimuth_deg) if category in self.sided else None,
+        )
+
+    def asset(self, asset: Asset, category: str, cameras: Cameras | None = None) -> Verdict:
+        cameras = cameras or judging_cameras()
+        rgb, alpha = views_of(asset, cameras)
+        return self.views(rgb, alpha, cameras.azimuth_deg, category)
+
+
+def fronts(side: Tensor, azimuth_deg: Tensor) -> float:
+    """Share of the views from behind that look like a front: sectors within 67.5 degrees of it against the rest's."""
+    behind = azimuth_deg.abs() >= BACK_DEG
+    like_front = side[:, [0, 1, SIDES - 1]].sum(1)
+    like_back = side[:, [SIDES // 2 - 1, SIDES // 2, SIDES // 2 + 1]].sum(1)
+    return float((like_front > like_back)[behind].float().mean())
+
+
+def views_of(asset: Asset, cameras: Cameras) -> tuple[Tensor, Tensor]:
+    """Premultiplied colour over black [V, S, S, 3] and alpha [V, S, S, 1], on the host."""
+    device = device_of(asset)
+    with torch.no_grad():
+        frames = asset.render(cameras.to(device), SIZE, torch.zeros(len(cameras), 3, device=device))
+    return frames.rgb.cpu(), frames.alpha.cpu()
+
+
+@lru_cache(maxsize=4)
+def judge(path: Path | None = None) -> Judge:
+    """The judge that comes with the package, or one from a file."""
+    return Judge(load(path or Path(str(resources.files("dreamlab.metrics") / "weights" / "judge.safetensors"))))

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One cell of the scoreboard: a prompt, a seed, a system, a scene; trained as `dreamlab dream` would, then measured.
+
+A cell is a folder. What is finished stays: `cell.json` says what was measured of exactly which recipe, and is read
+instead of running again; a run that was killed goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamlab import pipeline, recipe
+from dreamlab.assemble import Assembler, tables
+from dreamlab.bind import Spec
+from dreamlab.core.cameras import Cameras, orbit
+from dreamlab.core.errors import Diverged, InputError
+from dreamlab.core.text import slug
+from dreamlab.core.types import Condition, Guidance, Scene
+from dreamlab.files import disk_errors, write_json
+from dreamlab.metrics.asset import DISTANCE, FOVY_DEG
+from dreamlab.metrics.measure import Figures, Yardstick
+from dreamlab.preview import render_views, save_sheet
+from dreamlab.recipe import Recipe
+from dreamlab.runs import Run
+from dreamlab.signals import catching
+from dreamlab.train import train
+
+FORMAT = 1
+PICTURE = 96  # pixels per view on the sheet
+SIDES = ((25.0, 20.0), (115.0, 12.0), (205.0, 20.0), (295.0, 12.0))  # azimuth, elevation
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is run. `settings` are recipe overrides (`stages.0.steps=200`) that all cells of a board share."""
+
+    prompt: str
+    seed: int = 0
+    system: str | None = None  # None: as the recipe has it
+    scene: str | None = None
+    guidance: str | None = None
+    steps: int | None = None
+    recipe: str = "default"
+    settings: tuple[str, ...] = ()
+
+    @property
+    def row(self) -> tuple[str, str]:
+        """What the table has a line for: (system, scene)."""
+        return self.system or "", self.scene or ""
+
+    def read(self) -> Recipe:
+        """The recipe of the cell: the named one with this cell's choices in its first stage."""
+        base = recipe.load(recipe.find(self.recipe), tables(), prompt=self.prompt)
+        first = base.stages[0]
+        changes = [f"seed={self.seed}"]
+        if self.scene and self.scene != first.scene.kind:
+            changes.append(f"stages.0.scene={{kind: {self.scene}}}")
+        if self.guidance and self.guidance != first.terms[0].guidance.kind:
+            changes.append(f"stages.0.terms.0.guidance={{kind: {self.guidance}}}")
+        if self.system and self.system != first.terms[0].system.kind:
+            changes.append(f"stages.0.terms.0.system={{kind: {self.system}}}")
+        if self.steps:
+            changes.append(f"stages.0.steps={self.steps}")
+        return recipe.load(recipe.find(self.recipe), tables(), prompt=self.prompt, overrides=[*changes, *self.settings])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a cell took. CPU times are of the whole process, all threads."""
+
+    steps: int
+    calls: int  # of the network, over all steps
+    rows: int  # pictures it evaluated
+    wall_s: float
+    cpu_s: float
+    network_cpu_s: float  # of those, inside the guidance's predict
+
+    @property
+    def network_share(self) -> float:
+        return self.network_cpu_s / self.cpu_s if self.cpu_s > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished cell. `figures` is None when the run left nothing to measure; `error` says why."""
+
+    cell: Cell
+    figures: Figures | None
+    cost: Cost
+    features: tuple[float, ...] = ()  # the judge's mean feature, for diversity
+    error: str | None = None
+    folder: Path = field(default=Path(), compare=False)
+
+    @property
+    def pictures(self) -> Path:
+        return self.folder / "views.png"
+
+
+class Counted:
+    """A guidance that counts its calls, the pictures, and the CPU time inside them; all else is the guidance's own."""
+
+    def __init__(self, guidance: Guidance) -> None:
+        self._guidance = guidance
+        self.calls, self.rows, self.cpu_s = 0, 0, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._guidance, name)
+
+    def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
+        began = time.process_time()
+        eps = self._guidance.predict(z_t, t_index, condition)
+        self.cpu_s += time.process_time() - began
+        self.calls, self.rows = self.calls + 1, self.rows + len(z_t)
+        return eps
+
+
+class CountingAssembler(Assembler):
+    """Hands out counted guidances, one for each that it builds."""
+
+    def __init__(self, recipe: Recipe, device: str) -> None:
+        self.counted: dict[int, Counted] = {}
+        super().__init__(recipe, device)
+
+    def guidance(self, spec: Spec) -> Guidance:
+        plain = super().guidance(spec)
+        counted: Any = self.counted.setdefault(id(plain), Counted(plain))
+        return counted
+
+
+def named(cell: Cell) -> Cell:
+    """The cell with the recipe's own choices in place of None."""
+    first = cell.read().stages[0]
+    term = first.terms[0]
+    return replace(cell, system=term.system.kind, scene=first.scene.kind, guidance=term.guidance.kind)
+
+
+def run_cell(cell: Cell, root: Path, yardstick: Yardstick, device: str = "cpu") -> Outcome:
+    """Train and measure, or read what is already there."""
+    wanted = cell.read()
+    text = recipe.dump(wanted)
+    folder = root / f"{slug(cell.prompt)}-{hashlib.sha256(f'{text}{device}'.encode()).hexdigest()[:12]}"
+    if (done := read_outcome(folder, cell)) is not None:
+        return done
+    with disk_errors("making the cell's folder", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    run = _run_of(folder, wanted, text)
+    scene: Scene | None
+    try:
+        scene, cost = _trained(run, wanted, device)
+        figures, features = yardstick.measure(scene)
+        outcome = Outcome(cell, figures, cost, tuple(features.tolist()), folder=folder)
+    except Diverged as error:
+        scene = None
+        outcome = Outcome(cell, None, Cost(0, 0, 0, 0.0, 0.0, 0.0), error=str(error), folder=folder)
+    with disk_errors("writing the cell", folder):
+        if scene is not None:
+            save_sheet(list(render_views(scene, sides(), PICTURE, torch.device(device))), outcome.pictures, len(SIDES))
+        write_json(folder / "cell.json", {"format": FORMAT} | to_plain(outcome))
+    return outcome
+
+
+def _run_of(folder: Path, wanted: Recipe, text: str) -> Run:
+    """The cell's run folder: the one a killed run left, or a new one."""
+    left = sorted((folder / "run").glob("*/spec.json"))
+    if left:
+        return Run.open(left[-1].parent)
+    return Run.create(folder / "run", text, wanted.prompt, ["dreamlab", "toybox", "score"])
+
+
+def _trained(run: Run, wanted: Recipe, device: str) -> tuple[Scene, Cost]:
+    """The same loop as a dream's, without its export; counts refer to the steps done now, times too."""
+    steps = sum(stage.steps for stage in wanted.stages)
+    before = int(run.state().get("step", 0))
+    with run.lock(), catching() as stop:
+        pipeline.fix_threads(run)
+        assembler = CountingAssembler(wanted, device)
+        wall, cpu = time.perf_counter(), time.process_time()
+        scene = train(run, wanted, assembler, stop=stop)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        run.set_state(state="succeeded", error=None)
+    counted = assembler.counted.values()
+    done = max(steps - before, 0)
+    factor = steps / done if done else 0.0  # of a resumed run, what the whole would have taken
+    calls, rows = (round(factor * sum(getattr(c, name) for c in counted)) for name in ("calls", "rows"))
+    inside = factor * sum(c.cpu_s for c in counted)
+    return scene, Cost(steps, calls, rows, factor * wall, factor * cpu, inside)
+
+
+def sides() -> Cameras:
+    """The four views of the sheet."""
+    return orbit([a for a, _ in SIDES], [e for _, e in SIDES], DISTANCE, FOVY_DEG)
+
+
+def to_plain(outcome: Outcome) -> dict[str, Any]:
+    """JSON values; infinities become null."""
+    plain = asdict(outcome)
+    plain.pop("folder")
+    if outcome.figures is not None and outcome.figures.chamfer == float("inf"):
+        plain["figures"]["chamfer"] = None
+    return plain
+
+
+def read_outcome(folder: Path, cell: Cell) -> Outcome | None:
+    """What a finished cell's folder says; None when there is nothing, or of another version."""
+    path = folder / "cell.json"
+    if not path.is_file():
+        return None
+    try:
+        plain: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if plain["format"] != FORMAT:
+            return None
+        figures = plain["figures"]
+        if figures is not None:
+            chamfer = float("inf") if figures["chamfer"] is None else figures["chamfer"]
+            figures = Figures(**(figures | {"chamfer": chamfer}))
+        return Outcome(cell, figures, Cost(**plain["cost"]), tuple(plain["features"]), plain["error"], folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error!r}); delete the folder to compute the cell again") from None
+
+
+def check_cells(cells: Sequence[Cell]) -> None:
+    """Names and settings that cannot be meant are said before anything runs."""
+    from dreamlab.assemble import check
+
+    for cell in {(c.system, c.scene, c.guidance): c for c in cells}.values():
+        check(cell.read())

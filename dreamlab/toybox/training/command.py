@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start or go on with a training run; what `dreamlab toybox train` and `python -m dreamlab.toybox.training` do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from dreamlab.core.errors import InputError
+from dreamlab.signals import catching
+from dreamlab.toybox.training.trainer import STATE, Folder, Trainer, new_plan, train
+from guidance.toybox import folder_of
+from guidance.toybox_store import load
+
+IMAGE = "toybox-image"  # the shipped prior that other roles start from
+
+
+def begin(
+    out: Path,
+    *,
+    role: str = "image",
+    minutes: float = 180.0,
+    device: str = "cpu",
+    threads: int | None = None,
+    resume: bool = False,
+    start: str = IMAGE,
+    changes: Mapping[str, int | float] | None = None,
+) -> int:
+    """Train until the plan's end, the time, or a signal; the exit code. `changes` are fields of the plan;
+    another role than image starts from the prior `start`."""
+    if threads:
+        torch.set_num_threads(threads)
+    given = {name: value for name, value in (changes or {}).items() if not (resume and name == "seed")}
+    folder = Folder(out)
+    if resume:
+        plan, words = folder.resumed(**given)
+    elif (out / STATE).exists():
+        raise InputError(f"{out}: holds a run already; add --resume, or choose another --out")
+    else:
+        stored = None if role == "image" else load(folder_of(start))
+        plan, words = new_plan(device, role, stored, **given)
+    folder.start(plan)
+    trainer = Trainer(plan, words, device)
+    if not resume and stored is not None:
+        trainer.start_from(stored)
+    folder.restore(trainer)
+    with catching() as stop:
+        train(trainer, folder, minutes, lambda: stop.requested)
+    return stop.exit_code if stop.requested else 0

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The roles of the prior: what each is shown and told beside noise, and from where its pictures are taken.
+
+image    one picture, told a caption and a camera
+views    four pictures of one object around it, seen together (joint attention, as in MVDream, Shi et al. 2023)
+control  one picture, told depth, normals and mask besides (as ControlNet is, Zhang et al. 2023)
+novel    a clean picture and three of the same object from elsewhere; told only how far they are turned (as Zero123, Liu
+         et al. 2023); nothing is said in words
+video    eight frames of an action at even times of its period, from one camera
+
+All are one network; a role starts from the weights of the image role and learns what it has more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.cameras import Cameras, OrbitSettings, orbit, sample_orbit
+from guidance.toybox_net import HINT_CHANNELS, camera_features, moment_features
+
+# The defaults of a recipe's cameras (distance 3-3.6, field of view 38-46, elevation -10..60) with a margin around.
+VIEWS = OrbitSettings((2.8, 3.8), (36.0, 48.0), (-15.0, 65.0), "mix", stratified=False)
+MOMENTS = 3
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a role adds to the image role."""
+
+    joint: int = 1  # pictures that see each other
+    hint: int = 0
+    moments: int = 0
+    drop_text: float = 0.1
+    drop_camera: float = 0.1
+    share: Mapping[str, float] = field(default_factory=dict)  # of captions, where it differs
+
+
+ROLES = {
+    "image": Role(),
+    "views": Role(joint=4),
+    "control": Role(hint=HINT_CHANNELS),
+    "novel": Role(joint=4, drop_text=1.0, drop_camera=0.0),
+    "video": Role(joint=8, moments=MOMENTS, share={"action": 1.0}),
+}
+
+
+def cameras_of(role: str, count: int, joint: int, generator: torch.Generator) -> Cameras:
+    """`count` cameras in groups of `joint`."""
+    free = sample_orbit(VIEWS, count, generator)
+    if role not in ("views", "video"):
+        return free
+    groups = count // joint
+    first = free[torch.arange(groups).repeat_interleave(joint) * joint]
+    if role == "video":
+        return first
+    # Around the object in equal turns, a little off; half of the groups share elevation and lens, as in MVDream.
+    turn = torch.arange(count) % joint * (360.0 / joint) + 30.0 * (torch.rand(count, generator=generator) - 0.5)
+    same = (torch.rand(groups, generator=generator) < 0.5).repeat_interleave(joint)
+    elevation, distance, fovy = (
+        torch.where(same, getattr(first, name), getattr(free, name))
+        for name in ("elevation_deg", "distance", "fovy_deg")
+    )
+    return orbit(first.azimuth_deg + turn, elevation, distance, fovy)
+
+
+def told(role: str, cameras: Cameras, joint: int) -> Tensor:  # [B, features]
+    """What the network is told of its cameras; `time` of a camera is told where the role has moments."""
+    if role == "novel":  # turned so that the first of each group stands at azimuth 0
+        first = cameras.azimuth_deg[torch.arange(len(cameras)) // joint * joint]
+        return camera_features(replace(cameras, azimuth_deg=cameras.azimuth_deg - first))
+    features = camera_features(cameras)
+    if ROLES[role].moments:
+        time = cameras.time if cameras.time is not None else torch.zeros(len(cameras))
+        features = torch.cat([features, moment_features(time.to(features), ROLES[role].moments)], -1)
+    return features
+
+
+def clip_times(count: int, joint: int, generator: torch.Generator) -> Tensor:
+    """[count] in [0, 1): each group runs through one period from a random start."""
+    start = torch.rand(count // joint, generator=generator).repeat_interleave(joint)
+    return torch.remainder(start + torch.arange(count) % joint / joint, 1.0)
+
+
+def graded(role: str, count: int, joint: int) -> Tensor:
+    """[count] bool: the pictures whose error counts; the first of a novel group is given, clean."""
+    return torch.arange(count) % joint > 0 if role == "novel" else torch.ones(count, dtype=torch.bool)

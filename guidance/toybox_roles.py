@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The other roles of the embedded prior: several views at once, a surface to paint, a picture to turn, a clip.
+
+Rows that follow one another are one scene: MVDream's four views (Shi et al. 2023), Zero123's pose relative to a given
+picture (Liu et al. 2023), ControlNet's maps (Zhang et al. 2023), and frames of a clip. The network is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamlab.core.cameras import Cameras
+from dreamlab.core.errors import InputError
+from dreamlab.core.settings import setting
+from dreamlab.core.types import Condition, Frames, Prompt
+from guidance.toybox import Toybox, folder_of
+from guidance.toybox_net import Text, camera_features, hint_of, moment_features
+from guidance.toybox_store import words_of
+
+
+def share(rows: int, joint: int, what: str) -> int:
+    """How many rows are seen together: all of a small batch, else the number it was trained with."""
+    size = min(rows, joint)
+    if rows % size:
+        raise InputError(f"views: {rows}: this prior looks at {joint} {what} together; give a multiple of {joint}")
+    return size
+
+
+class _Joint(Toybox):
+    """Rows of a condition in groups; their number travels as the length of a shared tensor, so that nobody waits."""
+
+    what: ClassVar[str] = "views"
+
+    def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
+        size = share(len(cameras), self.net.net.joint, self.what)
+        group = torch.empty(size, device=self.net.place.device)
+        made = super().condition(prompt, cameras, frames)
+        return {name: Condition(one.rows, {**one.shared, "group": group}) for name, one in made.items()}
+
+    def velocity(self, z: Tensor, bar: Tensor, text: Text, condition: Condition) -> Tensor:
+        return self.net(z, bar, text, condition.rows["camera"], None, len(condition.shared["group"]))
+
+
+class ToyboxViews(_Joint):
+    """Four views of one object seen together, from cameras around it."""
+
+    paper: ClassVar[str] = "joint views as in MVDream (Shi et al. 2023, arXiv:2308.16512)"
+    role: ClassVar[str] = "views"
+
+    @dataclass(frozen=True)
+    class Settings(Toybox.Settings):
+        weights: str = setting("toybox-views", help="a folder, or the name of one shipped with the package")
+
+
+class ToyboxVideo(_Joint):
+    """Frames of a clip seen together; each camera's time says which moment of the action it shows."""
+
+    paper: ClassVar[str] = "frames as joint views; after Video Diffusion Models (Ho et al. 2022, arXiv:2204.03458)"
+    role: ClassVar[str] = "video"
+    what: ClassVar[str] = "frames"
+
+    @dataclass(frozen=True)
+    class Settings(Toybox.Settings):
+        weights: str = setting("toybox-video", help="a folder, or the name of one shipped with the package")
+
+    def view(self, cameras: Cameras) -> Tensor:
+        if cameras.time is None:
+            raise InputError(
+                "toybox-video: the cameras have no time; it needs a scene that moves (cameras: clip: true)"
+            )
+        return torch.cat([camera_features(cameras), moment_features(cameras.time, self.net.net.moments)], -1)
+
+
+class ToyboxControl(Toybox):
+    """Pictures of a surface that is given: depth, normals and mask of the frames tell it where what is."""
+
+    paper: ClassVar[str] = "depth and normals as in ControlNet (Zhang et al. 2023, arXiv:2302.05543)"
+    role: ClassVar[str] = "control"
+
+    @dataclass(frozen=True)
+    class Settings(Toybox.Settings):
+        weights: str = setting("toybox-control", help="a folder, or the name of one shipped with the package")
+
+    def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
+        if frames.normal is None:
+            raise InputError(
+                "toybox-control: the scene renders no normals; use one that does (mesh, dmtet, hash_field)"
+            )
+        hint = hint_of(frames.depth.detach(), frames.normal.detach(), frames.alpha.detach(), cameras)
+        if hint.shape[1] != self.size:
+            small = F.interpolate(hint.permute(0, 3, 1, 2), (self.size, self.size), mode="area")
+            hint = small.permute(0, 2, 3, 1)
+        made = super().condition(prompt, cameras, frames)
+        return {name: Condition({**one.rows, "hint": hint}, one.shared) for name, one in made.items()}
+
+    def velocity(self, z: Tensor, bar: Tensor, text: Text, condition: Condition) -> Tensor:
+        return self.net(z, bar, text, condition.rows["camera"], condition.rows["hint"])
+
+
+class ToyboxNovel(Toybox):
+    """The object of a picture from elsewhere: told the picture, clean, and how far each view is turned from it."""
+
+    paper: ClassVar[str] = "relative poses as in Zero123 (Liu et al. 2023, arXiv:2303.11328)"
+    role: ClassVar[str] = "novel"
+    variants: frozenset[str] = frozenset({"text", "null"})  # "text" is the picture
+
+    @dataclass(frozen=True)
+    class Settings(Toybox.Settings):
+        weights: str = setting("toybox-novel", help="a folder, or the name of one shipped with the package")
+
+    @staticmethod
+    def listen(settings: Toybox.Settings, prompt: Prompt) -> None:
+        """It hears no words; only whether it is there at all."""
+        words_of(folder_of(settings.weights))
+
+    def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
+        if prompt.image is None:
+            raise InputError("toybox-novel: the prompt has no picture; give one with --image")
+        given = prompt.image
+        first = given.camera.to(cameras.azimuth_deg.device)
+        turned = replace(cameras, azimuth_deg=cameras.azimuth_deg - first.azimuth_deg)
+        device = self.net.place.device
+        captions = self.captions({"null": ""})
+        # The given picture stands before each view's own background, so that all pictures of a group agree.
+        rgb = given.rgb.to(device)[None] * given.alpha.to(device)[None]
+        over = rgb + (1 - given.alpha.to(device)) * frames.background[:, None, None].to(device)
+        shared = {
+            "words": captions.words,
+            "mask": captions.mask,
+            "first": camera_features(replace(first, azimuth_deg=0 * first.azimuth_deg)).to(device),
+        }
+        index = torch.zeros(len(cameras), dtype=torch.long, device=device)
+        rows = {"caption": index, "camera": camera_features(turned).to(device), "picture": self.encode(over).detach()}
+        known = torch.ones(len(cameras), device=device)
+        return {
+            "text": Condition({**rows, "known": known}, shared),
+            "null": Condition({**rows, "known": 0 * known}, shared),
+        }
+
+    def velocity(self, z: Tensor, bar: Tensor, text: Text, condition: Condition) -> Tensor:
+        """Each row beside its picture; where that is not known, a black one said to be at full noise."""
+        known = condition.rows["known"]
+        picture = condition.rows["picture"].permute(0, 2, 3, 1) * known[:, None, None, None]
+        first = condition.shared["first"].expand(len(z), -1)
+        words, mask = (value.repeat_interleave(2, 0) for value in (text.words, text.mask))
+
+        def paired(given: Tensor, row: Tensor) -> Tensor:
+            return torch.stack([given, row], 1).flatten(0, 1)
+
+        camera = paired(first, condition.rows["camera"])
+        v = self.net(paired(picture, z), paired(known, bar), Text(words, mask), camera, None, 2)
+        return v[1::2]
+
+
+TOYBOXES: Mapping[str, type[Toybox]] = {
+    kind.role: kind for kind in (Toybox, ToyboxViews, ToyboxControl, ToyboxNovel, ToyboxVideo)
+}

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moving Gaussians: a canonical set and a deformation over time (Align Your Gaussians, arXiv:2312.13763;
+DreamGaussian4D, arXiv:2312.17142; SC-GS, arXiv:2312.14937).
+
+Longer motions are made of segments that overlap (Align Your Gaussians, section 3.4): each has a deformation of its own,
+and across an overlap the motion goes from one to the next, (1 - chi) D1 + chi D2. A stage trains one segment, or all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.cameras import Cameras
+from dreamlab.core.settings import setting
+from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
+from renderers.convert import gaussians_to_mesh
+from renderers.deform import Deformation, DeformSettings, Motion, anchored, blend, spread_change, stretch
+from renderers.gaussians import Gaussians, GaussianSettings
+from renderers.rotation import product
+
+NEIGHBOURS = 6
+STALE = 100  # steps between searches for neighbours
+
+
+@dataclass(frozen=True)
+class MovingSettings(GaussianSettings):
+    deform: DeformSettings = field(default_factory=DeformSettings)
+    frozen: bool = setting(False, help="only the motion is trained (Align Your Gaussians' second stage)")
+    segments: int = setting(1, low=1, high=16, help="deformations one after another in [0, 1]")
+    overlap: float = setting(0.25, above=0, high=0.5, help="part of a segment that it shares with the next")
+    segment: int | None = setting(None, low=0, high=15, help="the one that is trained; missing: all")
+
+
+@dataclass(frozen=True)
+class Skin:
+    """Linear blend skinning of N Gaussians by K control points over T times, for export."""
+
+    anchors: Tensor  # [K, 3] rest positions
+    index: Tensor  # [N, k] control points that move a Gaussian
+    weight: Tensor  # [N, k], each row sums to 1
+    shift: Tensor  # [T, K, 3] of each control point
+    turn: Tensor  # [T, K, 4] wxyz, about the rest position
+
+
+class Gaussians4D(Gaussians):
+    """Gaussians that a deformation moves over time: a network, a hexplane, or control points with skinning."""
+
+    kind: ClassVar[str] = "gaussians4d"
+    paper: ClassVar[str] = "Ling et al. 2023, arXiv:2312.13763; Huang et al. 2023, arXiv:2312.14937"
+    penalties: ClassVar[tuple[str, ...]] = (*Gaussians.penalties, "drift", "rigidity", "continuity")
+    Settings: ClassVar[type[Any]] = MovingSettings
+    settings: MovingSettings
+
+    def __init__(self, settings: MovingSettings, generator: torch.Generator) -> None:
+        super().__init__(settings, generator)
+        still = self.params["means"].detach()
+        self.motions = [Deformation(settings.deform, still, generator) for _ in range(settings.segments)]
+        self.neighbours: Tensor | None = None  # [N, k] of the canonical means; searched when a penalty asks
+
+    def to(self, device: torch.device | str) -> Gaussians4D:
+        super().to(device)
+        for motion in self.motions:
+            motion.load({name: value.to(device) for name, value in motion.params.items()})
+        return self
+
+    def groups(self) -> Mapping[str, ParamGroup]:
+        chosen = self.settings.segment
+        still = {} if self.settings.frozen else super().groups()
+        moving = {
+            f"deform{j}.{name}": group
+            for j, motion in enumerate(self.motions)
+            if chosen is None or chosen == j
+            for name, group in motion.groups().items()
+        }
+        return {**still, **moving}
+
+    # ---- the motion -------------------------------------------------------------------------------------------------
+    def spans(self) -> list[tuple[float, float]]:
+        """Begin and end of every segment in [0, 1]."""
+        s = self.settings
+        length = 1 / (s.segments - (s.segments - 1) * s.overlap)
+        begins = [j * length * (1 - s.overlap) for j in range(s.segments)]
+        return [(begin, begin + length) for begin in begins]
+
+    def motion(self, time: Tensor) -> tuple[Motion, Tensor]:
+        """What moves the Gaussians at `time` [], and how far an earlier segment is from the blend [] (continuity)."""
+        means, spans = self.params["means"], self.spans()
+        local = [(time - begin) / (end - begin) for begin, end in spans]
+        found = self.motions[0].at(means, local[0])
+        apart = means.new_zeros(())
+        for j in range(1, len(spans)):
+            begin, end = spans[j][0], spans[j - 1][1]
+            then = self.motions[j].at(means, local[j])
+            both = (blend(getattr(found, n), getattr(then, n), time, begin, end) for n in ("shift", "turn", "grow"))
+            mixed = Motion(*both)
+            inside = ((time > begin) & (time < end)).to(means)
+            apart = apart + inside * (found.shift - mixed.shift).square().sum(-1).mean()
+            found = mixed
+        return found, apart
+
+    def posed(self, time: Tensor) -> tuple[Tensor, Tensor, Tensor, Motion, Tensor]:
+        """Means, quaternions and log scales at a time, the motion, and the gap between segments."""
+        p = self.params
+        motion, apart = self.motion(time)
+        quats = product(motion.turn, torch.nn.functional.normalize(p["quats"], dim=-1))
+        return p["means"] + motion.shift, quats, p["log_scales"] + motion.grow, motion, apart
+
+    def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
+        self.begin(training)
+        times = cameras.fovy_deg.new_zeros(len(cameras)) if cameras.time is None else cameras.time
+        shown, moved, turns, apart = [], [], [], []
+        for i in range(len(cameras)):
+            means, quats, log_scales, motion, gap = self.posed(times[i])
+            view = slice(i, i + 1)
+            shown.append(self.splat(means, quats, cameras[view], size, background[view], training, log_scales))
+            moved.append(means)
+            turns.append(motion.turn)
+            apart.append(gap)
+        rgb, alpha, depth, normal = (
+            torch.cat([getattr(s, name) for s in shown]) for name in ("rgb", "alpha", "depth", "normal")
+        )
+        visible = torch.stack([s.visible for s in shown]).any(0)
+        extra = {} if training is None else {
+            "moved": torch.stack(moved), "turns": torch.stack(turns), "apart": torch.stack(apart)
+        }  # fmt: skip
+        return Frames(rgb, alpha, depth, background, normal, visible, extra)
+
+    def begin(self, training: Training | None) -> None:
+        super().begin(training)
+        if training is not None and training.progress.step % STALE == 0:
+            self.neighbours = None
+
+    def penalty(self, name: str, frames: Frames) -> Tensor:
+        """drift: the clouds' divergence from the canonical one; rigidity: as rigid as possible; continuity: segments
+        agree where they overlap. Means over the views' times."""
+        means = self.params["means"]
+        if name == "continuity":
+            return frames.extra["apart"].mean()
+        if name == "drift":
+            still = means.detach()
+            return torch.stack([spread_change(still, moved) for moved in frames.extra["moved"]]).mean()
+        if name == "rigidity":
+            if self.neighbours is None:
+                self.neighbours = nearest(means.detach(), NEIGHBOURS)
+            pairs = zip(frames.extra["moved"], frames.extra["turns"], strict=True)
+            return torch.stack([stretch(means, moved, turn, self.neighbours) for moved, turn in pairs]).mean()
+        return super().penalty(name, frames)
+
+    def adapt(self, progress: Any, frames: Frames) -> Rows | None:
+        if self.settings.frozen:
+            return None
+        rows = super().adapt(progress, frames)
+        if rows is not None:
+            self.neighbours = None
+        return rows
+
+    def skin(self, times: Tensor) -> Skin:
+        """The first segment's control points as a skin at times [T]."""
+        motion = self.motions[0]
+        if motion.settings.kind != "control":
+            raise ValueError(f"only control points make a skin; this motion is {motion.settings.kind!r}")
+        with torch.no_grad():
+            index, weight = motion.skin(self.params["means"])
+            shift, turn = zip(*(motion.poses(time) for time in times), strict=True)
+        return Skin(motion.params["anchors"].detach(), index, weight, torch.stack(shift), torch.stack(turn))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        state = super().state_dict()
+        for j, motion in enumerate(self.motions):
+            state |= {f"deform{j}.{name}": value.detach() for name, value in motion.params.items()}
+        return state | ({} if self.neighbours is None else {"neighbours": self.neighbours})
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Also of Gaussians that do not move yet, or of fewer segments: what is missing starts without motion."""
+        super().load_state_dict(state)
+        means = self.params["means"].detach()
+        self.neighbours = state["neighbours"].to(means.device).clone() if "neighbours" in state else None
+        for j, motion in enumerate(self.motions):
+            own = {name: state.get(f"deform{j}.{name}", value) for name, value in motion.params.items()}
+            if f"deform{j}.anchors" not in state and "anchors" in own:
+                own["anchors"], own["reach"] = anchored(means, motion.settings.points)
+                own["poses"] = torch.zeros(motion.settings.moments, len(own["anchors"]), 6)
+            motion.load({name: value.to(means.device) for name, value in own.items()})
+
+    def mesh(self, resolution: int) -> Mesh:
+        """The surface at time 0."""
+        with torch.no_grad():
+            means, quats, log_scales, _, _ = self.posed(self.params["means"].new_zeros(()))
+        p = {name: value.detach() for name, value in self.params.items()}
+        opacity, color = p["logit_opacity"].sigmoid(), p["logit_color"].sigmoid()
+        return gaussians_to_mesh(means, quats, log_scales.exp(), opacity, color, resolution)
+
+
+def nearest(points: Tensor, count: int) -> Tensor:
+    """[N, count] rows of the nearest other points."""
+    from scipy.spatial import cKDTree
+
+    where = points.cpu().double().numpy()
+    _, index = cKDTree(where).query(where, k=min(count + 1, len(where)))
+    return torch.from_numpy(index[:, 1:]).long().to(points.device)

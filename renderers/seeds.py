@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where Gaussians start: points with a spacing and, when known, colours; from balls, files, meshes and fields."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.errors import InputError
+from dreamlab.core.types import Mesh
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """N points; `spacing` is the distance to a typical neighbour."""
+
+    points: Tensor  # [N, 3]
+    spacing: Tensor  # [N]
+    colors: Tensor | None = None  # [N, 3] sRGB in [0, 1]
+
+
+def ball(count: int, radius: float, generator: torch.Generator) -> Seeds:
+    """Uniform in a ball (DreamGaussian)."""
+    direction = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+    points = direction * radius * torch.rand(count, 1, generator=generator) ** (1 / 3)
+    return Seeds(points, torch.full((count,), radius * (4.19 / count) ** (1 / 3)))
+
+
+def shell(count: int, radius: float, generator: torch.Generator) -> Seeds:
+    """Uniform on a sphere."""
+    direction = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+    return Seeds(direction * radius, torch.full((count,), radius * math.sqrt(4 * math.pi / count)))
+
+
+def from_points(
+    points: Tensor, colors: Tensor | None, count: int, generator: torch.Generator, jitter: float = 0.0
+) -> Seeds:
+    """`count` seeds at given points [P, 3]: a random part of many, or every one about equally often with `jitter`
+    (standard deviation in metres) around it."""
+    order = torch.randperm(len(points), generator=generator).repeat(-(-count // len(points)))[:count]
+    moved = points[order] + jitter * torch.randn(count, 3, generator=generator)
+    return Seeds(moved, neighbour_distance(moved), None if colors is None else colors[order])
+
+
+def from_mesh(mesh: Mesh, count: int, generator: torch.Generator) -> Seeds:
+    """Uniform by area on triangles, with their colours."""
+    corners = mesh.vertices[mesh.faces]  # [F, 3, 3]
+    area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
+    total = area.double().cumsum(0)
+    face = torch.searchsorted(total, total[-1] * torch.rand(count, generator=generator, dtype=torch.float64))
+    face = face.clamp(max=len(area) - 1)
+    u, v = torch.rand(2, count, generator=generator)
+    fold = u.sqrt()
+    weights = torch.stack([1 - fold, fold * (1 - v), fold * v], -1)[..., None]
+    spacing = torch.full((count,), math.sqrt(float(total[-1]) / 2 / count))
+    return Seeds((weights * corners[face]).sum(1), spacing, (weights * mesh.colors[mesh.faces[face]]).sum(1))
+
+
+def from_field(
+    density: Callable[[Tensor], Tensor],
+    color: Callable[[Tensor], Tensor],
+    radius: float,
+    count: int,
+    generator: torch.Generator,
+    cells: int = 64,
+) -> Seeds:
+    """Where a field absorbs light and can be seen: cells of a grid in proportion to their absorption, those that
+    other full cells enclose on all sides left out."""
+    line = (torch.arange(cells) + 0.5) / cells * 2 * radius - radius
+    grid = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), -1)
+    width = 2 * radius / cells
+    with torch.no_grad():
+        taken = -torch.expm1(-density(grid.reshape(-1, 3)).clamp(min=0) * width).reshape(1, 1, cells, cells, cells)
+        enclosed = -torch.nn.functional.max_pool3d(-taken, 3, 1, 1)
+        weight = (taken * (enclosed < 0.5)).reshape(-1).double()
+        if float(weight.sum()) < 1e-6:
+            raise ValueError("the field is empty: there is nothing to seed Gaussians on")
+        total = weight.cumsum(0)
+        cell = torch.searchsorted(total, total[-1] * torch.rand(count, generator=generator, dtype=torch.float64))
+        inside = torch.rand(count, 3, generator=generator) - 0.5
+        points = grid.reshape(-1, 3)[cell.clamp(max=len(total) - 1)] + width * inside
+        return Seeds(points, neighbour_distance(points), color(points).clamp(0, 1))
+
+
+def from_file(path: str | None, count: int, generator: torch.Generator) -> Seeds:
+    """A mesh is sampled by area, a point cloud used as it is; both are centred and scaled into a ball of radius 0.9."""
+    import trimesh
+
+    if path is None:
+        raise InputError("scene.start is file: name one with scene.file")
+    if not Path(path).is_file():
+        raise InputError(f"scene.file: {path}: no such file")
+    try:
+        found = trimesh.load(path, process=False)
+        found = found.to_geometry() if isinstance(found, trimesh.Scene) else found
+        vertices = torch.tensor(found.vertices, dtype=torch.float32)
+        visual = getattr(found.visual, "to_color", lambda: found.visual)() if hasattr(found, "visual") else found
+        shade = getattr(visual, "vertex_colors", None)
+        colors = None if shade is None or len(shade) != len(vertices) else torch.tensor(shade[:, :3] / 255).float()
+        faces = torch.tensor(found.faces) if getattr(found, "faces", None) is not None else None
+    except Exception as error:  # third-party parsers raise anything on damaged files; the user gets one line
+        raise InputError(f"scene.file: {path}: cannot be read as a mesh or point cloud ({error})") from None
+    if len(vertices) == 0:
+        raise InputError(f"scene.file: {path}: holds no points")
+    centre = (vertices.amax(0) + vertices.amin(0)) / 2
+    vertices = (vertices - centre) * (0.9 / (vertices - centre).norm(dim=-1).max().clamp(min=1e-9))
+    if faces is None or len(faces) == 0:
+        return from_points(vertices, colors, count, generator)
+    colors = torch.full_like(vertices, 0.5) if colors is None else colors
+    return from_mesh(Mesh(vertices, faces.long(), colors, torch.zeros_like(vertices)), count, generator)
+
+
+def neighbour_distance(points: Tensor, neighbours: int = 3) -> Tensor:
+    """[N] root mean square distance to the nearest few, as the first splatting paper starts its scales."""
+    from scipy.spatial import cKDTree
+
+    where = points.detach().cpu().double().numpy()
+    distance, _ = cKDTree(where).query(where, k=min(neighbours + 1, len(where)))
+    near = torch.from_numpy(distance.reshape(len(where), -1)[:, 1:]).square().mean(1).sqrt()
+    return near.nan_to_num(0.1).clamp(1e-4, 0.5).float().to(points.device)

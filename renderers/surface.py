@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triangles to pictures, for every scene that is a surface: visibility, attributes where it is seen, smooth borders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cuda_ext.antialias import antialias, edge_neighbours
+from cuda_ext.interpolate import interpolate
+from cuda_ext.raster import Raster, projection, raster
+from dreamlab.core.cameras import Cameras
+from dreamlab.core.safemath import safe_normalize
+from dreamlab.core.types import Frames
+
+NEAR, FAR = 0.05, 100.0
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Triangles, counter-clockwise seen from outside; `neighbours` is `edge_neighbours(faces)`."""
+
+    vertices: Tensor  # [V, 3]
+    faces: Tensor  # [F, 3] int64
+    neighbours: Tensor  # [F, 3] int32
+
+    @staticmethod
+    def of(vertices: Tensor, faces: Tensor) -> Surface:
+        return Surface(vertices, faces, edge_neighbours(faces))
+
+
+@dataclass(frozen=True)
+class View:
+    """A surface as B cameras see it. Attributes are read at the M pixels that it covers, `hit` [M] of B * H * W."""
+
+    surface: Surface
+    cameras: Cameras
+    clip: Tensor  # [B, V, 4]
+    raster: Raster
+    hit: Tensor  # [M]
+
+    @property
+    def points(self) -> Tensor:
+        """[M, 3] in the world; differentiable in the vertices."""
+        return self.read(self.surface.vertices)
+
+    @property
+    def depth(self) -> Tensor:
+        """[B, H, W, 1] camera z, 0 where nothing is."""
+        return interpolate(self.clip[..., 3:], self.raster, self.surface.faces)[0]
+
+    def read(self, attributes: Tensor, faces: Tensor | None = None) -> Tensor:
+        """[M, C] of attributes [V, C]; `faces` when they have rows of their own (texture seams)."""
+        faces = self.surface.faces if faces is None else faces
+        return interpolate(attributes, self.raster, faces)[0].flatten(0, 2)[self.hit]
+
+    def texture_coordinates(self, uv: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+        """[M, 2] and their change per pixel [M, 4], for mip-mapped fetches."""
+        value, slope = interpolate(uv, self.raster, faces, derivatives=True)
+        assert slope is not None
+        return value.flatten(0, 2)[self.hit], slope.flatten(-2).flatten(0, 2)[self.hit]
+
+    def to_eye(self, points: Tensor) -> Tensor:
+        """[M, 3] unit vectors from points to the camera that sees them."""
+        height, width = self.raster.triangle.shape[1:]
+        eyes = self.cameras.camera_to_world[:, :3, 3]
+        return safe_normalize(eyes[self.hit // (height * width)] - points)
+
+    def over(self, values: Tensor, background: Tensor) -> Tensor:
+        """Values [M, C] over `background` [B, C], with silhouettes smoothed: [B, H, W, C]."""
+        views, height, width = self.raster.triangle.shape
+        canvas = background[:, None].expand(-1, height * width, -1).reshape(-1, background.shape[1])
+        picture = canvas.index_copy(0, self.hit, values.to(canvas)).reshape(views, height, width, -1)
+        surface = self.surface
+        return antialias(picture, self.raster, self.clip, surface.faces, neighbours=surface.neighbours)
+
+
+def look(surface: Surface, cameras: Cameras, size: int) -> View:
+    """Rasterise all views in one call."""
+    camera = projection(cameras.fovy_deg, 1.0, NEAR, FAR).to(surface.vertices) @ cameras.world_to_camera()
+    ones = torch.ones_like(surface.vertices[:, :1])
+    clip = torch.cat([surface.vertices, ones], 1) @ camera.transpose(1, 2)
+    seen = raster(clip, surface.faces, (size, size))
+    return View(surface, cameras, clip, seen, (seen.triangle.reshape(-1) > 0).nonzero()[:, 0])
+
+
+def compose(view: View, rgb: Tensor, normal: Tensor, background: Tensor) -> Frames:
+    """Frames of shaded pixels: colours [M, 3 or more] and world normals [M, 3] over `background` [B, 3 or more]."""
+    blank = torch.cat([background, background.new_zeros(len(background), 4)], 1)
+    shown = view.over(torch.cat([rgb, torch.ones_like(normal[:, :1]), normal], 1), blank)
+    channels = background.shape[1]
+    color, alpha, bent = shown.split([channels, 1, 3], dim=-1)
+    return Frames(color, alpha, view.depth, background, bent)
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """[V, 3] unit, weighted by the area of the faces around; a vertex without area gets zero."""
+    a, b, c = vertices[faces].unbind(1)
+    face = torch.linalg.cross(b - a, c - a)
+    rows = faces.T.reshape(-1)
+    return safe_normalize(torch.zeros_like(vertices).index_add(0, rows, face.repeat(3, 1)), 1e-20)
+
+
+def directed_edges(faces: Tensor) -> Tensor:
+    """[3 F, 2]: every inner edge twice, once per direction."""
+    return torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+
+
+def normal_consistency(normals: Tensor, faces: Tensor) -> Tensor:
+    """Mean over edges of 1 - cos between the normals of their two ends (Magic3D)."""
+    start, end = normals[directed_edges(faces)].unbind(1)
+    return (1 - (start * end).sum(-1)).mean()
+
+
+def laplacian(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Mean distance of a vertex from the mean of its neighbours (uniform weights)."""
+    edges = directed_edges(faces)
+    edges = torch.cat([edges, edges.flip(1)])
+    start, end = edges.unbind(1)
+    total = torch.zeros_like(vertices).index_add(0, start, vertices[end])
+    count = torch.zeros_like(vertices[:, :1]).index_add(0, start, torch.ones_like(vertices[end][:, :1]))
+    used = (count > 0).squeeze(1)
+    offset = (total / count.clamp(min=1) - vertices).square().sum(-1)
+    return ((offset + 1e-20).sqrt() * used).sum() / used.sum().clamp(min=1)

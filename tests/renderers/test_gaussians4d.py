@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moving Gaussians: no motion at the start, exact skinning, closed forms of the penalties, segments, exact resume."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from dreamlab import recipe
+from dreamlab.assemble import Assembler, tables
+from dreamlab.core.cameras import turntable
+from dreamlab.core.schedules import Progress
+from dreamlab.core.types import Training
+from dreamlab.telemetry import Ring
+from dreamlab.train import METRICS, step
+from renderers.deform import KINDS, DeformSettings, blend, spread_change, stretch
+from renderers.gaussians import Gaussians, GaussianSettings
+from renderers.gaussians4d import Gaussians4D, MovingSettings
+from renderers.rotation import from_vector, matrix, product
+
+
+def stream(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def moving(count: int = 120, **deform: object) -> Gaussians4D:
+    settings = MovingSettings(count=count, deform=DeformSettings(**deform))  # type: ignore[arg-type]
+    return Gaussians4D(settings, stream())
+
+
+def shake(scene: Gaussians4D, size: float = 0.3) -> None:
+    """Any motion at all."""
+    g = stream(7)
+    with torch.no_grad():
+        for motion in scene.motions:
+            for name in ("last", "poses", "plane3", "plane4"):
+                if name in motion.params:
+                    motion.params[name].add_(size * torch.randn(motion.params[name].shape, generator=g))
+
+
+def gradients(scene: Gaussians4D) -> Mapping[str, Tensor | None]:
+    return {name: group.tensor.grad for name, group in scene.groups().items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_starts_as_the_static_object_and_every_motion_learns(kind: str) -> None:
+    scene = moving(kind=kind, scales=True)
+    still = Gaussians(GaussianSettings(count=120), stream())
+    cameras = replace(turntable(3), time=torch.tensor([0.0, 0.4, 1.0]))
+    white = torch.ones(3, 3)
+    frames = scene.render(cameras, 24, white, Training(Progress(0, 10), stream()))
+    torch.testing.assert_close(frames.rgb, still.render(cameras, 24, white).rgb, atol=2e-6, rtol=0)
+    frames.rgb.square().sum().backward()
+    learnt = {name for name, grad in gradients(scene).items() if grad is not None and grad.abs().max() > 0}
+    assert ("deform0.poses" if kind == "control" else "deform0.last") in learnt and "means" in learnt
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_time_scaling_keeps_time_zero_static_and_loops_close(kind: str) -> None:
+    scaled, looped = moving(kind=kind, power=0.35), moving(kind=kind, loop=True)
+    for scene in (scaled, looped):
+        shake(scene)
+    means = scaled.params["means"]
+    with torch.no_grad():
+        size = (scaled.posed(torch.tensor(0.7))[0] - means).abs().max()
+        assert size > 0.01
+        assert (scaled.posed(torch.tensor(0.0))[0] - means).abs().max() < 0.005 * size  # (1e-9)^0.35 of the motion
+        begin, end, near, half = (looped.posed(torch.tensor(t))[0] for t in (0.0, 1.0, 0.9999, 0.5))
+        torch.testing.assert_close(begin, end)
+        size = (half - begin).abs().max()
+        assert size > 0.01 and (near - begin).abs().max() < 0.02 * size  # no jump on the way there
+
+
+def test_equal_poses_of_all_control_points_move_everything_rigidly() -> None:
+    """If every control point turns about the origin in the same way, blending changes nothing: x -> R x + t."""
+    scene = moving(kind="control", points=20)
+    motion = scene.motions[0]
+    half, shift = torch.tensor([0.1, -0.2, 0.3]), torch.tensor([0.05, 0.1, -0.02])
+    turn = matrix(from_vector(half))
+    with torch.no_grad():
+        anchors = motion.params["anchors"]
+        motion.params["poses"][:, :, :3] = anchors @ turn.T - anchors + shift
+        motion.params["poses"][:, :, 3:] = half
+        means, quats, *_ = scene.posed(torch.tensor(0.37))
+        p = scene.params
+        torch.testing.assert_close(means, p["means"] @ turn.T + shift, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(matrix(quats), turn @ matrix(p["quats"]), atol=1e-5, rtol=1e-5)
+
+
+def test_the_exported_skin_is_the_motion() -> None:
+    scene = moving(kind="control", points=12, nearest=3)
+    shake(scene)
+    times = torch.tensor([0.0, 0.3, 0.8])
+    skin = scene.skin(times)
+    torch.testing.assert_close(skin.weight.sum(1), torch.ones(120))
+    points = scene.params["means"].detach()
+    for i, time in enumerate(times):
+        bones = torch.zeros_like(points)
+        for k in range(3):  # linear blend skinning, written out
+            who = skin.index[:, k]
+            rest = skin.anchors[who]
+            turned = (matrix(skin.turn[i])[who] @ (points - rest)[..., None])[..., 0]
+            bones += skin.weight[:, k : k + 1] * (turned + rest + skin.shift[i][who])
+        torch.testing.assert_close(scene.posed(time)[0].detach(), bones, atol=1e-5, rtol=1e-5)
+
+
+def test_drift_is_the_divergence_of_normals() -> None:
+    """Closed form against the integral of the two KL divergences per axis, float64."""
+    still = torch.randn(5000, 3, generator=stream(1), dtype=torch.float64)
+    moved = 1.7 * still + torch.tensor([0.4, 0.0, -1.0], dtype=torch.float64)
+    x = torch.linspace(-30, 30, 200_001, dtype=torch.float64)
+    total = 0.0
+    for axis in range(3):
+        parts = [(c[:, axis].mean(), c[:, axis].var(unbiased=False)) for c in (still, moved)]
+        middle = torch.distributions.Normal((parts[0][0] + parts[1][0]) / 2, ((parts[0][1] + parts[1][1]) / 2).sqrt())
+        for mean, variance in parts:
+            one = torch.distributions.Normal(mean, variance.sqrt())
+            density = one.log_prob(x).exp()
+            total += 0.5 * float((density * (one.log_prob(x) - middle.log_prob(x))).sum() * (x[1] - x[0]))
+    assert math.isclose(float(spread_change(still, moved)), total, rel_tol=1e-5)
+    assert abs(float(spread_change(still, still))) < 1e-12
+
+
+def test_rigidity_is_zero_for_rigid_motions_and_counts_stretching() -> None:
+    points = torch.randn(60, 3, generator=stream(2), dtype=torch.float64)
+    neighbours = torch.cdist(points, points).topk(4, largest=False).indices[:, 1:]
+    turn = from_vector(torch.tensor([0.3, 0.1, -0.2], dtype=torch.float64)).expand(60, 4)
+    rigid = points @ matrix(turn[0]).T + 0.3
+    assert float(stretch(points, rigid, turn, neighbours)) < 1e-25
+    still = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(60, 4)
+    edges = (points[neighbours] - points[:, None]).square().sum(-1).mean()
+    torch.testing.assert_close(stretch(points, 1.5 * points, still, neighbours), 0.25 * edges)
+
+
+def test_quaternion_products_are_matrix_products() -> None:
+    a, b = torch.randn(2, 30, 4, generator=stream(3), dtype=torch.float64)
+    torch.testing.assert_close(matrix(product(a, b)), matrix(a) @ matrix(b))
+
+
+def test_segments_follow_one_another_without_a_jump() -> None:
+    settings = MovingSettings(count=50, segments=3, overlap=0.3, deform=DeformSettings(kind="mlp"), segment=1)
+    scene = Gaussians4D(settings, stream())
+    shake(scene, 0.5)
+    spans = scene.spans()
+    assert spans[0][0] == 0 and math.isclose(spans[-1][1], 1.0)
+    for (begin, end), (after, _) in itertools.pairwise(spans):
+        assert math.isclose((end - after) / (end - begin), 0.3)
+    with torch.no_grad():
+        for j, (begin, end) in enumerate(spans):
+            alone = scene.motions[j].at(scene.params["means"], torch.tensor(0.5))
+            torch.testing.assert_close(scene.motion(torch.tensor(0.5 * (begin + end)))[0].shift, alone.shift)
+        for edge in (spans[1][0], spans[0][1]):
+            a, b, far = (scene.posed(torch.tensor(edge + side))[0] for side in (-1e-4, 1e-4, 0.1))
+            assert (a - b).abs().max() < 0.02 * (a - far).abs().max()
+        inside, outside = (scene.motion(torch.tensor(t))[1] for t in ((spans[1][0] + spans[0][1]) / 2, 0.01))
+        assert inside > 0 and outside == 0
+    assert {name.split(".")[0] for name in scene.groups()} >= {"deform1", "means"}
+    assert not any(name.startswith(("deform0", "deform2")) for name in scene.groups())
+    assert torch.equal(blend(torch.zeros(2), torch.ones(2), torch.tensor(0.75), 0.5, 1.0), torch.full((2,), 0.5))
+
+
+def test_a_still_scene_becomes_a_moving_one() -> None:
+    still = Gaussians(GaussianSettings(count=90, radius=0.3), stream(4))
+    scene = Gaussians4D(MovingSettings(count=10, frozen=True, deform=DeformSettings(points=16)), stream())
+    scene.load_state_dict(still.state_dict())
+    assert torch.equal(scene.params["means"], still.params["means"])
+    assert set(scene.groups()) == {"deform0.poses"} and scene.motions[0].params["anchors"].norm(dim=-1).max() <= 0.3
+    assert scene.motions[0].params["poses"].shape[1] == 16
+
+
+RECIPE = """
+prompt: a rocking red mushroom with a white stem
+stages:
+  - name: fit
+    scene:
+      kind: gaussians4d
+      count: 60
+      deform: {{kind: {kind}, points: 8, hidden: 16, resolution: 8, channels: 4}}
+      densify: {{kind: adaptive, begin: 0, end: 1, every: 5, gradient: 0.0005, cap: 90}}
+    terms: [{{guidance: truth, system: photometric}}]
+    regularisers: {{rigidity: 0.1, drift: 0.01}}
+    steps: 14
+    views: 2
+    size: 16
+    cameras: {{fixed: 6, moving: true}}
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_exact_resume(kind: str) -> None:
+    def built() -> object:
+        return Assembler(recipe.load(RECIPE.format(kind=kind), tables()), "cpu").stage(0)
+
+    ring, whole, again = Ring(METRICS, 100, "cpu"), built(), built()
+    for i in range(14):
+        if i == 8:
+            for part in ("scene", "optimiser", "streams"):
+                state = getattr(whole, part).state_dict()
+                getattr(again, part).load_state_dict({name: value.clone() for name, value in state.items()})
+        step(whole, i, ring)  # type: ignore[arg-type]
+    for i in range(8, 14):
+        step(again, i, ring)  # type: ignore[arg-type]
+    ours, theirs = whole.scene.state_dict(), again.scene.state_dict()  # type: ignore[attr-defined]
+    assert ours.keys() == theirs.keys() and len(ours["means"]) != 60
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

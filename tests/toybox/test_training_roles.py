@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The roles beside the image: what they are shown is true, what they start from they keep, and they learn."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from dreamlab.core.cameras import Cameras, orbit, turntable
+from dreamlab.core.errors import InputError
+from dreamlab.core.types import Frames, Prompt, Reference
+from dreamlab.toybox.training.data import draw_batch, vocabulary
+from dreamlab.toybox.training.loss import errors
+from dreamlab.toybox.training.plan import Plan
+from dreamlab.toybox.training.roles import ROLES, cameras_of, clip_times
+from dreamlab.toybox.training.sample import role_pictures, scene_of
+from dreamlab.toybox.training.trainer import Trainer, new_plan
+from guidance.toybox import Toybox
+from guidance.toybox_net import NetSettings, hint_of
+from guidance.toybox_roles import TOYBOXES
+from guidance.toybox_store import Stored
+
+WORDS = vocabulary()
+NET = NetSettings(len(WORDS.tokens), size=16, fine=8, wide=16, middle=24, core=48, blocks=1, words=24, word_blocks=1)
+PROMPT = Prompt("a red mushroom with a white stem")
+OTHERS = ("views", "control", "novel", "video")
+
+
+def plan_of(role: str) -> Plan:
+    return Plan.of(role, NET, batch=8, warmup=8, head_after=8, total=10_000)
+
+
+def trained_image(steps: int = 4) -> Stored:
+    """An image prior whose weights are not those of a fresh one."""
+    trainer = Trainer(plan_of("image"), WORDS)
+    for index in range(steps):
+        trainer.train_step(draw_batch(trainer.plan, WORDS, index, 16))
+    return Stored("image", "cosine", WORDS, trainer.net.requires_grad_(False), {})
+
+
+def lively(role: str) -> Toybox:
+    trainer = Trainer(plan_of(role), WORDS)
+    torch.manual_seed(1)
+    for parameter in trainer.net.parameters():
+        if not parameter.detach().any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    kind = TOYBOXES[role]
+    stored = Stored(role, "cosine", WORDS, trainer.net.requires_grad_(False), {})
+    return kind(kind.Settings(dtype="float32"), stored)
+
+
+def frames_of(cameras: Cameras, size: int = 16) -> Frames:
+    return scene_of(PROMPT.text, cameras, size)[0]
+
+
+def test_every_role_has_a_guidance() -> None:
+    assert set(TOYBOXES) == set(ROLES) == {"image", *OTHERS}
+
+
+@pytest.mark.parametrize("role", OTHERS)
+def test_a_role_starts_as_the_image_role_and_learns(role: str) -> None:
+    """What it has more begins at zero: alone (joint = 1) it says what the image role says. A step changes all of it."""
+    start = trained_image()
+    plan, words = new_plan("cpu", role, start, batch=8)
+    assert plan.total == Plan.total // 3
+    trainer = Trainer(plan, words)
+    trainer.start_from(start)
+    batch = draw_batch(plan, words, 0, 16)
+    bar, z = torch.full((8,), 0.3), torch.randn(8, 16, 16, 3)
+    with torch.no_grad():
+        theirs = start.net(z, bar, start.net.text(batch.ids), batch.camera[:, :16])
+        ours = trainer.net(z, bar, trainer.net.text(batch.ids), batch.camera, batch.hint, 1)
+        together = trainer.net(z, bar, trainer.net.text(batch.ids), batch.camera, batch.hint, plan.net.joint)
+    torch.testing.assert_close(ours, theirs)
+    assert (plan.net.joint > 1) == bool((together - theirs).abs().max() > 1e-4)
+    before = {name: value.clone() for name, value in trainer.net.state_dict().items()}
+    trainer.train_step(batch)
+    more = [name for name in before if name.startswith(("hint_", "moment."))]
+    assert len(more) == {"control": 4, "video": 1}.get(role, 0)
+    for name in more:
+        assert not torch.equal(trainer.net.state_dict()[name], before[name]), name
+
+
+def test_a_prior_that_does_not_fit_is_refused() -> None:
+    start = trained_image(0)
+    plan = Plan.of("views", dataclasses.replace(NET, moments=0), batch=8)
+    other = Trainer(Plan.of("video", NET, batch=8), WORDS)
+    stored = Stored("video", "cosine", WORDS, other.net, {})
+    Trainer(plan, WORDS).start_from(start)
+    with pytest.raises(InputError, match="does not fit"):
+        Trainer(plan, WORDS).start_from(stored)
+
+
+def test_views_stand_around_one_object() -> None:
+    cameras = cameras_of("views", 16, 4, torch.Generator().manual_seed(0))
+    turns = cameras.azimuth_deg.reshape(4, 4).deg2rad()
+    for group in turns:  # in each quarter but for 15 degrees to either side
+        gaps = torch.remainder(group.roll(-1) - group, 2 * torch.pi).rad2deg()
+        assert (gaps > 60).all() and (gaps < 120).all()
+    same = (cameras.elevation_deg.reshape(4, 4).diff(dim=1) == 0).all(1)
+    assert same.any() and not same.all()
+
+
+def test_frames_of_a_clip_run_through_one_period() -> None:
+    times = clip_times(24, 8, torch.Generator().manual_seed(0)).reshape(3, 8)
+    steps = torch.remainder(times.diff(dim=1), 1.0)
+    torch.testing.assert_close(steps, torch.full_like(steps, 1 / 8))
+    batch = draw_batch(plan_of("video"), WORDS, 0, 16)
+    assert not torch.equal(batch.rgb[0], batch.rgb[1])  # something moves
+    torch.testing.assert_close(batch.camera[:8, :16], batch.camera[:1, :16].expand(8, -1))
+
+
+def test_hints_are_depth_before_the_centre_normals_of_the_camera_and_mask() -> None:
+    """A ball seen from any side looks the same: nearest point in the middle by its radius, its normal to the camera."""
+    cameras = orbit([0.0, 77.0, -130.0], [0.0, 40.0, -10.0], 3.2, 42.0)
+    frames, _ = scene_of("a red ball", cameras, 33)
+    hint = hint_of(frames.depth, frames.normal, frames.alpha, cameras)  # type: ignore[arg-type]
+    middle = hint[:, 16, 16]
+    torch.testing.assert_close(middle[:, 1:4], torch.tensor([0.0, 0.0, 1.0]).expand(3, 3), atol=0.05, rtol=0)
+    assert (middle[:, 0] - middle[0, 0]).abs().max() < 0.03 and 0.5 < middle[0, 0] < 1.0
+    assert torch.equal(hint[..., 4:], frames.alpha) and not hint[:, 0, 0].any()
+
+
+def test_joint_rows_see_each_other_only_within_their_group() -> None:
+    guidance = lively("views")
+    cameras = turntable(8)
+    told = guidance.condition(PROMPT, cameras, frames_of(cameras))["text"]
+    z, t = torch.randn(8, 3, 16, 16), torch.full((8,), 500)
+    base = guidance.predict(z, t, told)
+    z[0] += 1.0
+    moved = (guidance.predict(z, t, told) - base).abs().flatten(1).amax(1)
+    assert (moved[:4] > 1e-5).all() and (moved[4:] < 1e-6).all()
+    with pytest.raises(InputError, match="multiple of 4"):
+        guidance.condition(PROMPT, turntable(6), frames_of(turntable(6)))
+
+
+def test_control_listens_to_the_surface_and_asks_for_normals() -> None:
+    guidance, cameras = lively("control"), turntable(2)
+    frames = frames_of(cameras, 32)
+    z, t = torch.randn(2, 3, 16, 16), torch.full((2,), 500)
+    base = guidance.predict(z, t, guidance.condition(PROMPT, cameras, frames)["text"])
+    flat = dataclasses.replace(frames, normal=torch.zeros_like(frames.depth).expand(-1, -1, -1, 3))
+    assert not torch.equal(base, guidance.predict(z, t, guidance.condition(PROMPT, cameras, flat)["text"]))
+    with pytest.raises(InputError, match="normals"):
+        guidance.condition(PROMPT, cameras, dataclasses.replace(frames, normal=None))
+
+
+def test_novel_knows_only_how_far_it_is_turned() -> None:
+    """The same picture said to be from elsewhere, and all views turned with it, are the same question."""
+    guidance, cameras = lively("novel"), turntable(3)
+    frames = frames_of(cameras)
+    z, t = torch.randn(3, 3, 16, 16), torch.full((3,), 500)
+
+    def eps(by: float, variant: str = "text", brighter: float = 0.0) -> torch.Tensor:
+        turned = orbit(cameras.azimuth_deg + by, cameras.elevation_deg, cameras.distance, cameras.fovy_deg)
+        given = Reference(frames.rgb[0] + brighter, frames.alpha[0], turned[:1])
+        return guidance.predict(z, t, guidance.condition(Prompt("", image=given), turned, frames)[variant])
+
+    torch.testing.assert_close(eps(0.0), eps(50.0), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(eps(0.0), eps(0.0, brighter=0.3), atol=1e-3)
+    torch.testing.assert_close(eps(0.0, "null"), eps(0.0, "null", brighter=0.3))  # it never saw the picture
+    with pytest.raises(InputError, match="--image"):
+        guidance.condition(PROMPT, cameras, frames)
+
+
+def test_a_given_picture_is_clean_and_not_graded() -> None:
+    trainer = Trainer(plan_of("novel"), WORDS)
+    batch = draw_batch(trainer.plan, WORDS, 0, 16)
+    assert batch.graded.tolist() == [False, True, True, True] * 2
+    torch.testing.assert_close(batch.camera[::4, :2], torch.tensor([[0.0, 1.0]] * 2))  # azimuth 0: sine, cosine
+    chance = trainer.chance(batch, 0)
+    louder = dataclasses.replace(chance, noise=chance.noise * torch.where(batch.graded, 1.0, 3.0)[:, None, None, None])
+    calm = dataclasses.replace(chance, no_hint=torch.zeros(8).bool())
+    silent = dataclasses.replace(chance, no_hint=torch.ones(8).bool())
+    darker = dataclasses.replace(batch, rgb=batch.rgb * torch.where(batch.graded, 1.0, 0.2)[:, None, None, None])
+    with torch.no_grad():
+        first, second, third = (
+            errors(trainer.net, trainer.table, *pair)[batch.graded]
+            for pair in ((batch, calm), (batch, dataclasses.replace(louder, no_hint=calm.no_hint)), (batch, silent))
+        )
+        fourth = errors(trainer.net, trainer.table, darker, silent)[batch.graded]
+    torch.testing.assert_close(first, second, atol=1e-2, rtol=1e-2)  # its noise is a thousandth
+    torch.testing.assert_close(third, fourth, atol=0, rtol=0)  # withheld: it is not seen at all
+
+
+@pytest.mark.parametrize("role", OTHERS)
+def test_pictures_of_a_role_are_drawn(role: str) -> None:
+    prompt = "a spinning red windmill with white blades" if role == "video" else PROMPT.text
+    true, drawn = role_pictures(lively(role), prompt, 2.0, 3, 0)
+    assert true.shape == drawn.shape == ((8 if role == "video" else 4), 16, 16, 3)
+    assert not torch.equal(true[0], true[1]) and drawn.isfinite().all()
