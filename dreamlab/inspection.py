@@ -30,7 +30,7 @@ def describe(path: Path) -> list[str]:
 
 def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
     """Run a bench by name; whether every floor was met."""
-    from benchmarks import kernels, prior, startup, step
+    from benchmarks import kernels, prior, startup, step, systems
     from benchmarks.harness import report
 
     benches = {
@@ -38,6 +38,7 @@ def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
         "prior": prior.measure,
         "startup": startup.measure,
         "step": step.measure,
+        "systems": systems.measure,
     }
     if what not in benches:
         raise RecipeError(f"bench {what!r}{did_you_mean(what, benches)}")

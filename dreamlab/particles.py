@@ -8,7 +8,6 @@ that trains a network sees them all (Wang et al. 2023, arXiv:2305.16213, section
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
