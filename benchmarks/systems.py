@@ -27,7 +27,8 @@ from dreamlab.train import METRICS, step
 from systems import SYSTEMS
 
 ROWS, PROMPTS, SEEDS = 3200, 3, 2
-WITHOUT_ORACLE = ("video", "photometric")  # their recipes need another guidance
+EQUAL = ("stages.0.particles=1",)  # one scene for all
+WITHOUT_ORACLE = ("video", "photometric")  # their recipes, where there are any, need another guidance
 FIGURES = {  # name in the table -> unit, what is better
     "retrieved": ("share", "higher"),
     "colours_right": ("share", "higher"),
@@ -71,6 +72,7 @@ def score(
     tell: Callable[[str], None] = print,
 ) -> Board:
     """The table; one row per rule."""
+    settings = (*EQUAL, *settings)
     steps = {rule: max(round(rows / rows_per_step(rule, settings)), 1) for rule in wanted}
     found: dict[str, list[Outcome]] = {rule: [] for rule in wanted}
     spread = {}

@@ -24,7 +24,6 @@ class Particles:
     kind: ClassVar[str] = "particles"
 
     def __init__(self, scenes: Sequence[Scene], seed: int) -> None:
-        self.penalties = scenes[0].penalties
         self.scenes = tuple(scenes)
         self.penalties = self.scenes[0].penalties
         self._stream = torch.Generator().manual_seed(seed)

@@ -26,6 +26,8 @@ from systems.rfds import RFDS
 from systems.sdi import SDI
 from systems.sds import SDS
 from systems.semantic import Semantic
+from systems.sgc import SGC
+from systems.shape_guides import Box, Cloud
 from systems.sjc import SJC
 from systems.style import Style
 from systems.tsm import TSM
@@ -59,4 +61,7 @@ SYSTEMS: dict[str, Any] = {
     "video": Video,
     "semantic": Semantic,
     "bootstrapped": Bootstrapped,
+    "sgc": SGC,
+    "box": Box,
+    "cloud": Cloud,
 }
