@@ -292,18 +292,13 @@ class HashField:
         self.occupied = volume.occupied(self.occupancy, self.settings.step)
         self.active = int(state["active"])
 
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """Densities per metre where a surface may lie; a distance has one answer."""
-        return (0.0,) if self.distance else (3.0, 6.0, 12.0, 24.0, 48.0)
-
     def mesh(self, resolution: int) -> Mesh:
         """The surface where a cell of the grid takes half the light; a distance's zero."""
         return self.mesh_at(resolution, 0.0 if self.distance else math.log(2) * resolution / (2 * self.settings.radius))
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """Worth trying for a surface: densities at which a 30th of the box takes a fifth, a half or more of the light."""
+        """Densities worth trying for a surface: at which a 30th of the box takes little, half or most of the light."""
         usual = 15 / self.settings.radius
         return (0.0,) if self.distance else tuple(share * usual for share in (0.2, 0.7, 2.0))
 
