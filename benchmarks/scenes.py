@@ -55,6 +55,8 @@ FITS = {
     "field": Fit(STILL, 28.0),
     "gaussians4d": Fit(MOVES, 25.0),
     "field4d": Fit(MOVES, 25.0),
+    "dmtet": Fit(STILL, 26.0, 0.9),
+    "mesh": Fit(STILL, 26.0, 0.9),
 }
 
 
@@ -126,12 +128,14 @@ def measured(kind: str, images: Path | None = None, overrides: list[str] | None 
 COSTS = {
     "gaussians": [{"count": count, "size": size} for count in (1000, 4000, 16000) for size in (64, 128, 256)],
     "field": [{"size": size} for size in (64, 128, 256)],
+    "dmtet": [{"resolution": cells, "size": size} for cells in (32, 64) for size in (64, 128, 256)],
+    "mesh": [{"size": size} for size in (64, 128, 256)],
 }
 
 
-def cost(kind: str, count: int | None = None, size: int = SIZE, steps: int = 4) -> Check:
+def cost(kind: str, size: int = SIZE, steps: int = 4, **settings: int) -> Check:
     """CPU milliseconds of a step of one view, and the megabytes its graph keeps for the backward pass."""
-    scene = f"{{kind: {kind}, count: {count}}}" if count else f"{{kind: {kind}}}"
+    scene = f"{{kind: {kind}{''.join(f', {key}: {value}' for key, value in settings.items())}}}"
     stage_text = (
         f"{{name: a, scene: {scene}, terms: [{{guidance: truth, system: photometric}}], views: 1, size: {size}}}"
     )
@@ -152,7 +156,7 @@ def cost(kind: str, count: int | None = None, size: int = SIZE, steps: int = 4) 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         step(stage, steps + 1, ring)
     megabytes = sum(kept.values()) / 1e6
-    name = f"step_{kind}_{f'{count}_' if count else ''}{size}"
+    name = f"step_{kind}_{''.join(f'{value}_' for value in settings.values())}{size}"
     return Check(
         name, round(spent, 1), "ms", None, "lower", f"{megabytes:.1f} MB kept", {"megabytes": round(megabytes, 2)}
     )

@@ -30,7 +30,7 @@ def describe(path: Path) -> list[str]:
 
 def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
     """Run a bench by name; whether every floor was met."""
-    from benchmarks import kernels, prior, scenes, startup, step
+    from benchmarks import kernels, prior, scenes, startup, step, systems
     from benchmarks.harness import report
 
     benches = {
@@ -39,6 +39,7 @@ def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
         "scenes": scenes.measure,
         "startup": startup.measure,
         "step": step.measure,
+        "systems": systems.measure,
     }
     if what not in benches:
         raise RecipeError(f"bench {what!r}{did_you_mean(what, benches)}")

@@ -8,7 +8,6 @@ that trains a network sees them all (Wang et al. 2023, arXiv:2305.16213, section
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -25,7 +24,6 @@ class Particles:
     kind: ClassVar[str] = "particles"
 
     def __init__(self, scenes: Sequence[Scene], seed: int) -> None:
-        self.penalties = scenes[0].penalties
         self.scenes = tuple(scenes)
         self.penalties = self.scenes[0].penalties
         self._stream = torch.Generator().manual_seed(seed)

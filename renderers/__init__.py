@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from renderers.compose import Several
 from renderers.dmtet import DMTet
 from renderers.field4d import Field4D
 from renderers.gaussians import Gaussians
@@ -19,4 +20,5 @@ SCENES: dict[str, Any] = {
     "field4d": Field4D,
     "dmtet": DMTet,
     "mesh": TexturedMesh,
+    "several": Several,
 }

@@ -46,7 +46,8 @@ class Kept(NamedTuple):
 class Levelled(Protocol):
     """A scene whose surface is a level of some density: the level can be chosen."""
 
-    levels: tuple[float, ...]  # worth trying, low to high
+    @property
+    def levels(self) -> tuple[float, ...]: ...  # worth trying, low to high; none: the scene knows best
 
     def mesh_at(self, resolution: int, level: float) -> Mesh: ...
 
@@ -87,7 +88,7 @@ def become(source: Scene, target: Scene, stream: torch.Generator) -> tuple[Scene
 
 def surface_of(scene: Scene, resolution: int) -> Mesh:
     """The scene's surface without floaters; of a density, at the level that fits its silhouettes best."""
-    if not isinstance(scene, Levelled):
+    if not isinstance(scene, Levelled) or not scene.levels:
         return without_floaters(scene.mesh(resolution))
     cameras = all_around(12).to(device_of(scene))
     with torch.no_grad():

@@ -189,8 +189,8 @@ class DMTet:
             shown = self.surface()
             if not len(shown.faces):
                 raise Diverged("empty geometry: the distance has one sign everywhere; train longer or lower lr_sdf")
-            colors = self.color(shown.vertices)
-            return Mesh(*(value.cpu() for value in (shown.vertices, shown.faces, colors, shown.normals)))
+            colors = self.color(shown.vertices).cpu()
+            return Mesh(shown.vertices.cpu(), shown.faces.cpu(), colors, shown.normals.cpu())
 
 
 def ellipsoid(points: Tensor, radii: tuple[float, float, float]) -> Tensor:

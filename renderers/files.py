@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +30,8 @@ def read_mesh(path: str, radius: float | None = 0.9) -> Mesh:
         raise InputError(f"mesh {path}: cannot be read ({error})") from None
     if not isinstance(loaded, trimesh.Trimesh) or len(loaded.faces) == 0 or not np.isfinite(loaded.vertices).all():
         raise InputError(f"mesh {path}: has no triangles, or corners that are not finite")
-    visual = loaded.visual.to_color() if hasattr(loaded.visual, "to_color") else loaded.visual
+    visual: Any = loaded.visual
+    visual = visual.to_color() if hasattr(visual, "to_color") else visual
     colors = torch.full((len(loaded.vertices), 3), GRAY)
     if getattr(visual, "kind", None) in ("vertex", "face"):
         colors = torch.from_numpy(np.array(visual.vertex_colors[:, :3], np.float32)) / 255

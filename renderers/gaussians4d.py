@@ -51,6 +51,7 @@ class Skin:
 class Gaussians4D(Gaussians):
     """Gaussians that a deformation moves over time: a network, a hexplane, or control points with skinning."""
 
+    levels: ClassVar[tuple[float, ...]] = ()  # its surface is that of a moment
     kind: ClassVar[str] = "gaussians4d"
     paper: ClassVar[str] = "Ling et al. 2023, arXiv:2312.13763; Huang et al. 2023, arXiv:2312.14937"
     penalties: ClassVar[tuple[str, ...]] = (*Gaussians.penalties, "drift", "rigidity", "continuity", *ROUGHNESS)

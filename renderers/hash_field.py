@@ -300,14 +300,15 @@ class HashField:
         self._look_up(state["occupancy"].to(device).clone())
         self.active = int(state["active"])
 
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """Densities per metre where a surface may lie; a distance has one answer."""
-        return (0.0,) if self.distance else (3.0, 6.0, 12.0, 24.0, 48.0)
-
     def mesh(self, resolution: int) -> Mesh:
         """The surface where a cell of the grid takes half the light; a distance's zero."""
         return self.mesh_at(resolution, 0.0 if self.distance else math.log(2) * resolution / (2 * self.settings.radius))
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Densities worth trying for a surface: at which a 30th of the box takes little, half or most of the light."""
+        usual = 15 / self.settings.radius
+        return (0.0,) if self.distance else tuple(share * usual for share in (0.2, 0.7, 2.0))
 
     def mesh_at(self, resolution: int, level: float) -> Mesh:
         """The surface of a density, or distance, of `level`."""

@@ -39,7 +39,7 @@ class HashField:
     def grid(self) -> HashGrid:
         return HashGrid(self.levels, self.features, self.log2_entries, self.base_resolution, self.finest_resolution)
 
-    def start(self, generator: torch.Generator, table_scale: float = 1e-2) -> dict[str, Tensor]:
+    def start(self, generator: torch.Generator, table_scale: float = 1e-4) -> dict[str, Tensor]:
         """The output layer begins small: all channels near zero."""
         width = self.levels * self.features
         return {

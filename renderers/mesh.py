@@ -107,9 +107,8 @@ class TexturedMesh:
             return (trust * colors + (1 - trust) * fallback).clamp(0, 1)
 
         device = device_of(source)
-        self.wear(
-            Mesh(*(value.to(device) for value in (shape.vertices, shape.faces, shape.colors, shape.normals))), paint
-        )
+        vertices, faces = shape.vertices.to(device), shape.faces.to(device)
+        self.wear(Mesh(vertices, faces, shape.colors.to(device), shape.normals.to(device)), paint)
 
     def _dress(self, surface: Surface, atlas: Atlas) -> None:
         """What follows from the shape alone."""

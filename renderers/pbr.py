@@ -78,20 +78,20 @@ def brdf_cos(
 
 @lru_cache(maxsize=4)
 def brdf_table(size: int = TABLE_SIZE, samples: int = 1024, masking: str = "correlated") -> Tensor:
-    """[size, size, 3]: rows roughness, columns n.v at (i + 0.5) / size; A, B of F0 A + F90 B (Karis 2013, eq. 8), and
+    """[size, size, 3]: rows roughness, columns n.v at i / (size - 1); A, B of F0 A + F90 B (Karis 2013, eq. 8), and
     the share of light that a dielectric's diffuse part receives under light from everywhere, mean of 1 - F.
 
     Half vectors are drawn from those that the eye sees (Dupuy & Benyoub 2023) by a Hammersley set, so weights are
     G2 / G1 with G2 = 4 V n.l n.v.
     """
-    line = ((torch.arange(size) + 0.5) / size).double()
+    line = torch.linspace(0, 1, size, dtype=torch.float64)
     i = torch.arange(samples)
     u1, u2 = ((i + 0.5) / samples).double(), torch.zeros(samples, dtype=torch.float64)
     bits, weight = i.clone(), 0.5
     while int(bits.max()):
         u2, bits, weight = u2 + weight * (bits & 1), bits >> 1, weight / 2
     around = 2 * math.pi * u2
-    roughness, nv = line[:, None, None].clamp(min=MIN_ROUGHNESS), line[None, :, None]
+    roughness, nv = line[:, None, None].clamp(min=MIN_ROUGHNESS), line[None, :, None].clamp(min=1e-3)
     alpha = roughness.square()
     across = (1 - nv.square()).sqrt()
     # Visible half vectors: a cap of directions around the eye in the space where the lobe is a hemisphere.

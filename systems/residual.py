@@ -103,6 +103,12 @@ class Look:
         drawn = torch.randn(self.z.shape, generator=stream, device=stream.device, dtype=self.z.dtype)
         return drawn.to(self.z.device)
 
+    def poses(self) -> Tensor:
+        """[B, 16] camera_to_world of each view, row by row, for networks that hear the camera."""
+        if self.cameras is None:
+            return self.z.new_zeros(len(self.z), 16)
+        return self.cameras.camera_to_world.reshape(-1, 16).to(self.z)
+
     def predict(self, branches: Sequence[Branch]) -> list[Tensor]:
         """eps of every branch, [B, C, h, w] each, from one call of the network.
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from dreamlab.core.streams import derive
 from dreamlab.metrics import impostors
-from dreamlab.metrics.asset import TRIVIAL, Solid, true_answer
-from dreamlab.metrics.judge import Judge, Verdict
+from dreamlab.metrics.asset import TRIVIAL, Solid, instances, judging_cameras, true_answer
+from dreamlab.metrics.janus import Sides
+from dreamlab.metrics.judge import Judge, Verdict, views_of
 from dreamlab.metrics.judge_data import NAMES, NONE, SHARE, SKIP, draw_labelled
 from dreamlab.metrics.judge_net import JudgeNet, StoredJudge
 from dreamlab.toybox.caption import Caption
@@ -32,7 +33,6 @@ from dreamlab.toybox.training.plan import Plan
 from guidance.toybox_net import NetSettings
 
 LOWEST, HIGHEST = 0.4, 0.8  # bounds of a threshold
-SIDED = 0.9  # share of true assets whose back must not look like a front, for a category's Janus verdict to count
 SEED_CALIBRATE, SEED_MEASURE = 101, 202
 PICTURE_BATCHES = 12
 
@@ -69,34 +69,28 @@ def cases(seed: int, held_out: bool, rounds: int = 1) -> Iterable[Case]:
 
 
 def calibrated(net: JudgeNet, facts: dict[str, Any]) -> dict[str, Any]:
-    """`facts` with thresholds and with the categories whose front can be told, from the training split alone."""
-    bare = Judge(StoredJudge(net, NAMES, {"asset_threshold": 0.0, "sided": list(NAMES)}))
+    """`facts` with thresholds that keep the true apart from the trivial answers of the training split."""
+    bare = Judge(StoredJudge(net, NAMES, {}))
     true: list[float] = []
     false: list[float] = []
-    upright = dict.fromkeys(NAMES, 0.0)
-    rounds = 4
-    for case in cases(SEED_CALIBRATE, held_out=False, rounds=rounds):
-        if case.kind not in ("true", "sphere", "blob", "wrong category", "mixed"):
-            continue
-        verdict = bare.asset(case.asset, case.caption.category)
-        (true if case.kind == "true" else false).append(verdict.score)
-        if case.kind == "true" and not verdict.janus:
-            upright[case.caption.category] += 1 / rounds
+    for case in cases(SEED_CALIBRATE, held_out=False, rounds=2):
+        if case.kind == "true" or case.kind in TRIVIAL:
+            score = bare.asset(case.asset, case.caption.category).score
+            (true if case.kind == "true" else false).append(score)
     batches = [draw_labelled(SEED_CALIBRATE, i) for i in range(PICTURE_BATCHES)]
-    wanted = [bare.look(batch.rgb)[0] for batch in batches]
+    wanted = [bare.look(batch.rgb) for batch in batches]
     label = torch.cat([batch.label for batch in batches])
     best = torch.cat(wanted)
     shown = torch.tensor([kind == "true" for batch in batches for kind in batch.kind])
     picture_true = best[shown].gather(1, label[shown][:, None])[:, 0]
     picture_false = best[label == NONE][:, :-1].amax(1)
     return facts | {
-        "asset_threshold": round(threshold(torch.tensor(true), torch.tensor(false)), 3),
-        "picture_threshold": round(threshold(picture_true, picture_false, 0.05), 3),
-        "sided": [name for name in NAMES if CATEGORIES[name].fronted and upright[name] >= SIDED],
+        "asset_threshold": round(threshold(torch.tensor(true), torch.tensor(false), 0.01), 2),
+        "picture_threshold": round(threshold(picture_true, picture_false, 0.05), 2),
     }
 
 
-def threshold(true: Tensor, false: Tensor, share: float = 0.005) -> float:
+def threshold(true: Tensor, false: Tensor, share: float) -> float:
     """Half-way between what all but `share` of the true reach and what all but `share` of the false stay below."""
     low, high = float(true.quantile(share)), float(false.quantile(1 - share))
     return min(max((low + high) / 2, LOWEST), HIGHEST)
@@ -104,17 +98,23 @@ def threshold(true: Tensor, false: Tensor, share: float = 0.005) -> float:
 
 def tables(judge: Judge, rounds: int = 3, prior: Path | None = None) -> dict[str, Any]:
     """Held-out figures: by kind of asset, by kind of picture, and (given a prior's folder) of its samples."""
-    found: dict[str, list[tuple[Case, Verdict]]] = {}
+    found: dict[str, list[tuple[Case, Verdict, bool | None]]] = {}
+    sides: dict[int, Sides] = {}
     for case in cases(SEED_MEASURE, held_out=True, rounds=rounds):
-        found.setdefault(case.kind, []).append((case, judge.asset(case.asset, case.caption.category)))
-    assets = {kind: _asset_row(rows) for kind, rows in found.items()}
-    wrong = sorted({case.caption.category for case, verdict in found["true"] if not verdict.accepted})
+        if id(case.caption) not in sides:
+            truths = [true_answer(case.caption, seed) for seed in instances(case.caption.category, 4)]
+            sides = {id(case.caption): Sides(truths)}
+        rgb, alpha = views_of(case.asset, judging_cameras())
+        fronts = sides[id(case.caption)].fronts_seen(rgb, alpha)
+        verdict = judge.views(rgb, alpha, case.caption.category)
+        found.setdefault(case.kind, []).append((case, verdict, None if fronts is None else fronts > 0.5))
     out: dict[str, Any] = {
         "thresholds": {"asset": judge.asset_threshold, "picture": judge.picture_threshold},
-        "assets": assets,
-        "true assets refused": wrong,
-        "categories without a Janus verdict": sorted(
-            name for name in NAMES if CATEGORIES[name].fronted and name not in judge.sided
+        "assets": {kind: _asset_row(rows) for kind, rows in found.items()},
+        "true assets refused": sorted({c.caption.category for c, v, _ in found["true"] if not v.accepted}),
+        "spheres accepted": sorted({c.caption.category for c, v, _ in found["sphere"] if v.accepted}),
+        "fronted categories without a Janus verdict": sorted(
+            {c.caption.category for c, _, j in found["true"] if j is None and CATEGORIES[c.caption.category].fronted}
         ),
         "pictures": _pictures(judge),
     }
@@ -123,16 +123,16 @@ def tables(judge: Judge, rounds: int = 3, prior: Path | None = None) -> dict[str
     return out
 
 
-def _asset_row(rows: list[tuple[Case, Verdict]]) -> dict[str, Any]:
-    fronts = [verdict for _, verdict in rows if verdict.fronts is not None]
+def _asset_row(rows: list[tuple[Case, Verdict, bool | None]]) -> dict[str, Any]:
+    janus = [flag for _, _, flag in rows if flag is not None]
     count = len(rows)
     return {
         "count": count,
-        "accepted": sum(verdict.accepted for _, verdict in rows) / count,
-        "likeliest is what was asked": sum(v.category == case.caption.category for case, v in rows) / count,
-        "mean score": sum(verdict.score for _, verdict in rows) / count,
-        "mean none": sum(verdict.none for _, verdict in rows) / count,
-        "janus": sum(verdict.janus for verdict in fronts) / len(fronts) if fronts else None,
+        "accepted": sum(verdict.accepted for _, verdict, _ in rows) / count,
+        "likeliest is what was asked": sum(v.category == case.caption.category for case, v, _ in rows) / count,
+        "mean score": sum(verdict.score for _, verdict, _ in rows) / count,
+        "mean none": sum(verdict.none for _, verdict, _ in rows) / count,
+        "janus": sum(janus) / len(janus) if janus else None,
     }
 
 
@@ -141,7 +141,7 @@ def _pictures(judge: Judge) -> dict[str, Any]:
     tally: dict[str, list[tuple[bool, bool]]] = {}
     for index in range(PICTURE_BATCHES):
         batch = draw_labelled(SEED_MEASURE, index, held_out=True)
-        probability, _ = judge.look(batch.rgb)
+        probability = judge.look(batch.rgb)
         named, best = probability.argmax(1), probability[:, :-1].amax(1)
         for i, kind in enumerate(batch.kind):
             if (wanted := int(batch.label[i])) != SKIP:
@@ -169,7 +169,7 @@ def prior_row(judge: Judge, folder: Path) -> dict[str, Any]:
     cameras = orbit([47.0 * i for i in range(len(prompts))], 20.0, 3.2, 42.0)
     rgb = sample(prior, prompts, cameras, 4.0, 25, seed=0)
     kept = [bool(judge.pictures(rgb[i : i + 1], name)[0]) for i, name in enumerate(NAMES)]
-    none = judge.look(rgb)[0].argmax(1) == NONE
+    none = judge.look(rgb).argmax(1) == NONE
     return {"count": len(kept), "accepted": sum(kept) / len(kept), "none": float(none.float().mean())}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verdicts: is this the asked object, from all sides and with one front only?
+"""Verdicts: is this the asked object, from all sides?
 
 An asset is drawn from twelve cameras over two backgrounds. It is accepted when the asked category is the likeliest of
 all (none of these included) by the mean probability, and that mean reaches a threshold that was set on the training
@@ -20,11 +20,10 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import InputError
 from dreamlab.core.text import did_you_mean
 from dreamlab.metrics.asset import Asset, device_of, judging_cameras
-from dreamlab.metrics.judge_net import SIDES, SIZE, StoredJudge, load
+from dreamlab.metrics.judge_net import SIZE, StoredJudge, load
 
 NONE = "none of these"
 BACKGROUNDS = ((0.72, 0.72, 0.72), (0.30, 0.42, 0.40))
-BACK_DEG = 125.0  # views at least so far from the front must not look like one
 CHUNK = 64
 
 
@@ -37,12 +36,6 @@ class Verdict:
     score: float  # mean probability of the asked category
     none: float  # mean probability of none of these
     by_view: tuple[float, ...]  # probability of the asked category in every view
-    fronts: float | None  # share of the views from behind that look like a front; None: nothing to see
-
-    @property
-    def janus(self) -> bool:
-        """Does it show its front at the back, too?"""
-        return self.fronts is not None and self.fronts > 0.5
 
 
 class Judge:
@@ -53,16 +46,14 @@ class Judge:
         self.categories = stored.categories
         self.asset_threshold = float(stored.facts.get("asset_threshold", 0.5))
         self.picture_threshold = float(stored.facts.get("picture_threshold", 0.5))
-        self.sided = frozenset(stored.facts.get("sided", ()))  # categories whose front it can tell from the back
 
-    def look(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures [B, 64, 64, 3] -> probabilities [B, C + 1] and of the side [B, SIDES]."""
+    def look(self, rgb: Tensor) -> Tensor:
+        """Pictures [B, 64, 64, 3] -> probabilities [B, C + 1]."""
         if rgb.shape[1:] != (SIZE, SIZE, 3):
             raise ValueError(f"judge: pictures are [B, {SIZE}, {SIZE}, 3], got {tuple(rgb.shape)}")
         with torch.no_grad():
-            found = [self.stored.net(part.float().clamp(0, 1)) for part in rgb.split(CHUNK)]
-        category, side = (torch.cat(column).softmax(1) for column in zip(*found, strict=True))
-        return category, side
+            found = [self.stored.net(part.float().clamp(0, 1))[0] for part in rgb.split(CHUNK)]
+        return torch.cat(found).softmax(1)
 
     def features(self, rgb: Tensor) -> Tensor:
         """[B, F] unit vectors: pictures of like objects point alike, whatever their colours."""
@@ -80,16 +71,15 @@ class Judge:
 
     def pictures(self, rgb: Tensor, category: str) -> tuple[Tensor, Tensor]:
         """Of single pictures: accepted [B] and the probability of the asked category [B]."""
-        found, _ = self.look(rgb)
+        found = self.look(rgb)
         score = found[:, self.index(category)]
         return (score >= self.picture_threshold) & (found.argmax(1) == self.index(category)), score
 
-    def views(self, rgb: Tensor, alpha: Tensor, azimuth_deg: Tensor, category: str) -> Verdict:
+    def views(self, rgb: Tensor, alpha: Tensor, category: str) -> Verdict:
         """Of one asset's views: premultiplied colour over black [V, 64, 64, 3], alpha [V, 64, 64, 1]."""
         wanted = self.index(category)
         looked = [self.look(rgb + (1 - alpha) * rgb.new_tensor(ground)) for ground in BACKGROUNDS]
-        found = torch.stack([category for category, _ in looked]).mean(0)
-        side = torch.stack([side for _, side in looked]).mean(0)
+        found = torch.stack(looked).mean(0)
         mean = found.mean(0)
         likeliest = int(mean.argmax())
         score = float(mean[wanted])
@@ -99,21 +89,10 @@ class Judge:
             score=score,
             none=float(mean[-1]),
             by_view=tuple(found[:, wanted].tolist()),
-            fronts=fronts(side, azimuth_deg) if category in self.sided else None,
         )
 
     def asset(self, asset: Asset, category: str, cameras: Cameras | None = None) -> Verdict:
-        cameras = cameras or judging_cameras()
-        rgb, alpha = views_of(asset, cameras)
-        return self.views(rgb, alpha, cameras.azimuth_deg, category)
-
-
-def fronts(side: Tensor, azimuth_deg: Tensor) -> float:
-    """Share of the views from behind that look like a front: sectors within 67.5 degrees of it against the rest's."""
-    behind = azimuth_deg.abs() >= BACK_DEG
-    like_front = side[:, [0, 1, SIDES - 1]].sum(1)
-    like_back = side[:, [SIDES // 2 - 1, SIDES // 2, SIDES // 2 + 1]].sum(1)
-    return float((like_front > like_back)[behind].float().mean())
+        return self.views(*views_of(asset, cameras or judging_cameras()), category)
 
 
 def views_of(asset: Asset, cameras: Cameras) -> tuple[Tensor, Tensor]:

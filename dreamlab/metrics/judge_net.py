@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The judge's network: a small residual convnet from one 64 px picture to a category (or none) and a side of it.
 
-It sees sRGB over any solid background and, as a fourth channel, how far each pixel is from the colour of the border:
+The side is there to be learnt from: it keeps views apart. It sees sRGB over any solid background and, as a fourth channel, how far each pixel is from the colour of the border:
 the silhouette, for pictures that come without alpha. It is told neither prompt nor camera.
 """
 
@@ -79,6 +79,7 @@ class StoredJudge:
     net: JudgeNet
     categories: tuple[str, ...]
     facts: Mapping[str, Any]
+    digest: str = ""  # of the file: results of different judges must not be mixed
 
 
 def save(path: Path, net: JudgeNet, categories: tuple[str, ...], facts: Mapping[str, Any]) -> None:
@@ -97,6 +98,8 @@ def load(path: Path) -> StoredJudge:
     """Read and check a judge; ModelError says in one line what is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
+    from dreamlab.files import sha256
+
     again = "reinstall dreamlab, or train it again with python -m dreamlab.metrics train"
     if not path.is_file():
         raise ModelError(f"{path}: there is no judge here; {again}")
@@ -112,4 +115,4 @@ def load(path: Path) -> StoredJudge:
         net.load_state_dict(state | counters)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(f"{path}: not a readable judge ({str(error).splitlines()[0][:120]}); {again}") from None
-    return StoredJudge(net.requires_grad_(False).eval(), categories, header["facts"])
+    return StoredJudge(net.requires_grad_(False).eval(), categories, header["facts"], sha256(path)[:16])

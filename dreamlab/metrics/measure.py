@@ -22,6 +22,7 @@ from dreamlab.metrics.geometry import (
     shape_of_mesh,
     shape_of_program,
 )
+from dreamlab.metrics.janus import GROUND, Sides
 from dreamlab.metrics.judge import Judge, Verdict, judge, views_of
 from dreamlab.metrics.judge_net import SIZE
 from dreamlab.metrics.retrieval import distractors, likelihood, retrieved
@@ -77,6 +78,10 @@ class Yardstick:
         return [appearance(*views_of(true_answer(self.caption, seed), self.cameras)) for seed in self.seeds]
 
     @cached_property
+    def sides(self) -> Sides:
+        return Sides([true_answer(self.caption, seed) for seed in self.seeds[:READERS]])
+
+    @cached_property
     def stencil(self) -> colours.Stencil:
         return colours.stencil(self.caption.category, self.cameras, SIZE, self.seeds[:READERS])
 
@@ -99,7 +104,7 @@ class Yardstick:
     def measure(self, asset: Asset) -> tuple[Figures, Tensor]:
         """The figures, and the mean feature of the views [F] for diversity."""
         rgb, alpha = views_of(asset, self.cameras)
-        verdict = self.judge.views(rgb, alpha, self.cameras.azimuth_deg, self.caption.category)
+        verdict = self.judge.views(rgb, alpha, self.caption.category)
         try:
             found = shape_of_mesh(asset.mesh(RESOLUTION))
             likeness = compare(found, self.shapes)
@@ -108,9 +113,10 @@ class Yardstick:
         cameras = self.cameras if found is None or found.spread <= 0 else self.moved_cameras(found)
         rgb_aligned, alpha_aligned = views_of(asset, cameras)
         read = colours.read(rgb_aligned, alpha_aligned, self.caption, self.stencil)
-        features = self.judge.features(rgb + (1 - alpha) * 0.72).mean(0)
+        features = self.judge.features(rgb + (1 - alpha) * GROUND).mean(0)
+        fronts = self.sides.fronts_seen(rgb_aligned, alpha_aligned)
         hit = self._retrieved(verdict, rgb_aligned, alpha_aligned, rgb, alpha)
-        return self._figures(verdict, read, likeness, appearance(rgb, alpha), hit), features
+        return self._figures(verdict, read, likeness, appearance(rgb, alpha), fronts, hit), features
 
     def moved_cameras(self, found: Shape) -> Cameras:
         """Cameras that see the asset as the judging cameras would after its alignment with the mean truth."""
@@ -125,7 +131,7 @@ class Yardstick:
         self, verdict: Verdict, rgb_aligned: Tensor, alpha_aligned: Tensor, rgb: Tensor, alpha: Tensor
     ) -> bool:
         """All colours are read from the same quick cameras, the prompt's own too."""
-        probability, _ = self.judge.look(rgb + (1 - alpha) * 0.72)
+        probability = self.judge.look(rgb + (1 - alpha) * GROUND)
         by_name = dict(zip(self.judge.categories, probability.mean(0).tolist(), strict=False))
         quick = rgb_aligned[QUICK], alpha_aligned[QUICK]
         mine = colours.stencil(self.caption.category, self.cameras[QUICK], SIZE, self.seeds[:2])
@@ -136,7 +142,13 @@ class Yardstick:
         return retrieved(score(self.caption, mine), [score(*rival) for rival in self.rivals])
 
     def _figures(
-        self, verdict: Verdict, read: list[colours.PartColour], likeness: Likeness, look: Appearance, hit: bool
+        self,
+        verdict: Verdict,
+        read: list[colours.PartColour],
+        likeness: Likeness,
+        look: Appearance,
+        fronts: float | None,
+        hit: bool,
     ) -> Figures:
         saturation = [true.saturation for true in self.looks]
         contrast = [true.contrast for true in self.looks]
@@ -146,7 +158,7 @@ class Yardstick:
             category=verdict.category,
             score=verdict.score,
             none=verdict.none,
-            janus=None if verdict.fronts is None else verdict.janus,
+            janus=None if fronts is None else fronts > 0.5,
             main=read[0].found,
             second=second.found if second else None,
             main_right=read[0].right,

@@ -15,7 +15,8 @@ from dreamlab.core.errors import InputError, ModelError
 from dreamlab.metrics import impostors
 from dreamlab.metrics.asset import Solid, blob, equal_sphere, instances, judging_cameras, true_answer
 from dreamlab.metrics.calibration import threshold
-from dreamlab.metrics.judge import NONE, fronts, judge
+from dreamlab.metrics.janus import Sides, apart
+from dreamlab.metrics.judge import NONE, judge, views_of
 from dreamlab.metrics.judge_data import NAMES, SKIP, draw_labelled, side_of, soften
 from dreamlab.metrics.judge_net import JudgeNet, load, save, with_silhouette
 from dreamlab.metrics.measure import Yardstick, parse_plain
@@ -53,21 +54,30 @@ def test_another_category_is_refused_however_good(captions: list) -> None:
 
 
 def test_a_second_front_is_seen_and_a_back_is_not_taken_for_one() -> None:
-    it = judge()
-    assert {"duck", "chair", "car"} <= it.sided
     about = torch.tensor(rotation((0.0, 180.0, 0.0)))
     for name in ("chair", "car", "duck"):
-        one = program(name, seed=instances(name, 1)[0])
-        assert not it.asset(Solid(one), name).janus
-        assert it.asset(Solid(transformed(one, about)), name).janus
+        caption, seeds = parse(f"a red {name}"), instances(name, 4)
+        sides = Sides([true_answer(caption, seed) for seed in seeds[1:]])
+        one = true_answer(caption, seeds[0])
+        rgb, alpha = views_of(one, judging_cameras())
+        assert sides.fronts_seen(rgb, alpha) == 0.0
+        assert sides.fronts_seen(*views_of(Solid(transformed(one.program, about)), judging_cameras())) == 1.0
+        both = [(6 - i) % 12 for i in range(12)]  # front and back are mirror images: seen in the plane of the sides
+        half = [i if i in (9, 10, 11, 0, 1, 2, 3) else both[i] for i in range(12)]
+        assert sides.fronts_seen(rgb[half].flip(2), alpha[half].flip(2)) >= 2 / 3
 
 
-def test_fronts_counts_only_views_from_behind() -> None:
-    azimuth = torch.tensor([0.0, 90.0, 150.0, 180.0, -150.0])
-    side = torch.full((5, 8), 0.01)
-    side[:4, 0] = 0.9  # looks like a front
-    side[4, 4] = 0.9
-    assert fronts(side, azimuth) == pytest.approx(2 / 3)
+def test_who_has_no_front_gets_no_janus_verdict() -> None:
+    caption = parse("a red star")
+    sides = Sides([true_answer(caption, seed) for seed in instances("star", 2)])
+    assert sides.fronts_seen(*views_of(true_answer(caption, 0), judging_cameras())) is None
+
+
+def test_apart_is_the_mean_over_what_either_covers() -> None:
+    a, b = torch.zeros(2, 8, 8, 4), torch.zeros(2, 8, 8, 4)
+    a[0, :4] = 1.0
+    b[0, 2:6] = 1.0
+    assert apart(a, b).tolist() == pytest.approx([32 / 48, 0.0])
 
 
 def test_sectors_are_centred_on_the_front() -> None:
@@ -161,6 +171,5 @@ def test_stored_weights_are_small_and_say_how_they_were_made() -> None:
     assert {"steps", "seed", "asset_threshold", "picture_threshold"} <= set(it.stored.facts)
     file = Path(__file__).parents[2] / "dreamlab" / "metrics" / "weights" / "judge.safetensors"
     assert file.stat().st_size <= 1.5e6
-    probability, side = it.look(torch.rand(2, 64, 64, 3))
-    assert probability.shape == (2, len(NAMES) + 1) and side.shape == (2, 8)
+    assert it.look(torch.rand(2, 64, 64, 3)).shape == (2, len(NAMES) + 1)
     assert it.name(len(NAMES)) == NONE and len(judging_cameras()) == 12

@@ -79,7 +79,7 @@ def test_the_table_is_the_integral_of_the_brdf() -> None:
     table = brdf_table()
     white = torch.ones(256, 512, 3)
     for row, column in ((10, 5), (16, 20), (25, 2), (31, 31)):
-        roughness, nv = (row + 0.5) / 32, (column + 0.5) / 32
+        roughness, nv = row / 31, column / 31
         normal, to_eye = torch.tensor([[0.0, 1, 0]]), torch.tensor([[math.sqrt(1 - nv * nv), nv, 0.0]])
         material = Material(torch.tensor([[1.0, 0.5, 0.0]]), torch.full((1, 1), roughness), torch.ones(1, 1))
         a, b, _ = table[row, column]

@@ -92,9 +92,9 @@ def test_a_board_is_run_once_and_read_after_that(tmp_path: Path, monkeypatch: py
 
 def test_a_damaged_cell_is_said_and_an_older_one_is_run_again(tmp_path: Path) -> None:
     cell = Cell("a red duck")
-    assert read_outcome(tmp_path, cell) is None
+    assert read_outcome(tmp_path, cell) == (None, "")
     (tmp_path / "cell.json").write_text('{"format": 0}')
-    assert read_outcome(tmp_path, cell) is None
+    assert read_outcome(tmp_path, cell) == (None, "")
     (tmp_path / "cell.json").write_text('{"format": 1, "figures"')
     with pytest.raises(InputError, match="delete the folder"):
         read_outcome(tmp_path, cell)

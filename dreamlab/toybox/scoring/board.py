@@ -19,6 +19,7 @@ import torch
 
 from dreamlab.metrics.appearance import diversity
 from dreamlab.metrics.asset import judging_cameras, true_answer
+from dreamlab.metrics.janus import GROUND
 from dreamlab.metrics.judge import Judge, views_of
 from dreamlab.metrics.measure import Figures, Yardstick
 from dreamlab.toybox.scoring.cells import Cell, Cost, Outcome, check_cells, named, run_cell
@@ -38,7 +39,7 @@ class Row:
     main_right: float
     second_right: float | None
     colours_right: float  # both, or the only one there is
-    janus: float | None  # on categories with a front that the judge can tell from the back
+    janus: float | None  # on categories whose front and back differ
     iou: float
     iou_aligned: float
     chamfer: float | None  # of cells with a surface
@@ -185,7 +186,7 @@ def _true_diversity(yardstick: Yardstick) -> float:
     found = []
     for seed in yardstick.seeds:
         rgb, alpha = views_of(true_answer(yardstick.caption, seed), judging_cameras())
-        found.append(yardstick.judge.features(rgb + (1 - alpha) * 0.72).mean(0))
+        found.append(yardstick.judge.features(rgb + (1 - alpha) * GROUND).mean(0))
     return diversity(found) or 0.0
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One cell of the scoreboard: a prompt, a seed, a system, a scene; trained as `dreamlab dream` would, then measured.
 
-A cell is a folder. What is finished stays: `cell.json` says what was measured of exactly which recipe, and is read
-instead of running again; a run that was killed goes on from its checkpoint.
+A cell is a folder. What is finished stays: `cell.json` says what was measured of exactly which recipe by which judge,
+and is read instead of running again; a run that was killed goes on from its checkpoint, and another judge measures
+again what is trained already.
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ def run_cell(cell: Cell, root: Path, yardstick: Yardstick, device: str = "cpu") 
     wanted = cell.read()
     text = recipe.dump(wanted)
     folder = root / f"{slug(cell.prompt)}-{hashlib.sha256(f'{text}{device}'.encode()).hexdigest()[:12]}"
-    if (done := read_outcome(folder, cell)) is not None:
+    done, by = read_outcome(folder, cell)
+    if done is not None and by == yardstick.judge.stored.digest:
         return done
     with disk_errors("making the cell's folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,6 +158,7 @@ def run_cell(cell: Cell, root: Path, yardstick: Yardstick, device: str = "cpu") 
     scene: Scene | None
     try:
         scene, cost = _trained(run, wanted, device)
+        cost = cost if done is None else done.cost
         figures, features = yardstick.measure(scene)
         outcome = Outcome(cell, figures, cost, tuple(features.tolist()), folder=folder)
     except Diverged as error:
@@ -164,7 +167,8 @@ def run_cell(cell: Cell, root: Path, yardstick: Yardstick, device: str = "cpu") 
     with disk_errors("writing the cell", folder):
         if scene is not None:
             save_sheet(list(render_views(scene, sides(), PICTURE, torch.device(device))), outcome.pictures, len(SIDES))
-        write_json(folder / "cell.json", {"format": FORMAT} | to_plain(outcome))
+        written = {"format": FORMAT, "judge": yardstick.judge.stored.digest}
+        write_json(folder / "cell.json", written | to_plain(outcome))
     return outcome
 
 
@@ -209,20 +213,21 @@ def to_plain(outcome: Outcome) -> dict[str, Any]:
     return plain
 
 
-def read_outcome(folder: Path, cell: Cell) -> Outcome | None:
-    """What a finished cell's folder says; None when there is nothing, or of another version."""
+def read_outcome(folder: Path, cell: Cell) -> tuple[Outcome | None, str]:
+    """What a finished cell's folder says and which judge said it; None when there is nothing, or of another version."""
     path = folder / "cell.json"
     if not path.is_file():
-        return None
+        return None, ""
     try:
         plain: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if plain["format"] != FORMAT:
-            return None
+            return None, ""
         figures = plain["figures"]
         if figures is not None:
             chamfer = float("inf") if figures["chamfer"] is None else figures["chamfer"]
             figures = Figures(**(figures | {"chamfer": chamfer}))
-        return Outcome(cell, figures, Cost(**plain["cost"]), tuple(plain["features"]), plain["error"], folder)
+        cost, features = Cost(**plain["cost"]), tuple(plain["features"])
+        return Outcome(cell, figures, cost, features, plain["error"], folder), plain["judge"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error!r}); delete the folder to compute the cell again") from None
 

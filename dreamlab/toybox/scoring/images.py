@@ -98,7 +98,7 @@ def judge_picture(
     """
     it = with_judge or judge()
     accepted, score = it.pictures(rgb[None], caption.category)
-    probability, _ = it.look(rgb[None])
+    probability = it.look(rgb[None])
     where = colours.stencil(caption.category, camera, SIZE, instances(caption.category, READERS))
     alpha = (with_silhouette(rgb[None])[..., 3:] + 1) / 2
     alpha = (alpha > 0.5).float()
