@@ -40,6 +40,7 @@ class Field4D(HashField):
     paper: ClassVar[str] = "Bahmani et al. 2023, arXiv:2311.17984"
     Settings: ClassVar[type[Any]] = MovingFieldSettings
     settings: MovingFieldSettings
+    moves: ClassVar[bool] = True
 
     def __init__(self, settings: MovingFieldSettings, generator: torch.Generator) -> None:
         s = settings

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from cuda_ext.hashgrid import HashGrid, encode, position_gradient
+from cuda_ext.march import refresh_density
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.safemath import safe_normalize
 from dreamlab.core.schedules import Progress, Schedule, When, constant, ramp
@@ -85,6 +86,7 @@ class HashField:
     paper: ClassVar[str] = "Mueller et al. 2022, arXiv:2201.05989"
     penalties: ClassVar[tuple[str, ...]] = tuple(volume.PENALTIES)
     Settings: ClassVar[type[Any]] = FieldSettings
+    moves: ClassVar[bool] = False  # the occupancy is a maximum over time, which hides nothing
 
     def __init__(self, settings: FieldSettings, generator: torch.Generator) -> None:
         s = self.settings = settings
@@ -104,6 +106,7 @@ class HashField:
         self._own(self.params)
         self.occupancy = torch.zeros((s.occupancy,) * 3)  # running maximum of the density per cell
         self.occupied: Tensor  # [X, Y, Z] bool, follows from it
+        self.core: Tensor  # [X, Y, Z] what is surely dense, follows from it
         self._refresh(0)
 
     def _own(self, params: Mapping[str, Tensor]) -> None:
@@ -112,7 +115,7 @@ class HashField:
     def to(self, device: torch.device | str) -> HashField:
         self._own({name: value.detach().to(device) for name, value in self.params.items()})
         self.background.to(device)
-        self.occupancy, self.occupied = self.occupancy.to(device), self.occupied.to(device)
+        self._look_up(self.occupancy.to(device))
         return self
 
     def groups(self) -> Mapping[str, ParamGroup]:
@@ -217,6 +220,8 @@ class HashField:
         found = volume.cast(cameras, size, self.occupied, self.bounds, s.step, training, s.samples_per_ray)
         if s.samples_per_ray is None:
             with torch.no_grad():
+                if not self.moves:
+                    found = found.before(self.core, self.bounds)
                 found = found.only(self.sigma(self.raw(found.points, found.view, cameras.time)))
         lit = training is not None and shading.wanted(s.shading, training.progress)
         if lit and not self.distance and s.normals == "none":
@@ -266,7 +271,11 @@ class HashField:
         points = volume.refresh_points(self.settings.occupancy, self.bounds, turn, self.occupancy.device)
         with torch.no_grad():
             fresh = self.cell_density(points, turn)
-        self.occupancy, self.occupied = volume.refreshed(self.occupancy, fresh, self.settings.step)
+        self._look_up(refresh_density(self.occupancy, fresh))
+
+    def _look_up(self, density: Tensor) -> None:
+        self.occupancy, self.core = density, volume.core(density)
+        self.occupied = volume.occupied(density, self.settings.step)
 
     def cell_density(self, points: Tensor, turn: int) -> Tensor:
         """[M] density for the occupancy grid."""
@@ -288,8 +297,7 @@ class HashField:
         self._own({name: state[name].to(device) for name in self.params})
         own = self.background.params
         self.background.load({name: state[f"background.{name}"].to(device) for name in own})
-        self.occupancy = state["occupancy"].to(device).clone()
-        self.occupied = volume.occupied(self.occupancy, self.settings.step)
+        self._look_up(state["occupancy"].to(device).clone())
         self.active = int(state["active"])
 
     def mesh(self, resolution: int) -> Mesh:
