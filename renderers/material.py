@@ -109,7 +109,8 @@ class Ranges:
         """[M, channels]: what `look` turns into these values, without bump."""
 
         def back(ends: tuple[float, float], value: float) -> Tensor:
-            return inverse_sigmoid((min(max(value, ends[0]), ends[1]) - ends[0]) / (ends[1] - ends[0]))
+            share = (value - ends[0]) / (ends[1] - ends[0])
+            return inverse_sigmoid(min(max(share, 0.02), 0.98))  # farther out a sigmoid no longer learns
 
         out = base.new_zeros(len(base), channels)
         out[:, :3] = inverse_sigmoid(base.clamp(0.004, 0.996))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cuda_ext.texture import texture
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.errors import RecipeError
 from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linear
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import setting
@@ -74,7 +75,10 @@ class TexturedMesh:
         self.ranges = Ranges(settings.roughness, settings.metallic)
         self.channels = 8 if settings.bump > 0 else 5
         self.field = HashField(self.channels, levels=settings.levels, finest_resolution=settings.finest, extent=1.5)
-        self.light = Light.of([environment(name) for name in settings.lights])
+        pictures = [] if settings.shading == "flat" else [environment(name) for name in settings.lights]
+        self.light = Light.of(pictures) if pictures else None
+        if settings.shading != "flat" and not pictures:
+            raise RecipeError(f"scene mesh: shading: {settings.shading} needs at least one of `lights`")
         self.wear(starting_shape(settings.file, settings.faces))
 
     def wear(self, mesh: Mesh, paint: Paint | None = None) -> None:
@@ -87,7 +91,8 @@ class TexturedMesh:
         base = at.read(mesh.colors, surface.faces)
         if paint is not None:
             base = paint(points, torch.nn.functional.normalize(at.read(self.normals, surface.faces), dim=-1), base)
-        raw = self.ranges.raw(base, 0.6, 0.0, self.channels)
+        metallic = 0.0 if self.settings.shading == "flat" else 0.3  # unknown: not far from either end
+        raw = self.ranges.raw(base, 0.5, metallic, self.channels)
         if self.settings.material == "texture":
             self.params = {"texture": at.picture(raw).detach().clone().requires_grad_()}
         else:
@@ -119,7 +124,7 @@ class TexturedMesh:
         self.boxes = Boxes.over(surface.vertices, surface.faces) if self.settings.shading == "montecarlo" else None
 
     def to(self, device: torch.device | str) -> TexturedMesh:
-        self.light = self.light.to(device)
+        self.light = None if self.light is None else self.light.to(device)
         self.load_state_dict({name: value.to(device) for name, value in self.state_dict().items()})
         return self
 
@@ -166,6 +171,7 @@ class TexturedMesh:
 
     def shaded(self, view: View, made: Look, normal: Tensor, which: Tensor, stream: torch.Generator) -> Tensor:
         """[M, 3] sRGB."""
+        assert self.light is not None
         points = view.points.detach()
         material = Material(srgb_to_linear(made.base), made.roughness, made.metallic)
         to_eye, s = view.to_eye(points), self.settings
