@@ -63,7 +63,7 @@ class ToyboxVideo(_Joint):
 
     paper: ClassVar[str] = "frames as joint views; after Video Diffusion Models (Ho et al. 2022, arXiv:2204.03458)"
     role: ClassVar[str] = "video"
-    variants: frozenset[str] = Toybox.variants | {"clip"}  # rules of whole clips may ask it
+    abilities: ClassVar[frozenset[str]] = Toybox.abilities | {"clip"}  # rules of whole clips may ask it
     what: ClassVar[str] = "frames"
 
     @dataclass(frozen=True)
