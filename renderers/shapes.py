@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cuda_ext.antialias import edge_neighbours
 from dreamlab.core.types import Mesh
 from renderers.files import read_mesh
 from renderers.surface import vertex_normals
@@ -32,7 +33,8 @@ def ball(radius: float) -> Mesh:
 
 
 def without_floaters(mesh: Mesh) -> Mesh:
-    """Only the connected parts with at least MIN_PART of the largest one's area."""
+    """Only the connected parts with at least MIN_PART of the largest one's area; closed parts that are turned inside
+    out are caves which nobody can see (the inner side of a shell of Gaussians), and go too."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -40,10 +42,13 @@ def without_floaters(mesh: Mesh) -> Mesh:
     pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
     graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(mesh.vertices),) * 2)
     part = connected_components(graph, directed=False)[1][faces[:, 0]]
-    a, b, c = mesh.vertices[mesh.faces].unbind(1)
-    area = torch.linalg.cross(b - a, c - a).norm(dim=-1).numpy()
-    total = np.bincount(part, weights=area)
-    kept = torch.from_numpy(total[part] >= MIN_PART * total.max())
+    a, b, c = mesh.vertices[mesh.faces].double().unbind(1)
+    area = np.bincount(part, torch.linalg.cross(b - a, c - a).norm(dim=-1).numpy())
+    volume = np.bincount(part, (a * torch.linalg.cross(b, c)).sum(-1).numpy())
+    opening = np.bincount(part, (edge_neighbours(mesh.faces) < 0).any(1).numpy())
+    cave = (volume < 0) & (opening == 0)
+    wanted = (area >= MIN_PART * area.max()) & ~cave
+    kept = torch.from_numpy((wanted if wanted.any() else ~wanted)[part])
     return mesh if bool(kept.all()) else used(replace(mesh, faces=mesh.faces[kept]))
 
 
