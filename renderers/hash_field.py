@@ -304,6 +304,12 @@ class HashField:
         """The surface where a cell of the grid takes half the light; a distance's zero."""
         return self.mesh_at(resolution, 0.0 if self.distance else math.log(2) * resolution / (2 * self.settings.radius))
 
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Densities worth trying for a surface: at which a 30th of the box takes little, half or most of the light."""
+        usual = 15 / self.settings.radius
+        return (0.0,) if self.distance else tuple(share * usual for share in (0.2, 0.7, 2.0))
+
     def mesh_at(self, resolution: int, level: float) -> Mesh:
         """The surface of a density, or distance, of `level`."""
 
