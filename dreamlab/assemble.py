@@ -22,6 +22,7 @@ from dreamlab.regularisers import REGULARISERS
 from dreamlab.worlds import oracle_world, true_pictures, understand
 from guidance import GUIDANCE
 from renderers import SCENES
+from renderers.become import Kept, become, can_become
 from systems import SYSTEMS
 from systems.residual import System
 
@@ -36,6 +37,7 @@ class BuiltTerm:
     weight: Schedule
     clip: float | None
     asking: Asking
+    see: str
 
 
 @dataclass
@@ -49,6 +51,7 @@ class BuiltStage:
     optimiser: Adam
     streams: Streams
     device: torch.device
+    kept: Kept | None = None  # how much of the picture a change of representation kept
 
 
 def tables() -> Tables:
@@ -62,8 +65,8 @@ def check(recipe: Recipe) -> None:
     for i, stage in enumerate(recipe.stages):
         where = f"stages.{i} ({stage.name!r})"
         source = stage.scene.source
-        if source is not None and kinds[source] != stage.scene.kind:
-            raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind} yet")
+        if source is not None and not can_become(kinds[source], stage.scene.kind):
+            raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind}")
         for j, term in enumerate(stage.terms):
             check_term(term, f"{where}: terms.{j}")
             if term.guidance.kind in ("oracle", "truth"):
@@ -106,11 +109,9 @@ class Assembler:
     def stage(self, index: int, earlier: Mapping[str, Scene] | None = None) -> BuiltStage:
         """Stage `index`; `earlier` holds the finished scenes that a `from:` may name (None: state is loaded after)."""
         spec = self.recipe.stages[index]
-        scene = self.scenes(spec)
+        scene, kept = self.scenes(spec), None
         if spec.scene.source is not None and earlier is not None:
-            source = earlier[spec.scene.source]
-            alone = source.scenes[0] if isinstance(source, Particles) and spec.particles == 1 else source
-            scene.load_state_dict(alone.state_dict())
+            scene, kept = self.succeed(earlier[spec.scene.source], scene)
         terms = tuple(
             BuiltTerm(
                 f"{j}_{term.system.kind}",
@@ -119,10 +120,23 @@ class Assembler:
                 term.weight,
                 getattr(term.system.settings, "clip", None),
                 Asking(term.prompting),
+                term.see,
             )
             for j, term in enumerate(spec.terms)
         )
-        return BuiltStage(spec, self.prompt, scene, terms, Adam(scene), self.streams, self.device)
+        return BuiltStage(spec, self.prompt, scene, terms, Adam(scene), self.streams, self.device, kept)
+
+    def succeed(self, source: Scene, scene: Scene) -> tuple[Scene, Kept | None]:
+        """What an earlier scene leaves to this stage's scene; particles take over in turn."""
+        givers = source.scenes if isinstance(source, Particles) else (source,)
+        if not isinstance(scene, Particles):
+            return become(givers[0], scene, self.streams.init)
+        if givers[0].kind == scene.scenes[0].kind:
+            scene.load_state_dict(source.state_dict())
+            return scene, None
+        made = [become(givers[i % len(givers)], one, self.streams.init) for i, one in enumerate(scene.scenes)]
+        scene.scenes = tuple(one for one, _ in made)
+        return scene, made[0][1]
 
     def reset_streams(self) -> None:
         """As at the very start of the run."""

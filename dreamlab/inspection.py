@@ -30,14 +30,16 @@ def describe(path: Path) -> list[str]:
 
 def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
     """Run a bench by name; whether every floor was met."""
-    from benchmarks import kernels, prior, startup, step
+    from benchmarks import kernels, prior, scenes, startup, step, systems
     from benchmarks.harness import report
 
     benches = {
         "kernels": lambda: kernels.collect(kernels.names(), scaling),
         "prior": prior.measure,
+        "scenes": scenes.measure,
         "startup": startup.measure,
         "step": step.measure,
+        "systems": systems.measure,
     }
     if what not in benches:
         raise RecipeError(f"bench {what!r}{did_you_mean(what, benches)}")

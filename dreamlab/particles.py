@@ -8,7 +8,6 @@ that trains a network sees them all (Wang et al. 2023, arXiv:2305.16213, section
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -25,8 +24,8 @@ class Particles:
     kind: ClassVar[str] = "particles"
 
     def __init__(self, scenes: Sequence[Scene], seed: int) -> None:
-        self.penalties = scenes[0].penalties
         self.scenes = tuple(scenes)
+        self.penalties = self.scenes[0].penalties
         self._stream = torch.Generator().manual_seed(seed)
         self._shown = 0
 
@@ -35,20 +34,15 @@ class Particles:
 
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         """In training one particle at random, else the first."""
-        self._shown = 0
-        if training is not None:
-            self._shown = int(torch.randint(len(self.scenes), (1,), generator=self._stream))
+        self._shown = int(torch.randint(len(self.scenes), (1,), generator=self._stream)) if training else 0
         return self.scenes[self._shown].render(cameras, size, background, training)
 
     def penalty(self, name: str, frames: Frames) -> Tensor:
         return self.scenes[self._shown].penalty(name, frames)
 
     def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
-        rows = self.scenes[self._shown].adapt(progress, frames)
-        if rows is None:
-            return None
-        mine = f"{self._shown}."
-        return replace(rows, prefix=mine, fresh=tuple(mine + name for name in rows.fresh))
+        moved, mine = self.scenes[self._shown].adapt(progress, frames), f"{self._shown}."
+        return moved and Rows(moved.source, tuple(mine + name for name in moved.fresh), mine)
 
     def state_dict(self) -> dict[str, Tensor]:
         parts = {f"{i}": scene.state_dict() for i, scene in enumerate(self.scenes)}

@@ -23,6 +23,7 @@ from dreamlab.core.text import check_prompt, did_you_mean
 from dreamlab.yaml_source import Source, Tree, parse, read_file
 
 BACKGROUNDS = ("random", "white", "black", "gray")
+SIGHTS = ("rgb", "normal", "normal_mask", "latent")
 FORMATS = ("glb", "ply", "obj")
 
 
@@ -34,6 +35,7 @@ class Term:
     system: Annotated[Spec, Section("systems")]
     weight: Schedule = setting(constant(1.0), low=0, help="factor of this term's loss")
     prompting: Prompting = field(default_factory=Prompting)
+    see: str = setting("rgb", choices=SIGHTS, help="what of the frames the guidance is shown")
 
 
 @dataclass(frozen=True)
@@ -129,18 +131,20 @@ def dump(recipe: Recipe) -> str:
 def names() -> dict[str, str]:
     """The recipes that come with the package: name -> the comment on its first line."""
     found = {}
-    for entry in sorted(resources.files("configs").iterdir(), key=lambda e: e.name):
-        if entry.name.endswith(".yaml"):
-            first = entry.read_text("utf-8").splitlines()[0]
-            found[entry.name.removesuffix(".yaml")] = first.lstrip("# ").strip()
+    for folder, prefix in ((resources.files("configs"), ""), (resources.files("configs") / "paper", "paper/")):
+        for entry in sorted(folder.iterdir(), key=lambda e: (e.name != "default.yaml", e.name)):
+            if entry.name.endswith(".yaml"):
+                first = entry.read_text("utf-8").splitlines()[0]
+                found[prefix + entry.name.removesuffix(".yaml")] = first.lstrip("# ").strip()
     return found
 
 
 def find(name_or_file: str) -> Path:
     """The path of a packaged recipe by name, or of a file by path."""
-    if name_or_file.endswith((".yaml", ".yml")) or "/" in name_or_file or "\\" in name_or_file:
+    known = names()
+    if name_or_file not in known and (name_or_file.endswith((".yaml", ".yml")) or set(name_or_file) & {"/", "\\"}):
         return Path(name_or_file)
-    if name_or_file not in (known := names()):
+    if name_or_file not in known:
         raise RecipeError(f"recipe {name_or_file!r} is not in the package{did_you_mean(name_or_file, known)}")
     return Path(str(resources.files("configs") / f"{name_or_file}.yaml"))
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from dreamlab import checkpoint
-from dreamlab.assemble import Assembler, BuiltStage
+from dreamlab.assemble import Assembler, BuiltStage, BuiltTerm
 from dreamlab.core.cameras import sample_orbit
 from dreamlab.core.errors import Diverged, InputError, Interrupted
 from dreamlab.core.schedules import Progress
-from dreamlab.core.types import Scene, Training
+from dreamlab.core.types import Frames, Scene, Training
 from dreamlab.preview import save_preview
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.regularisers import penalty
@@ -68,10 +68,10 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
     healthy = torch.ones((), dtype=torch.bool, device=stage.device)
     grad_rms = frames.rgb.new_zeros(())
     for term in stage.terms:
-        z = term.guidance.encode(frames.rgb)
+        z = latents(term, frames)
         conditions = term.guidance.condition(stage.prompt, cameras, frames)
         clock = (progress, streams.noise, streams.timestep)
-        look = Look(term.guidance, z.detach(), conditions, *clock, cameras, frames, term.asking)
+        look = Look(term.guidance, z.detach(), conditions, *clock, frames, cameras, term.asking)
         distilled = distil(term.system, look, z, term.clip)
         loss = loss + term.weight.at(progress) * distilled.loss
         healthy = healthy & distilled.finite
@@ -91,6 +91,26 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
 
 
 METRICS = ("loss", "grad_rms", "alpha", "healthy")
+
+
+def latents(term: BuiltTerm, frames: Frames) -> Tensor:
+    """What a term distils into, [B, C, h, w]: an encoded picture, or four channels that a scene renders as latents.
+
+    normal       encoded pictures of the normals, (n + 1) / 2 over black
+    normal_mask  normals in [-1, 1] and alpha as the latents themselves (Fantasia3D's coarse stage)
+    latent       the latents a latent field renders (Latent-NeRF, SJC)
+    """
+    if term.see == "rgb":
+        return term.guidance.encode(frames.rgb)
+    if term.see == "latent":
+        if "latent" not in frames.extra:
+            raise InputError("terms: see: latent needs a scene that renders latents: a field with latent: true")
+        return frames.extra["latent"].permute(0, 3, 1, 2)
+    if frames.normal is None:
+        raise InputError(f"terms: see: {term.see} needs a scene that renders normals; for a field set scene.normals")
+    if term.see == "normal":
+        return term.guidance.encode((frames.normal + frames.alpha) / 2)
+    return torch.cat([frames.normal, frames.alpha], -1).permute(0, 3, 1, 2)
 
 
 def draw_background(kind: str, views: int, stream: torch.Generator) -> Tensor:
@@ -121,6 +141,9 @@ def train(
         position.finished[stage.spec.name] = stage.scene
         position.stage, position.step = position.stage + 1, 0
         stage = assembler.stage(position.stage, position.finished)
+        if stage.kept is not None:
+            run.event("became", stage=stage.spec.name, psnr=stage.kept.psnr, silhouette_iou=stage.kept.iou)
+            run.log(f"{stage.spec.name}: kept {stage.kept.psnr:.1f} dB and {stage.kept.iou:.3f} of the silhouettes")
 
 
 def run_stage(

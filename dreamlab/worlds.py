@@ -65,8 +65,8 @@ def with_blind(world: World, sides: int) -> World:
     turn = torch.deg2rad(azimuth_deg)
     favour = FAVOUR * turn.cos()
     aside = torch.logaddexp(WORD * turn.sin(), -WORD * turn.sin())
-    none, ahead = 0 * turn, WORD * turn.cos()
-    tilt = {"blind": none, "front": ahead, "side": aside, "back": -ahead, "overhead": none}
+    level = torch.zeros_like(turn)
+    tilt = {"blind": level, "front": WORD * turn.cos(), "side": aside, "back": -WORD * turn.cos(), "overhead": level}
     count = len(world.log_text)
 
     def padded(log: Tensor, blind: Tensor | None = None) -> Tensor:

@@ -5,12 +5,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from renderers.compose import Several
+from renderers.dmtet import DMTet
+from renderers.field4d import Field4D
 from renderers.gaussians import Gaussians
 from renderers.gaussians4d import Gaussians4D
 from renderers.hash_field import HashField
+from renderers.mesh import TexturedMesh
 
 SCENES: dict[str, Any] = {
     "gaussians": Gaussians,
     "gaussians4d": Gaussians4D,
     "field": HashField,
+    "field4d": Field4D,
+    "dmtet": DMTet,
+    "mesh": TexturedMesh,
+    "several": Several,
 }

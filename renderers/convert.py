@@ -21,8 +21,9 @@ def gaussians_to_mesh(
     opacities: Tensor,  # [N]
     colors: Tensor,  # [N, 3]
     resolution: int,
+    level: float = LEVEL,
 ) -> Mesh:
-    """Marching cubes on sum_i -log(1 - o_i) exp(-d_i^2 / 2), coloured by the same weights."""
+    """Marching cubes at `level` on sum_i -log(1 - o_i) exp(-d_i^2 / 2), coloured by the same weights."""
     keep = (opacities > 1 / 255) & torch.isfinite(means).all(-1) & (means.abs() < 2).all(-1)
     if not bool(keep.any()):
         raise Diverged("the scene is empty: no Gaussian is visible; try more steps, or a lower opacity regulariser")
@@ -35,7 +36,7 @@ def gaussians_to_mesh(
     cell = float((high - low).max()) / resolution
     shape = [int(n) for n in ((high - low) / cell).ceil().long() + 1]
     density, tint = _density_grid(means, quats, scales.clamp(min=0.6 * cell), mass, colors, low, cell, shape)
-    return _surface(density, tint, low, cell)
+    return _surface(density, tint, low, cell, level)
 
 
 def _density_grid(
@@ -71,17 +72,17 @@ def _density_grid(
     return grid[..., 0], grid[..., 1:]
 
 
-def _surface(density: Tensor, tint: Tensor, low: Tensor, cell: float) -> Mesh:
+def _surface(density: Tensor, tint: Tensor, low: Tensor, cell: float, level: float) -> Mesh:
     """Marching cubes, floaters dropped, colour and outward normal read from the grid."""
     import numpy as np
     import trimesh
     from skimage.measure import marching_cubes
 
     field = np.pad(density.numpy(), 1)  # a closed surface needs empty space around it
-    if field.max() <= LEVEL:
+    if field.max() <= level:
         peak = float(field.max())
-        raise Diverged(f"empty geometry: the density peaks at {peak:.3g}, the surface needs {LEVEL}; train longer")
-    vertices, faces, _, _ = marching_cubes(field, LEVEL, gradient_direction="ascent")
+        raise Diverged(f"empty geometry: the density peaks at {peak:.3g}, the surface needs {level}; train longer")
+    vertices, faces, _, _ = marching_cubes(field, level, gradient_direction="ascent")
     mesh = trimesh.Trimesh(vertices - 1, faces, process=False)
     areas = [
         (float(mesh.area_faces[part].sum()), part) for part in trimesh.graph.connected_components(mesh.face_adjacency)

@@ -26,6 +26,7 @@ from torch.nn.functional import grid_sample, linear
 from dreamlab.core.schedules import Schedule, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import ParamGroup
+from renderers.knots import between
 from renderers.rotation import from_vector, matrix
 
 KINDS = ("mlp", "hexplane", "control")
@@ -139,16 +140,25 @@ class Deformation:
         hidden = (linear(feature, p["weight0"]) + p["bias0"]).relu()
         return linear(hidden, p["last"])
 
+    def roughness(self, name: str) -> Tensor:
+        """HexPlane's regularisers, []: plane_tv, squared steps in space; time_smooth, squared second differences along
+        time (of control poses too); time_l1, distance of the planes with time from 1, which is no motion."""
+        kind, p = self.settings.kind, self.params
+        moving = [p[f"plane{i}"] for i, (_, b) in enumerate(PLANES) if b == 3] if kind == "hexplane" else []
+        if name == "time_smooth" and kind != "mlp":
+            tables = moving or [p["poses"][None]]  # time is axis 1
+            return torch.stack([t.diff(n=2, dim=1).square().mean() for t in tables]).mean()
+        if name == "plane_tv" and kind == "hexplane":
+            still = [p[f"plane{i}"] for i, (_, b) in enumerate(PLANES) if b != 3]
+            return torch.stack([t.diff(dim=d).square().mean() for t in still for d in (1, 2)]).mean()
+        if name == "time_l1" and kind == "hexplane":
+            return torch.stack([(t - 1).abs().mean() for t in moving]).mean()
+        raise ValueError(f"regularisers.{name}: a deformation of kind {kind} has nothing of the sort")
+
     # ---- control points ---------------------------------------------------------------------------------------------
     def poses(self, time: Tensor) -> tuple[Tensor, Tensor]:
-        """Shift [K, 3] and quaternion [K, 4] of every control point at a time: linear between knots."""
-        table, knots = self.params["poses"], self.settings.moments
-        place = time * (knots if self.settings.loop else knots - 1)
-        low = place.floor().clamp(max=knots - 1)
-        share = place - low
-        first = low.long()
-        second = (first + 1) % knots if self.settings.loop else (first + 1).clamp(max=knots - 1)
-        pose = (1 - share) * table.index_select(0, first[None])[0] + share * table.index_select(0, second[None])[0]
+        """Shift [K, 3] and quaternion [K, 4] of every control point at a time."""
+        pose = between(self.params["poses"], time, self.settings.loop)
         pose = pose * self.scaled_time(time)
         return pose[:, :3], from_vector(pose[:, 3:])
 

@@ -17,10 +17,14 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import Diverged, RecipeError
+from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Training
+from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Training
+from renderers.become import surface_of
+from renderers.files import read_mesh
 from renderers.material import HashField, groups_of
+from renderers.shapes import signed_distances
 from renderers.surface import Surface, compose, laplacian, look, normal_consistency, vertex_normals
 from renderers.tets import KuhnGrid, place
 
@@ -65,12 +69,9 @@ class DMTet:
         self.grid = KuhnGrid(settings.resolution, settings.extent)
         self.field = HashField(3, levels=settings.levels, finest_resolution=settings.finest, extent=settings.extent)
         if settings.start == "mesh":
-            from renderers.convert import distances_to_mesh
-            from renderers.files import read_mesh
-
             if not settings.mesh:
                 raise RecipeError("scene dmtet: start: mesh needs `mesh: FILE`")
-            sdf = distances_to_mesh(read_mesh(settings.mesh), self.grid.vertices())
+            sdf = signed_distances(read_mesh(settings.mesh), self.grid.vertices())
         else:
             sdf = ellipsoid(self.grid.vertices(), settings.radii)
         self._own(
@@ -154,18 +155,33 @@ class DMTet:
         device = self.params["sdf"].device
         self._own({name: state[name].to(device) for name in self.params})
 
-    def refined(self, settings: Settings, generator: torch.Generator) -> DMTet:
-        """This scene on a grid of twice the resolution; the surface stays where it is."""
-        finer = DMTet(settings, generator)
+    def _refine(self, source: DMTet) -> None:
+        """From a grid of half the resolution: the surface stays where it is."""
         with torch.no_grad():
-            sdf, moved = self.distance(), self.params["deform"].tanh()
-            finer.params["sdf"].copy_(self.grid.refine(sdf)[1])
+            self.params["sdf"].copy_(source.grid.refine(source.distance())[1])
             # Offsets are counted in half cells, and the cells are half as large: what is more than one is cut off.
-            offset = 2 * self.grid.refine(moved)[1]
-            finer.params["deform"].copy_(offset.clamp(-0.95, 0.95).atanh())
-            for name, value in self._color_params().items():
-                finer.params[COLOR + name].copy_(value)
-        return finer
+            offset = 2 * source.grid.refine(source.params["deform"].tanh())[1]
+            self.params["deform"].copy_(offset.clamp(-0.95, 0.95).atanh())
+            for name, value in source._color_params().items():
+                self.params[COLOR + name].copy_(value)
+
+    def adopt(self, source: Scene, stream: torch.Generator) -> None:
+        """Take the surface and the colours of another scene; from a grid of half the resolution exactly."""
+        if isinstance(source, DMTet) and source.grid.extent == self.grid.extent:
+            if source.grid.resolution == self.grid.resolution:
+                return self.load_state_dict(source.state_dict())
+            if 2 * source.grid.resolution == self.grid.resolution:
+                return self._refine(source)
+        shape = surface_of(source, max(self.settings.resolution, 64))
+        sdf = signed_distances(shape, self.grid.vertices())
+        self.params["sdf"].data.copy_(sdf.to(self.params["sdf"]))
+        self.params["deform"].data.zero_()
+        colors = {name: value.detach().clone() for name, value in self._color_params().items()}
+        raw = inverse_sigmoid(shape.colors.clamp(0.004, 0.996)).to(self.params["sdf"])
+        self.field.learn(colors, shape.vertices.to(raw), raw, 150, stream)
+        for name, value in colors.items():
+            self.params[COLOR + name].data.copy_(value.detach())
+        return None
 
     def mesh(self, resolution: int) -> Mesh:
         """The surface itself; `resolution` is the grid's and cannot be chosen here."""
@@ -173,8 +189,8 @@ class DMTet:
             shown = self.surface()
             if not len(shown.faces):
                 raise Diverged("empty geometry: the distance has one sign everywhere; train longer or lower lr_sdf")
-            colors = self.color(shown.vertices)
-            return Mesh(*(value.cpu() for value in (shown.vertices, shown.faces, colors, shown.normals)))
+            colors = self.color(shown.vertices).cpu()
+            return Mesh(shown.vertices.cpu(), shown.faces.cpu(), colors, shown.normals.cpu())
 
 
 def ellipsoid(points: Tensor, radii: tuple[float, float, float]) -> Tensor:

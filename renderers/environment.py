@@ -7,6 +7,7 @@ middle column looks along +Z, and seen from inside the picture is not mirrored. 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,7 @@ def _gradient(*stops: tuple[float, tuple[float, float, float]]) -> Tensor:
     """Colour by height y in [-1, 1], linear between the stops."""
     y = directions(HEIGHT, 2 * HEIGHT)[..., 1:2]
     out = torch.tensor(stops[0][1]).expand(HEIGHT, 2 * HEIGHT, 3)
-    for (a, low), (b, high) in zip(stops[:-1], stops[1:], strict=True):
+    for (a, low), (b, high) in itertools.pairwise(stops):
         t = ((y - a) / (b - a)).clamp(0, 1)
         out = torch.where(y >= a, torch.tensor(low) * (1 - t) + torch.tensor(high) * t, out)
     return out
@@ -132,9 +133,8 @@ def environment(name_or_file: str) -> Tensor:
     path = Path(name_or_file)
     readers = {".hdr": read_hdr, ".exr": read_exr}
     if path.suffix.lower() not in readers:
-        raise InputError(
-            f"environment {name_or_file!r} is neither a .hdr or .exr file nor known{did_you_mean(name_or_file, ENVIRONMENTS)}"
-        )
+        near = did_you_mean(name_or_file, ENVIRONMENTS)
+        raise InputError(f"environment {name_or_file!r} is neither a .hdr or .exr file nor known{near}")
     try:
         picture = readers[path.suffix.lower()](path.read_bytes())
     except (OSError, ValueError) as error:

@@ -17,7 +17,7 @@ from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
 from renderers import densify
-from renderers.convert import gaussians_to_mesh
+from renderers.convert import LEVEL, gaussians_to_mesh
 from renderers.densify import DensifySettings
 from renderers.seeds import Seeds, ball, from_file, shell
 
@@ -52,6 +52,7 @@ class Gaussians:
     kind: ClassVar[str] = "gaussians"
     paper: ClassVar[str] = "Kerbl et al. 2023, arXiv:2308.04079"
     penalties: ClassVar[tuple[str, ...]] = ("opacity_mean", "scale_mean")
+    levels: ClassVar[tuple[float, ...]] = (0.2, LEVEL, 1.2)  # of optical density, worth trying for a surface
     Settings: ClassVar[type[Any]] = GaussianSettings
 
     def __init__(self, settings: GaussianSettings, generator: torch.Generator, seeds: Seeds | None = None) -> None:
@@ -122,16 +123,16 @@ class Gaussians:
     ) -> Splatted:
         """The Gaussians where the arguments put them, with everything else as it is."""
         p, s = self.params, self.settings
-        color, sh = p["logit_color"].sigmoid(), None
+        base, sh = p["logit_color"].sigmoid(), None
         if self.degree:
             rest = p["sh_rest"][:, : (self.degree + 1) ** 2 - 1]
-            color, sh = None, torch.cat([(color[:, None] - 0.5) / SH0, rest], 1)
+            sh = torch.cat([(base[:, None] - 0.5) / SH0, rest], 1)
         return splat(
             means,
             quats,
             (p["log_scales"] if log_scales is None else log_scales).exp(),
             p["logit_opacity"].sigmoid(),
-            color,
+            base if sh is None else None,
             cameras.camera_to_world,
             cameras.focal_px(size),
             (size, size),
@@ -189,6 +190,10 @@ class Gaussians:
             self.stats = SplatStats(*(state[f"stats.{name}"].to(device).clone() for name in STATS))
 
     def mesh(self, resolution: int) -> Mesh:
+        return self.mesh_at(resolution, LEVEL)
+
+    def mesh_at(self, resolution: int, level: float) -> Mesh:
+        """The surface where the optical density reaches `level`."""
         p = {name: value.detach() for name, value in self.params.items()}
         return gaussians_to_mesh(
             p["means"],
@@ -197,4 +202,5 @@ class Gaussians:
             p["logit_opacity"].sigmoid(),
             p["logit_color"].sigmoid(),
             resolution,
+            level,
         )

@@ -24,6 +24,7 @@ from renderers.gaussians import Gaussians, GaussianSettings
 from renderers.rotation import product
 
 NEIGHBOURS = 6
+ROUGHNESS = ("plane_tv", "time_smooth", "time_l1")
 STALE = 100  # steps between searches for neighbours
 
 
@@ -50,9 +51,10 @@ class Skin:
 class Gaussians4D(Gaussians):
     """Gaussians that a deformation moves over time: a network, a hexplane, or control points with skinning."""
 
+    levels: ClassVar[tuple[float, ...]] = ()  # its surface is that of a moment
     kind: ClassVar[str] = "gaussians4d"
     paper: ClassVar[str] = "Ling et al. 2023, arXiv:2312.13763; Huang et al. 2023, arXiv:2312.14937"
-    penalties: ClassVar[tuple[str, ...]] = (*Gaussians.penalties, "drift", "rigidity", "continuity")
+    penalties: ClassVar[tuple[str, ...]] = (*Gaussians.penalties, "drift", "rigidity", "continuity", *ROUGHNESS)
     Settings: ClassVar[type[Any]] = MovingSettings
     settings: MovingSettings
 
@@ -139,6 +141,8 @@ class Gaussians4D(Gaussians):
         """drift: the clouds' divergence from the canonical one; rigidity: as rigid as possible; continuity: segments
         agree where they overlap. Means over the views' times."""
         means = self.params["means"]
+        if name in ROUGHNESS:
+            return torch.stack([motion.roughness(name) for motion in self.motions]).mean()
         if name == "continuity":
             return frames.extra["apart"].mean()
         if name == "drift":

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from cuda_ext.hashgrid import HashGrid, encode, position_gradient
+from cuda_ext.march import refresh_density
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.safemath import safe_normalize
 from dreamlab.core.schedules import Progress, Schedule, When, constant, ramp
@@ -26,6 +27,7 @@ from renderers import density as densities
 from renderers import shading, volume
 from renderers.background import Background, BackgroundSettings
 from renderers.isosurface import isosurface
+from renderers.seeds import Seeds, from_field
 from renderers.shading import ShadingSettings
 
 NORMALS = ("none", "analytic", "finite", "central", "predicted")
@@ -84,6 +86,7 @@ class HashField:
     paper: ClassVar[str] = "Mueller et al. 2022, arXiv:2201.05989"
     penalties: ClassVar[tuple[str, ...]] = tuple(volume.PENALTIES)
     Settings: ClassVar[type[Any]] = FieldSettings
+    moves: ClassVar[bool] = False  # the occupancy is a maximum over time, which hides nothing
 
     def __init__(self, settings: FieldSettings, generator: torch.Generator) -> None:
         s = self.settings = settings
@@ -101,7 +104,9 @@ class HashField:
         self.background = Background(s.background, channels, generator)
         self.active = min(s.levels, int(s.active.at(Progress(0, 1))))
         self._own(self.params)
-        self.occupancy = torch.zeros((s.occupancy,) * 3)
+        self.occupancy = torch.zeros((s.occupancy,) * 3)  # running maximum of the density per cell
+        self.occupied: Tensor  # [X, Y, Z] bool, follows from it
+        self.core: Tensor  # [X, Y, Z] what is surely dense, follows from it
         self._refresh(0)
 
     def _own(self, params: Mapping[str, Tensor]) -> None:
@@ -110,7 +115,7 @@ class HashField:
     def to(self, device: torch.device | str) -> HashField:
         self._own({name: value.detach().to(device) for name, value in self.params.items()})
         self.background.to(device)
-        self.occupancy, self.occupied = self.occupancy.to(device), self.occupied.to(device)
+        self._look_up(self.occupancy.to(device))
         return self
 
     def groups(self) -> Mapping[str, ParamGroup]:
@@ -215,6 +220,8 @@ class HashField:
         found = volume.cast(cameras, size, self.occupied, self.bounds, s.step, training, s.samples_per_ray)
         if s.samples_per_ray is None:
             with torch.no_grad():
+                if not self.moves:
+                    found = found.before(self.core, self.bounds)
                 found = found.only(self.sigma(self.raw(found.points, found.view, cameras.time)))
         lit = training is not None and shading.wanted(s.shading, training.progress)
         if lit and not self.distance and s.normals == "none":
@@ -264,7 +271,11 @@ class HashField:
         points = volume.refresh_points(self.settings.occupancy, self.bounds, turn, self.occupancy.device)
         with torch.no_grad():
             fresh = self.cell_density(points, turn)
-        self.occupancy, self.occupied = volume.refreshed(self.occupancy, fresh, self.settings.step)
+        self._look_up(refresh_density(self.occupancy, fresh))
+
+    def _look_up(self, density: Tensor) -> None:
+        self.occupancy, self.core = density, volume.core(density)
+        self.occupied = volume.occupied(density, self.settings.step)
 
     def cell_density(self, points: Tensor, turn: int) -> Tensor:
         """[M] density for the occupancy grid."""
@@ -286,24 +297,44 @@ class HashField:
         self._own({name: state[name].to(device) for name in self.params})
         own = self.background.params
         self.background.load({name: state[f"background.{name}"].to(device) for name in own})
-        self.occupancy = state["occupancy"].to(device).clone()
-        self.occupied = volume.occupied(self.occupancy, self.settings.step)
+        self._look_up(state["occupancy"].to(device).clone())
         self.active = int(state["active"])
 
     def mesh(self, resolution: int) -> Mesh:
-        """The surface where a step of `2 / resolution` of the box takes half the light; a distance's zero."""
-        width = 2 * self.settings.radius / resolution
-        level = 0.0 if self.distance else math.log(2) / width
+        """The surface where a cell of the grid takes half the light; a distance's zero."""
+        return self.mesh_at(resolution, 0.0 if self.distance else math.log(2) * resolution / (2 * self.settings.radius))
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Densities worth trying for a surface: at which a 30th of the box takes little, half or most of the light."""
+        usual = 15 / self.settings.radius
+        return (0.0,) if self.distance else tuple(share * usual for share in (0.2, 0.7, 2.0))
+
+    def mesh_at(self, resolution: int, level: float) -> Mesh:
+        """The surface of a density, or distance, of `level`."""
 
         def inside(points: Tensor) -> Tensor:
             raw = self.raw(points)
             return -raw if self.distance else self.sigma(raw)
 
-        def shade(points: Tensor) -> Tensor:
-            color = self.color(self.features(self.unit(points), None, None))
-            return (color @ color.new_tensor(LATENT_TO_RGB) + 1) / 2 if self.settings.latent else color
+        return isosurface(inside, self.color_at, self.bounds, resolution, level, self.params["table"].device)
 
-        return isosurface(inside, shade, self.bounds, resolution, level, self.params["table"].device)
+    def color_at(self, points: Tensor) -> Tensor:
+        """[M, 3] sRGB of points [M, 3]."""
+        color = self.color(self.features(self.unit(points), None, None))
+        return (color @ color.new_tensor(LATENT_TO_RGB) + 1) / 2 if self.settings.latent else color
+
+    def seeds(self, count: int, stream: torch.Generator) -> Seeds:
+        """Points where the field is dense and can be seen, for Gaussians to start from."""
+        device = self.params["table"].device
+
+        def density(points: Tensor) -> Tensor:
+            return self.sigma(self.raw(points.to(device))).cpu()
+
+        def color(points: Tensor) -> Tensor:
+            return self.color_at(points.to(device)).cpu()
+
+        return from_field(density, color, self.settings.radius, count, stream)
 
 
 def _weights(rows: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of radiance from files: Radiance .hdr (RGBE, run-length coded or flat) and OpenEXR scan lines.
 
-EXR: half, float and uint channels named R, G, B (or Y), one part, uncompressed or ZIP / ZIPS; the rest is refused by name.
+EXR: half, float and uint channels named R, G, B (or Y), one part, uncompressed or ZIP / ZIPS; the rest is refused by
+name.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 MAX_PIXELS = 64_000_000
 _COMPRESSIONS = ("none", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
-_PIXEL_TYPES = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
+_PIXEL_TYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
 
 
 def read_hdr(data: bytes) -> Tensor:
@@ -136,7 +137,8 @@ def _exr_header(data: bytes) -> tuple[dict[str, bytes], int]:
 
 
 def _exr_channels(table: bytes) -> list[tuple[str, np.dtype[Any]]]:
-    found, at = [], 0
+    found: list[tuple[str, np.dtype[Any]]] = []
+    at = 0
     while table[at] != 0:
         end = table.index(0, at)
         kind, _, x_step, y_step = struct.unpack_from("<iIii", table, end + 1)

@@ -123,15 +123,19 @@ def shade(
     to_eye: Tensor,  # [M, 3]
     which: Tensor,  # [M] int64
     specular: float = 1.0,
+    masking: str = "correlated",
 ) -> Tensor:
     """[M, 3] linear radiance towards the eye by the split sum; no shadows, no light between parts."""
     nv = (normal * to_eye).sum(-1, keepdim=True).clamp(1e-4, 1)
     roughness = material.roughness.clamp(MIN_ROUGHNESS, 1)
-    mirrored = safe_normalize(2 * (normal * to_eye).sum(-1, keepdim=True) * normal - to_eye)
-    table = brdf_table().to(nv)
-    lookup = torch.cat([nv, roughness], -1)
+    mirrored = 2 * (normal * to_eye).sum(-1, keepdim=True) * normal - to_eye
+    # A rough lobe leans from the mirrored direction towards the normal (Lagarde & de Rousiers 2014, listing 21).
+    smooth = 1 - roughness.square()
+    towards = safe_normalize(normal + (mirrored - normal) * smooth * (smooth.clamp(min=1e-6).sqrt() + 1 - smooth))
+    table = brdf_table(masking=masking).to(nv)
+    lookup = (torch.cat([nv, roughness], -1) * (len(table) - 1) + 0.5) / len(table)
     scale, bias, passed = texture(table, lookup[None, None], boundary="clamp")[0, 0].split(1, -1)
-    arriving = light.reflected(mirrored, roughness, which)
+    arriving = light.reflected(towards, roughness, which)
     diffuse = material.base * light.irradiance(normal, which) * (1 - specular * (1 - passed))
     dielectric = diffuse + specular * (F0_DIELECTRIC * scale + bias) * arriving
     metal = (material.base * scale + bias) * arriving

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cuda_ext.hashgrid import HashGrid, encode
+from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.types import ParamGroup
 
@@ -37,7 +39,7 @@ class HashField:
     def grid(self) -> HashGrid:
         return HashGrid(self.levels, self.features, self.log2_entries, self.base_resolution, self.finest_resolution)
 
-    def start(self, generator: torch.Generator, table_scale: float = 1e-2) -> dict[str, Tensor]:
+    def start(self, generator: torch.Generator, table_scale: float = 1e-4) -> dict[str, Tensor]:
         """The output layer begins small: all channels near zero."""
         width = self.levels * self.features
         return {
@@ -53,6 +55,21 @@ class HashField:
         features = encode(unit, params["table"], self.grid)
         return (features @ params["layer1"]).relu() @ params["layer2"] + params["bias"]
 
+    def learn(
+        self, params: dict[str, Tensor], points: Tensor, values: Tensor, steps: int, stream: torch.Generator
+    ) -> None:
+        """Fit `params` in place to known raw values [N, channels] at points [N, 3] (when a scene becomes another)."""
+        leaves = [value.requires_grad_() for value in params.values()]
+        optimiser = torch.optim.Adam(leaves, lr=0.02, betas=(0.9, 0.99), eps=1e-15)
+        for step in range(steps):
+            optimiser.param_groups[0]["lr"] = 0.02 * 0.05 ** (step / steps)
+            rows = torch.randint(len(points), (min(len(points), 8192),), generator=stream).to(points.device)
+            optimiser.zero_grad()
+            (self(params, points[rows]) - values[rows]).square().mean().backward()
+            optimiser.step()
+        for value in leaves:
+            value.grad = None
+
 
 def groups_of(params: Mapping[str, Tensor], table: Schedule, network: Schedule, prefix: str) -> dict[str, ParamGroup]:
     """Parameter groups of a `HashField`: the table learns faster than the network."""
@@ -61,3 +78,41 @@ def groups_of(params: Mapping[str, Tensor], table: Schedule, network: Schedule, 
     }
 
 
+class Look(NamedTuple):
+    """A material at M points of a surface."""
+
+    base: Tensor  # [M, 3] sRGB
+    roughness: Tensor  # [M, 1]
+    metallic: Tensor  # [M, 1]
+    bump: Tensor | None  # [M, 3] how the normal is bent: in the world, or in tangent space
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Where raw numbers may go: sigmoids between these ends (Fantasia3D keeps metals and mirrors out of reach)."""
+
+    roughness: tuple[float, float] = (0.08, 0.95)
+    metallic: tuple[float, float] = (0.0, 0.95)
+
+    def look(self, raw: Tensor, bump: float) -> Look:
+        """Of raw numbers [M, 5 or 8]: base, roughness, metallic, bump."""
+
+        def between(ends: tuple[float, float], x: Tensor) -> Tensor:
+            return ends[0] + (ends[1] - ends[0]) * x.sigmoid()
+
+        bent = bump * raw[:, 5:8].tanh() if raw.shape[1] > 5 else None
+        return Look(
+            raw[:, :3].sigmoid(), between(self.roughness, raw[:, 3:4]), between(self.metallic, raw[:, 4:5]), bent
+        )
+
+    def raw(self, base: Tensor, roughness: Tensor | float, metallic: Tensor | float, channels: int) -> Tensor:
+        """[M, channels]: what `look` turns into these values, without bump."""
+
+        def back(ends: tuple[float, float], value: Tensor | float) -> Tensor:
+            share = torch.as_tensor((value - ends[0]) / (ends[1] - ends[0]))
+            return inverse_sigmoid(share.clamp(0.02, 0.98))  # farther out a sigmoid no longer learns
+
+        out = base.new_zeros(len(base), channels)
+        out[:, :3] = inverse_sigmoid(base.clamp(0.004, 0.996))
+        out[:, 3:4], out[:, 4:5] = back(self.roughness, roughness), back(self.metallic, metallic)
+        return out

@@ -115,9 +115,9 @@ def _light_density(odds: Tensor, directions: Tensor, which: Tensor) -> Tensor:
 def _draw_lobe(normal: Tensor, to_eye: Tensor, alpha: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """[M, count, 3]: the eye mirrored at half vectors drawn from D(n.h) n.h; some point below the horizon."""
     shape = (len(normal), count)
-    u = (torch.arange(count, device=normal.device) + torch.rand(shape, generator=generator, device=normal.device)) / max(
-        count, 1
-    )
+    u = (
+        torch.arange(count, device=normal.device) + torch.rand(shape, generator=generator, device=normal.device)
+    ) / max(count, 1)
     around = 2 * math.pi * torch.rand(shape, generator=generator, device=normal.device)
     cos = ((1 - u) / (1 + (alpha.square() - 1) * u)).clamp(0, 1).sqrt()
     sin = (1 - cos.square()).clamp(min=0).sqrt()

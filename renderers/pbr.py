@@ -77,27 +77,35 @@ def brdf_cos(
 
 
 @lru_cache(maxsize=4)
-def brdf_table(size: int = TABLE_SIZE, samples: int = 2048, masking: str = "correlated") -> Tensor:
-    """[size, size, 3]: rows roughness, columns n.v at (i + 0.5) / size; A, B of F0 A + F90 B (Karis 2013, eq. 8), and
+def brdf_table(size: int = TABLE_SIZE, samples: int = 1024, masking: str = "correlated") -> Tensor:
+    """[size, size, 3]: rows roughness, columns n.v at i / (size - 1); A, B of F0 A + F90 B (Karis 2013, eq. 8), and
     the share of light that a dielectric's diffuse part receives under light from everywhere, mean of 1 - F.
 
-    Half vectors are drawn from D by a Hammersley set, so weights are V v.h n.l 4 / n.h.
+    Half vectors are drawn from those that the eye sees (Dupuy & Benyoub 2023) by a Hammersley set, so weights are
+    G2 / G1 with G2 = 4 V n.l n.v.
     """
-    line = ((torch.arange(size) + 0.5) / size).double()
+    line = torch.linspace(0, 1, size, dtype=torch.float64)
     i = torch.arange(samples)
     u1, u2 = ((i + 0.5) / samples).double(), torch.zeros(samples, dtype=torch.float64)
     bits, weight = i.clone(), 0.5
     while int(bits.max()):
         u2, bits, weight = u2 + weight * (bits & 1), bits >> 1, weight / 2
     around = 2 * math.pi * u2
-    roughness, nv = line[:, None, None].clamp(min=MIN_ROUGHNESS), line[None, :, None]
+    roughness, nv = line[:, None, None].clamp(min=MIN_ROUGHNESS), line[None, :, None].clamp(min=1e-3)
     alpha = roughness.square()
-    cos2 = (1 - u1) / (1 + (alpha.square() - 1) * u1)
-    nh, sin = cos2.sqrt(), (1 - cos2).clamp(min=0).sqrt()  # [size, 1, S]
-    vh = (1 - nv.square()).sqrt() * sin * around.cos() + nv * nh
+    across = (1 - nv.square()).sqrt()
+    # Visible half vectors: a cap of directions around the eye in the space where the lobe is a hemisphere.
+    stretch = (alpha.square() * across.square() + nv.square()).sqrt()
+    eye_x, eye_z = alpha * across / stretch, nv / stretch
+    z = (1 - u1) * (1 + eye_z) - eye_z
+    sin = (1 - z.square()).clamp(min=0).sqrt()
+    half = torch.stack([alpha * (sin * around.cos() + eye_x), alpha * sin * around.sin(), (z + eye_z).clamp(min=0)], -1)
+    half = torch.nn.functional.normalize(half, dim=-1)  # [size, size, S, 3]
+    nh = half[..., 2]
+    vh = (across * half[..., 0] + nv * nh).clamp(min=0)
     nl = (2 * vh * nh - nv).clamp(min=0)
-    vh = vh.clamp(min=0)
-    weight_of = 4 * visibility(nl.clamp(min=1e-9), nv, alpha, masking) * nl * vh / nh.clamp(min=1e-9)
+    seen = 2 * nv / (nv + (alpha.square() + (1 - alpha.square()) * nv.square()).sqrt())  # G1 of the eye
+    weight_of = 4 * visibility(nl.clamp(min=1e-9), nv, alpha, masking) * nl * nv / seen
     bend = schlick(vh)
     scale, bias = (weight_of * (1 - bend)).mean(-1), (weight_of * bend).mean(-1)
     # Lambert: l drawn by cosine, F at the half vector of v and l.

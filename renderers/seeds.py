@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,8 +97,8 @@ def from_file(path: str | None, count: int, generator: torch.Generator) -> Seeds
     if not Path(path).is_file():
         raise InputError(f"scene.file: {path}: no such file")
     try:
-        found = trimesh.load(path, process=False)
-        found = found.to_geometry() if isinstance(found, trimesh.Scene) else found
+        loaded = trimesh.load(path, process=False)
+        found: Any = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
         vertices = torch.tensor(found.vertices, dtype=torch.float32)
         visual = getattr(found.visual, "to_color", lambda: found.visual)() if hasattr(found, "visual") else found
         shade = getattr(visual, "vertex_colors", None)

@@ -4,7 +4,8 @@
 Convention: a signed distance is negative inside; a corner is outside when its distance is > 0. A tetrahedron (v0, v1,
 v2, v3) is positive when det[v1 - v0, v2 - v0, v3 - v0] > 0. With both, triangles are counter-clockwise seen from
 outside. The Kuhn (Freudenthal) triangulation cuts each cube into the six paths from its lowest to its highest
-corner; neighbouring cubes agree on their common faces, and cutting every edge in two gives the grid of twice the resolution.
+corner; neighbouring cubes agree on their common faces, and cutting every edge in two gives the grid of twice the
+resolution.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def _even(order: tuple[int, ...]) -> bool:
 
 
 def _triangles(case: int) -> list[tuple[tuple[int, int], ...]]:
-    """Triangles of a positive tetrahedron, each corner an edge (inside end, outside end); bit i of `case`: i is outside.
+    """Triangles of a positive tetrahedron, corners are edges (inside end, outside end); bit i of `case`: i is outside.
 
     One corner i alone: the triangle through its edges to (j, k, l) faces away from it when (i, j, k, l) is even. Two
     and two: with (a, b, c, d) even and a, b inside, the quad ac, ad, bd, bc faces c and d.

@@ -20,7 +20,6 @@ from cuda_ext.march import (
     composite,
     march,
     occupied_cells,
-    refresh_density,
 )
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.safemath import safe_divide
@@ -41,17 +40,25 @@ class Cast:
     view: Tensor  # [M] int64
     rays: Tensor  # [R, 3] directions
 
-    def only(self, sigma: Tensor) -> Cast:
+    def only(self, sigma: Tensor, faint: float = FAINT) -> Cast:
         """Those samples that can be seen at all, by densities [M] evaluated beforehand.
 
-        Left out: what lies behind matter that hides it (transmittance below HIDDEN), and what takes less light than
-        FAINT. The number that remains is read by the host.
+        Left out: what lies behind matter that hides it (transmittance below HIDDEN), and what takes no more light than
+        `faint`. The number that remains is read by the host.
         """
         s = self.samples
-        seen = composite(sigma, torch.zeros_like(sigma)[:, None], s, stop=HIDDEN).weights > FAINT
+        seen = composite(sigma, torch.zeros_like(sigma)[:, None], s, stop=HIDDEN).weights > faint
         before = torch.nn.functional.pad(seen.cumsum(0), (1, 0))
         samples = Samples(before[s.offsets], s.t_start[seen], s.t_end[seen], s.ray_index()[seen])
         return Cast(samples, self.points[seen], self.directions[seen], self.view[seen], self.rays)
+
+    def before(self, core: Tensor, bounds: Bounds) -> Cast:
+        """Those samples that do not lie behind a dense `core` [X, Y, Z], a cheap lower bound of the density."""
+        low, high = self.points.new_tensor(bounds)
+        size = torch.tensor(core.shape, device=core.device)
+        cell = ((self.points - low) / (high - low) * size).long().clamp(min=0).minimum(size - 1)
+        # A trace of density everywhere: only what is behind the core has a weight of exactly 0.
+        return self.only(core[cell[:, 0], cell[:, 1], cell[:, 2]].clamp(min=1e-3), faint=0.0)
 
 
 def box(radius: float) -> Bounds:
@@ -110,8 +117,10 @@ def stack_frames(parts: list[Frames]) -> Frames:
     """Views rendered one by one, for looking: memory stays that of one view."""
     normal = None if parts[0].normal is None else torch.cat([p.normal for p in parts if p.normal is not None])
     extra = {name: torch.cat([p.extra[name] for p in parts]) for name in ("latent",) if name in parts[0].extra}
-    joined = (torch.cat([getattr(p, name) for p in parts]) for name in ("rgb", "alpha", "depth", "background"))
-    return Frames(*joined, normal=normal, extra=extra)
+    rgb, alpha, depth, behind = (
+        torch.cat([getattr(p, name) for p in parts]) for name in ("rgb", "alpha", "depth", "background")
+    )
+    return Frames(rgb, alpha, depth, behind, normal, None, extra)
 
 
 # ---- occupancy ------------------------------------------------------------------------------------------------------
@@ -122,14 +131,14 @@ def refresh_points(resolution: int, bounds: Bounds, turn: int, device: torch.dev
     return cells.to(device)
 
 
-def refreshed(occupancy: Tensor, fresh: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """The running maximum of the density per cell, and which cells are worth samples."""
-    density = refresh_density(occupancy, fresh)
-    return density, occupied(density, step)
-
-
 def occupied(density: Tensor, step: float) -> Tensor:
+    """[X, Y, Z] bool: cells worth samples."""
     return occupied_cells(density, -math.log1p(-ALPHA_FLOOR) / step)
+
+
+def core(density: Tensor) -> Tensor:
+    """The least density of a cell and its 26 neighbours."""
+    return -torch.nn.functional.max_pool3d(-density[None, None], 3, 1, 1)[0, 0]
 
 
 # ---- penalties ------------------------------------------------------------------------------------------------------

@@ -7,15 +7,31 @@ from typing import Any
 
 from systems.asd import ASD
 from systems.balanced import Balanced
+from systems.bootstrapped import Bootstrapped
+from systems.bridge import Bridge
 from systems.cds import CDS
+from systems.cfd import CFD
 from systems.csd import CSD
+from systems.csds import CSDS
 from systems.csm import CSM
+from systems.dsd import DSD
+from systems.grid import Grid
 from systems.ism import ISM
+from systems.jsd import JSD
+from systems.mvdream import MVDream
 from systems.nfsd import NFSD
+from systems.order import Order
 from systems.photometric import Photometric
+from systems.rfds import RFDS
+from systems.sdi import SDI
 from systems.sds import SDS
+from systems.semantic import Semantic
+from systems.sgc import SGC
+from systems.shape_guides import Box, Cloud
 from systems.sjc import SJC
+from systems.style import Style
 from systems.tsm import TSM
+from systems.video import Video
 from systems.vsd import VSD
 
 SYSTEMS: dict[str, Any] = {
@@ -29,6 +45,23 @@ SYSTEMS: dict[str, Any] = {
     "cds": CDS,
     "asd": ASD,
     "balanced": Balanced,
-    "photometric": Photometric,
     "vsd": VSD,
+    "photometric": Photometric,
+    "cfd": CFD,
+    "sdi": SDI,
+    "dsd": DSD,
+    "rfds": RFDS,
+    "jsd": JSD,
+    "order": Order,
+    "mvdream": MVDream,
+    "bridge": Bridge,
+    "csds": CSDS,
+    "style": Style,
+    "grid": Grid,
+    "video": Video,
+    "semantic": Semantic,
+    "bootstrapped": Bootstrapped,
+    "sgc": SGC,
+    "box": Box,
+    "cloud": Cloud,
 }

@@ -2,8 +2,9 @@
 """Classifier score matching, after TV-3DG (Yang et al. 2024, arXiv:2410.21299): g = s w(t) (eps_text - eps_null)(z_t),
 z_t by DDIM inversion instead of random noise.
 
-A reconstruction from the abstract and a figure: no code and no weights are published. With no denoising force the
-residual vanishes where text and null agree; keep t_max at 0.5 late.
+A reconstruction from the abstract and a figure: no code and no weights are published. `visual` is their VPCSM: the
+guidance answers the prompt with a reference picture in its cross-attention (IP-Adapter's decoupled form). With no
+denoising force the residual vanishes where text and null agree; keep t_max at 0.5 late.
 """
 
 from __future__ import annotations
@@ -31,14 +32,20 @@ class CSM(Stateless):
     @dataclass(frozen=True)
     class Settings(PathSettings):
         scale: Schedule = setting(constant(7.5), low=0, help="s")
+        visual: bool = setting(False, help="VPCSM: the prompt with a reference picture through decoupled attention")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+
+    @staticmethod
+    def asks(settings: Settings) -> frozenset[str]:
+        return frozenset({"visual"}) if settings.visual else frozenset()
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
         t = look.time_index(c.t_min.at(now), c.t_max.at(now))
         walk = invert(look, t, c)
         scale = c.scale.at(now)
-        branches = [Branch(walk.state, "text", scale), Branch(walk.state, c.against, -scale)]
+        told = "visual" if c.visual else "text"
+        branches = [Branch(walk.state, told, scale), Branch(walk.state, c.against, -scale)]
         return combine(look, branches, table.weight(c.weight, at(look, t)))

@@ -16,6 +16,7 @@ from torch.nn.functional import conv2d, pad
 
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
+from systems.depth_terms import out_of_order, unlike
 from systems.residual import Look, Stateless
 
 NORMS = ("l2", "l1")
@@ -35,6 +36,8 @@ class Photometric(Stateless):
         ssim: Schedule = setting(constant(0.0), low=0, help="weight of 1 - SSIM; the paper has 0.2 beside l1 at 0.8")
         mask: Schedule = setting(constant(0.0), low=0, help="squared difference of alpha")
         normal: Schedule = setting(constant(0.0), low=0, help="squared difference of premultiplied world normals")
+        depth: Schedule = setting(constant(0.0), low=0, help="1 - correlation of the depths (DreamCraft3D): no scale")
+        rank: Schedule = setting(constant(0.0), low=0, help="pairs of pixels whose depths are in the wrong order")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -54,6 +57,11 @@ class Photometric(Stateless):
             if frames.normal is None:
                 raise ValueError("photometric: this scene renders no normals; set `normal: 0`")
             total = total + weight * (frames.normal - truth["normal"]).square().mean()
+        there = (truth["alpha"] > 0.5) & (frames.alpha.detach() > 0.5)
+        if (weight := s.depth.at(look.progress)) > 0:
+            total = total + weight * unlike(frames.depth, truth["depth"], there)
+        if (weight := s.rank.at(look.progress)) > 0:
+            total = total + weight * out_of_order(frames.depth, truth["depth"], there, look.noise_stream)
         return total
 
 

@@ -48,8 +48,8 @@ class Look:
     progress: Progress
     noise_stream: torch.Generator
     time_stream: torch.Generator
+    frames: Frames | None = None  # with their graph, for rules that compare pictures themselves
     cameras: Cameras | None = None
-    frames: Frames | None = None  # what was rendered, with its graph; a rule reads it detached
     asking: Asking = field(default_factory=Asking)
     calls: int = field(default=0, init=False)  # network calls so far
     rows: int = field(default=0, init=False)  # pictures evaluated so far
@@ -59,8 +59,8 @@ class Look:
 
     def __post_init__(self) -> None:
         said = dict(self.conditions)
-        if "text" in said:  # the prompt as it is, without words of direction
-            said["plain"] = said["text"]
+        if "text" in said:
+            said["plain"] = said["text"]  # the prompt as it is, without words of direction
         self.conditions = said if self.cameras is None else self.asking.directed(said, self.cameras)
 
     @property
@@ -102,6 +102,12 @@ class Look:
         stream = self.noise_stream
         drawn = torch.randn(self.z.shape, generator=stream, device=stream.device, dtype=self.z.dtype)
         return drawn.to(self.z.device)
+
+    def poses(self) -> Tensor:
+        """[B, 16] camera_to_world of each view, row by row, for networks that hear the camera."""
+        if self.cameras is None:
+            return self.z.new_zeros(len(self.z), 16)
+        return self.cameras.camera_to_world.reshape(-1, 16).to(self.z)
 
     def predict(self, branches: Sequence[Branch]) -> list[Tensor]:
         """eps of every branch, [B, C, h, w] each, from one call of the network.
@@ -238,8 +244,8 @@ def distil(system: System | Supervised, look: Look, z: Tensor, clip: float | Non
     """One term of one step: `z` [B, C, h, w] carries the graph back to the scene."""
     if isinstance(system, Supervised):
         measured = system.loss(look)
-        nothing, finite = torch.zeros_like(measured), torch.isfinite(measured)
-        return Distilled(measured, nothing, finite, look.calls, look.rows, look.trained)
+        finite, count = torch.isfinite(measured), (look.calls, look.rows, look.trained)
+        return Distilled(measured, torch.zeros_like(measured), finite, *count)
     grad = system.gradient(look)
     finite = torch.isfinite(grad).all()
     loss, used = loss_from_gradient(z, grad, clip)

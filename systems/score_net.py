@@ -63,7 +63,7 @@ class ScoreNet:
     """eps of noisy renders given the camera, or what to add to another eps (`adds`); a function of its parameters."""
 
     def __init__(self, shape: tuple[int, int, int], table: NoiseTable, width: int, predicts: str, adds: bool) -> None:
-        self.predicts, self.adds, self.table = predicts, adds, table
+        self.shape, self.predicts, self.adds, self.table = shape, predicts, adds, table
         with torch.device("meta"):
             self.net = _Net(shape, width)
 

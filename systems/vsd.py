@@ -79,9 +79,9 @@ class VSD:
         pretrained = eps[0] if scale == 1.0 else eps[1] + scale * (eps[0] - eps[1])
         base = (eps[-1] if look.steered else eps[0]) if self._adds else None
         with torch.no_grad():
-            mine = self._own(look, own.params(), state, camera_of(look), base)
+            mine = self._own(look, own.params(), state, look.poses(), base)
             if c.cfg_own != 1.0:
-                blind = self._own(look, own.params(), state, torch.zeros_like(camera_of(look)), base)
+                blind = self._own(look, own.params(), state, torch.zeros_like(look.poses()), base)
                 mine = blind + c.cfg_own * (mine - blind)
         self._learn(look, own)
         return per_row(table.weight(c.weight, t), mine) * (pretrained - mine)
@@ -96,7 +96,7 @@ class VSD:
         base = look.predict([Branch(state, "plain")])[0] if self._adds else None
         leaf = own.leaf()
         with torch.enable_grad():
-            said = self._own(look, own.params(leaf), state, camera_of(look) * kept[:, None], base)
+            said = self._own(look, own.params(leaf), state, look.poses() * kept[:, None], base)
             error = said - noise
             if c.predicts == "v":
                 error = error / table.signal_noise(t, noise)[0].clamp(min=0.05)  # the error in v is the one in eps / a
@@ -138,10 +138,3 @@ class VSD:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.trained, self._waiting = None, dict(state) or None
-
-
-def camera_of(look: Look) -> Tensor:
-    """[B, 16] camera_to_world of each view; zero where a test has no cameras."""
-    if look.cameras is None:
-        return look.z.new_zeros(len(look.z), 16)
-    return look.cameras.camera_to_world.reshape(-1, 16).to(look.z)

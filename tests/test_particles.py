@@ -45,7 +45,7 @@ def test_a_step_moves_one_particle_and_every_particle_gets_its_turn() -> None:
     built = stage()
     assert isinstance(built.scene, Particles)
     moved = []
-    for i in range(12):
+    for i in range(8):
         before = built.scene.state_dict()
         before = {name: value.clone() for name, value in before.items()}
         run(built, i, i + 1)

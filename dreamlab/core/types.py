@@ -106,7 +106,7 @@ class Rows:
 
     source: Tensor  # [N'] int64: row i continues the old row source[i]; -1 starts with moments of zero
     fresh: tuple[str, ...] = ()  # groups whose moments start at zero in every row
-    prefix: str = ""  # of the names of the groups that are meant
+    prefix: str = ""  # only groups whose names begin so (one particle of several)
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,16 @@ class Scene(Protocol):
 
 
 @dataclass(frozen=True)
+class Textures:
+    """A surface's material in pictures, glTF's metallic-roughness model; row 0 is v = 0."""
+
+    base: Tensor  # [T, T, 3] sRGB in [0, 1]
+    roughness: Tensor  # [T, T, 1]
+    metallic: Tensor  # [T, T, 1]
+    normal: Tensor | None = None  # [T, T, 3] (n + 1) / 2 in tangent space, +Y against v (OpenGL)
+
+
+@dataclass(frozen=True)
 class Mesh:
     """A triangle mesh in the world's frame, counter-clockwise seen from outside."""
 
@@ -152,3 +162,6 @@ class Mesh:
     faces: Tensor  # [F, 3] int64
     colors: Tensor  # [V, 3] sRGB in [0, 1]
     normals: Tensor  # [V, 3] unit
+    uv: Tensor | None = None  # [V, 2] v grows downward; vertices are repeated along seams
+    tangents: Tensor | None = None  # [V, 4] glTF's, with a normal texture
+    textures: Textures | None = None  # where there are textures, `colors` is what they show at the vertices

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A binary glTF 2.0 file of a mesh with vertex colours: positions, normals, colours, indices, one material.
+"""A binary glTF 2.0 file of a mesh: vertex colours, or textures of the metallic-roughness model; one material.
 
 glTF wants COLOR_0 in linear light (spec 3.9.2), so the sRGB colours of a scene are converted; 16 bits keep the dark
-tones apart. Every buffer view has a target and every accessor of positions has its bounds, as the validator asks.
+tones apart. Textures are PNGs inside the file: base colour in sRGB; occlusion, roughness and metallic in the red,
+green and blue of one linear picture; the normal in tangent space with its TANGENT attribute, so that no viewer has to
+guess. Every buffer view of vertices has a target and every accessor of positions its bounds, as the validator asks.
 """
 
 from __future__ import annotations
@@ -12,52 +14,103 @@ import struct
 from typing import Any
 
 import numpy as np
+import torch
 
 from dreamlab import __version__
 from dreamlab.core.safemath import srgb_to_linear
-from dreamlab.core.types import Mesh
+from dreamlab.core.types import Mesh, Textures
+from dreamlab.export.png import png_bytes
 
 _ARRAY_BUFFER, _ELEMENT_BUFFER = 34962, 34963
 _FLOAT, _USHORT, _UINT = 5126, 5123, 5125
+_LINEAR, _MIPMAPPED, _CLAMP = 9729, 9987, 33071
 
 
 def glb_bytes(mesh: Mesh, name: str, origin: dict[str, Any]) -> bytes:
     """The file. `origin` (the recipe) travels in `asset.extras`, so that an asset can be made again from itself."""
-    rgb = srgb_to_linear(mesh.colors.clamp(0, 1)).numpy()
-    rgba = np.concatenate([rgb, np.ones_like(rgb[:, :1])], 1)
-    columns = {
-        "POSITION": (mesh.vertices.numpy().astype("<f4"), _FLOAT, "VEC3"),
-        "NORMAL": (mesh.normals.numpy().astype("<f4"), _FLOAT, "VEC3"),
-        "COLOR_0": (np.round(rgba * 65535).astype("<u2"), _USHORT, "VEC4"),
-    }
-    blobs, views, accessors = [], [], []
+    columns = _columns(mesh)
+    blobs: list[tuple[bytes, int | None, dict[str, Any] | None]] = []
     for values, component, shape in columns.values():
         accessor: dict[str, Any] = {"componentType": component, "type": shape, "count": len(values)}
         accessor["normalized"] = component == _USHORT
+        if not blobs:
+            accessor |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
         blobs.append((values.tobytes(), _ARRAY_BUFFER, accessor))
-    blobs[0][2]["min"] = columns["POSITION"][0].min(0).tolist()
-    blobs[0][2]["max"] = columns["POSITION"][0].max(0).tolist()
     index = mesh.faces.numpy().reshape(-1).astype("<u4")
     blobs.append((index.tobytes(), _ELEMENT_BUFFER, {"componentType": _UINT, "type": "SCALAR", "count": len(index)}))
-    offset = 0
-    for data, target, accessor in blobs:
-        views.append({"buffer": 0, "byteOffset": offset, "byteLength": len(data), "target": target})
-        accessors.append(accessor | {"bufferView": len(views) - 1})
-        offset += len(data)
-    primitive = {"attributes": {key: i for i, key in enumerate(columns)}, "indices": 3, "material": 0, "mode": 4}
-    material = {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.8}, "name": f"{name}_material"}
-    document = {
+    pictures = [] if mesh.textures is None else _pictures(mesh.textures)
+    blobs += [(png, None, None) for _, png in pictures]
+    views: list[dict[str, Any]] = []
+    accessors: list[dict[str, Any]] = []
+    binary = bytearray()
+    for data, target, made in blobs:
+        views.append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(data)})
+        if target is not None and made is not None:
+            views[-1]["target"] = target
+            accessors.append(made | {"bufferView": len(views) - 1})
+        binary += data + b"\0" * (-len(data) % 4)
+    attributes = {key: i for i, key in enumerate(columns)}
+    primitive = {"attributes": attributes, "indices": len(columns), "material": 0, "mode": 4}
+    document: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": f"DreamLab {__version__}", "extras": origin},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "name": name}],
         "meshes": [{"primitives": [primitive], "name": name}],
-        "materials": [material],
+        "materials": [_material(name, [kind for kind, _ in pictures])],
         "accessors": accessors,
         "bufferViews": views,
-        "buffers": [{"byteLength": offset}],
+        "buffers": [{"byteLength": len(binary)}],
     }
-    return _container(document, b"".join(data for data, _, _ in blobs))
+    if pictures:
+        first = len(columns) + 1
+        document["images"] = [
+            {"bufferView": first + i, "mimeType": "image/png", "name": f"{name}_{kind}"}
+            for i, (kind, _) in enumerate(pictures)
+        ]
+        document["samplers"] = [{"magFilter": _LINEAR, "minFilter": _MIPMAPPED, "wrapS": _CLAMP, "wrapT": _CLAMP}]
+        document["textures"] = [{"source": i, "sampler": 0} for i in range(len(pictures))]
+    return _container(document, bytes(binary))
+
+
+def _columns(mesh: Mesh) -> dict[str, tuple[np.ndarray, int, str]]:
+    """Attributes by name; textures replace the colours of vertices, which would multiply them."""
+    columns = {
+        "POSITION": (mesh.vertices.numpy().astype("<f4"), _FLOAT, "VEC3"),
+        "NORMAL": (mesh.normals.numpy().astype("<f4"), _FLOAT, "VEC3"),
+    }
+    if mesh.textures is not None:
+        if mesh.uv is None:
+            raise ValueError("a mesh with textures needs uv")
+        if mesh.textures.normal is not None:
+            if mesh.tangents is None:
+                raise ValueError("a mesh with a normal texture needs tangents")
+            columns["TANGENT"] = (mesh.tangents.numpy().astype("<f4"), _FLOAT, "VEC4")
+        columns["TEXCOORD_0"] = (mesh.uv.numpy().astype("<f4"), _FLOAT, "VEC2")
+        return columns
+    rgb = srgb_to_linear(mesh.colors.clamp(0, 1)).numpy()
+    rgba = np.concatenate([rgb, np.ones_like(rgb[:, :1])], 1)
+    columns["COLOR_0"] = (np.round(rgba * 65535).astype("<u2"), _USHORT, "VEC4")
+    return columns
+
+
+def _pictures(textures: Textures) -> list[tuple[str, bytes]]:
+    """PNGs by their role; nothing of ours darkens ambient light, so occlusion is 1 everywhere."""
+    packed = torch.cat([torch.ones_like(textures.roughness), textures.roughness, textures.metallic], -1)
+    found = [("base_color", png_bytes(textures.base)), ("occlusion_roughness_metallic", png_bytes(packed))]
+    return found if textures.normal is None else [*found, ("normal", png_bytes(textures.normal))]
+
+
+def _material(name: str, pictures: list[str]) -> dict[str, Any]:
+    if not pictures:
+        return {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.8}, "name": f"{name}_material"}
+    made: dict[str, Any] = {
+        "name": f"{name}_material",
+        "pbrMetallicRoughness": {"baseColorTexture": {"index": 0}, "metallicRoughnessTexture": {"index": 1}},
+    }
+    if "normal" in pictures:
+        made["normalTexture"] = {"index": pictures.index("normal")}
+    return made
 
 
 def _container(document: dict[str, Any], binary: bytes) -> bytes:

@@ -10,8 +10,8 @@ from dreamlab.core.types import Mesh
 
 
 def simplify(mesh: Mesh, faces: int) -> Mesh:
-    """At most `faces` triangles; a mesh that already fits is returned as it is."""
-    if len(mesh.faces) <= faces:
+    """At most `faces` triangles; a mesh that already fits, or has textures, is returned as it is."""
+    if len(mesh.faces) <= faces or mesh.textures is not None:  # moving seams would tear the textures
         return mesh
     import fast_simplification
     from scipy.spatial import cKDTree

@@ -138,6 +138,29 @@ def test_rigidity_is_zero_for_rigid_motions_and_counts_stretching() -> None:
     torch.testing.assert_close(stretch(points, 1.5 * points, still, neighbours), 0.25 * edges)
 
 
+def test_smoothness_of_planes_and_poses() -> None:
+    """Linear in time is smooth; a kink of size a in one channel of one knot is a^2 over the number of differences."""
+    plane, control, network = (
+        moving(kind=kind, moments=6, resolution=8, points=5).motions[0] for kind in ("hexplane", "control", "mlp")
+    )
+    assert float(plane.roughness("time_smooth").detach()) == 0 and float(plane.roughness("time_l1").detach()) == 0
+    with torch.no_grad():
+        ramp = torch.arange(6.0)
+        plane.params["plane3"] += 0.5 * ramp[None, :, None]
+        control.params["poses"] += ramp[:, None, None]
+        assert float(plane.roughness("time_smooth")) < 1e-12 and float(control.roughness("time_smooth")) < 1e-12
+        torch.testing.assert_close(plane.roughness("time_l1"), torch.tensor(0.5 * 2.5 / 3))
+        control.params["poses"][5, 2, 4] += 3.0
+        torch.testing.assert_close(control.roughness("time_smooth"), torch.tensor(9.0 / (4 * 5 * 6)))
+        for i in range(3):
+            plane.params[f"plane{i}"].copy_(2.0 * torch.arange(8.0).expand(16, 8, 8))
+        torch.testing.assert_close(
+            plane.roughness("plane_tv"), torch.tensor(2.0)
+        )  # 4 along one axis, 0 along the other
+    with pytest.raises(ValueError, match="plane_tv"):
+        network.roughness("plane_tv")
+
+
 def test_quaternion_products_are_matrix_products() -> None:
     a, b = torch.randn(2, 30, 4, generator=stream(3), dtype=torch.float64)
     torch.testing.assert_close(matrix(product(a, b)), matrix(a) @ matrix(b))
@@ -172,6 +195,38 @@ def test_a_still_scene_becomes_a_moving_one() -> None:
     assert torch.equal(scene.params["means"], still.params["means"])
     assert set(scene.groups()) == {"deform0.poses"} and scene.motions[0].params["anchors"].norm(dim=-1).max() <= 0.3
     assert scene.motions[0].params["poses"].shape[1] == 16
+
+
+def test_a_recipe_goes_from_still_to_moving_and_on_in_segments() -> None:
+    """Three short stages by `from:`; each trains what it says, in its own part of time."""
+    common = "terms: [{guidance: truth, system: photometric}], steps: 2, views: 2, size: 12"
+    second = "deform: {kind: mlp, hidden: 8}, frozen: true"
+    text = f"""
+prompt: a rocking red mushroom with a white stem
+stages:
+  - {{name: still, scene: {{kind: gaussians, count: 40}}, cameras: {{fixed: 4}}, {common}}}
+  - {{name: first, scene: {{kind: gaussians4d, from: still, {second}}}, cameras: {{fixed: 4, moving: true}}, {common}}}
+  - name: on
+    scene: {{kind: gaussians4d, from: first, {second}, segments: 2, segment: 1}}
+    cameras: {{moving: true, time: [0.5, 1.0]}}
+    regularisers: {{continuity: 1.0}}
+    terms: [{{guidance: truth, system: photometric}}]
+    steps: 2
+    views: 2
+    size: 12
+"""
+    assembler, ring, done = Assembler(recipe.load(text, tables()), "cpu"), Ring(METRICS, 100, "cpu"), {}
+    states = []
+    for index, name in enumerate(("still", "first", "on")):
+        stage = assembler.stage(index, done)
+        before = {key: value.clone() for key, value in stage.scene.state_dict().items()}
+        for i in range(2):
+            step(stage, i, ring)
+        after = stage.scene.state_dict()
+        states.append({key.split(".")[0] for key in before if not torch.equal(before[key], after[key])})
+        done[name] = stage.scene
+    assert "means" in states[0] and states[1] == {"deform0"} and states[2] == {"deform1"}
+    assert all(row["healthy"] for row in ring.drain())
 
 
 RECIPE = """

@@ -37,7 +37,9 @@ def integral(material: Material, normal: Tensor, to_eye: Tensor, radiance: Tenso
 
 def test_directions_and_uv_are_inverse_and_solid_angles_are_whole() -> None:
     d = directions(8, 16)
-    expected = torch.stack(torch.meshgrid((torch.arange(8) + 0.5) / 8, (torch.arange(16) + 0.5) / 16, indexing="ij"), -1)
+    expected = torch.stack(
+        torch.meshgrid((torch.arange(8) + 0.5) / 8, (torch.arange(16) + 0.5) / 16, indexing="ij"), -1
+    )
     torch.testing.assert_close(to_uv(d), expected.flip(-1), atol=1e-6, rtol=0)
     assert float(solid_angles(8, 16).sum()) == pytest.approx(4 * math.pi, rel=1e-6)
     torch.testing.assert_close(to_uv(torch.tensor([[0.0, 0, 1], [-1, 0, 0]]))[:, 0], torch.tensor([0.5, 0.75]))
@@ -50,7 +52,9 @@ def test_harmonics_are_orthonormal_and_cosine_bands_are_right() -> None:
     torch.testing.assert_close(gram, torch.eye(len(BANDS)).double(), atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "mean", "worst"), [("studio", 0.01, 0.03), ("overcast", 0.01, 0.03), ("sunset", 0.02, 0.1)])
+@pytest.mark.parametrize(
+    ("name", "mean", "worst"), [("studio", 0.01, 0.03), ("overcast", 0.01, 0.03), ("sunset", 0.02, 0.1)]
+)
 def test_irradiance_against_the_sum_over_all_texels(name: str, mean: float, worst: float) -> None:
     """Bands above 4 are left out: next to nothing for soft lights, up to a tenth of the mean for a lone small sun."""
     picture = environment(name)
@@ -75,7 +79,7 @@ def test_the_table_is_the_integral_of_the_brdf() -> None:
     table = brdf_table()
     white = torch.ones(256, 512, 3)
     for row, column in ((10, 5), (16, 20), (25, 2), (31, 31)):
-        roughness, nv = (row + 0.5) / 32, (column + 0.5) / 32
+        roughness, nv = row / 31, column / 31
         normal, to_eye = torch.tensor([[0.0, 1, 0]]), torch.tensor([[math.sqrt(1 - nv * nv), nv, 0.0]])
         material = Material(torch.tensor([[1.0, 0.5, 0.0]]), torch.full((1, 1), roughness), torch.ones(1, 1))
         a, b, _ = table[row, column]
@@ -147,7 +151,9 @@ def test_gradients_reach_material_normal_and_environment() -> None:
 
     def value(base: Tensor, roughness: Tensor, metallic: Tensor, n: Tensor, sky: Tensor) -> Tensor:
         n = torch.nn.functional.normalize(n, dim=-1)
-        shown = shade(Light.of([sky]), Material(base, roughness, metallic), n, to_eye, torch.zeros(8, dtype=torch.int64))
+        shown = shade(
+            Light.of([sky]), Material(base, roughness, metallic), n, to_eye, torch.zeros(8, dtype=torch.int64)
+        )
         return shown.double().sum()
 
     g = torch.Generator().manual_seed(6)

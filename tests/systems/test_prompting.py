@@ -46,7 +46,7 @@ def asked(how: Prompting, cameras: Cameras, model: Worded, seed: int = 4, asking
     z = look(len(cameras), seed=seed).z
     streams = torch.Generator().manual_seed(seed + 1), torch.Generator().manual_seed(seed + 2)
     said = model.said(len(cameras))
-    return Look(model, z, said, Progress(0, 10), *streams, cameras, None, asking or Asking(how))
+    return Look(model, z, said, Progress(0, 10), *streams, None, cameras, asking or Asking(how))
 
 
 def by_hand(model: Worded, z: Tensor, b: int, cameras: Cameras, base: str, how: Prompting) -> tuple[Tensor, Tensor]:

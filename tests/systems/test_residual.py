@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -16,11 +16,27 @@ from dreamlab.core.types import Condition, Frames, Prompt
 from systems.residual import Branch, Look, State, combine, distil, loss_from_gradient
 from systems.sds import SDS
 
+BIASES: dict[str, Callable[[Tensor], Tensor]] = {
+    "text": lambda b: b + 0.5,
+    "null": lambda b: -b,
+    "negative": lambda b: 0.25 * b - 1,
+    "blind": lambda b: 2 * b - 0.3,
+    "blind_null": lambda b: 0.1 * b + 0.2,
+    "content": lambda b: 0.4 - b,
+    "style": lambda b: 1.3 * b,
+    "control": lambda b: 0.7 * b + 0.1,
+    "control_null": lambda b: 0.2 * b - 0.6,
+    "category": lambda b: 0.9 - 0.4 * b,
+    "visual": lambda b: 0.8 * b + 0.7,
+    "grid": lambda b: 0.6 * b + 0.25,
+    "grid_null": lambda b: 0.1 - 0.3 * b,
+}
+
 
 class Linear:
     """A guidance whose eps is an affine function of state, time and condition; it counts how it is called."""
 
-    variants = frozenset({"text", "null", "negative"})
+    variants = frozenset(BIASES)
 
     def __init__(self) -> None:
         self.table: NoiseTable = make_table("scaled_linear")
@@ -35,8 +51,7 @@ class Linear:
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         rows = torch.arange(len(cameras), dtype=torch.float64)
-        biases = {"text": rows + 0.5, "null": -rows, "negative": 0.25 * rows - 1}
-        return {name: Condition({"bias": bias}) for name, bias in biases.items()}
+        return {name: Condition({"bias": bias(rows)}) for name, bias in BIASES.items()}
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
         self.sizes.append(len(z_t))
@@ -52,7 +67,9 @@ def look(batch: int = 3, seed: int = 0) -> Look:
     z = torch.randn(batch, 4, 6, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     conditions = guidance.condition(Prompt("x"), turntable(batch), None)  # type: ignore[arg-type]
     streams = torch.Generator().manual_seed(seed + 1), torch.Generator().manual_seed(seed + 2)
-    return Look(guidance, z, conditions, Progress(0, 10), *streams)
+    there = torch.ones(batch, 6, 6, 1, dtype=torch.float64)
+    frames = Frames(there.expand(-1, -1, -1, 3), 0.5 * there, 2.5 * there, torch.zeros(batch, 3))
+    return Look(guidance, z, conditions, Progress(0, 10), *streams, frames, turntable(batch))
 
 
 def test_gradient_of_the_loss_is_g_over_b() -> None:

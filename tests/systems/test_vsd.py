@@ -113,7 +113,7 @@ def test_words_of_direction_do_not_reach_the_own_network() -> None:
         worded[name] = Condition({"bias": torch.full((3,), 10.0 + i).double()})
     streams = torch.Generator().manual_seed(5), torch.Generator().manual_seed(6)
     steered = Look(
-        Adapted(), seen.z, worded, seen.progress, *streams, turntable(3), None, Asking(Prompting(views="hard"))
+        Adapted(), seen.z, worded, seen.progress, *streams, None, turntable(3), Asking(Prompting(views="hard"))
     )
     got, _ = gradient(seen=steered, base="prior")
     draws = Draws(4)

@@ -106,6 +106,8 @@ def test_batches_hold_pictures_weights_words_and_cameras() -> None:
     plain = draw_batch(dataclasses.replace(PLAN, second_weight=0.0), WORDS, 0, 24)
     assert plain.weight.max() == 2 and torch.equal(plain.rgb, batch.rgb)
     assert (plain.weight > 1).any((1, 2)).all()  # every picture shows something
+    even = draw_batch(PLAN, WORDS, 0, 24, weighted=False)
+    assert torch.equal(even.weight, torch.ones(6, 24, 24)) and torch.equal(even.rgb, batch.rgb)
 
 
 def test_cameras_cover_those_of_a_recipe() -> None:

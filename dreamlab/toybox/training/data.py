@@ -156,19 +156,32 @@ def draw_background(count: int, generator: torch.Generator) -> Tensor:  # [count
 
 
 def render(
-    objects: list[Drawn], cameras: Cameras, background: Tensor, size: int, second_weight: float, device: str
+    objects: list[Drawn], cameras: Cameras, background: Tensor, size: int, second_weight: float | None, device: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures [B, S, S, 3], loss weights [B, S, S] and hints; the cameras are groups, one for each object or frame."""
+    """Pictures [B, S, S, 3], loss weights [B, S, S] (even, if `second_weight` is None) and hints.
+
+    The cameras are groups, one for each object or frame.
+    """
     programs = stack([program_of(one) for one in objects]).to(device)
     cameras = cameras.to(device)
     shown = draw(programs, cameras, size, per_program=True)
     rgb = shown.over(background.to(device).reshape(len(programs), -1, 1, 1, 3)).flatten(0, 1)
-    weight = 1 + shown.alpha[..., 0] + second_weight * (shown.part > 0)  # the main part's id is 0
+    weight = torch.ones_like(shown.alpha[..., 0])
+    if second_weight is not None:
+        weight = weight + shown.alpha[..., 0] + second_weight * (shown.part > 0)  # the main part's id is 0
     hint = hint_of(shown.depth.flatten(0, 1), shown.normal.flatten(0, 1), shown.alpha.flatten(0, 1), cameras)
     return rgb, weight.flatten(0, 1), hint
 
 
-def draw_batch(plan: Plan, words: Words, index: int, size: int, device: str = "cpu", held_out: bool = False) -> Batch:
+def draw_batch(
+    plan: Plan,
+    words: Words,
+    index: int,
+    size: int,
+    device: str = "cpu",
+    held_out: bool = False,
+    weighted: bool = True,
+) -> Batch:
     rng = random.Random(derive(plan.seed, "captions", index, held_out))  # noqa: S311
     generator = torch.Generator().manual_seed(derive(plan.seed, "views", index, held_out))
     joint, count = plan.net.joint, plan.batch
@@ -184,7 +197,8 @@ def draw_batch(plan: Plan, words: Words, index: int, size: int, device: str = "c
         cameras = replace(cameras, time=times)
         clips = times.unflatten(0, (-1, joint)).tolist()
         objects = [replace(one, times=tuple(clip)) for one, clip in zip(objects, clips, strict=True)]
-    rgb, weight, hint = render(objects, cameras, background, size, plan.second_weight, device)
+    extra = plan.second_weight if weighted else None
+    rgb, weight, hint = render(objects, cameras, background, size, extra, device)
     return Batch(
         rgb,
         weight,
@@ -214,8 +228,9 @@ def ahead(plan: Plan, words: Words, first: int, seen: int, device: str, depth: i
             for i in itertools.count():
                 if stop.is_set():
                     break
-                size = plan.size_at(seen + i * plan.batch, first + i)
-                offer(draw_batch(plan, words, first + i, size, device))
+                now = seen + i * plan.batch
+                size = plan.size_at(now, first + i)
+                offer(draw_batch(plan, words, first + i, size, device, weighted=plan.weighted_at(now)))
         except BaseException as error:  # handed to the loop, which raises it
             offer(error)
 

@@ -50,7 +50,7 @@ class Plan:
     drop_camera: float = 0.1
     drop_hint: float = 0.1
     same_time: float = 0.75  # of the groups of a joint role have one noise level for all their pictures
-    second_weight: float = 2.0  # extra loss weight where parts other than the main one project
+    second_weight: float = 2.0  # extra loss weight where parts other than the main one project; see `weighted_at`
     instances: int = 300  # proportions of each category, before the held-out ones are taken away
     share: dict[str, float] = field(default_factory=lambda: dict(SHARES))
 
@@ -66,6 +66,14 @@ class Plan:
     def rate_at(self, seen: int) -> float:
         left = (self.total - seen) / (self.cooldown * self.total)
         return self.rate * min(1.0, (seen + self.batch) / self.warmup, max(left, 0.0))
+
+    def weighted_at(self, seen: int) -> bool:
+        """Whether pixels of the object, and of its second part more, weigh more than the background.
+
+        That teaches colours and small parts sooner, but a weight that depends on the truth makes E[w x] / E[w] the best
+        answer: where the outline is in doubt, too much object. So the end, as the rate falls, weighs evenly.
+        """
+        return seen < (1 - self.cooldown) * self.total
 
     def size_at(self, seen: int, step: int) -> int:
         full = seen >= self.head_after or step % self.head_every == self.head_every - 1

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From one scene to another: `from:` in a recipe. Every change says how much of the picture it kept.
+
+| to | from | how |
+| --- | --- | --- |
+| the same kind | - | its state, if the sizes agree |
+| dmtet | dmtet of half the resolution | subdivided, exact |
+| dmtet | anything with a surface | signed distances of its mesh; colours learnt from the mesh |
+| mesh | anything with a surface | floaters dropped, simplified, unwrapped, painted with pictures of the old scene |
+| gaussians | a field | seeds where it is dense and can be seen, with its colours |
+| gaussians | anything else with a surface | opaque discs on it, uniform by area, with its colours |
+| gaussians4d, field4d | gaussians, field | their state, without motion yet |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.cameras import Cameras, OrbitSettings, fixed_orbit
+from dreamlab.core.errors import Diverged
+from dreamlab.core.safemath import inverse_sigmoid
+from dreamlab.core.types import Frames, Mesh, Scene
+from renderers.seeds import Seeds
+from renderers.shapes import area_of, sample_surface, without_floaters
+from renderers.surface import Surface, look
+
+VIEWS, SIZE = 24, 96  # of the comparison before and after
+AROUND = OrbitSettings(distance=(3.2, 3.2), fovy_deg=(42.0, 42.0), elevation_deg=(-60.0, 75.0))
+RESOLUTION = 96  # of the grid on which a surface is found when the target does not say
+THIN, OPAQUE = 0.15, 0.9  # of discs on a surface: thickness in their width, opacity at least
+SURFACES = ("dmtet", "mesh")  # kinds that can take any scene's surface
+SEEDED = ("gaussians",)  # kinds that start from points
+BEGIN_TO_MOVE = (("gaussians", "gaussians4d"), ("field", "field4d"))  # the moving kind takes the state of the still one
+
+
+class Kept(NamedTuple):
+    """What a change of representation kept, over views from all around."""
+
+    psnr: float  # dB between the pictures over white, mean over views
+    iou: float  # of the silhouettes, mean over views
+
+
+@runtime_checkable
+class Levelled(Protocol):
+    """A scene whose surface is a level of some density: the level can be chosen."""
+
+    @property
+    def levels(self) -> tuple[float, ...]: ...  # worth trying, low to high; none: the scene knows best
+
+    def mesh_at(self, resolution: int, level: float) -> Mesh: ...
+
+
+@runtime_checkable
+class Seeding(Protocol):
+    """A scene that knows where it is dense, better than a surface of it would."""
+
+    def seeds(self, count: int, stream: torch.Generator) -> Seeds: ...
+
+
+def can_become(source: str, target: str) -> bool:
+    """Whether a scene of one kind can start from one of another."""
+    return source == target or (source, target) in BEGIN_TO_MOVE or target in SURFACES or target in SEEDED
+
+
+def become(source: Scene, target: Scene, stream: torch.Generator) -> tuple[Scene, Kept | None]:
+    """`target`, just built from its settings, takes over from `source`; and what was kept, unless nothing changed."""
+    kind = target.kind
+    before = {name: value.shape for name, value in source.state_dict().items()}
+    same = {name: value.shape for name, value in target.state_dict().items()} == before
+    moves = (source.kind, kind) in BEGIN_TO_MOVE
+    if moves or (source.kind == kind and (same or kind in SEEDED or kind not in SURFACES)):
+        target.load_state_dict(source.state_dict())
+        return target, None
+    made: Any = target
+    if kind in SEEDED:
+        count = made.settings.count
+        if isinstance(source, Seeding):
+            made = type(made)(made.settings, stream, source.seeds(count, stream))
+        else:
+            points, normals, colors = sample_surface(surface := surface_of(source, RESOLUTION), count, stream)
+            spacing = (area_of(surface) / count) ** 0.5
+            made = type(made)(made.settings, stream, Seeds(points, torch.full((count,), spacing), colors))
+            lay_flat(made.params, normals)
+        made = made.to(device_of(source))
+    else:
+        made.adopt(source, stream)
+    return made, compare(source, made)
+
+
+def lay_flat(params: dict[str, Tensor], normals: Tensor) -> None:
+    """Gaussians on a surface become opaque discs along it: turned so that their third axis is the normal, and thin."""
+    x, y, z = normals.unbind(-1)
+    turn = torch.stack([1 + z, -y, x, torch.zeros_like(z)], -1)  # from +Z to the normal, half-way
+    over = z < -1 + 1e-6
+    turn[over] = turn.new_tensor([0.0, 1.0, 0.0, 0.0])
+    with torch.no_grad():
+        params["quats"].copy_(torch.nn.functional.normalize(turn, dim=-1))
+        params["log_scales"][:, 2] += math.log(THIN)
+        params["logit_opacity"].clamp_(min=float(inverse_sigmoid(OPAQUE)))
+
+
+def surface_of(scene: Scene, resolution: int) -> Mesh:
+    """The scene's surface without floaters; of a density, at the level that fits its silhouettes best."""
+    if not isinstance(scene, Levelled) or not scene.levels:
+        return without_floaters(scene.mesh(resolution))
+    cameras = all_around(12).to(device_of(scene))
+    with torch.no_grad():
+        truth = scene.render(cameras, SIZE, background(cameras)).alpha
+    best: tuple[float, Mesh] | None = None
+    for level in scene.levels:
+        try:
+            mesh = without_floaters(scene.mesh_at(resolution, level))
+        except Diverged:
+            continue
+        overlap = silhouette_iou(outline(mesh, cameras), truth)
+        if best is None or overlap > best[0]:
+            best = (overlap, mesh)
+    if best is None:
+        raise Diverged("empty geometry: no level of the density gives a surface; train longer")
+    return best[1]
+
+
+def outline(mesh: Mesh, cameras: Cameras) -> Tensor:
+    """[B, SIZE, SIZE, 1] coverage of a mesh."""
+    device = cameras.camera_to_world.device
+    view = look(Surface.of(mesh.vertices.to(device), mesh.faces.to(device)), cameras, SIZE)
+    return view.over(torch.ones(len(view.hit), 1, device=device), torch.zeros(len(cameras), 1, device=device))
+
+
+def compare(before: Scene, after: Scene) -> Kept:
+    """PSNR and silhouette IoU over VIEWS views spread around both."""
+    cameras = all_around(VIEWS).to(device_of(after))
+    white = background(cameras)
+    with torch.no_grad():
+        a, b = before.render(cameras, SIZE, white), after.render(cameras, SIZE, white)
+        return Kept(psnr(a.rgb[..., :3], b.rgb[..., :3]), silhouette_iou(a.alpha, b.alpha))
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Mean over views [B, ...] of -10 log10 of the mean squared difference, at most 100."""
+    error = (a - b).square().flatten(1).mean(1).clamp(min=1e-10)
+    return float(-10 * error.log10().mean())
+
+
+def silhouette_iou(a: Tensor, b: Tensor) -> float:
+    """Mean over views of intersection over union where alpha [B, H, W, 1] is above a half; two empty views agree."""
+    solid_a, solid_b = a.flatten(1) > 0.5, b.flatten(1) > 0.5
+    both, either = (solid_a & solid_b).sum(1), (solid_a | solid_b).sum(1)
+    return float(torch.where(either > 0, both / either.clamp(min=1), 1.0).mean())
+
+
+def all_around(count: int) -> Cameras:
+    """Cameras spread evenly over the sphere but its poles, the same every time."""
+    return fixed_orbit(AROUND, count)
+
+
+def background(cameras: Cameras) -> Tensor:
+    """White [B, 3]."""
+    return torch.ones(len(cameras), 3, device=cameras.camera_to_world.device)
+
+
+def device_of(scene: Scene) -> torch.device:
+    return next(iter(scene.groups().values())).tensor.device
+
+
+def shown(scene: Scene, size: int) -> Callable[[Cameras], Frames]:
+    """How `scene` looks over white, for projecting and fusing."""
+
+    def show(cameras: Cameras) -> Frames:
+        with torch.no_grad():
+            return scene.render(cameras, size, background(cameras))
+
+    return show

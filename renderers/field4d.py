@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A moving field: a static and a temporal hash grid whose features are added (4D-fy, Bahmani et al. 2023,
+arXiv:2311.17984), with shared heads.
+
+The temporal grid is dense in time: T tables, linear between neighbours. Encoding is linear in the table, so the table
+of a moment is blended first and read once. The temporal tables start at zero: the field starts without motion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from cuda_ext.hashgrid import HashGrid, encode, position_gradient
+from dreamlab.core.schedules import Schedule, ramp
+from dreamlab.core.settings import setting
+from dreamlab.core.types import ParamGroup
+from renderers.hash_field import FieldSettings, HashField
+from renderers.knots import between
+
+
+@dataclass(frozen=True)
+class MovingFieldSettings(FieldSettings):
+    moments: int = setting(12, low=2, high=256, help="knots in time of the temporal grid")
+    temporal_log2: int = setting(13, low=3, high=24, help="of the rows of its hashed levels")
+    temporal_finest: int = setting(64, low=1, high=65536, help="cells per axis of its finest level")
+    loop: bool = setting(False, help="time 1 is time 0 again")
+    frozen: bool = setting(False, help="only the temporal grid is trained")
+    lr_temporal: Schedule = setting(ramp(0.02, 0.002, curve="exp"), low=0)
+
+
+class Field4D(HashField):
+    """Density and colour that move: a static hash grid plus a temporal one."""
+
+    kind: ClassVar[str] = "field4d"
+    paper: ClassVar[str] = "Bahmani et al. 2023, arXiv:2311.17984"
+    Settings: ClassVar[type[Any]] = MovingFieldSettings
+    settings: MovingFieldSettings
+    moves: ClassVar[bool] = True
+
+    def __init__(self, settings: MovingFieldSettings, generator: torch.Generator) -> None:
+        s = settings
+        finest = max(s.base, s.temporal_finest)
+        self.moving = HashGrid(s.levels, s.features, s.temporal_log2, s.base, finest, s.smoothstep)
+        super().__init__(settings, generator)
+        self.params["temporal"] = torch.zeros(s.moments, self.moving.rows, s.features)
+        self._own(self.params)
+
+    def groups(self) -> Mapping[str, ParamGroup]:
+        groups = {**super().groups(), "temporal": ParamGroup(self.params["temporal"], self.settings.lr_temporal)}
+        return {"temporal": groups["temporal"]} if self.settings.frozen else groups
+
+    def table_at(self, time: Tensor) -> Tensor:
+        """[rows, features] of the temporal grid at `time` []."""
+        return between(self.params["temporal"], time, self.settings.loop)
+
+    def features(self, unit: Tensor, view: Tensor | None, time: Tensor | None) -> Tensor:
+        still = super().features(unit, view, time)
+        if "temporal" not in self.params:  # while the static part is being built
+            return still
+        if view is None or time is None:
+            moment = unit.new_zeros(()) if time is None else time.reshape(())
+            return still + encode(unit, self.table_at(moment), self.moving, active_levels=self.active)
+        parts = [
+            encode(part, self.table_at(moment), self.moving, active_levels=self.active)
+            for part, moment in zip(by_view(unit, view, len(time)), time, strict=True)
+        ]
+        return still + torch.cat(parts)
+
+    def slope(self, unit: Tensor, grad: Tensor, view: Tensor | None, time: Tensor | None) -> Tensor:
+        still = super().slope(unit, grad, view, time)
+        if view is None or time is None:
+            moment = unit.new_zeros(()) if time is None else time.reshape(())
+            table = self.table_at(moment)
+            return still + position_gradient(unit, table, grad, self.moving, active_levels=self.active)
+        pairs = zip(by_view(unit, view, len(time)), by_view(grad, view, len(time)), time, strict=True)
+        parts = [
+            position_gradient(part, self.table_at(moment), pull, self.moving, active_levels=self.active)
+            for part, pull, moment in pairs
+        ]
+        return still + torch.cat(parts)
+
+    def cell_density(self, points: Tensor, turn: int) -> Tensor:
+        """The most a cell holds at a few moments: refreshes go round all of them."""
+        if "temporal" not in self.params:
+            return super().cell_density(points, turn)
+        moments = self.settings.moments
+        some = torch.tensor([(turn * 3 + i) % moments for i in range(3)], device=points.device) / max(moments - 1, 1)
+        return torch.stack([self.sigma(self.raw(points, None, time)) for time in some]).amax(0)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Also of a field that does not move yet."""
+        still = torch.zeros_like(self.params["temporal"]).detach()
+        super().load_state_dict({"temporal": still, **state})
+
+
+def by_view(rows: Tensor, view: Tensor, count: int) -> list[Tensor]:
+    """Samples [M, ...], which lie view after view, cut at the views. The sizes are read by the host."""
+    return list(rows.split(torch.bincount(view, minlength=count).tolist()))

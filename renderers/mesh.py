@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mesh of fixed shape whose material is optimised: hash grid or textures, flat or physically based, under light.
+
+The shape comes from an earlier stage (`from:`) or from a file. `flat` shows the base colour; `pbr` shades in linear
+light by the split sum; `montecarlo` does it by sampling, with shadows. Training draws one of `lights` per view,
+looking takes the first (Fantasia3D, arXiv:2303.13873; DreamMat, arXiv:2405.17176).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cuda_ext.texture import texture
+from dreamlab.core.cameras import Cameras
+from dreamlab.core.errors import RecipeError
+from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linear
+from dreamlab.core.schedules import Progress, Schedule, constant
+from dreamlab.core.settings import setting
+from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Textures, Training
+from renderers.atlas import METHODS, Atlas, tangents, unwrap
+from renderers.bake import Texels, project, texels
+from renderers.become import all_around, device_of, shown, surface_of
+from renderers.environment import environment
+from renderers.light import Light, shade
+from renderers.material import HashField, Look, Ranges, groups_of
+from renderers.montecarlo import Samples, shade_montecarlo
+from renderers.pbr import Material
+from renderers.rays import Boxes
+from renderers.shapes import fewer_faces, starting_shape
+from renderers.surface import Surface, View, compose, look, vertex_normals
+
+MATERIALS = ("texture", "hash")
+SHADINGS = ("flat", "pbr", "montecarlo")
+PENALTY_POINTS = 4096
+PAINT_VIEWS, PAINT_SIZE = 36, 192  # pictures that a surface is painted with
+Paint = Callable[[Tensor, Tensor, Tensor], Tensor]  # points, normals, colours of the vertices there -> base colours
+SHAPE = ("vertices", "faces", "uv", "uv_faces", "uv_source")
+
+
+class TexturedMesh:
+    """Triangles that stay, and a material that learns."""
+
+    kind: ClassVar[str] = "mesh"
+    paper: ClassVar[str] = "Chen et al. 2023, arXiv:2303.13873; Zhang et al. 2024, arXiv:2405.17176"
+    penalties: ClassVar[tuple[str, ...]] = ("smooth_material",)
+
+    @dataclass(frozen=True)
+    class Settings:
+        file: str = setting("", help="OBJ, GLB or PLY to start from, instead of `from:`")
+        faces: int = setting(20_000, low=8, high=2_000_000, help="at most, after simplifying what it is made from")
+        resolution: int = setting(96, low=8, high=512, help="of the grid that another scene's surface is found on")
+        unwrap: str = setting("auto", choices=METHODS, help="texture coordinates; auto: xatlas when installed")
+        material: str = setting("texture", choices=MATERIALS)
+        texture: int = setting(512, low=16, high=8192, help="texels per side, also of exported textures")
+        levels: int = setting(12, low=1, high=32, help="of the hash grid")
+        finest: int = setting(512, low=8, high=8192, help="cells per side of its last level")
+        shading: str = setting("flat", choices=SHADINGS)
+        lights: tuple[str, ...] = setting(("studio",), help="environments by name, or .hdr and .exr files")
+        samples: int = setting(32, low=1, high=4096, help="montecarlo: from the light, and as many from the material")
+        specular: float = setting(1.0, low=0, high=1, help="of the parts that are not metal; 0 is chalk")
+        roughness: tuple[float, float] = setting((0.08, 0.95), low=0.045, high=1, help="lowest and highest")
+        metallic: tuple[float, float] = setting((0.0, 0.95), low=0, high=1, help="lowest and highest")
+        bump: float = setting(0.0, low=0, high=1, help="how far a normal may bend; 0: no normal texture")
+        lr_table: Schedule = setting(constant(0.02), low=0)
+        lr_network: Schedule = setting(constant(0.005), low=0)
+        lr_texture: Schedule = setting(constant(0.05), low=0)
+
+    def __init__(self, settings: Settings, generator: torch.Generator) -> None:
+        self.settings, self.generator = settings, generator
+        self.ranges = Ranges(settings.roughness, settings.metallic)
+        self.channels = 8 if settings.bump > 0 else 5
+        self.field = HashField(self.channels, levels=settings.levels, finest_resolution=settings.finest, extent=1.5)
+        pictures = [] if settings.shading == "flat" else [environment(name) for name in settings.lights]
+        self.light = Light.of(pictures) if pictures else None
+        if settings.shading != "flat" and not pictures:
+            raise RecipeError(f"scene mesh: shading: {settings.shading} needs at least one of `lights`")
+        self.wear(starting_shape(settings.file, settings.faces))
+
+    def wear(self, mesh: Mesh, paint: Paint | None = None) -> None:
+        """Take a shape. Its material begins with what `paint` says of points [M, 3] and normals [M, 3] of the surface
+        (base colours [M, 3] sRGB), without it with the colours of its vertices."""
+        surface = Surface.of(mesh.vertices, mesh.faces)
+        self._dress(surface, unwrap(mesh.vertices, mesh.faces, self.settings.texture, self.settings.unwrap))
+        at = texels(self.atlas, self.settings.texture)
+        points = at.read(surface.vertices, surface.faces)
+        base = at.read(mesh.colors, surface.faces)
+        if paint is not None:
+            base = paint(points, torch.nn.functional.normalize(at.read(self.normals, surface.faces), dim=-1), base)
+        metallic = 0.0 if self.settings.shading == "flat" else 0.3  # unknown: not far from either end
+        self._start(at, points, self.ranges.raw(base, 0.5, metallic, self.channels))
+
+    def _start(self, at: Texels, points: Tensor, raw: Tensor) -> None:
+        """Parameters whose raw numbers at texels are `raw` [M, channels]."""
+        if self.settings.material == "texture":
+            self.params = {"texture": at.picture(raw).detach().clone().requires_grad_()}
+        else:
+            self.params = self.field.start(self.generator)
+            self.field.learn(self.params, points, raw, 200, self.generator)
+
+    def adopt(self, source: Scene, stream: torch.Generator) -> None:
+        """Take another scene's surface, painted with what pictures of it show from all around; another mesh's with its
+        material, which no light has touched."""
+        del stream  # nothing here is random
+        if isinstance(source, TexturedMesh):
+            return self._inherit(source)
+        shape = fewer_faces(surface_of(source, self.settings.resolution), self.settings.faces)
+        cameras = all_around(PAINT_VIEWS).to(device_of(source))
+
+        def paint(points: Tensor, normals: Tensor, fallback: Tensor) -> Tensor:
+            arguments = (self.surface, points, normals, cameras, PAINT_SIZE, shown(source, PAINT_SIZE))
+            colors, seen = project(*arguments)
+            trust = (seen / 0.05).clamp(max=1)
+            return (trust * colors + (1 - trust) * fallback).clamp(0, 1)
+
+        device = device_of(source)
+        vertices, faces = shape.vertices.to(device), shape.faces.to(device)
+        return self.wear(Mesh(vertices, faces, shape.colors.to(device), shape.normals.to(device)), paint)
+
+    def _inherit(self, source: TexturedMesh) -> None:
+        """State for state where the sizes agree; else base colour, roughness and metallic, read at the new texels."""
+        mine, theirs = ({name: value.shape for name, value in each.params.items()} for each in (self, source))
+        if mine == theirs:
+            return self.load_state_dict(source.state_dict())
+        self._dress(source.surface, source.atlas)
+        at = texels(self.atlas, self.settings.texture)
+        points, uv = at.read(self.surface.vertices, self.surface.faces), at.read(self.atlas.uv, self.atlas.faces)
+        made = source.textures()
+        kept = torch.cat([made.base, made.roughness, made.metallic], -1).to(points)
+        base, roughness, metallic = texture(kept, uv[None, None], boundary="clamp")[0, 0].split([3, 1, 1], -1)
+        return self._start(at, points, self.ranges.raw(base, roughness, metallic, self.channels))
+
+    def _dress(self, surface: Surface, atlas: Atlas) -> None:
+        """What follows from the shape alone."""
+        self.surface, self.atlas = surface, atlas
+        self.normals = vertex_normals(surface.vertices, surface.faces)
+        source = atlas.source
+        self.tangents = tangents(surface.vertices[source], self.normals[source], atlas.uv, atlas.faces)
+        self.boxes = Boxes.over(surface.vertices, surface.faces) if self.settings.shading == "montecarlo" else None
+
+    def to(self, device: torch.device | str) -> TexturedMesh:
+        self.light = None if self.light is None else self.light.to(device)
+        self.load_state_dict({name: value.to(device) for name, value in self.state_dict().items()})
+        return self
+
+    def groups(self) -> Mapping[str, ParamGroup]:
+        s = self.settings
+        if s.material == "texture":
+            return {"texture": ParamGroup(self.params["texture"], s.lr_texture)}
+        return groups_of(self.params, s.lr_table, s.lr_network, "")
+
+    def material(self, view: View, shift: Tensor | None = None) -> Look:
+        """At the pixels that a view covers; `shift` [M, 3] reads beside them (hash grid only)."""
+        if self.settings.material == "hash":
+            points = view.points if shift is None else view.points + shift
+            return self.ranges.look(self.field(self.params, points), self.settings.bump)
+        uv, slope = view.texture_coordinates(self.atlas.uv, self.atlas.faces)
+        raw = texture(self.params["texture"], uv[None, None], uv_dxy=slope[None, None], boundary="clamp", max_level=4)
+        return self.ranges.look(raw[0, 0], self.settings.bump)
+
+    def bent(self, view: View, bump: Tensor | None) -> Tensor:
+        """[M, 3] shading normals: a texture bends in tangent space, a hash grid in the world, along the surface."""
+        normal = torch.nn.functional.normalize(view.read(self.normals), dim=-1)
+        if bump is None:
+            return normal
+        if self.settings.material == "hash":
+            along = bump - normal * (normal * bump).sum(-1, keepdim=True)
+            return safe_normalize(normal + along)
+        across, up = _tangent_frame(normal, view.read(self.tangents, self.atlas.faces))
+        return safe_normalize(normal + bump[:, :1] * across + bump[:, 1:2] * up)
+
+    def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
+        view = look(self.surface, cameras, size)
+        made = self.material(view)
+        normal = self.bent(view, made.bump)
+        stream = torch.Generator(view.hit.device).manual_seed(0) if training is None else training.stream
+        extra = {} if training is None else self._nearby(stream)
+        which = torch.zeros(len(cameras), dtype=torch.int64, device=view.hit.device)
+        if training is not None:
+            drawn = torch.randint(len(self.settings.lights), which.shape, generator=stream, device=stream.device)
+            which = drawn.to(which)
+        rgb = made.base
+        if self.settings.shading != "flat":
+            rgb = self.shaded(view, made, normal, which[view.hit // size**2], stream)
+        return replace(compose(view, rgb, normal, background), extra=extra)
+
+    def shaded(self, view: View, made: Look, normal: Tensor, which: Tensor, stream: torch.Generator) -> Tensor:
+        """[M, 3] sRGB."""
+        assert self.light is not None
+        points = view.points.detach()
+        material = Material(srgb_to_linear(made.base), made.roughness, made.metallic)
+        to_eye, s = view.to_eye(points), self.settings
+        if s.shading == "montecarlo":
+            samples = Samples(s.samples, s.samples)
+            arguments = (self.light, material, points, normal, to_eye, which, self.boxes, stream, samples, s.specular)
+            linear = shade_montecarlo(*arguments)
+        else:
+            linear = shade(self.light, material, normal, to_eye, which, s.specular)
+        return linear_to_srgb(linear.clamp(0, 1))
+
+    def penalty(self, name: str, frames: Frames) -> Tensor:
+        """Material smoothness (DreamMat): base colour x 0.25, roughness and metallic x 0.1, against places nearby."""
+        if self.settings.material == "texture":
+            image = self.params["texture"][..., :5].sigmoid()
+            change = (image[1:] - image[:-1]).abs().mean((0, 1)) + (image[:, 1:] - image[:, :-1]).abs().mean((0, 1))
+            return (change * image.new_tensor([0.25, 0.25, 0.25, 0.1, 0.1])).sum()
+        points, shift = frames.extra["points"], frames.extra["shift"]
+        here, there = (self.ranges.look(self.field(self.params, p), 0.0) for p in (points, points + shift))
+        finish = (here.roughness - there.roughness).abs().mean() + (here.metallic - there.metallic).abs().mean()
+        return 0.25 * (here.base - there.base).abs().mean() + 0.1 * finish
+
+    def _nearby(self, stream: torch.Generator) -> dict[str, Tensor]:
+        """Points of the surface and steps away from them, for the penalty."""
+        vertices, faces = self.surface.vertices, self.surface.faces
+        rows = torch.randint(len(faces), (PENALTY_POINTS,), generator=stream, device=stream.device)
+        shift = torch.randn(PENALTY_POINTS, 3, generator=stream, device=stream.device)
+        return {"points": vertices[faces[rows.to(faces.device)]].mean(1), "shift": 0.05 * shift.to(vertices)}
+
+    def adapt(self, progress: Progress, frames: Frames) -> None:
+        """The shape is fixed."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        shape = (self.surface.vertices, self.surface.faces, *self.atlas)
+        kept = dict(zip((f"shape.{name}" for name in SHAPE), shape, strict=True))
+        return kept | {name: value.detach() for name, value in self.params.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Any shape: a checkpoint's is not the recipe's start."""
+        vertices, faces, uv, uv_faces, source = (state[f"shape.{name}"] for name in SHAPE)
+        self._dress(Surface.of(vertices, faces), Atlas(uv, uv_faces, source))
+        names = [name for name in state if not name.startswith("shape.")]
+        self.params = {name: state[name].detach().clone().requires_grad_() for name in names}
+
+    def textures(self) -> Textures:
+        """The material as pictures, whichever way it is kept."""
+        size = self.settings.texture
+        with torch.no_grad():
+            if self.settings.material == "texture":
+                made = self.ranges.look(self.params["texture"].flatten(0, 1), self.settings.bump)
+                pictures = [None if value is None else value.reshape(size, size, -1) for value in made]
+            else:
+                at = texels(self.atlas, size)
+                points = at.read(self.surface.vertices, self.surface.faces)
+                made = self.ranges.look(self.field(self.params, points), self.settings.bump)
+                if made.bump is not None:
+                    made = made._replace(bump=self._to_tangent(at, made.bump))
+                pictures = [None if value is None else at.picture(value) for value in made]
+            base, roughness, metallic, bump = (None if value is None else value.cpu() for value in pictures)
+            assert base is not None and roughness is not None and metallic is not None
+            return Textures(base, roughness, metallic, None if bump is None else _packed(bump))
+
+    def _to_tangent(self, at: Texels, bump: Tensor) -> Tensor:
+        """Bends in the world, at texels, as bends along tangent and bitangent."""
+        normal = torch.nn.functional.normalize(at.read(self.normals, self.surface.faces), dim=-1)
+        across, up = _tangent_frame(normal, at.read(self.tangents, self.atlas.faces))
+        return torch.stack([(bump * across).sum(-1), (bump * up).sum(-1)], -1)
+
+    def mesh(self, resolution: int) -> Mesh:
+        """The shape with its textures; `resolution` is of no meaning here."""
+        textures, source = self.textures(), self.atlas.source.cpu()
+        uv = self.atlas.uv.cpu()
+        colors = texture(textures.base, uv[None, None], boundary="clamp")[0, 0]
+        vertices, normals = self.surface.vertices.cpu()[source], self.normals.cpu()[source]
+        return Mesh(vertices, self.atlas.faces.cpu(), colors, normals, uv, self.tangents.cpu(), textures)
+
+
+def _tangent_frame(normal: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
+    """Tangent and bitangent [M, 3] at right angles to unit normals, of interpolated glTF tangents [M, 4]."""
+    across = safe_normalize(tangent[:, :3] - normal * (normal * tangent[:, :3]).sum(-1, keepdim=True))
+    return across, torch.linalg.cross(normal, across) * tangent[:, 3:].sign()
+
+
+def _packed(bump: Tensor) -> Tensor:
+    """Tangent-space normals as colours."""
+    normal = safe_normalize(torch.cat([bump[..., :2], torch.ones_like(bump[..., :1])], -1))
+    return (normal + 1) / 2

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bootstrapped score distillation (Sun et al. 2023, DreamCraft3D, arXiv:2310.16818): VSD whose prior is itself trained,
+on renders that the frozen model has polished: g = w(t) (cfg(eps_prior)(z_t) - eps_phi(z_t)).
+
+A cycle of `cycle` steps begins with a share `dream` in which only the prior learns: renders are noised to t_max and
+denoised in `polish` guided steps (SDEdit), a cache of them, renewed every `renew` steps, is what it learns. Then the
+scene moves; eps_phi learns the renders in every step. Both networks add to the frozen text prediction. Differences:
+theirs fine-tune two whole U-Nets at 1e-5; here two small ones (`score_net`); DDIM steps for DPM-Solver's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.noise import WEIGHTS
+from dreamlab.core.schedules import Schedule, When, constant, ramp
+from dreamlab.core.settings import setting
+from systems.inversion import at
+from systems.residual import Branch, Look, State, per_row, predict_cfg
+from systems.score_net import ScoreNet
+from systems.trained import Trained
+
+
+class Bootstrapped:
+    """A prior that learns this very object from polished renders, and VSD towards it."""
+
+    paper: ClassVar[str] = "Sun et al. 2023, arXiv:2310.16818"
+    cost: ClassVar[str] = "3 + 2 own, 1 own trained; while dreaming 1 + 1 own trained, 2 x polish every `renew`"
+    needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+
+    @dataclass(frozen=True)
+    class Settings:
+        cfg: Schedule = setting(constant(2.0), low=0, help="of the trained prior")
+        t_min: Schedule = setting(constant(0.05), low=0, high=1)
+        t_max: Schedule = setting(ramp(0.5, 0.2, end=When(5000, "steps")), low=0, high=1)
+        weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
+        cycle: int = setting(1000, low=2)
+        dream: float = setting(0.2, low=0, high=1, help="share of a cycle in which only the prior learns")
+        renew: int = setting(25, low=1, help="steps between two polishings while dreaming")
+        cache: int = setting(10, low=1, high=1000, help="polished renders kept")
+        polish: int = setting(25, low=1, high=100, help="denoising steps of SDEdit")
+        cfg_polish: float = setting(7.5, low=0)
+        lr_prior: float = setting(1e-3, low=0, high=1)
+        lr: float = setting(1e-3, low=0, high=1)
+        width: int = setting(32, low=8, high=512, help="channels of each network, a multiple of 4")
+        clip: float | None = setting(None, above=0)
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.net: ScoreNet | None = None
+        self.nets: dict[str, Trained] = {}
+        self.polished: list[Tensor] = []  # each [B, C h w + 16]: pictures and their cameras
+        self._waiting: dict[str, Tensor] = {}
+
+    def gradient(self, look: Look) -> Tensor:
+        c, now, table = self.settings, look.progress, look.guidance.table
+        net = self._built(look)
+        place = now.step % c.cycle
+        camera = look.poses()
+        if place < c.dream * c.cycle:
+            if place % c.renew == 0 or not self.polished:
+                self._keep(self._polish(look), camera)
+            pick = look.draw_int(0, len(self.polished) - 1)
+            pictures, cameras = self._kept(pick, camera)
+            self._learn(look, "prior", pictures, cameras, c.lr_prior)
+            return torch.zeros_like(look.z)
+        t = look.timesteps(c.t_min.at(now), c.t_max.at(now))
+        state = State(table.add_noise(look.z, look.noise(), t), t)
+        text, null = look.predict([Branch(state, "text"), Branch(state, "null")])
+        said = {
+            name: net.apply(self.nets[name].params(), state.z_t, t, camera).detach() for name in ("prior", "render")
+        }
+        look.calls, look.rows = look.calls + 2, look.rows + 2 * len(look.z)
+        prior, mine = text + said["prior"], text + said["render"]
+        self._learn(look, "render", look.z, camera, c.lr)
+        g = null + c.cfg.at(now) * (prior - null) - mine
+        return per_row(table.weight(c.weight, t), g) * g
+
+    def _polish(self, look: Look) -> Tensor:
+        """SDEdit: the renders noised to t_max and denoised with guidance."""
+        c, table = self.settings, look.guidance.table
+        t = min(look.index(c.t_max.at(look.progress)), len(table) - 1)
+        x = table.add_noise(look.z, look.noise(), at(look, t))
+        for i in range(c.polish):
+            after = t * (c.polish - 1 - i) // c.polish
+            here = t * (c.polish - i) // c.polish
+            eps = predict_cfg(look, State(x, at(look, here)), c.cfg_polish)
+            x = table.ddim_move(x, eps, at(look, here), at(look, after))
+        return x
+
+    def _learn(self, look: Look, name: str, pictures: Tensor, camera: Tensor, rate: float) -> None:
+        """One step of the diffusion loss, in v, of what a network adds to the frozen text prediction."""
+        assert self.net is not None
+        table, own = look.guidance.table, self.nets[name]
+        t = torch.randint(0, len(table), (len(pictures),), generator=look.time_stream).to(pictures.device)
+        noise = look.noise()
+        state = State(table.add_noise(pictures, noise, t), t)
+        base = look.predict([Branch(state, "plain")])[0]
+        leaf = own.leaf()
+        with torch.enable_grad():
+            error = base + self.net.apply(own.params(leaf), state.z_t, t, camera) - noise
+            own.learn((error / table.signal_noise(t, noise)[0].clamp(min=0.05)).square().mean(), leaf, rate)
+        look.calls, look.rows, look.trained = look.calls + 1, look.rows + len(noise), look.trained + len(noise)
+
+    def _built(self, look: Look) -> ScoreNet:
+        if self.net is None:
+            channels, height, width = look.z.shape[1:]
+            self.net = ScoreNet((channels, height, width), look.guidance.table, self.settings.width, "v", adds=True)
+            self.nets = {name: Trained(self.net.start(look.z)) for name in ("prior", "render")}
+            for name, trained in self.nets.items():
+                mine = f"{name}."
+                if state := {k.removeprefix(mine): v for k, v in self._waiting.items() if k.startswith(mine)}:
+                    trained.load_state_dict(state)
+        return self.net
+
+    def _keep(self, pictures: Tensor, camera: Tensor) -> None:
+        flat = torch.cat([pictures.flatten(1), camera], 1)
+        self.polished = [*self.polished, flat][-self.settings.cache :]
+
+    def _kept(self, index: int, camera: Tensor) -> tuple[Tensor, Tensor]:
+        flat = self.polished[index].to(camera)
+        assert self.net is not None
+        return flat[:, :-16].reshape(len(flat), *self.net.shape), flat[:, -16:]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        state = {f"{name}.{key}": value for name, own in self.nets.items() for key, value in own.state_dict().items()}
+        return state | ({"polished": torch.stack(self.polished)} if self.polished else {})
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.net, self.nets, self._waiting = None, {}, dict(state)
+        self.polished = list(state["polished"]) if "polished" in state else []

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Semantic-geometric calibration, after TV-3DG (Yang et al. 2024, arXiv:2410.21299): L = a (1 - cos(f(render),
+f(reference))) + b mean |d(render) - d(reference)|, against pictures of the same cameras.
+
+A reconstruction from a figure of the paper. d is depth over the covered pixels, its mean taken out and its mean
+deviation set to one, so that scale and shift are free. f are the features of a guidance that has any
+(`features(rgb)`), else the picture's 8 x 8 means about their own mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamlab.core.schedules import Schedule, ramp
+from dreamlab.core.settings import setting
+from systems.residual import Look, Stateless
+
+
+class SGC(Stateless):
+    """What is shown and how deep it lies, as in reference views (reconstruction)."""
+
+    paper: ClassVar[str] = "Yang et al. 2024, arXiv:2410.21299 (reconstructed)"
+    cost: ClassVar[str] = "0"
+    needs: ClassVar[frozenset[str]] = frozenset({"truth"})
+
+    @dataclass(frozen=True)
+    class Settings:
+        semantic: Schedule = setting(ramp(0.5, 0.0), low=0, help="a; strongest in the first half")
+        geometric: Schedule = setting(ramp(0.5, 0.0), low=0, help="b")
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def loss(self, look: Look) -> Tensor:
+        c, frames, truth = self.settings, look.frames, look.conditions["truth"].rows
+        if frames is None:
+            raise ValueError("sgc: needs the frames, give them to Look")
+        mine, theirs = features(look.guidance, frames.rgb), features(look.guidance, truth["rgb"])
+        alike = F.cosine_similarity(mine, theirs.detach(), dim=1).mean()
+        there = (frames.alpha.detach() > 0.5) & (truth["alpha"] > 0.5)
+        apart = (levelled(frames.depth, there) - levelled(truth["depth"], there)).abs()
+        apart = (apart * there).sum() / there.sum().clamp(min=1)
+        return c.semantic.at(look.progress) * (1 - alike) + c.geometric.at(look.progress) * apart
+
+
+def features(guidance: Any, rgb: Tensor) -> Tensor:
+    """[B, F]."""
+    if hasattr(guidance, "features"):
+        found: Tensor = guidance.features(rgb)
+        return found
+    small = F.adaptive_avg_pool2d(rgb.permute(0, 3, 1, 2), 8).flatten(1)
+    return small - small.mean(1, keepdim=True)
+
+
+def levelled(depth: Tensor, there: Tensor) -> Tensor:
+    """Depth about its mean over the pixels `there`, in units of its mean deviation."""
+    weight = there.to(depth)
+    count = weight.sum((1, 2, 3), keepdim=True).clamp(min=1)
+    centred = weight * (depth - (weight * depth).sum((1, 2, 3), keepdim=True) / count)
+    return centred / (centred.abs().sum((1, 2, 3), keepdim=True) / count).clamp(min=1e-6)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distillation of a video model on clips of a moving scene (4D-fy, Bahmani et al. 2023, arXiv:2311.17984; motion
+amplifier of Align Your Gaussians, Ling et al. 2023, arXiv:2312.13763): one time for a clip, noise of its own per frame.
+
+sds: g = w (cfg(eps) - n); csd: g = w (eps_text - eps_null). The amplifier adds `amplify` times what a frame's text
+direction differs by from the mean of its clip, d_i <- d_i + amplify (d_i - mean d), which adds up to nothing. Rows are
+clips of `frames`, in order of time; the guidance must say that it scores clips (`clip`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from dreamlab.core.noise import WEIGHTS
+from dreamlab.core.schedules import Schedule, constant
+from dreamlab.core.settings import setting
+from systems.residual import Branch, Look, State, Stateless, per_row, times_in_order
+
+
+class Video(Stateless):
+    """SDS or CSD of whole clips, with the motion in the model's answer turned up."""
+
+    paper: ClassVar[str] = "Bahmani et al. 2023, arXiv:2311.17984; Ling et al. 2023, arXiv:2312.13763"
+    cost: ClassVar[str] = "2"
+    needs: ClassVar[frozenset[str]] = frozenset({"text", "null", "clip"})
+
+    @dataclass(frozen=True)
+    class Settings:
+        form: str = setting("sds", choices=("sds", "csd"))
+        cfg: Schedule = setting(constant(101.0), low=0, help="sds: 100 in their form; csd: the factor of its direction")
+        frames: int = setting(16, low=2, high=256, help="of one clip")
+        amplify: Schedule = setting(constant(0.0), low=0, help="of the motion in the text's direction")
+        t_min: Schedule = setting(constant(0.02), low=0, high=1)
+        t_max: Schedule = setting(constant(0.98), low=0, high=1)
+        weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
+        clip: float | None = setting(None, above=0)
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @staticmethod
+    def check(settings: Settings) -> str | None:
+        return times_in_order(settings.t_min, settings.t_max)
+
+    def gradient(self, look: Look) -> Tensor:
+        c, now, table = self.settings, look.progress, look.guidance.table
+        if len(look.z) % c.frames:
+            raise ValueError(f"video: {len(look.z)} views are not clips of {c.frames} frames")
+        clips = look.timesteps(c.t_min.at(now), c.t_max.at(now)).reshape(-1, c.frames)
+        t = clips[:, :1].expand(-1, c.frames).reshape(-1)
+        noise = look.noise()
+        state = State(table.add_noise(look.z, noise, t), t)
+        text, null = look.predict([Branch(state, "text"), Branch(state, "null")])
+        direction = amplified(text - null, c.frames, c.amplify.at(now))
+        g = c.cfg.at(now) * direction + (null - noise if c.form == "sds" else 0.0)
+        return per_row(table.weight(c.weight, t), g) * g
+
+
+def amplified(direction: Tensor, frames: int, strength: float) -> Tensor:  # [clips frames, ...]
+    """Each frame's difference from its clip's mean, 1 + strength times as large."""
+    clips = direction.unflatten(0, (-1, frames))
+    return (clips + strength * (clips - clips.mean(1, keepdim=True))).flatten(0, 1)

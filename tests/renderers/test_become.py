@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scenes that become other scenes: the level of a surface, fusion of depths, what is kept, and the recipe's way."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from dreamlab import recipe
+from dreamlab.assemble import Assembler, tables
+from dreamlab.core.cameras import Cameras
+from dreamlab.core.errors import Diverged, RecipeError
+from dreamlab.core.types import Frames, Mesh
+from renderers.become import Kept, all_around, become, compare, psnr, shown, silhouette_iou, surface_of
+from renderers.dmtet import DMTet
+from renderers.fusion import fuse
+from renderers.gaussians import Gaussians
+from renderers.mesh import TexturedMesh
+
+
+def stream() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def painted() -> DMTet:
+    """A ball of radius 0.6, red above and blue below."""
+    made = DMTet(DMTet.Settings(resolution=24, radii=(0.6, 0.6, 0.6)), stream())
+    g = torch.Generator().manual_seed(3)
+    points = 2 * torch.rand(4000, 3, generator=g) - 1
+    raw = torch.where(points[:, 1:2] > 0, torch.tensor([3.0, -3, -3]), torch.tensor([-3.0, -3, 3]))
+    colors = {name.removeprefix("color."): value.detach() for name, value in made.params.items() if "color." in name}
+    made.field.learn(colors, points, raw, 60, g)
+    with torch.no_grad():
+        for name, value in colors.items():
+            made.params[f"color.{name}"].copy_(value)
+    return made
+
+
+def test_measures_are_what_they_say() -> None:
+    a = torch.zeros(2, 4, 4, 3)
+    assert psnr(a, a + torch.tensor([0.1, 0.01])[:, None, None, None]) == pytest.approx(30)
+    solid = torch.zeros(2, 4, 4, 1)
+    solid[0, :, :2] = 1
+    half = solid.clone()
+    half[0, :, 1:] = 0
+    assert silhouette_iou(solid, half) == pytest.approx((0.5 + 1) / 2)
+
+
+def test_a_ball_becomes_a_textured_mesh_and_gaussians() -> None:
+    ball = painted()
+    mesh = TexturedMesh(TexturedMesh.Settings(texture=128, faces=1500, resolution=32, unwrap="own"), stream())
+    made, kept = become(ball, mesh, stream())
+    assert kept is not None and kept.psnr > 27 and kept.iou > 0.97
+    assert isinstance(made, TexturedMesh) and len(made.surface.faces) <= 1500
+    cloud, kept = become(ball, Gaussians(Gaussians.Settings(count=3000, opacity=0.9), stream()), stream())
+    assert kept is not None and kept.iou > 0.9 and len(cloud.state_dict()["means"]) == 3000
+    back, kept = become(cloud, DMTet(DMTet.Settings(resolution=24), stream()), stream())
+    assert kept is not None and kept.iou > 0.9
+    found = back.mesh(0)
+    solid = trimesh.Trimesh(found.vertices.numpy(), found.faces.numpy(), process=False)
+    assert solid.volume == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.15)
+
+
+def test_the_same_kind_hands_over_its_state() -> None:
+    ball = painted()
+    other, kept = become(ball, DMTet(DMTet.Settings(resolution=24), stream()), stream())
+    assert kept is None
+    assert compare(ball, other) == Kept(100.0, 1.0)
+
+
+def test_a_mesh_hands_its_material_on_without_its_light() -> None:
+    """A stage of another texture size or material begins with the same base colour, roughness and metallic."""
+    first = TexturedMesh(TexturedMesh.Settings(texture=64, unwrap="own", shading="pbr"), stream())
+    with torch.no_grad():
+        first.params["texture"][..., :3] = torch.tensor([1.0, 0.0, -1.0])
+        first.params["texture"][..., 3:5] = torch.tensor([0.7, -0.7])
+    for settings in ({"texture": 64}, {"texture": 96}, {"texture": 48, "material": "hash"}):
+        wanted = TexturedMesh.Settings(unwrap="own", shading="pbr", **settings)
+        second, kept = become(first, TexturedMesh(wanted, stream()), stream())
+        assert kept is None or kept.psnr > 35
+        assert isinstance(second, TexturedMesh)
+        a, b = first.textures(), second.textures()
+        for name in ("base", "roughness", "metallic"):
+            x, y = getattr(a, name).mean((0, 1)), getattr(b, name).mean((0, 1))
+            torch.testing.assert_close(x, y, atol=0.02, rtol=0)
+
+
+class Foggy:
+    """A ball of radius 0.5 whose density has levels: only one of them is the ball its pictures show."""
+
+    kind = "foggy"
+    levels = (0.1, 1.0, 3.0, 99.0)
+
+    def __init__(self) -> None:
+        self.solid = DMTet(DMTet.Settings(resolution=24, radii=(0.5, 0.5, 0.5)), stream())
+        self.groups, self.state_dict = self.solid.groups, self.solid.state_dict
+
+    def render(self, cameras: Cameras, size: int, background: torch.Tensor, training: object = None) -> Frames:
+        return self.solid.render(cameras, size, background)
+
+    def mesh_at(self, resolution: int, level: float) -> Mesh:
+        if level > 50:
+            raise Diverged("nothing is that dense")
+        shape = trimesh.creation.icosphere(subdivisions=3, radius=0.5 / level**0.3)
+        vertices = torch.from_numpy(np.array(shape.vertices, np.float32))
+        faces = torch.from_numpy(np.array(shape.faces, np.int64))
+        return Mesh(vertices, faces, torch.ones_like(vertices), torch.nn.functional.normalize(vertices, dim=-1))
+
+
+def test_the_level_is_chosen_by_the_scene_s_own_silhouettes() -> None:
+    found = surface_of(Foggy(), 16)
+    assert float(found.vertices.norm(dim=-1).mean()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_depths_are_fused_to_the_surface_they_show() -> None:
+    ball = painted()
+    found = fuse(shown(ball, 96), all_around(16), 96, resolution=32)
+    solid = trimesh.Trimesh(found.vertices.numpy(), found.faces.numpy(), process=False)
+    largest = max(solid.split(only_watertight=False), key=lambda part: part.area)
+    assert solid.is_watertight and largest.volume == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.06)
+    distance = np.linalg.norm(largest.vertices, axis=1) - 0.6
+    assert np.abs(distance).mean() < 0.012
+    top = found.vertices[:, 1] > 0.2
+    assert found.colors[top, 0].mean() > 0.8 and found.colors[top, 2].mean() < 0.2
+
+
+CHAIN = """
+prompt: a red mushroom with a white stem
+stages:
+  - name: shape
+    scene: {kind: dmtet, resolution: 12}
+    terms: [{guidance: truth, system: photometric}]
+    steps: 1
+    size: 16
+  - name: surface
+    scene: {kind: %s, from: shape%s}
+    terms: [{guidance: truth, system: photometric}]
+    steps: 1
+    size: 16
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [("mesh", ", texture: 64, faces: 400, unwrap: own"), ("gaussians", ", count: 200"), ("dmtet", "")]
+)
+def test_a_recipe_chains_kinds(kind: str, more: str) -> None:
+    wanted = recipe.load(CHAIN % (kind, more), tables())
+    assembler = Assembler(wanted, "cpu")
+    first = assembler.stage(0, {})
+    second = assembler.stage(1, {"shape": first.scene})
+    assert second.scene.kind == kind and (second.kept is None) == (kind == "dmtet")
+    again = assembler.stage(1)  # as when a run resumes in its second stage
+    again.scene.load_state_dict(second.scene.state_dict())
+    assert compare(second.scene, again.scene).psnr == 100.0
+
+
+def test_what_cannot_begin_from_a_surface_says_so() -> None:
+    with pytest.raises(RecipeError, match="cannot become"):
+        Assembler(recipe.load(CHAIN % ("several", ""), tables()), "cpu")

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packaged recipes of the rules take a step; what a guidance cannot supply is said when the recipe is read."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from benchmarks.systems import OF_ONE_PROMPT, rules
+from dreamlab import recipe
+from dreamlab.assemble import Assembler, check, tables
+from dreamlab.core.errors import RecipeError
+from dreamlab.telemetry import Ring
+from dreamlab.train import METRICS, step
+
+SMALL = ("stages.0.scene={kind: gaussians, count: 32}", "stages.0.size=16")
+
+TEXT = """
+prompt: a red mushroom
+stages:
+  - name: shape
+    scene: gaussians
+    terms:
+      - guidance: {{kind: oracle{guidance}}}
+        system: {{{system}}}
+        prompting: {{{prompting}}}
+"""
+
+
+@pytest.mark.parametrize("name", [*rules(), *OF_ONE_PROMPT])
+def test_a_rules_recipe_takes_a_healthy_step_on_the_cpu(name: str) -> None:
+    stage = Assembler(recipe.load(recipe.find(name), tables(), overrides=SMALL), "cpu").stage(0)
+    ring = Ring(METRICS, 4, "cpu")
+    for i in (0, stage.spec.steps - 1):
+        step(stage, i, ring)
+    for row in ring.drain():
+        assert row["healthy"] == 1 and math.isfinite(row["loss"])
+
+
+@pytest.mark.parametrize(
+    ("system", "prompting", "guidance", "said"),
+    [
+        ("kind: csds", "", "", "csds needs the condition category, control, control_null, which oracle does not make"),
+        ("kind: style", "", "", "style needs the condition content, style"),
+        ("kind: grid", "", "", "grid needs the condition grid, grid_null"),
+        ("kind: video", "", "", "video needs the condition clip"),
+        ("kind: jsd", "", "", "jsd needs the condition blind, blind_null"),
+        ("kind: vsd, net: adapter", "", "", "vsd needs the condition adapter"),
+        ("kind: csm, visual: true", "", "", "csm needs the condition visual"),
+        ("kind: sgc", "", "", "sgc needs the condition truth"),
+        ("kind: sds", "views: hard", "", "sds needs the condition back, front, overhead, side"),
+        ("kind: sds", "perp_neg: 1", "", "sds needs the condition back, front, overhead, side"),
+        ("kind: sds", "camera: false", "", "sds needs the condition blind, blind_null"),
+        ("kind: csd", "adaptive: 0.1", "", "the unconditional call is the gradient of csd"),
+        ("kind: semantic", "", "", "semantic needs `regions`"),
+        ("kind: cloud", "", "", "is not a file of x y z lines"),
+        ("kind: vsd, width: 18", "", "", "width 18 is not a multiple of 4"),
+        ("kind: jsd", "", ", sides: 8", None),
+        ("kind: sds", "views: blend, perp_neg: 1, camera: false, adaptive: 0.1", ", sides: 8", None),
+    ],
+)
+def test_what_cannot_be_supplied_is_said_when_the_recipe_is_read(
+    system: str, prompting: str, guidance: str, said: str | None
+) -> None:
+    made = recipe.load(TEXT.format(system=system, prompting=prompting, guidance=guidance), tables())
+    if said is None:
+        check(made)
+        return
+    with pytest.raises(RecipeError) as caught:
+        check(made)
+    assert said in str(caught.value) and "terms.0" in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Depth up to scale and in order, calibration by reference views, and guides for the shape."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dreamlab.core.types import Condition
+from systems.depth_terms import out_of_order, unlike
+from systems.photometric import Photometric
+from systems.residual import Look
+from systems.sgc import SGC, levelled
+from systems.shape_guides import Box, Cloud, surface
+from tests.systems.test_newest import sphere
+from tests.systems.test_residual import look
+
+
+def test_depth_is_compared_without_scale_and_shift() -> None:
+    """Against numpy's correlation coefficient, over the mask only."""
+    depth, other = torch.rand(2, 3, 8, 8, 1, dtype=torch.float64)
+    there = torch.rand(3, 8, 8, 1) > 0.3
+    expected = [
+        1 - np.corrcoef(depth[b][there[b]].numpy(), other[b][there[b]].numpy())[0, 1] for b in range(3)
+    ]  # fmt: skip
+    assert unlike(depth, other, there).item() == pytest.approx(np.mean(expected))
+    assert unlike(2.5 * other + 7, other, there).item() == pytest.approx(0, abs=1e-9)
+    assert unlike(-other, other, there).item() == pytest.approx(2)
+    assert unlike(torch.ones_like(other), other, there).item() == pytest.approx(1)
+
+
+def test_order_is_all_that_rank_asks() -> None:
+    known, there = torch.rand(2, 8, 8, 1, dtype=torch.float64), torch.ones(2, 8, 8, 1, dtype=torch.bool)
+
+    def rank(depth: Tensor) -> float:
+        return float(out_of_order(depth, known, there, torch.Generator().manual_seed(0)))
+
+    assert rank(10 * known**3) < 1e-4 and rank(-known) > 0.2
+    i, j = torch.randint(64, (2, 2, 4096), generator=torch.Generator().manual_seed(0))
+    pairs = [(known[b].flatten()[i[b]] - known[b].flatten()[j[b]])[i[b] != j[b]] for b in range(2)]
+    assert rank(-known) == pytest.approx(float(torch.cat(pairs).abs().mean()) + 1e-4)  # every pair wrong by its gap
+
+
+def known_sphere(shrink: float = 1.0) -> Look:
+    """Frames of a sphere, the truth the same sphere at another scale of depth."""
+    seen = look(batch=2, seed=4)
+    frames, cameras = sphere([0.0, 40.0], size=24)
+    rows = {"rgb": frames.rgb, "alpha": frames.alpha, "depth": shrink * frames.depth, "normal": frames.rgb}
+    seen.frames, seen.cameras, seen.conditions = frames, cameras, {"truth": Condition(rows)}
+    return seen
+
+
+def test_photometric_hears_depth_and_rank() -> None:
+    from dreamlab.core.schedules import constant
+
+    for name in ("depth", "rank"):
+        rule = Photometric(Photometric.Settings(rgb=constant(0.0), **{name: constant(2.0)}))
+        seen = known_sphere(shrink=0.3)
+        assert rule.loss(seen).item() == pytest.approx(0, abs=1e-3)
+        assert seen.frames is not None
+        seen.frames = replace(seen.frames, depth=-seen.frames.depth)
+        assert rule.loss(seen) > 0.1
+
+
+def test_calibration_is_blind_to_depth_scale_and_sees_colour() -> None:
+    rule, seen = SGC(SGC.Settings()), known_sphere(shrink=0.3)
+    assert rule.loss(seen).item() == pytest.approx(0, abs=1e-6)
+    assert seen.frames is not None
+    there = seen.frames.alpha > 0.5
+    flat = levelled(seen.frames.depth, there)
+    assert (flat * there).sum((1, 2, 3)).abs().max() < 1e-9
+    assert ((flat.abs() * there).sum((1, 2, 3)) / there.sum((1, 2, 3))).tolist() == pytest.approx([1.0, 1.0])
+    seen.frames = replace(seen.frames, rgb=1 - seen.frames.rgb)
+    assert rule.loss(seen).item() == pytest.approx(1.0, abs=1e-6)  # a = 0.5, cosine -1
+
+
+def test_the_rendered_surface_is_where_the_sphere_is() -> None:
+    points, alpha = surface(known_sphere())
+    assert len(points) > 200 and (points.norm(dim=-1) - 0.8).abs().max() < 1e-6 and (alpha == 1).all()
+
+
+def test_a_box_punishes_only_what_is_outside_and_pulls_it_in() -> None:
+    seen = known_sphere()
+    assert seen.frames is not None
+    assert Box(Box.Settings()).loss(seen) == 0
+    depth = seen.frames.depth.clone().requires_grad_()
+    seen.frames = replace(seen.frames, depth=depth)
+    loss = Box(Box.Settings(z=(-1.0, 0.5))).loss(seen)  # the front cap of the first view sticks out
+    (slope,) = torch.autograd.grad(loss, depth)
+    points, _ = surface(seen)
+    expected = (points[:, 2] - 0.5).relu().square().sum() / depth.numel()
+    torch.testing.assert_close(loss, expected)
+    assert slope[0, 12, 12, 0] < 0  # farther from the camera is back inside
+
+
+def test_a_cloud_pulls_the_surface_to_its_points(tmp_path: Path) -> None:
+    file = tmp_path / "points.txt"
+    directions = torch.nn.functional.normalize(torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+    file.write_text("\n".join(" ".join(f"{v:.6f}" for v in row) for row in (0.8 * directions).tolist()))
+    seen = known_sphere()
+    near = Cloud(Cloud.Settings(points=str(file))).loss(seen)
+    assert near < 0.01  # only the gaps between the points
+    file.write_text("\n".join(" ".join(f"{v:.6f}" for v in row) for row in (0.5 * directions).tolist()))
+    far = Cloud(Cloud.Settings(points=str(file))).loss(seen)
+    assert far.item() == pytest.approx(0.09, rel=0.05)  # 0.3 metres, squared
+    assert Cloud(Cloud.Settings(points=str(file), near=0.35)).loss(seen) == 0
+    assert Cloud.check(Cloud.Settings()) is not None and Cloud.check(Cloud.Settings(points=str(file))) is None
+    assert math.isfinite(float(Cloud(Cloud.Settings(points=str(file), cover=1.0)).loss(seen)))
