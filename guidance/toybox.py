@@ -24,6 +24,7 @@ from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.noise import NoiseTable, eps_from_v, make_table
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
+from guidance.lora import Lora
 from guidance.toybox_net import Prior, Text, camera_features, laid_out
 from guidance.toybox_store import Stored, load, words_of
 from guidance.toybox_words import PAD, Reading, Words
@@ -37,7 +38,12 @@ class Toybox:
 
     paper: ClassVar[str] = "our own; v-prediction of Salimans & Ho 2022, arXiv:2202.00512"
     variants: frozenset[str] = frozenset({"text", "null", "negative", "blind", "blind_null"})
+    abilities: ClassVar[frozenset[str]] = frozenset({"adapter"})
     role: ClassVar[str] = "image"
+
+    @classmethod
+    def offers(cls, settings: Toybox.Settings) -> frozenset[str]:
+        return cls.variants | cls.abilities
 
     @dataclass(frozen=True)
     class Settings:
@@ -96,11 +102,19 @@ class Toybox:
         return camera_features(cameras)
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
-        z = z_t.float()
         with torch.no_grad():
-            bar = self.table.alpha_bar[t_index]
-            v = self.velocity(z.permute(0, 2, 3, 1), bar, self.text_of(condition), condition).permute(0, 3, 1, 2)
-            return eps_from_v(z, v, *self.table.signal_noise(t_index, z)).to(z_t.dtype)
+            return self.eps(z_t, t_index, condition)
+
+    def eps(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
+        """As `predict`, in whatever mode of gradients the caller is."""
+        z = z_t.float()
+        bar = self.table.alpha_bar[t_index]
+        v = self.velocity(z.permute(0, 2, 3, 1), bar, self.text_of(condition), condition).permute(0, 3, 1, 2)
+        return eps_from_v(z, v, *self.table.signal_noise(t_index, z)).to(z_t.dtype)
+
+    def adapter(self, rank: int) -> ToyboxAdapter:
+        """A trainable addition for rules that learn (VSD); each call gives an independent one."""
+        return ToyboxAdapter(self, rank)
 
     def velocity(self, z: Tensor, bar: Tensor, text: Text, condition: Condition) -> Tensor:
         """v [M, H, W, 3] of states z [M, H, W, 3] at alpha_bar [M]."""
@@ -151,6 +165,30 @@ def folder_of(weights: str) -> Path:
     """A shipped prior by its name, else a path as given."""
     shipped = SHIPPED / weights
     return shipped if "/" not in weights and shipped.is_dir() else Path(weights)
+
+
+class ToyboxAdapter:
+    """The prior with LoRA on its attention layers; it hears the camera as the prior does, none where it is dropped."""
+
+    def __init__(self, prior: Toybox, rank: int) -> None:
+        self.prior = prior
+        self.lora = Lora(prior.net, rank, in_attention)
+
+    def start(self) -> dict[str, Tensor]:
+        return self.lora.start()
+
+    def apply(
+        self, params: Mapping[str, Tensor], z_t: Tensor, t_index: Tensor, condition: Condition, camera: Tensor
+    ) -> Tensor:
+        told = (camera.abs().sum(1, keepdim=True) > 0).to(condition.rows["camera"].dtype)
+        rows = {**condition.rows, "camera": told * condition.rows["camera"]}
+        with self.lora.added(params):
+            return self.prior.eps(z_t, t_index, Condition(rows, condition.shared))
+
+
+def in_attention(name: str) -> bool:
+    """Layers of the attention over pictures; captions are encoded once, apart from them."""
+    return name.split(".")[-1] in ("q", "kv", "out") and not name.startswith("encoder.")
 
 
 def padded(captions: list[list[int]]) -> Tensor:

@@ -63,7 +63,7 @@ class ToyboxVideo(_Joint):
 
     paper: ClassVar[str] = "frames as joint views; after Video Diffusion Models (Ho et al. 2022, arXiv:2204.03458)"
     role: ClassVar[str] = "video"
-    variants: frozenset[str] = Toybox.variants | {"clip"}  # rules of whole clips may ask it
+    abilities: ClassVar[frozenset[str]] = Toybox.abilities | {"clip"}  # rules of whole clips may ask it
     what: ClassVar[str] = "frames"
 
     @dataclass(frozen=True)
@@ -72,9 +72,7 @@ class ToyboxVideo(_Joint):
 
     def view(self, cameras: Cameras) -> Tensor:
         if cameras.time is None:
-            raise InputError(
-                "toybox-video: the cameras have no time; it needs a scene that moves (cameras: clip: true)"
-            )
+            raise InputError("toybox-video: the cameras have no time; it needs a scene that moves (cameras: {clip: 8})")
         return torch.cat([camera_features(cameras), moment_features(cameras.time, self.net.net.moments)], -1)
 
 

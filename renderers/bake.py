@@ -73,7 +73,8 @@ def project(
         y = 0.5 - focal[:, None] * local[..., 1] / depth / size
         uv = torch.stack([x, y], -1)[:, :, None]  # [B, M, 1, 2]
         nearest = view.depth.masked_fill(view.depth <= 0, 1e6)
-        layers = torch.cat([frames.rgb, frames.alpha, nearest], -1)
+        premultiplied = frames.rgb - (1 - frames.alpha) * frames.background[:, None, None]
+        layers = torch.cat([premultiplied, frames.alpha, nearest], -1)
         read = texture(layers, uv, boundary="clamp")[:, :, 0]  # [B, M, 5]
         to_eye = torch.nn.functional.normalize(some.camera_to_world[:, None, :3, 3] - points, dim=-1)
         cos = (to_eye * normals).sum(-1).clamp(min=0)

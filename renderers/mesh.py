@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cuda_ext.texture import texture
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.errors import RecipeError
 from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linear
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import setting
@@ -74,7 +75,10 @@ class TexturedMesh:
         self.ranges = Ranges(settings.roughness, settings.metallic)
         self.channels = 8 if settings.bump > 0 else 5
         self.field = HashField(self.channels, levels=settings.levels, finest_resolution=settings.finest, extent=1.5)
-        self.light = Light.of([environment(name) for name in settings.lights])
+        pictures = [] if settings.shading == "flat" else [environment(name) for name in settings.lights]
+        self.light = Light.of(pictures) if pictures else None
+        if settings.shading != "flat" and not pictures:
+            raise RecipeError(f"scene mesh: shading: {settings.shading} needs at least one of `lights`")
         self.wear(starting_shape(settings.file, settings.faces))
 
     def wear(self, mesh: Mesh, paint: Paint | None = None) -> None:
@@ -87,7 +91,11 @@ class TexturedMesh:
         base = at.read(mesh.colors, surface.faces)
         if paint is not None:
             base = paint(points, torch.nn.functional.normalize(at.read(self.normals, surface.faces), dim=-1), base)
-        raw = self.ranges.raw(base, 0.6, 0.0, self.channels)
+        metallic = 0.0 if self.settings.shading == "flat" else 0.3  # unknown: not far from either end
+        self._start(at, points, self.ranges.raw(base, 0.5, metallic, self.channels))
+
+    def _start(self, at: Texels, points: Tensor, raw: Tensor) -> None:
+        """Parameters whose raw numbers at texels are `raw` [M, channels]."""
         if self.settings.material == "texture":
             self.params = {"texture": at.picture(raw).detach().clone().requires_grad_()}
         else:
@@ -95,8 +103,11 @@ class TexturedMesh:
             self.field.learn(self.params, points, raw, 200, self.generator)
 
     def adopt(self, source: Scene, stream: torch.Generator) -> None:
-        """Take another scene's surface, painted with what pictures of it show from all around."""
+        """Take another scene's surface, painted with what pictures of it show from all around; another mesh's with its
+        material, which no light has touched."""
         del stream  # nothing here is random
+        if isinstance(source, TexturedMesh):
+            return self._inherit(source)
         shape = fewer_faces(surface_of(source, self.settings.resolution), self.settings.faces)
         cameras = all_around(PAINT_VIEWS).to(device_of(source))
 
@@ -108,7 +119,20 @@ class TexturedMesh:
 
         device = device_of(source)
         vertices, faces = shape.vertices.to(device), shape.faces.to(device)
-        self.wear(Mesh(vertices, faces, shape.colors.to(device), shape.normals.to(device)), paint)
+        return self.wear(Mesh(vertices, faces, shape.colors.to(device), shape.normals.to(device)), paint)
+
+    def _inherit(self, source: TexturedMesh) -> None:
+        """State for state where the sizes agree; else base colour, roughness and metallic, read at the new texels."""
+        mine, theirs = ({name: value.shape for name, value in each.params.items()} for each in (self, source))
+        if mine == theirs:
+            return self.load_state_dict(source.state_dict())
+        self._dress(source.surface, source.atlas)
+        at = texels(self.atlas, self.settings.texture)
+        points, uv = at.read(self.surface.vertices, self.surface.faces), at.read(self.atlas.uv, self.atlas.faces)
+        made = source.textures()
+        kept = torch.cat([made.base, made.roughness, made.metallic], -1).to(points)
+        base, roughness, metallic = texture(kept, uv[None, None], boundary="clamp")[0, 0].split([3, 1, 1], -1)
+        return self._start(at, points, self.ranges.raw(base, roughness, metallic, self.channels))
 
     def _dress(self, surface: Surface, atlas: Atlas) -> None:
         """What follows from the shape alone."""
@@ -119,7 +143,7 @@ class TexturedMesh:
         self.boxes = Boxes.over(surface.vertices, surface.faces) if self.settings.shading == "montecarlo" else None
 
     def to(self, device: torch.device | str) -> TexturedMesh:
-        self.light = self.light.to(device)
+        self.light = None if self.light is None else self.light.to(device)
         self.load_state_dict({name: value.to(device) for name, value in self.state_dict().items()})
         return self
 
@@ -166,6 +190,7 @@ class TexturedMesh:
 
     def shaded(self, view: View, made: Look, normal: Tensor, which: Tensor, stream: torch.Generator) -> Tensor:
         """[M, 3] sRGB."""
+        assert self.light is not None
         points = view.points.detach()
         material = Material(srgb_to_linear(made.base), made.roughness, made.metallic)
         to_eye, s = view.to_eye(points), self.settings

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cuda_ext.antialias import edge_neighbours
 from dreamlab.core.types import Mesh
 from renderers.files import read_mesh
 from renderers.surface import vertex_normals
@@ -32,7 +33,8 @@ def ball(radius: float) -> Mesh:
 
 
 def without_floaters(mesh: Mesh) -> Mesh:
-    """Only the connected parts with at least MIN_PART of the largest one's area."""
+    """Only the connected parts with at least MIN_PART of the largest one's area; closed parts that are turned inside
+    out are caves which nobody can see (the inner side of a shell of Gaussians), and go too."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -40,10 +42,13 @@ def without_floaters(mesh: Mesh) -> Mesh:
     pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
     graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(mesh.vertices),) * 2)
     part = connected_components(graph, directed=False)[1][faces[:, 0]]
-    a, b, c = mesh.vertices[mesh.faces].unbind(1)
-    area = torch.linalg.cross(b - a, c - a).norm(dim=-1).numpy()
-    total = np.bincount(part, weights=area)
-    kept = torch.from_numpy(total[part] >= MIN_PART * total.max())
+    a, b, c = mesh.vertices[mesh.faces].double().unbind(1)
+    area = np.bincount(part, torch.linalg.cross(b - a, c - a).norm(dim=-1).numpy())
+    volume = np.bincount(part, (a * torch.linalg.cross(b, c)).sum(-1).numpy())
+    opening = np.bincount(part, (edge_neighbours(mesh.faces) < 0).any(1).numpy())
+    cave = (volume < 0) & (opening == 0)
+    wanted = (area >= MIN_PART * area.max()) & ~cave
+    kept = torch.from_numpy((wanted if wanted.any() else ~wanted)[part])
     return mesh if bool(kept.all()) else used(replace(mesh, faces=mesh.faces[kept]))
 
 
@@ -66,6 +71,12 @@ def fewer_faces(mesh: Mesh, count: int) -> Mesh:
     nearest = torch.from_numpy(cKDTree(mesh.vertices.numpy()).query(vertices)[1])
     placed, corners = torch.from_numpy(vertices).float(), torch.from_numpy(faces).long()
     return Mesh(placed, corners, mesh.colors[nearest], vertex_normals(placed, corners))
+
+
+def area_of(mesh: Mesh) -> float:
+    """Square metres."""
+    a, b, c = mesh.vertices[mesh.faces].unbind(1)
+    return float(torch.linalg.cross(b - a, c - a).norm(dim=-1).sum() / 2)
 
 
 def sample_surface(mesh: Mesh, count: int, stream: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,12 +103,10 @@ def signed_distances(mesh: Mesh, points: Tensor, samples: int = 200_000) -> Tens
     """
     from scipy.spatial import cKDTree
 
-    a, b, c = mesh.vertices[mesh.faces].unbind(1)
     spots, normals, _ = sample_surface(mesh, samples, torch.Generator().manual_seed(0))
     distance, nearest = cKDTree(spots.numpy()).query(points.cpu().numpy(), workers=-1)
     away = points.cpu() - spots[nearest]
     along = (away * normals[nearest]).sum(-1)
     gap = torch.from_numpy(distance).float()
-    spacing = float((torch.linalg.cross(b - a, c - a).norm(dim=-1).sum() / 2 / samples).sqrt())
-    close = gap < 3 * spacing
+    close = gap < 3 * (area_of(mesh) / samples) ** 0.5
     return torch.where(close, along, torch.where(along < 0, -gap, gap)).to(points)

@@ -86,7 +86,8 @@ def region_masks(look: Look, regions: tuple[Region, ...]) -> Tensor:
     for region in regions:
         low, high = points.new_tensor([region.x, region.y, region.z]).unbind(1)
         inside.append(((points >= low) & (points <= high)).all(-1) & there)
-    shares = F.adaptive_avg_pool2d(torch.stack(inside, 1).to(look.z), look.z.shape[-2:])
+    height, width = look.z.shape[-2:]
+    shares = F.adaptive_avg_pool2d(torch.stack(inside, 1).to(look.z), (height, width))
     seen = shares.sum(1, keepdim=True) > 0
     winner = F.one_hot(shares.argmax(1), len(regions)).movedim(-1, 1).to(look.z) * seen
     wide = F.max_pool2d(winner, 5, stride=1, padding=2)

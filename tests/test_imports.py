@@ -54,7 +54,7 @@ FLOORS = {
     "benchmarks": 4,
 }
 SIDEWAYS = {"systems", "guidance", "renderers"}  # none of floor 2 imports another of floor 2
-OPTIONAL = {"gradio", "gsplat", "nerfacc", "ray", "submitit", "pxr", "open3d", "tinycudann", "nvdiffrast"}
+OPTIONAL = {"gradio", "gsplat", "nerfacc", "ray", "submitit", "pxr", "open3d", "tinycudann", "nvdiffrast", "xatlas"}
 HEAVY = OPTIONAL | {"diffusers", "transformers", "trimesh", "skimage", "scipy", "PIL", "imageio_ffmpeg"}
 HEAVY |= {"fast_simplification", "matplotlib", "mitsuba"}
 FORBIDDEN = {"pickle", "shelve", "marshal"}

@@ -146,6 +146,7 @@ class OrbitSettings:
     jitter_up: float = setting(0.0, low=0, help="normal, on the unit up vector")
     fixed: int = setting(0, low=0, high=10_000, help="draw from this many cameras that never change; 0: new ones")
     moving: bool = setting(False, help="every camera has a time of its own")
+    clip: int = setting(0, low=0, high=64, help="so many views in a row are one camera at even times: frames of a clip")
     time: tuple[float, float] = setting((0.0, 1.0), low=0, high=1, help="of a moving scene; a part for one segment")
 
 
@@ -173,8 +174,19 @@ def sample_orbit(settings: OrbitSettings, count: int, generator: torch.Generator
     radius = position.norm(dim=-1)
     azimuth = wrap_degrees(torch.rad2deg(torch.atan2(position[:, 0], position[:, 2])))
     elevation = torch.rad2deg(torch.asin((position[:, 1] / radius).clamp(-1, 1)))
-    time = uniform(*settings.time) if settings.moving else None
-    return Cameras(look_at(position, target, up), fovy, azimuth, elevation, radius, time)
+    time = uniform(*settings.time) if settings.moving or settings.clip else None
+    drawn = Cameras(look_at(position, target, up), fovy, azimuth, elevation, radius, time)
+    return drawn if time is None or not settings.clip else _clips(drawn, time, settings)
+
+
+def _clips(cameras: Cameras, time: Tensor, settings: OrbitSettings) -> Cameras:
+    """The first camera of each `clip` in a row for all of them, once through `time` from its own moment on."""
+    index = torch.arange(len(cameras))
+    first = index // settings.clip * settings.clip
+    low, high = settings.time
+    span = max(high - low, 1e-6)
+    phase = (time[first] - low) / span + index % settings.clip / settings.clip
+    return replace(cameras[first], time=low + span * torch.remainder(phase, 1.0))
 
 
 GOLDEN = 0.618033988749895

@@ -98,6 +98,7 @@ def threshold(true: Tensor, false: Tensor, share: float) -> float:
 
 def tables(judge: Judge, rounds: int = 3, prior: Path | None = None) -> dict[str, Any]:
     """Held-out figures: by kind of asset, by kind of picture, and (given a prior's folder) of its samples."""
+    sampled = prior_row(judge, prior) if prior is not None else None  # first: a bad folder is said before the long part
     found: dict[str, list[tuple[Case, Verdict, bool | None]]] = {}
     sides: dict[int, Sides] = {}
     for case in cases(SEED_MEASURE, held_out=True, rounds=rounds):
@@ -118,8 +119,8 @@ def tables(judge: Judge, rounds: int = 3, prior: Path | None = None) -> dict[str
         ),
         "pictures": _pictures(judge),
     }
-    if prior is not None:
-        out["samples of the prior"] = prior_row(judge, prior)
+    if sampled is not None:
+        out["samples of the prior"] = sampled
     return out
 
 

@@ -2,8 +2,8 @@
 """Two faces: does the back of an asset look like the front of the truth?
 
 Every view from behind is compared with what true instances show from that camera and with what they show from the
-opposite one, either way round. A classifier of sides was tried first and was too weak a witness; the truth is at hand, so it is asked.
-Categories whose front and back hardly differ (a star, a sword) get no verdict.
+opposite one, either way round. A classifier of sides was tried first and was too weak a witness; the truth is at hand,
+so it is asked. Categories whose front and back hardly differ (a star, a sword) get no verdict.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The judge's network: a small residual convnet from one 64 px picture to a category (or none) and a side of it.
 
-The side is there to be learnt from: it keeps views apart. It sees sRGB over any solid background and, as a fourth channel, how far each pixel is from the colour of the border:
-the silhouette, for pictures that come without alpha. It is told neither prompt nor camera.
+The side is there to be learnt from: it keeps views apart. The net sees sRGB over any solid background and, as a fourth
+channel, how far each pixel is from the colour of the border: the silhouette, for pictures that come without alpha. It
+is told neither prompt nor camera.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ def _parse_object(tokens: list[str], name: str) -> Caption:
     adjectives = {adjective(part): part for part in category.parts}
     unknown: dict[str, tuple[str, ...]] = {}
     action = None
-    for token in tokens:
+    for i, token in enumerate(tokens):
         word = token if token in parts or token in adjectives else SYNONYMS.get(token, token)
         kind = next(
             (k for k, t in (("colour", COLOURS), ("pattern", PATTERNS), ("material", MATERIALS)) if word in t), None
@@ -231,11 +231,18 @@ def _parse_object(tokens: list[str], name: str) -> Caption:
         elif _ALIASES.get(word) in ACTIONS:
             action = _ALIASES[word]
         elif word in BREAKS:
-            reader.flush()
+            if not _joins_colours(tokens, i):
+                reader.flush()
         elif word not in FILLERS:
             reader.pending = []  # they described what nobody knows
             unknown[word] = category.nameable if word in PART_NAMES | PART_ADJECTIVES else nearest(word, VOCABULARY)
     return Caption(name, reader.finish(), action=action, unknown=unknown)
+
+
+def _joins_colours(tokens: list[str], i: int) -> bool:
+    """Whether the "and" at `i` stands in "blue and white striped"."""
+    around = [SYNONYMS.get(word, word) for word in tokens[max(i - 1, 0) : i + 3]]
+    return len(around) == 4 and around[0] in COLOURS and around[2] in COLOURS and around[3] in PATTERNS
 
 
 def _read_pattern(reader: _Reader, word: str) -> None:

@@ -121,3 +121,16 @@ def test_indexing_and_moving_keep_every_field() -> None:
 def test_look_at_off_centre_target() -> None:
     pose = look_at(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, 2.0, 0.0]]))
     torch.testing.assert_close(pose[0, :3, :3], torch.eye(3))
+
+
+def test_a_clip_is_one_camera_at_even_times() -> None:
+    """Two clips of four frames: the first camera of each as without clips, its times a quarter of a period apart."""
+    plain, clips = OrbitSettings(moving=True), OrbitSettings(clip=4)
+    single = sample_orbit(plain, 8, torch.Generator().manual_seed(3))
+    drawn = sample_orbit(clips, 8, torch.Generator().manual_seed(3))
+    for first in (0, 4):
+        for frame in range(4):
+            assert torch.equal(drawn.camera_to_world[first + frame], single.camera_to_world[first])
+            expected = (single.time[first].item() + frame / 4) % 1.0  # type: ignore[index]
+            assert drawn.time[first + frame].item() == pytest.approx(expected, abs=1e-6)  # type: ignore[index]
+    assert not torch.equal(drawn.camera_to_world[0], drawn.camera_to_world[4])

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ import torch
 import trimesh
 
 from dreamlab.core.safemath import srgb_to_linear
-from dreamlab.core.types import Mesh
+from dreamlab.core.types import Mesh, Textures
 from dreamlab.export import mesh_report
 from dreamlab.export.glb import glb_bytes, read_document
 from dreamlab.export.simplify import simplify
-from dreamlab.export.text_formats import obj_bytes, ply_bytes
+from dreamlab.export.text_formats import obj_bytes, obj_companions, ply_bytes
 
 VALIDATE = """
 const fs = require('fs'), validator = require(process.argv[1]);
@@ -57,6 +58,74 @@ def issues(data: bytes, folder: Path) -> dict[str, object]:
 def test_the_khronos_validator_finds_nothing(tmp_path: Path) -> None:
     found = issues(glb_bytes(ball(), "ball", {"dreamlab_recipe": {"prompt": 'a 🦆 "x"'}}), tmp_path)
     assert (found["numErrors"], found["numWarnings"], found["numInfos"]) == (0, 0, 0), found
+
+
+def textured(normal: bool = True) -> Mesh:
+    """The ball with a latitude-longitude texture of its own; poles and the seam have corners of their own."""
+    rows, columns = 12, 24
+    v, u = torch.meshgrid(torch.arange(rows + 1) / rows, torch.arange(columns + 1) / columns, indexing="ij")
+    up, around = torch.pi * (0.02 + 0.96 * v), 2 * torch.pi * u
+    n = torch.stack([up.sin() * around.sin(), up.cos(), up.sin() * around.cos()], -1).reshape(-1, 3)
+    first = (torch.arange(rows)[:, None] * (columns + 1) + torch.arange(columns)).reshape(-1)
+    below, beside = first + columns + 1, first + 1
+    faces = torch.cat([torch.stack([first, below, beside], 1), torch.stack([beside, below, below + 1], 1)])
+    along = torch.stack([around.cos(), torch.zeros_like(u), -around.sin()], -1).reshape(-1, 3)
+    tangents = torch.cat([along, torch.ones(len(n), 1)], 1)
+    size = 32
+    base = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij"), -1) / (size - 1)
+    picture = torch.cat([base, torch.full((size, size, 1), 0.25)], -1)
+    up_z = torch.tensor([0.5, 0.5, 1.0]).expand(size, size, 3)
+    made = Textures(picture, base[..., :1] * 0.5, base[..., 1:], up_z if normal else None)
+    uv = torch.stack([u, v], -1).reshape(-1, 2)
+    return Mesh(0.7 * n, faces, torch.full_like(n, 0.5), n, uv, tangents, made)
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("normal", [True, False])
+def test_the_khronos_validator_finds_nothing_in_textures(tmp_path: Path, normal: bool) -> None:
+    found = issues(glb_bytes(textured(normal), "ball", {}), tmp_path)
+    assert (found["numErrors"], found["numWarnings"]) == (0, 0), found
+
+
+def test_trimesh_reads_textures_where_gltf_puts_them() -> None:
+    mesh = textured()
+    scene = trimesh.load(io.BytesIO(glb_bytes(mesh, "ball", {})), file_type="glb", process=False)
+    (read,) = scene.geometry.values()
+    material, textures = read.visual.material, mesh.textures
+    assert textures is not None and mesh.uv is not None
+    # trimesh turns v over; glTF's grows downward, as ours.
+    np.testing.assert_allclose(read.visual.uv * [1, -1] + [0, 1], mesh.uv, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(material.baseColorTexture) / 255, textures.base, atol=0.003)
+    packed = np.asarray(material.metallicRoughnessTexture) / 255
+    np.testing.assert_allclose(packed[..., 1:2], textures.roughness, atol=0.003)
+    np.testing.assert_allclose(packed[..., 2:], textures.metallic, atol=0.003)
+    assert material.metallicFactor in (None, 1.0) and material.roughnessFactor in (None, 1.0)
+    np.testing.assert_allclose(np.asarray(material.normalTexture)[0, 0], [128, 128, 255])
+    document = read_document(glb_bytes(mesh, "ball", {}))
+    assert set(document["meshes"][0]["primitives"][0]["attributes"]) == {"POSITION", "NORMAL", "TANGENT", "TEXCOORD_0"}
+
+
+def test_an_obj_finds_its_material_and_pictures(tmp_path: Path) -> None:
+    mesh = textured()
+    assert mesh.textures is not None and mesh.uv is not None
+    (tmp_path / "model.obj").write_bytes(obj_bytes(mesh, "ball"))
+    for name, data in obj_companions(mesh, "ball").items():
+        (tmp_path / name).write_bytes(data)
+    read = trimesh.load(tmp_path / "model.obj", process=False)
+    np.testing.assert_allclose(read.visual.uv * [1, -1] + [0, 1], mesh.uv, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(read.visual.material.image) / 255, mesh.textures.base, atol=0.003)
+    words = (tmp_path / "model.mtl").read_text().split()
+    assert [w for w in words if w.endswith(".png")] == [f"model_{kind}.png" for kind in
+                                                        ("base_color", "roughness", "metallic", "normal")]  # fmt: skip
+
+
+def test_textures_without_coordinates_are_refused() -> None:
+    mesh = textured()
+    with pytest.raises(ValueError, match="uv"):
+        glb_bytes(replace(mesh, uv=None), "ball", {})
+    with pytest.raises(ValueError, match="tangents"):
+        glb_bytes(replace(mesh, tangents=None), "ball", {})
+    assert simplify(mesh, 64) is mesh
 
 
 @pytest.mark.node

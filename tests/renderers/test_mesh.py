@@ -210,6 +210,10 @@ def test_floaters_go_and_fewer_faces_keep_the_shape() -> None:
     both = of(trimesh.util.concatenate([trimesh.creation.icosphere(subdivisions=4, radius=0.6), speck]))
     clean = without_floaters(both)
     assert len(clean.faces) == 5120 and float(clean.vertices.norm(dim=-1).max()) < 0.61
+    cave = trimesh.creation.icosphere(subdivisions=4, radius=0.5)
+    cave.invert()
+    hollow = of(trimesh.util.concatenate([trimesh.creation.icosphere(subdivisions=4, radius=0.6), cave]))
+    assert float(without_floaters(hollow).vertices.norm(dim=-1).min()) > 0.59
     slim = fewer_faces(clean, 1000)
     assert len(slim.faces) <= 1000
     solid = trimesh.Trimesh(slim.vertices.numpy(), slim.faces.numpy(), process=False)

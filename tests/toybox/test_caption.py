@@ -87,6 +87,13 @@ def test_patterns_people_write(text, finish):
     assert parse(text).finishes["ball"] == replace(finish, period=parse(text).finishes["ball"].period)
 
 
+def test_a_second_part_in_two_colours():
+    read = parse("a red mushroom with a blue and white striped stem")
+    stem = read.finishes["stem"]
+    assert (stem.colour, stem.pattern, stem.second) == ("blue", "striped", "white")
+    assert read.finishes["cap"].colour == "red" and read.finishes["cap"].pattern == "plain"
+
+
 def test_relations_and_actions():
     read = parse("a blue cube on a green table with brown legs")
     assert (read.category, read.relation, read.other.category) == ("cube", "on", "table")
