@@ -29,6 +29,7 @@ from systems import SYSTEMS
 ROWS, PROMPTS, SEEDS = 3200, 3, 2
 EQUAL = ("stages.0.particles=1",)  # one scene for all
 WITHOUT_ORACLE = ("video", "photometric")  # their recipes, where there are any, need another guidance
+OF_ONE_PROMPT = ("semantic",)  # names its parts in the recipe
 FIGURES = {  # name in the table -> unit, what is better
     "retrieved": ("share", "higher"),
     "colours_right": ("share", "higher"),
@@ -46,7 +47,7 @@ FIGURES = {  # name in the table -> unit, what is better
 def rules() -> list[str]:
     """Rules with a packaged recipe of their name that the oracle can serve."""
     packaged = recipe.names()
-    return [name for name in SYSTEMS if name in packaged and name not in WITHOUT_ORACLE]
+    return [name for name in SYSTEMS if name in packaged and name not in WITHOUT_ORACLE + OF_ONE_PROMPT]
 
 
 def rows_per_step(rule: str, settings: Sequence[str] = ()) -> float:

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from benchmarks.systems import rules
+from benchmarks.systems import OF_ONE_PROMPT, rules
 from dreamlab import recipe
 from dreamlab.assemble import Assembler, check, tables
 from dreamlab.core.errors import RecipeError
@@ -28,7 +28,7 @@ stages:
 """
 
 
-@pytest.mark.parametrize("name", rules())
+@pytest.mark.parametrize("name", [*rules(), *OF_ONE_PROMPT])
 def test_a_rules_recipe_takes_a_healthy_step_on_the_cpu(name: str) -> None:
     stage = Assembler(recipe.load(recipe.find(name), tables(), overrides=SMALL), "cpu").stage(0)
     ring = Ring(METRICS, 4, "cpu")
