@@ -72,9 +72,7 @@ class ToyboxVideo(_Joint):
 
     def view(self, cameras: Cameras) -> Tensor:
         if cameras.time is None:
-            raise InputError(
-                "toybox-video: the cameras have no time; it needs a scene that moves (cameras: {clip: 8})"
-            )
+            raise InputError("toybox-video: the cameras have no time; it needs a scene that moves (cameras: {clip: 8})")
         return torch.cat([camera_features(cameras), moment_features(cameras.time, self.net.net.moments)], -1)
 
 

@@ -8,12 +8,13 @@
 | dmtet | anything with a surface | signed distances of its mesh; colours learnt from the mesh |
 | mesh | anything with a surface | floaters dropped, simplified, unwrapped, painted with pictures of the old scene |
 | gaussians | a field | seeds where it is dense and can be seen, with its colours |
-| gaussians | anything else with a surface | seeds uniform by area with the surface's colours |
+| gaussians | anything else with a surface | opaque discs on it, uniform by area, with its colours |
 | gaussians4d, field4d | gaussians, field | their state, without motion yet |
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -22,14 +23,16 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, OrbitSettings, fixed_orbit
 from dreamlab.core.errors import Diverged
+from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.types import Frames, Mesh, Scene
-from renderers.seeds import Seeds, from_mesh
-from renderers.shapes import without_floaters
+from renderers.seeds import Seeds
+from renderers.shapes import area_of, sample_surface, without_floaters
 from renderers.surface import Surface, look
 
 VIEWS, SIZE = 24, 96  # of the comparison before and after
 AROUND = OrbitSettings(distance=(3.2, 3.2), fovy_deg=(42.0, 42.0), elevation_deg=(-60.0, 75.0))
 RESOLUTION = 96  # of the grid on which a surface is found when the target does not say
+THIN, OPAQUE = 0.15, 0.9  # of discs on a surface: thickness in their width, opacity at least
 SURFACES = ("dmtet", "mesh")  # kinds that can take any scene's surface
 SEEDED = ("gaussians",)  # kinds that start from points
 BEGIN_TO_MOVE = (("gaussians", "gaussians4d"), ("field", "field4d"))  # the moving kind takes the state of the still one
@@ -77,13 +80,28 @@ def become(source: Scene, target: Scene, stream: torch.Generator) -> tuple[Scene
     if kind in SEEDED:
         count = made.settings.count
         if isinstance(source, Seeding):
-            seeds = source.seeds(count, stream)
+            made = type(made)(made.settings, stream, source.seeds(count, stream))
         else:
-            seeds = from_mesh(surface_of(source, RESOLUTION), count, stream)
-        made = type(made)(made.settings, stream, seeds).to(device_of(source))
+            points, normals, colors = sample_surface(surface := surface_of(source, RESOLUTION), count, stream)
+            spacing = (area_of(surface) / count) ** 0.5
+            made = type(made)(made.settings, stream, Seeds(points, torch.full((count,), spacing), colors))
+            lay_flat(made.params, normals)
+        made = made.to(device_of(source))
     else:
         made.adopt(source, stream)
     return made, compare(source, made)
+
+
+def lay_flat(params: dict[str, Tensor], normals: Tensor) -> None:
+    """Gaussians on a surface become opaque discs along it: turned so that their third axis is the normal, and thin."""
+    x, y, z = normals.unbind(-1)
+    turn = torch.stack([1 + z, -y, x, torch.zeros_like(z)], -1)  # from +Z to the normal, half-way
+    over = z < -1 + 1e-6
+    turn[over] = turn.new_tensor([0.0, 1.0, 0.0, 0.0])
+    with torch.no_grad():
+        params["quats"].copy_(torch.nn.functional.normalize(turn, dim=-1))
+        params["log_scales"][:, 2] += math.log(THIN)
+        params["logit_opacity"].clamp_(min=float(inverse_sigmoid(OPAQUE)))
 
 
 def surface_of(scene: Scene, resolution: int) -> Mesh:

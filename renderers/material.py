@@ -105,14 +105,14 @@ class Ranges:
             raw[:, :3].sigmoid(), between(self.roughness, raw[:, 3:4]), between(self.metallic, raw[:, 4:5]), bent
         )
 
-    def raw(self, base: Tensor, roughness: float, metallic: float, channels: int) -> Tensor:
+    def raw(self, base: Tensor, roughness: Tensor | float, metallic: Tensor | float, channels: int) -> Tensor:
         """[M, channels]: what `look` turns into these values, without bump."""
 
-        def back(ends: tuple[float, float], value: float) -> Tensor:
-            share = (value - ends[0]) / (ends[1] - ends[0])
-            return inverse_sigmoid(min(max(share, 0.02), 0.98))  # farther out a sigmoid no longer learns
+        def back(ends: tuple[float, float], value: Tensor | float) -> Tensor:
+            share = torch.as_tensor((value - ends[0]) / (ends[1] - ends[0]))
+            return inverse_sigmoid(share.clamp(0.02, 0.98))  # farther out a sigmoid no longer learns
 
         out = base.new_zeros(len(base), channels)
         out[:, :3] = inverse_sigmoid(base.clamp(0.004, 0.996))
-        out[:, 3], out[:, 4] = back(self.roughness, roughness), back(self.metallic, metallic)
+        out[:, 3:4], out[:, 4:5] = back(self.roughness, roughness), back(self.metallic, metallic)
         return out

@@ -92,7 +92,10 @@ class TexturedMesh:
         if paint is not None:
             base = paint(points, torch.nn.functional.normalize(at.read(self.normals, surface.faces), dim=-1), base)
         metallic = 0.0 if self.settings.shading == "flat" else 0.3  # unknown: not far from either end
-        raw = self.ranges.raw(base, 0.5, metallic, self.channels)
+        self._start(at, points, self.ranges.raw(base, 0.5, metallic, self.channels))
+
+    def _start(self, at: Texels, points: Tensor, raw: Tensor) -> None:
+        """Parameters whose raw numbers at texels are `raw` [M, channels]."""
         if self.settings.material == "texture":
             self.params = {"texture": at.picture(raw).detach().clone().requires_grad_()}
         else:
@@ -100,8 +103,11 @@ class TexturedMesh:
             self.field.learn(self.params, points, raw, 200, self.generator)
 
     def adopt(self, source: Scene, stream: torch.Generator) -> None:
-        """Take another scene's surface, painted with what pictures of it show from all around."""
+        """Take another scene's surface, painted with what pictures of it show from all around; another mesh's with its
+        material, which no light has touched."""
         del stream  # nothing here is random
+        if isinstance(source, TexturedMesh):
+            return self._inherit(source)
         shape = fewer_faces(surface_of(source, self.settings.resolution), self.settings.faces)
         cameras = all_around(PAINT_VIEWS).to(device_of(source))
 
@@ -113,7 +119,20 @@ class TexturedMesh:
 
         device = device_of(source)
         vertices, faces = shape.vertices.to(device), shape.faces.to(device)
-        self.wear(Mesh(vertices, faces, shape.colors.to(device), shape.normals.to(device)), paint)
+        return self.wear(Mesh(vertices, faces, shape.colors.to(device), shape.normals.to(device)), paint)
+
+    def _inherit(self, source: TexturedMesh) -> None:
+        """State for state where the sizes agree; else base colour, roughness and metallic, read at the new texels."""
+        mine, theirs = ({name: value.shape for name, value in each.params.items()} for each in (self, source))
+        if mine == theirs:
+            return self.load_state_dict(source.state_dict())
+        self._dress(source.surface, source.atlas)
+        at = texels(self.atlas, self.settings.texture)
+        points, uv = at.read(self.surface.vertices, self.surface.faces), at.read(self.atlas.uv, self.atlas.faces)
+        made = source.textures()
+        kept = torch.cat([made.base, made.roughness, made.metallic], -1).to(points)
+        base, roughness, metallic = texture(kept, uv[None, None], boundary="clamp")[0, 0].split([3, 1, 1], -1)
+        return self._start(at, points, self.ranges.raw(base, roughness, metallic, self.channels))
 
     def _dress(self, surface: Surface, atlas: Atlas) -> None:
         """What follows from the shape alone."""

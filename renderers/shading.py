@@ -60,10 +60,10 @@ def draw(settings: ShadingSettings, cameras: Cameras, training: Training) -> Sha
     stream, like = training.stream, cameras.camera_to_world
     count = len(cameras)
 
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=stream, device=stream.device).to(like)
+    def uniform(shape: tuple[int, ...]) -> Tensor:
+        return torch.rand(shape, generator=stream, device=stream.device).to(like)
 
-    coins, strength, where = uniform(2), uniform(()), uniform(count, 3)
+    coins, strength, where = uniform((2,)), uniform(()), uniform((count, 3))
     spread = torch.randn(count, 3, generator=stream, device=stream.device).to(like)
     lit = (coins[0] < settings.lit.at(training.progress)).to(like)
     blank = lit * (coins[1] < settings.textureless.at(training.progress)).to(like)

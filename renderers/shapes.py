@@ -73,6 +73,12 @@ def fewer_faces(mesh: Mesh, count: int) -> Mesh:
     return Mesh(placed, corners, mesh.colors[nearest], vertex_normals(placed, corners))
 
 
+def area_of(mesh: Mesh) -> float:
+    """Square metres."""
+    a, b, c = mesh.vertices[mesh.faces].unbind(1)
+    return float(torch.linalg.cross(b - a, c - a).norm(dim=-1).sum() / 2)
+
+
 def sample_surface(mesh: Mesh, count: int, stream: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Points, normals and colours [count, 3], uniform by area (stratified along the faces)."""
     a, b, c = mesh.vertices[mesh.faces].unbind(1)
@@ -97,12 +103,10 @@ def signed_distances(mesh: Mesh, points: Tensor, samples: int = 200_000) -> Tens
     """
     from scipy.spatial import cKDTree
 
-    a, b, c = mesh.vertices[mesh.faces].unbind(1)
     spots, normals, _ = sample_surface(mesh, samples, torch.Generator().manual_seed(0))
     distance, nearest = cKDTree(spots.numpy()).query(points.cpu().numpy(), workers=-1)
     away = points.cpu() - spots[nearest]
     along = (away * normals[nearest]).sum(-1)
     gap = torch.from_numpy(distance).float()
-    spacing = float((torch.linalg.cross(b - a, c - a).norm(dim=-1).sum() / 2 / samples).sqrt())
-    close = gap < 3 * spacing
+    close = gap < 3 * (area_of(mesh) / samples) ** 0.5
     return torch.where(close, along, torch.where(along < 0, -gap, gap)).to(points)

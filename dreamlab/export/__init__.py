@@ -13,7 +13,7 @@ from dreamlab.core.text import slug
 from dreamlab.core.types import Mesh, Scene
 from dreamlab.export.glb import glb_bytes
 from dreamlab.export.simplify import simplify
-from dreamlab.export.text_formats import obj_bytes, ply_bytes
+from dreamlab.export.text_formats import obj_bytes, obj_companions, ply_bytes
 from dreamlab.files import disk_errors, sha256, write_atomic, write_json
 from dreamlab.preview import orbit_views, render_views, save_sheet, save_video
 from dreamlab.recipe import Recipe, as_plain
@@ -38,6 +38,9 @@ def export_mesh(run: Run, recipe: Recipe, scene: Scene, formats: Sequence[str] |
             path = run.export / f"model.{kind}"
             write_atomic(path, writers[kind]())
             paths.append(path)
+            for beside, data in (obj_companions(mesh, name) if kind == "obj" else {}).items():
+                write_atomic(run.export / beside, data)
+                paths.append(run.export / beside)
         files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
         write_json(run.export / "report.json", {"mesh": mesh_report(mesh), "files": files, "prompt": recipe.prompt})
     return paths

@@ -9,18 +9,17 @@ guess. Every buffer view of vertices has a target and every accessor of position
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dreamlab import __version__
 from dreamlab.core.safemath import srgb_to_linear
 from dreamlab.core.types import Mesh, Textures
+from dreamlab.export.png import png_bytes
 
 _ARRAY_BUFFER, _ELEMENT_BUFFER = 34962, 34963
 _FLOAT, _USHORT, _UINT = 5126, 5123, 5125
@@ -98,17 +97,8 @@ def _columns(mesh: Mesh) -> dict[str, tuple[np.ndarray, int, str]]:
 def _pictures(textures: Textures) -> list[tuple[str, bytes]]:
     """PNGs by their role; nothing of ours darkens ambient light, so occlusion is 1 everywhere."""
     packed = torch.cat([torch.ones_like(textures.roughness), textures.roughness, textures.metallic], -1)
-    found = [("base_color", _png(textures.base)), ("occlusion_roughness_metallic", _png(packed))]
-    return found if textures.normal is None else [*found, ("normal", _png(textures.normal))]
-
-
-def _png(picture: Tensor) -> bytes:
-    from PIL import Image
-
-    kept = io.BytesIO()
-    values = (picture.detach().cpu().clamp(0, 1) * 255 + 0.5).byte().numpy()
-    Image.fromarray(values).save(kept, format="PNG")
-    return kept.getvalue()
+    found = [("base_color", png_bytes(textures.base)), ("occlusion_roughness_metallic", png_bytes(packed))]
+    return found if textures.normal is None else [*found, ("normal", png_bytes(textures.normal))]
 
 
 def _material(name: str, pictures: list[str]) -> dict[str, Any]:

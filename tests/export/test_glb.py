@@ -21,7 +21,7 @@ from dreamlab.core.types import Mesh, Textures
 from dreamlab.export import mesh_report
 from dreamlab.export.glb import glb_bytes, read_document
 from dreamlab.export.simplify import simplify
-from dreamlab.export.text_formats import obj_bytes, ply_bytes
+from dreamlab.export.text_formats import obj_bytes, obj_companions, ply_bytes
 
 VALIDATE = """
 const fs = require('fs'), validator = require(process.argv[1]);
@@ -103,6 +103,20 @@ def test_trimesh_reads_textures_where_gltf_puts_them() -> None:
     np.testing.assert_allclose(np.asarray(material.normalTexture)[0, 0], [128, 128, 255])
     document = read_document(glb_bytes(mesh, "ball", {}))
     assert set(document["meshes"][0]["primitives"][0]["attributes"]) == {"POSITION", "NORMAL", "TANGENT", "TEXCOORD_0"}
+
+
+def test_an_obj_finds_its_material_and_pictures(tmp_path: Path) -> None:
+    mesh = textured()
+    assert mesh.textures is not None and mesh.uv is not None
+    (tmp_path / "model.obj").write_bytes(obj_bytes(mesh, "ball"))
+    for name, data in obj_companions(mesh, "ball").items():
+        (tmp_path / name).write_bytes(data)
+    read = trimesh.load(tmp_path / "model.obj", process=False)
+    np.testing.assert_allclose(read.visual.uv * [1, -1] + [0, 1], mesh.uv, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(read.visual.material.image) / 255, mesh.textures.base, atol=0.003)
+    words = (tmp_path / "model.mtl").read_text().split()
+    assert [w for w in words if w.endswith(".png")] == [f"model_{kind}.png" for kind in
+                                                        ("base_color", "roughness", "metallic", "normal")]  # fmt: skip
 
 
 def test_textures_without_coordinates_are_refused() -> None:

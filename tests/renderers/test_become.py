@@ -72,6 +72,23 @@ def test_the_same_kind_hands_over_its_state() -> None:
     assert compare(ball, other) == Kept(100.0, 1.0)
 
 
+def test_a_mesh_hands_its_material_on_without_its_light() -> None:
+    """A stage of another texture size or material begins with the same base colour, roughness and metallic."""
+    first = TexturedMesh(TexturedMesh.Settings(texture=64, unwrap="own", shading="pbr"), stream())
+    with torch.no_grad():
+        first.params["texture"][..., :3] = torch.tensor([1.0, 0.0, -1.0])
+        first.params["texture"][..., 3:5] = torch.tensor([0.7, -0.7])
+    for settings in ({"texture": 64}, {"texture": 96}, {"texture": 48, "material": "hash"}):
+        wanted = TexturedMesh.Settings(unwrap="own", shading="pbr", **settings)
+        second, kept = become(first, TexturedMesh(wanted, stream()), stream())
+        assert kept is None or kept.psnr > 35
+        assert isinstance(second, TexturedMesh)
+        a, b = first.textures(), second.textures()
+        for name in ("base", "roughness", "metallic"):
+            x, y = getattr(a, name).mean((0, 1)), getattr(b, name).mean((0, 1))
+            torch.testing.assert_close(x, y, atol=0.02, rtol=0)
+
+
 class Foggy:
     """A ball of radius 0.5 whose density has levels: only one of them is the ball its pictures show."""
 
