@@ -24,7 +24,7 @@ from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Training
 from renderers.become import surface_of
 from renderers.files import read_mesh
 from renderers.material import HashField, groups_of
-from renderers.shapes import signed_distances
+from renderers.shapes import signed_distances, without_floaters
 from renderers.surface import Surface, compose, laplacian, look, normal_consistency, vertex_normals
 from renderers.tets import KuhnGrid, place
 
@@ -184,13 +184,13 @@ class DMTet:
         return None
 
     def mesh(self, resolution: int) -> Mesh:
-        """The surface itself; `resolution` is the grid's and cannot be chosen here."""
+        """The surface itself, without floaters and caves; `resolution` is the grid's and cannot be chosen here."""
         with torch.no_grad():
             shown = self.surface()
             if not len(shown.faces):
                 raise Diverged("empty geometry: the distance has one sign everywhere; train longer or lower lr_sdf")
             colors = self.color(shown.vertices).cpu()
-            return Mesh(shown.vertices.cpu(), shown.faces.cpu(), colors, shown.normals.cpu())
+            return without_floaters(Mesh(shown.vertices.cpu(), shown.faces.cpu(), colors, shown.normals.cpu()))
 
 
 def ellipsoid(points: Tensor, radii: tuple[float, float, float]) -> Tensor:

@@ -3,7 +3,7 @@
 
 Diffuse light is irradiance as spherical harmonics up to degree 4 (bands 1, 2 and 4 besides the mean; band 3 of a
 cosine is zero). Specular light is the environment blurred by GGX lobes seen head-on, one picture per roughness, times
-a table of the BRDF's own integral. The blur is a matrix: its gradient reaches the environment.
+a table of the BRDF's own integral. The blur is linear: its gradient reaches the environment.
 """
 
 from __future__ import annotations
@@ -47,25 +47,33 @@ def harmonics(d: Tensor) -> Tensor:  # [..., 3] -> [..., 18]
 BANDS = (0, 1, 1, 1, 2, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 4, 4, 4)
 
 
-def blur_matrix(level: int, height: int = COARSE) -> Tensor:
-    """[H W, H W]: which share of each texel's light a lobe of `level` around another texel gathers.
+def blur_kernel(level: int, height: int = COARSE) -> Tensor:
+    """[H, H, 2 H]: which share of the light at a row and a step in longitude a lobe of `level` around a texel gathers.
 
-    Weights are D(n.h) n.l with v = n, over solid angles, normalised (Karis' approximation n = v = r).
+    Weights are D(n.h) n.l with v = n, over solid angles, normalised (Karis' approximation n = v = r). Longitude enters
+    by its difference alone, so one row of texels stands for all.
     """
-    d = directions(height, 2 * height).reshape(-1, 3)
-    nl = (d @ d.T).clamp(-1, 1)
+    down = math.pi * (torch.arange(height) + 0.5) / height
+    around = math.pi * torch.arange(2 * height) / height
+    flat = down.sin()[:, None, None] * down.sin()[None, :, None] * around.cos()
+    nl = (flat + down.cos()[:, None, None] * down.cos()[None, :, None]).clamp(-1, 1)
     nh = ((1 + nl) / 2).sqrt()  # between n and l lies h at half the angle
     alpha = torch.tensor(max(level / (LEVELS - 1), MIN_ROUGHNESS) ** 2)
-    weight = ggx(nh, alpha) * nl.clamp(min=0) * solid_angles(height, 2 * height).reshape(-1)
-    return weight / weight.sum(1, keepdim=True)
+    weight = ggx(nh, alpha) * nl.clamp(min=0) * solid_angles(height, 2 * height)[None, :, :1]
+    return weight / weight.sum((1, 2), keepdim=True)
 
 
 def prefilter(pictures: Tensor) -> Tensor:  # [E, H, W, 3] -> [E, COARSE, 2 COARSE, LEVELS - 1, 3]
-    """The environments seen by ever rougher mirrors, from roughness 1 / (LEVELS - 1) on."""
+    """The environments seen by ever rougher mirrors, from roughness 1 / (LEVELS - 1) on: convolved along longitude by
+    Fourier transform, summed over rows."""
     small = torch.stack([resized(picture, COARSE) for picture in pictures])
-    flat = small.flatten(1, 2)
-    blurred = [blur_matrix(level).to(flat) @ flat for level in range(1, LEVELS)]
-    return torch.stack(blurred, 2).unflatten(1, small.shape[1:3])
+    waves = torch.fft.rfft(small, dim=2)
+    blurred = []
+    for level in range(1, LEVELS):
+        kernel = torch.fft.rfft(blur_kernel(level).to(small), dim=2)
+        mixed = torch.einsum("tsk,eskc->etkc", kernel.conj(), waves)
+        blurred.append(torch.fft.irfft(mixed, n=2 * COARSE, dim=2))
+    return torch.stack(blurred, 3).clamp(min=0)
 
 
 def wrapped(picture: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dreamlab.core.errors import InputError
 from renderers.environment import ENVIRONMENTS, directions, environment, resized, solid_angles, to_uv
-from renderers.light import BANDS, Light, harmonics, shade
+from renderers.light import BANDS, Light, harmonics, prefilter, shade
 from renderers.montecarlo import Samples, frame, shade_montecarlo
 from renderers.pbr import Material, brdf_cos, brdf_table, ggx
 from renderers.rays import Boxes
@@ -65,6 +65,18 @@ def test_irradiance_against_the_sum_over_all_texels(name: str, mean: float, wors
     got = Light.of([picture]).irradiance(normal, torch.zeros(64, dtype=torch.int64))
     error = (got - truth).abs() / truth.mean()
     assert error.mean() < mean and error.max() < worst, (error.mean(), error.max())
+
+
+@pytest.mark.parametrize("level", [1, 4, 7])
+def test_the_blur_is_a_weighted_mean_of_all_texels(level: int) -> None:
+    small = resized(environment("night"), 32)
+    d, w = directions(32, 64), solid_angles(32, 64)
+    blurred = prefilter(small[None])[0, :, :, level - 1]
+    for row, column in ((0, 0), (10, 17), (20, 50), (31, 63)):
+        nl = (d @ d[row, column]).clamp(-1, 1)
+        weight = ggx(((1 + nl) / 2).sqrt(), torch.tensor((level / 7) ** 2)) * nl.clamp(min=0) * w
+        expected = (weight[..., None] * small).sum((0, 1)) / weight.sum()
+        torch.testing.assert_close(blurred[row, column], expected, atol=2e-4, rtol=2e-3)
 
 
 def test_microfacets_cover_their_area_once() -> None:
