@@ -35,6 +35,7 @@ from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.draw import Pictures
 from dreamlab.train import METRICS, step
 from dreamlab.worlds import true_pictures
+from renderers.become import surface_of
 
 HELD, SIZE, MESH = 20, 128, 64
 STILL, MOVES = "a red mushroom with a white stem", "a rocking red mushroom with a white stem"
@@ -115,7 +116,7 @@ def measured(kind: str, images: Path | None = None, overrides: list[str] | None 
     ]
     if held.cameras.time is None:
         program = programs_for(parse(floor.prompt), derive(0, "instance") % 10_000)
-        found, true = shape_of_mesh(scene.mesh(MESH)), shape_of_program(program)
+        found, true = shape_of_mesh(surface_of(scene, MESH)), shape_of_program(program)
         near = chamfer(found.points, true.points)
         checks += [
             Check(f"fit_{kind}_volume_iou", round(iou(found.filled, true.filled), 3), "", floor.iou),

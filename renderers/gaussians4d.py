@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.schedules import Progress
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
 from renderers.convert import gaussians_to_mesh
@@ -155,7 +156,7 @@ class Gaussians4D(Gaussians):
             return torch.stack([stretch(means, moved, turn, self.neighbours) for moved, turn in pairs]).mean()
         return super().penalty(name, frames)
 
-    def adapt(self, progress: Any, frames: Frames) -> Rows | None:
+    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
         if self.settings.frozen:
             return None
         rows = super().adapt(progress, frames)

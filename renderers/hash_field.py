@@ -301,8 +301,11 @@ class HashField:
         self.active = int(state["active"])
 
     def mesh(self, resolution: int) -> Mesh:
-        """The surface where a cell of the grid takes half the light; a distance's zero."""
-        return self.mesh_at(resolution, 0.0 if self.distance else math.log(2) * resolution / (2 * self.settings.radius))
+        """The surface where a seventh of the box's half side takes half the light; a distance's zero.
+
+        What nobody sees inside keeps the density of the body it started from, so the level must lie below that.
+        """
+        return self.mesh_at(resolution, 0.0 if self.distance else 5 / self.settings.radius)
 
     @property
     def levels(self) -> tuple[float, ...]:

@@ -48,7 +48,7 @@ class JSD(Stateless):
         t = look.timesteps(c.t_min.at(now), c.t_max.at(now))
         noise = look.noise()
         state = State(table.add_noise(look.z, noise, t), t)
-        names = ("blind", "blind_null", "plain")
+        names = ("blind", "blind_null", "aware")
         blind, null, aware = look.predict([Branch(state, name) for name in names])
         a, s = table.signal_noise(t, look.z)
         apart = (s / a) * (aware - null)  # x0_blind_null - x0_aware

@@ -7,6 +7,7 @@ Every part is a mean over pixels and channels, so weights mean the same at every
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from torch.nn.functional import conv2d, pad
 
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
+from dreamlab.core.types import Frames
 from systems.depth_terms import out_of_order, unlike
 from systems.residual import Look, Stateless
 
@@ -57,12 +59,17 @@ class Photometric(Stateless):
             if frames.normal is None:
                 raise ValueError("photometric: this scene renders no normals; set `normal: 0`")
             total = total + weight * (frames.normal - truth["normal"]).square().mean()
-        there = (truth["alpha"] > 0.5) & (frames.alpha.detach() > 0.5)
         if (weight := s.depth.at(look.progress)) > 0:
-            total = total + weight * unlike(frames.depth, truth["depth"], there)
+            total = total + weight * unlike(frames.depth, truth["depth"], in_both(frames, truth))
         if (weight := s.rank.at(look.progress)) > 0:
-            total = total + weight * out_of_order(frames.depth, truth["depth"], there, look.noise_stream)
+            both = in_both(frames, truth)
+            total = total + weight * out_of_order(frames.depth, truth["depth"], both, look.noise_stream)
         return total
+
+
+def in_both(frames: Frames, truth: Mapping[str, Tensor]) -> Tensor:
+    """[B, H, W, 1] bool: pixels that both cover."""
+    return (truth["alpha"] > 0.5) & (frames.alpha.detach() > 0.5)
 
 
 def ssim(a: Tensor, b: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:  # [B, H, W, C] twice

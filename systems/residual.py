@@ -60,7 +60,8 @@ class Look:
     def __post_init__(self) -> None:
         said = dict(self.conditions)
         if "text" in said:
-            said["plain"] = said["text"]  # the prompt as it is, without words of direction
+            # plain: the prompt without words of direction; aware: with the camera, whatever `text` will be told.
+            said["plain"] = said["aware"] = said["text"]
         self.conditions = said if self.cameras is None else self.asking.directed(said, self.cameras)
 
     @property

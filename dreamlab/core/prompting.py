@@ -121,10 +121,11 @@ class Asking:
         self.skips = Skips(self.how.adaptive) if self.how.adaptive > 0 else None
 
     def directed(self, conditions: Mapping[str, Condition], cameras: Cameras) -> Mapping[str, Condition]:
-        """The guidance's conditions with `text` and `null` as the settings want them; `away0`, `away1` for Perp-Neg."""
+        """The conditions with `text`, `null` and `plain` as the settings want them; `away0`, `away1` for Perp-Neg."""
         how, found = self.how, dict(conditions)
         if not how.camera:
             found["text"], found["null"] = conditions["blind"], conditions["blind_null"]
+            found["plain"] = conditions["blind"]
         if how.views == "none" and how.perp_neg == 0:
             return found
         worded = [conditions[name] for name in DIRECTIONS]

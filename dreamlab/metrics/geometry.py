@@ -63,7 +63,8 @@ def shape(filled: Tensor, points: Tensor) -> Shape:
 
 
 def shape_of_mesh(found: Mesh) -> Shape:
-    return shape(voxels(found.vertices, found.faces), surface_points(found.vertices, found.faces))
+    vertices, faces = found.vertices.cpu(), found.faces.cpu()
+    return shape(voxels(vertices, faces), surface_points(vertices, faces))
 
 
 def shape_of_program(program: Program) -> Shape:

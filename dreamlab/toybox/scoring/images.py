@@ -62,10 +62,11 @@ def score_images(
     scale: float = 4.0,
     steps: int = 25,
     seed: int = 0,
+    device: str = "cpu",
 ) -> ImageScore:
     """One DDIM sample for each prompt, from cameras all around in turn."""
     if not isinstance(prior, Toybox):
-        prior = Toybox(Toybox.Settings(weights=str(prior)))
+        prior = Toybox(Toybox.Settings(weights=str(prior))).to(device)
     captions = [parse_plain(prompt) for prompt in prompts]
     azimuth = [AZIMUTHS[i % len(AZIMUTHS)] for i in range(len(prompts))]
     cameras = orbit(azimuth, ELEVATION, DISTANCE, FOVY_DEG)

@@ -143,7 +143,7 @@ def command(wanted: Wanted, out: Path, json: Path | None) -> None:
         print(score_sheet(out / "scores.png", board))
     if wanted.images:
         every = prompts()
-        scored = score_images([every[i % len(every)] for i in range(wanted.images)], wanted.prior)
+        scored = score_images([every[i % len(every)] for i in range(wanted.images)], wanted.prior, device=wanted.device)
         print(
             f"images: {scored.count} samples, accepted {scored.accepted:.2f}, colours right "
             f"{scored.colours_right:.2f}, both {scored.right:.2f} (floor {IMAGE_FLOOR})"
