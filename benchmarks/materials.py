@@ -2,7 +2,7 @@
 """A sheet of material balls: a row per environment, red plastic and gold from smooth to rough, by the split sum; the
 last row is the first one by Monte Carlo with shadows.
 
-    python -m benchmarks.materials [--out docs/images/materials.png] [--size 96]
+    python -m benchmarks.materials [--out docs/images/materials.png] [--size 64]
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def balls(light: str, shading: str, size: int, samples: int) -> list[np.ndarray]
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.materials", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/images/materials.png"))
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--samples", type=int, default=64, help="per pixel from light and from lobe, last row")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=16, help="per pixel from light and from lobe, last row")
     options = parser.parse_args(arguments)
     names = [name for name in ENVIRONMENTS if name != "white"]
     pictures = [ball for name in names for ball in balls(name, "pbr", options.size, 1)]

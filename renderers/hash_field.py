@@ -301,17 +301,16 @@ class HashField:
         self.active = int(state["active"])
 
     def mesh(self, resolution: int) -> Mesh:
-        """The surface where a seventh of the box's half side takes half the light; a distance's zero.
+        """The surface where a quarter of the box's half side takes half the light; a distance's zero.
 
         What nobody sees inside keeps the density of the body it started from, so the level must lie below that.
         """
-        return self.mesh_at(resolution, 0.0 if self.distance else 5 / self.settings.radius)
+        return self.mesh_at(resolution, 0.0 if self.distance else 3 / self.settings.radius)
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """Densities worth trying for a surface: at which a 30th of the box takes little, half or most of the light."""
-        usual = 15 / self.settings.radius
-        return (0.0,) if self.distance else tuple(share * usual for share in (0.2, 0.7, 2.0))
+        """Densities worth trying for a surface, from a haze to what is opaque within a 30th of the box."""
+        return (0.0,) if self.distance else tuple(level / self.settings.radius for level in (1.5, 3.0, 10.0, 30.0))
 
     def mesh_at(self, resolution: int, level: float) -> Mesh:
         """The surface of a density, or distance, of `level`."""

@@ -56,16 +56,27 @@ class HashField:
         return (features @ params["layer1"]).relu() @ params["layer2"] + params["bias"]
 
     def learn(
-        self, params: dict[str, Tensor], points: Tensor, values: Tensor, steps: int, stream: torch.Generator
+        self,
+        params: dict[str, Tensor],
+        points: Tensor,
+        values: Tensor,
+        steps: int,
+        stream: torch.Generator,
+        jitter: float = 0.0,
     ) -> None:
-        """Fit `params` in place to known raw values [N, channels] at points [N, 3] (when a scene becomes another)."""
+        """Fit `params` in place to known raw values [N, channels] at points [N, 3] (when a scene becomes another).
+
+        `jitter` (standard deviation in metres, about the points' spacing) keeps fine levels from learning nothing but
+        the points themselves.
+        """
         leaves = [value.requires_grad_() for value in params.values()]
         optimiser = torch.optim.Adam(leaves, lr=0.02, betas=(0.9, 0.99), eps=1e-15)
         for step in range(steps):
             optimiser.param_groups[0]["lr"] = 0.02 * 0.05 ** (step / steps)
             rows = torch.randint(len(points), (min(len(points), 8192),), generator=stream).to(points.device)
             optimiser.zero_grad()
-            (self(params, points[rows]) - values[rows]).square().mean().backward()
+            near = points[rows] + jitter * torch.randn(len(rows), 3, generator=stream).to(points)
+            (self(params, near) - values[rows]).square().mean().backward()
             optimiser.step()
         for value in leaves:
             value.grad = None

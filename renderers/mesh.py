@@ -100,7 +100,9 @@ class TexturedMesh:
             self.params = {"texture": at.picture(raw).detach().clone().requires_grad_()}
         else:
             self.params = self.field.start(self.generator)
-            self.field.learn(self.params, points, raw, 200, self.generator)
+            a, b, c = self.surface.vertices[self.surface.faces].unbind(1)
+            area = torch.linalg.cross(b - a, c - a).norm(dim=-1).sum() / 2
+            self.field.learn(self.params, points, raw, 200, self.generator, float(area / len(points)) ** 0.5)
 
     def adopt(self, source: Scene, stream: torch.Generator) -> None:
         """Take another scene's surface, painted with what pictures of it show from all around; another mesh's with its
