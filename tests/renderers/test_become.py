@@ -145,7 +145,8 @@ stages:
 
 
 @pytest.mark.parametrize(
-    ("kind", "more"), [("mesh", ", texture: 64, faces: 400, unwrap: own"), ("gaussians", ", count: 200"), ("dmtet", ", resolution: 12")]
+    ("kind", "more"),
+    [("mesh", ", texture: 64, faces: 400, unwrap: own"), ("gaussians", ", count: 200"), ("dmtet", ", resolution: 12")],
 )
 def test_a_recipe_chains_kinds(kind: str, more: str) -> None:
     wanted = recipe.load(CHAIN % (kind, more), tables())
