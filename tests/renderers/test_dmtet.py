@@ -13,7 +13,7 @@ import trimesh
 
 from dreamlab.core.cameras import orbit
 from dreamlab.core.errors import Diverged
-from dreamlab.core.schedules import Progress, constant
+from dreamlab.core.schedules import Progress, ramp
 from dreamlab.core.types import Training
 from dreamlab.optim import Adam
 from renderers.become import compare
@@ -132,7 +132,7 @@ def test_a_file_as_its_start(tmp_path: Path) -> None:
 
 def test_silhouettes_and_colours_of_a_ball_are_recovered() -> None:
     """From an ellipsoid to a smaller, shifted red ball, by pictures alone."""
-    size, steps = 48, 130
+    size, steps = 48, 200
     cameras = orbit([0.0, 60, 120, 180, 240, 300, 0, 180], [0.0, 20, -20, 0, 20, -20, 70, -70])
     truth = scene(resolution=24)
     points = truth.grid.vertices()
@@ -140,7 +140,7 @@ def test_silhouettes_and_colours_of_a_ball_are_recovered() -> None:
         truth.params["sdf"].copy_((points - torch.tensor([0.15, 0.1, 0.0])).norm(dim=-1) - 0.45)
         truth.params["color.bias"].copy_(torch.tensor([2.0, -2.0, -2.0]))
         wanted = truth.render(cameras, size, torch.zeros(8, 3))
-    made = scene(resolution=24, lr_sdf=constant(0.02))
+    made = scene(resolution=24, lr_sdf=ramp(0.02, 0.004))
     optimiser, g = Adam(made), torch.Generator().manual_seed(1)
     for i in range(steps):
         rows = torch.randperm(8, generator=g)[:4]
