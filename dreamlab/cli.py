@@ -61,7 +61,8 @@ def dream(
     from dreamlab import pipeline
     from dreamlab.recipe import find
 
-    text, more = read_prompt(prompt, prompt_file, prompt_env)
+    own = recipe != "default" and prompt is None and prompt_file is None and prompt_env is None
+    text, more = (None, []) if own else read_prompt(prompt, prompt_file, prompt_env)
     check_device(device)
     settings = [*more, *(overrides or [])]
     run = pipeline.create(text, find(recipe), out, settings, negative, sys.argv)

@@ -118,14 +118,14 @@ def _record_failure(run: Run, message: str) -> None:
 
 
 def create(
-    prompt: str,
+    prompt: str | None,
     source: Path,
     out: Path,
     overrides: Sequence[str],
     negative: str | None,
     command: list[str],
 ) -> Run:
-    """A run folder with its resolved recipe, checked in full before anything is written."""
+    """A run folder with its resolved recipe, checked before anything is written; no prompt: the recipe's own."""
     chosen = recipe.load(source, tables(), prompt=prompt, negative=negative, overrides=overrides)
     check(chosen)
     return runs.Run.create(out, recipe.dump(chosen), chosen.prompt, command)

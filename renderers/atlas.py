@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamlab.core.errors import InputError
+
 METHODS = ("auto", "own", "xatlas")
 GUTTER = 2.0  # texels kept free around a chart
 
@@ -151,7 +153,7 @@ def _pack(uv: Tensor, chart: Tensor, size: int) -> Tensor:
     small, large = 0.0, 1 / max(float(extent.max()), 1e-9)
     best = shelves(small)
     if best is None:
-        raise ValueError(f"unwrap: {count} charts do not fit into {size} texels a side; use a larger texture or xatlas")
+        raise InputError(f"unwrap: {count} charts do not fit into {size} texels a side; use a larger texture or xatlas")
     for _ in range(24):
         middle = (small + large) / 2
         if (found := shelves(middle)) is None:

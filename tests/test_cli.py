@@ -62,6 +62,7 @@ def test_inspect_render_and_export_again(finished_run: Path, dreamlab: Commands)
     ("arguments", "code", "expected"),
     [
         (["dream"], 2, "dream needs a prompt"),
+        (["dream", "--recipe", "fit-gaussians", "--device", "tpu"], 2, "cpu or cuda"),  # it has a prompt of its own
         (["dream", "a fox", "--recipe", "nope"], 2, "recipe 'nope' is not in the package"),
         (["dream", "a fox", "--recipe", "absent.yaml"], 2, "no such recipe file"),
         (["dream", "a fox", "sead=1"], 2, "did you mean 'seed'?"),
