@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamlab.core import pixels
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.noise import NoiseTable, eps_from_v, make_table
@@ -75,13 +76,13 @@ class Toybox:
         return self
 
     def encode(self, rgb: Tensor) -> Tensor:
-        z = 2 * rgb.permute(0, 3, 1, 2) - 1
+        z = pixels.encode(rgb)
         if z.shape[-2:] != (self.size, self.size):
             z = F.interpolate(z, (self.size, self.size), mode="bilinear", antialias=True)
         return z
 
     def decode(self, z: Tensor) -> Tensor:
-        return (z.permute(0, 2, 3, 1) + 1) / 2
+        return pixels.decode(z)
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         captions = self._encoded(prompt)

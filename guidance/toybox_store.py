@@ -72,19 +72,19 @@ def load(folder: Path) -> Stored:
     """Read and check a folder; ModelError says in one line what is missing or damaged."""
     from safetensors.torch import load as unpack
 
-    again, files = AGAIN, _files(folder)
+    files = _files(folder)
     try:
         config = json.loads(files[CONFIG].read_text(encoding="utf-8"))
         found, net_settings, digests = config["format"], config["net"], config["sha256"]
         role, table, facts = config["role"], config["table"], config["facts"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{files[CONFIG]}: damaged ({error!r}); {again}") from None
+        raise ModelError(f"{files[CONFIG]}: damaged ({error!r}); {AGAIN}") from None
     if found != FORMAT:
-        raise ModelError(f"{files[CONFIG]}: format {found}, this version reads {FORMAT}; {again}")
+        raise ModelError(f"{files[CONFIG]}: format {found}, this version reads {FORMAT}; {AGAIN}")
     blobs = {name: files[name].read_bytes() for name in (VOCABULARY, WEIGHTS)}
     for name, blob in blobs.items():
         if hashlib.sha256(blob).hexdigest() != digests.get(name):
-            raise ModelError(f"{files[name]}: its SHA-256 is not the one in {CONFIG}: damaged or mixed up; {again}")
+            raise ModelError(f"{files[name]}: its SHA-256 is not the one in {CONFIG}: damaged or mixed up; {AGAIN}")
     net = _network(net_settings, unpack(blobs[WEIGHTS]), files[WEIGHTS])
     return Stored(role, table, Words.from_json(blobs[VOCABULARY].decode()), net, facts)
 

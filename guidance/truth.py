@@ -14,6 +14,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from dreamlab.core import pixels
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.noise import TABLES, NoiseTable, make_table
 from dreamlab.core.settings import setting
@@ -59,10 +60,10 @@ class Truth:
         return self
 
     def encode(self, rgb: Tensor) -> Tensor:
-        return 2 * rgb.permute(0, 3, 1, 2) - 1
+        return pixels.encode(rgb)
 
     def decode(self, z: Tensor) -> Tensor:
-        return (z.permute(0, 2, 3, 1) + 1) / 2
+        return pixels.decode(z)
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         """What these cameras see, over the same background as the frames."""
