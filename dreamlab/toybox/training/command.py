@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start or go on with a training run; what `dreamlab toybox train` and `python -m dreamlab.toybox.training` do."""
+"""Start or go on with a training run: what `dreamlab toybox train` does."""
 
 from __future__ import annotations
 
