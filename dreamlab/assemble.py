@@ -96,6 +96,8 @@ def check_term(term: Term, where: str) -> None:
         raise RecipeError(f"{where}.system: {complaint}")
     if term.prompting.adaptive > 0 and not getattr(rule, "guided", False):
         raise RecipeError(f"{where}.prompting.adaptive: the unconditional call is the gradient of {term.system.kind}")
+    if term.prompting.rescale > 0 and not getattr(rule, "rescales", False):
+        raise RecipeError(f"{where}.prompting.rescale: {term.system.kind} has no guidance that it could pull back")
 
 
 def check_views(stage: Stage, term: Term, where: str) -> None:
