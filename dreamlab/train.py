@@ -59,17 +59,18 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
     """
     spec, streams = stage.spec, stage.streams
     progress = Progress(i, spec.steps)
+    scene, prompt = stage.turn(i)
 
     cameras = sample_orbit(spec.cameras, spec.views, streams.camera).to(stage.device)
     background = draw_background(spec.background, spec.views, streams.background).to(stage.device)
-    frames = stage.scene.render(cameras, spec.size, background, Training(progress, streams.render))
+    frames = scene.render(cameras, spec.size, background, Training(progress, streams.render))
 
     loss = frames.rgb.new_zeros(())
     healthy = torch.ones((), dtype=torch.bool, device=stage.device)
     grad_rms = frames.rgb.new_zeros(())
     for term in stage.terms:
         z = latents(term, frames)
-        conditions = term.guidance.condition(stage.prompt, cameras, frames)
+        conditions = term.guidance.condition(prompt, cameras, frames)
         clock = (progress, streams.noise, streams.timestep)
         look = Look(term.guidance, z.detach(), conditions, *clock, frames, cameras, term.asking)
         distilled = distil(term.system, look, z, term.clip)
@@ -77,7 +78,7 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
         healthy = healthy & distilled.finite
         grad_rms = grad_rms + distilled.grad_rms
     for name, weight in spec.regularisers.items():
-        loss = loss + weight.at(progress) * penalty(name, stage.scene, frames)
+        loss = loss + weight.at(progress) * penalty(name, scene, frames)
 
     loss.backward()
     healthy = healthy & torch.isfinite(loss.detach())
@@ -85,7 +86,7 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
         if group.tensor.grad is not None:
             healthy = healthy & torch.isfinite(group.tensor.grad).all()
     stage.optimiser.step(progress, healthy, frames.visible, rate_scale)
-    if (moved := stage.scene.adapt(progress, frames)) is not None:
+    if (moved := scene.adapt(progress, frames)) is not None:
         stage.optimiser.follow(moved)
     ring.push(i, loss=loss, grad_rms=grad_rms, alpha=frames.alpha.detach().mean(), healthy=healthy)
 
