@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,6 +18,7 @@ from dreamlab.core.streams import Streams, derive
 from dreamlab.core.types import Guidance, Prompt, Scene
 from dreamlab.optim import Adam
 from dreamlab.particles import Particles
+from dreamlab.picture import read_picture
 from dreamlab.recipe import Recipe, Stage, Term
 from dreamlab.regularisers import REGULARISERS
 from dreamlab.worlds import oracle_world, true_pictures, understand
@@ -25,6 +27,9 @@ from renderers import SCENES
 from renderers.become import Kept, become, can_become
 from systems import SYSTEMS
 from systems.residual import System
+
+PICTURED = {"toybox-novel"}  # guidance that follows `image`
+SHAPE_FILES = {"mesh": "file", "dmtet": "mesh"}  # scenes that may start from a file: the setting that names it
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,12 @@ def check(recipe: Recipe) -> None:
                 listen(term.guidance.settings, Prompt(recipe.prompt, recipe.negative))
 
 
+def looks(recipe: Recipe) -> bool:
+    """Whether some term follows a given picture."""
+    kinds = {term.guidance.kind for stage in recipe.stages for term in stage.terms}
+    return bool(kinds & PICTURED)
+
+
 def check_term(term: Term, where: str) -> None:
     """Whether a guidance has what a rule and its prompting ask for."""
     rule, guidance = SYSTEMS[term.system.kind], GUIDANCE[term.guidance.kind]
@@ -96,13 +107,14 @@ def check_term(term: Term, where: str) -> None:
 
 
 class Assembler:
-    """Builds the stages of one run; guidances with equal settings are shared."""
+    """Builds the stages of one run; guidances with equal settings are shared. Files are looked for in `folder` first."""
 
-    def __init__(self, recipe: Recipe, device: str) -> None:
+    def __init__(self, recipe: Recipe, device: str, folder: Path = Path()) -> None:
         check(recipe)
-        self.recipe = recipe
+        self.recipe, self.folder = recipe, folder
         self.device = torch.device(device)
-        self.prompt = Prompt(recipe.prompt, recipe.negative)
+        image = read_picture(self.given(recipe.image.file), recipe.image) if recipe.image.file else None
+        self.prompt = Prompt(recipe.prompt, recipe.negative, image)
         self.streams = Streams(recipe.seed, self.device)
         self._guidance: dict[Spec, Guidance] = {}
 
@@ -142,9 +154,16 @@ class Assembler:
         """As at the very start of the run."""
         self.streams.load_state_dict(Streams(self.recipe.seed, self.device).state_dict())
 
+    def given(self, file: str) -> Path:
+        """A file that the recipe names: the run's own copy, or where the name says."""
+        return self.folder / file if (self.folder / file).is_file() else Path(file)
+
     def scene(self, spec: Spec) -> Scene:
         """A scene at its start; draws from the `init` stream."""
-        scene: Any = SCENES[spec.kind](spec.settings, self.streams.init)
+        settings, name = spec.settings, SHAPE_FILES.get(spec.kind)
+        if name is not None and getattr(settings, name):
+            settings = replace(settings, **{name: str(self.given(getattr(settings, name)))})
+        scene: Any = SCENES[spec.kind](settings, self.streams.init)
         moved: Scene = scene.to(self.device)
         return moved
 

@@ -50,7 +50,10 @@ def common(
 def dream(
     prompt: Annotated[str | None, typer.Argument(help="what to make; '-' reads it from stdin")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="recipe settings")] = None,
-    recipe: Annotated[str, typer.Option(help="name of a packaged recipe, or a file")] = "default",
+    recipe: Annotated[
+        str | None, typer.Option(help="packaged recipe or file; none: default, with --image: image")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="PNG or JPEG of the object, for recipes that follow one")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="read the prompt from this file")] = None,
     prompt_env: Annotated[str | None, typer.Option(help="read the prompt from this environment variable")] = None,
     negative: Annotated[str | None, typer.Option(help="what it must not look like")] = None,
@@ -61,11 +64,12 @@ def dream(
     from dreamlab import pipeline
     from dreamlab.recipe import find
 
+    recipe = recipe or ("default" if image is None else "image")
     own = recipe != "default" and prompt is None and prompt_file is None and prompt_env is None
     text, more = (None, []) if own else read_prompt(prompt, prompt_file, prompt_env)
     check_device(device)
     settings = [*more, *(overrides or [])]
-    run = pipeline.create(text, find(recipe), out, settings, negative, sys.argv)
+    run = pipeline.create(text, find(recipe), out, settings, negative, sys.argv, image)
     go(run, device)
 
 

@@ -20,6 +20,7 @@ from dreamlab.core.prompting import Prompting
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.text import check_prompt, did_you_mean
+from dreamlab.picture import PictureSettings
 from dreamlab.yaml_source import Source, Tree, parse, read_file
 
 BACKGROUNDS = ("random", "white", "black", "gray")
@@ -91,6 +92,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     negative: str = ""
     seed: int = setting(0, low=0, high=2**31 - 1)
+    image: PictureSettings = field(default_factory=PictureSettings)
     export: Export = field(default_factory=Export)
     keeping: Keeping = field(default_factory=Keeping)
     guard: Guard = field(default_factory=Guard)
