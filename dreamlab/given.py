@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that a recipe names become the run's own: the picture to follow and the shapes to start from.
 
-A run folder then needs nothing else, wherever it goes. Pictures are kept cut out and squared (`dreamlab.picture`), shapes
-as PLY with the colours of their vertices.
+A run folder then needs nothing else, wherever it goes. Pictures are kept cut out and squared (`dreamlab.picture`),
+shapes as PLY with the colours of their vertices.
 """
 
 from __future__ import annotations

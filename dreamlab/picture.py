@@ -82,9 +82,8 @@ def _read(path: Path) -> Tensor:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture: Image.Image = Image.open(path, formats=FORMATS)
         if max(picture.size) > MAX_SIDE or min(picture.size) < MIN_SIDE:
-            raise InputError(
-                f"image {path}: {picture.size[0]} x {picture.size[1]} pixels; sides of {MIN_SIDE} to {MAX_SIDE} are read"
-            )
+            wide, high = picture.size
+            raise InputError(f"image {path}: {wide} x {high} pixels; sides of {MIN_SIDE} to {MAX_SIDE} are read")
         if picture.mode.startswith(("I", "F")):
             raise InputError(f"image {path}: has 16 or 32 bits per channel; save it with 8")
         picture = ImageOps.exif_transpose(picture).convert("RGBA")
