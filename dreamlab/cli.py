@@ -183,7 +183,9 @@ def toybox_render(
 
 @toybox.command("train")
 def toybox_train(
-    role: Annotated[str, typer.Option(help="image, views, control, novel or video")] = "image",
+    role: Annotated[
+        str, typer.Option(help="image, views, control, novel, video; every: one for all")
+    ] = "image",
     out: Annotated[Path, typer.Option(help="run folder")] = Path("runs/toybox-prior"),
     minutes: Annotated[float, typer.Option(help="stop after this long; --resume goes on")] = 180.0,
     device: Device = "cpu",
@@ -195,17 +197,22 @@ def toybox_train(
     views: Annotated[int | None, typer.Option(min=1, help="pictures of one object in a batch")] = None,
     rate: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
     total: Annotated[int | None, typer.Option(min=1, help="pictures after which the rate has fallen to zero")] = None,
+    cooldown: Annotated[
+        float | None, typer.Option(min=0.01, max=1, help="share of it while the rate falls")
+    ] = None,
     head_after: Annotated[int | None, typer.Option(help="pictures after which training is at full size")] = None,
 ) -> None:
     """Train the embedded prior from nothing but the procedural world."""
     from dreamlab.core.text import did_you_mean
     from dreamlab.toybox.training.command import begin
     from dreamlab.toybox.training.roles import ROLES
+    from guidance.toybox_store import EVERY
 
     check_device(device)
-    if role not in ROLES:
-        raise RecipeError(f"--role {role!r}{did_you_mean(role, ROLES)}")
-    given = {"seed": seed, "batch": batch, "views": views, "rate": rate, "total": total, "head_after": head_after}
+    if role not in (*ROLES, EVERY):
+        raise RecipeError(f"--role {role!r}{did_you_mean(role, (*ROLES, EVERY))}")
+    given = {"seed": seed, "batch": batch, "views": views, "rate": rate, "total": total}
+    given |= {"cooldown": cooldown, "head_after": head_after}
     changes = {name: value for name, value in given.items() if value is not None}
     code = begin(
         out,

@@ -27,7 +27,7 @@ from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.lora import Lora
 from guidance.toybox_net import Prior, Text, camera_features, laid_out
-from guidance.toybox_store import Stored, load, words_of
+from guidance.toybox_store import EVERY, Stored, load, words_of
 from guidance.toybox_words import PAD, Reading, Words
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -41,6 +41,7 @@ class Toybox:
     variants: frozenset[str] = frozenset({"text", "null", "negative", "blind", "blind_null"})
     abilities: ClassVar[frozenset[str]] = frozenset({"adapter"})
     role: ClassVar[str] = "image"
+    together: ClassVar[int] = 1  # pictures whose tokens attend to each other
 
     @classmethod
     def offers(cls, settings: Toybox.Settings) -> frozenset[str]:
@@ -56,7 +57,7 @@ class Toybox:
     def __init__(self, settings: Settings, stored: Stored | None = None) -> None:
         self.settings = settings
         stored = stored or load(folder_of(settings.weights))
-        if stored.role != self.role:
+        if stored.role not in (self.role, EVERY):
             raise ModelError(f"{settings.weights}: a prior of the role {stored.role!r}; this needs {self.role!r}")
         self.table: NoiseTable = make_table(stored.table)
         self.words: Words = stored.words
@@ -99,8 +100,8 @@ class Toybox:
         return seeing | {"blind": rows(0, untold), "blind_null": rows(1, untold)}
 
     def view(self, cameras: Cameras) -> Tensor:  # [B, features]
-        """What the network is told of the cameras."""
-        return camera_features(cameras)
+        """What the network is told of the cameras; of no moment, if it knows moments."""
+        return F.pad(camera_features(cameras), (0, 2 * self.net.net.moments))
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
         with torch.no_grad():

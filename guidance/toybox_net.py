@@ -23,7 +23,7 @@ times as fast as the fused one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +52,6 @@ class NetSettings:
     word_blocks: int = 2
     longest: int = 32  # tokens of a caption
     detail: float = 0.07  # deviation d of a picture about its 2 x 2 means, on the scale [-1, 1]
-    joint: int = 1  # pictures (views, frames) whose trunk tokens attend to each other
     hint: int = 0  # channels of a control picture
     moments: int = 0  # harmonics of a frame's time within a clip
 
@@ -70,13 +69,19 @@ class Text:
 
 
 def camera_features(cameras: Cameras) -> Tensor:  # [B, CAMERA_FEATURES]
-    """Harmonics of azimuth and elevation, distance, field of view and apparent size; all zero means "not told"."""
+    """Harmonics of azimuth and elevation, distance, field of view, apparent size, one; all zero means "not told"."""
     azimuth, elevation = torch.deg2rad(cameras.azimuth_deg), torch.deg2rad(cameras.elevation_deg)
     turns = [f(k * azimuth) for k in HARMONICS for f in (torch.sin, torch.cos)]
     lifts = [f(k * elevation) for k in (1, 2) for f in (torch.sin, torch.cos)]
     seen = cameras.distance * torch.tan(torch.deg2rad(cameras.fovy_deg) / 2)  # half the height of the view, metres
     lens = [(cameras.distance - 3.3) / 0.5, (cameras.fovy_deg - 42.0) / 6.0, 4.0 * torch.log(seen / 1.27)]
     return torch.stack([*turns, *lifts, *lens, torch.ones_like(azimuth)], -1)
+
+
+def turned_features(cameras: Cameras, first_azimuth_deg: Tensor) -> Tensor:  # [B, CAMERA_FEATURES]
+    """As `camera_features` with azimuths counted from that of a given picture; a last feature of -1 says so."""
+    features = camera_features(replace(cameras, azimuth_deg=cameras.azimuth_deg - first_azimuth_deg))
+    return torch.cat([features[:, :-1], -features[:, -1:]], -1)
 
 
 class Conv(nn.Conv2d):
