@@ -107,7 +107,7 @@ def check_term(term: Term, where: str) -> None:
 
 
 class Assembler:
-    """Builds the stages of one run; guidances with equal settings are shared; files are looked for in `folder` first."""
+    """Builds the stages of one run; guidances with equal settings are shared; files are looked for in `folder`."""
 
     def __init__(self, recipe: Recipe, device: str, folder: Path = Path()) -> None:
         check(recipe)
