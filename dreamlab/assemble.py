@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 
 from dreamlab.bind import Spec, Tables
-from dreamlab.core.errors import RecipeError
+from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.streams import Streams, derive
@@ -28,7 +28,7 @@ from renderers.become import Kept, become, can_become
 from systems import SYSTEMS
 from systems.residual import System
 
-PICTURED = {"toybox-novel"}  # guidance that follows `image`
+PICTURED = {"picture", "toybox-novel"}  # guidance that follows `image`
 SHAPE_FILES = {"mesh": "file", "dmtet": "mesh"}  # scenes that may start from a file: the setting that names it
 
 
@@ -43,6 +43,8 @@ class BuiltTerm:
     clip: float | None
     asking: Asking
     see: str
+    views: str
+    sample: int
 
 
 @dataclass
@@ -74,6 +76,7 @@ def check(recipe: Recipe) -> None:
             raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind}")
         for j, term in enumerate(stage.terms):
             check_term(term, f"{where}: terms.{j}")
+            check_views(stage, term, f"{where}: terms.{j}")
             if term.guidance.kind in ("oracle", "truth"):
                 understand(recipe.prompt)
             listen = getattr(GUIDANCE[term.guidance.kind], "listen", None)
@@ -106,6 +109,15 @@ def check_term(term: Term, where: str) -> None:
         raise RecipeError(f"{where}.prompting.adaptive: the unconditional call is the gradient of {term.system.kind}")
 
 
+def check_views(stage: Stage, term: Term, where: str) -> None:
+    """Whether the views that a term sees are there, and are such as its guidance can speak of."""
+    only = getattr(GUIDANCE[term.guidance.kind], "sees", term.views)
+    if only != term.views:
+        raise RecipeError(f"{where}.views: {term.guidance.kind} knows the {only} ones alone; write views: {only}")
+    if term.views == "given" and max(stage.given.share.values) == 0:
+        raise RecipeError(f"{where}.views: none is given; set the stage's given.share, say to 0.25")
+
+
 class Assembler:
     """Builds the stages of one run; guidances with equal settings are shared; files are looked for in `folder`."""
 
@@ -121,6 +133,8 @@ class Assembler:
     def stage(self, index: int, earlier: Mapping[str, Scene] | None = None) -> BuiltStage:
         """Stage `index`; `earlier` holds the finished scenes that a `from:` may name (None: state is loaded after)."""
         spec = self.recipe.stages[index]
+        if spec.given.used and self.prompt.image is None:
+            raise InputError(f"stage {spec.name!r} takes views of the prompt's picture; give one with --image")
         scene, kept = self.scenes(spec), None
         if spec.scene.source is not None and earlier is not None:
             scene, kept = self.succeed(earlier[spec.scene.source], scene)
@@ -133,6 +147,8 @@ class Assembler:
                 getattr(term.system.settings, "clip", None),
                 Asking(term.prompting),
                 term.see,
+                term.views,
+                term.sample,
             )
             for j, term in enumerate(spec.terms)
         )
