@@ -6,11 +6,11 @@ shading        correlation of log luminance with that of the surface in gray, ea
                light tells normals, and a part's colour drops out
 depth          a picture has none. So the picture is explained: of many true pictures of other instances and slightly
                other cameras, the nearest one (squared difference, over the picture's own background) lends its depth,
-               which is correlated with the given depth where both have some
+               which is correlated with the given depth where both have some; times the overlap of where they have
 flow           of 8 x 8 blocks between two frames, whole pixels, by least squared difference
 hull           what silhouettes of known cameras leave of a grid; seen again from the same cameras it fills silhouettes
                that agree with each other, and falls short of those that do not
-palette        shares of hues (light and dark grays apart) within the silhouette
+one object     the nearest of many true objects, one for all pictures of a set, against the nearest for each picture
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
-from dreamlab.metrics.colours import oklab, to_linear
+from dreamlab.metrics.colours import to_linear
 
 FAR = 0.15  # sum over channels from which a pixel is unlike the border
-FEW = 12  # pixels that a part, or an overlap, must have to be compared
+FEW = 12  # pixels that a part must have to be compared
 BLOCK, STRIDE = 8, 4
 CELLS, HALF = 64, 1.05  # of the hull's grid
-HUES, GRAYISH = 12, 0.04
 
 
 def ground_of(rgb: Tensor) -> Tensor:  # [..., H, W, 3] -> [..., 3]
@@ -42,8 +41,8 @@ def silhouette(rgb: Tensor) -> Tensor:  # [..., H, W, 3] -> [..., H, W] bool
 
 
 def overlap(a: Tensor, b: Tensor) -> float:
-    """Intersection over union of two masks; 1 when both are empty."""
-    return float((a & b).sum()) / max(float((a | b).sum()), 1.0) if bool((a | b).any()) else 1.0
+    """Intersection over union of two masks; 0 when both are empty."""
+    return float((a & b).sum()) / max(float((a | b).sum()), 1.0)
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
@@ -74,14 +73,21 @@ def explained(rgb: Tensor, colour: Tensor, alpha: Tensor) -> int:
     return int((over - rgb).square().mean((1, 2, 3)).argmin())
 
 
-def depth_agreement(a: Tensor, b: Tensor) -> float:
-    """Correlation of depths [H, W] where both have some; 0 when they hardly overlap."""
-    both = (a > 0) & (b > 0)
-    return correlation(a[both], b[both]) if int(both.sum()) >= FEW else 0.0
+def depth_agreement(mine: tuple[Tensor, Tensor], given: tuple[Tensor, Tensor]) -> float:
+    """Correlation of depths where both have some, times the overlap of where; each (depth, alpha) [H, W, 1]."""
+    here, there = mine[1] > 0.5, given[1] > 0.5
+    both = here & there
+    near = correlation(mine[0][both], given[0][both]) if int(both.sum()) >= FEW else 0.0
+    return near * overlap(here, there)
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
-    return -10 * math.log10(max(float((a - b).square().mean()), 1e-10))
+def nearest_objects(rgb: Tensor, colour: Tensor, alpha: Tensor) -> tuple[float, float]:
+    """Pictures [B, H, W, 3] against K true objects, premultiplied [K, B, H, W, 3] with alpha: PSNR to the one that is
+    nearest in all pictures together, and how much more it is when each picture may choose its own."""
+    over = colour + (1 - alpha) * ground_of(rgb)[:, None, None]
+    error = (over - rgb).square().mean((2, 3, 4)).clamp(min=1e-10)  # [K, B]
+    together, apart = (-10 * math.log10(float(value)) for value in (error.mean(1).min(), error.amin(0).mean()))
+    return together, apart - together
 
 
 def trajectory(clip: Tensor) -> Tensor:  # [T, H, W, 3] -> [T, 2]
@@ -98,7 +104,7 @@ def trajectory(clip: Tensor) -> Tensor:  # [T, H, W, 3] -> [T, 2]
 def flow(clip: Tensor, reach: int) -> Tensor:  # [T, H, W, 3] -> [T, G, G, 2]
     """Displacement (across, down) of every block to the next frame, the last frame's to the first: clips repeat.
 
-    Of displacements that explain a block equally the shortest is taken, so that what is flat rests.
+    Of displacements that explain a block about equally the shortest is taken, so that what is flat rests.
     """
     now, then = clip.permute(0, 3, 1, 2), clip.roll(-1, 0).permute(0, 3, 1, 2)
     around = F.pad(then, [reach] * 4, mode="replicate")
@@ -163,21 +169,3 @@ def hull_agreement(masks: Tensor, cameras: Cameras) -> float:
         x, y, z = cell.clamp(0, CELLS - 1).unbind(-1)
         found.append(overlap((solid[x, y, z] & held).any(-1), masks[i]))
     return sum(found) / len(found)
-
-
-def palette(rgb: Tensor) -> Tensor:  # [S, S, 3] -> [HUES + 3]
-    """Shares of hues, and of dark, middle and light gray, within the silhouette."""
-    lab = oklab(to_linear(rgb.clamp(0, 1)))[silhouette(rgb)]
-    hue = torch.atan2(lab[:, 2], lab[:, 1]) / (2 * math.pi) + 0.5
-    place = (hue * HUES).long().clamp(0, HUES - 1)
-    gray = HUES + (lab[:, 0] * 3).long().clamp(0, 2)
-    place = torch.where(lab[:, 1:].norm(dim=-1) < GRAYISH, gray, place)
-    count = torch.bincount(place, minlength=HUES + 3).float()
-    return count / count.sum().clamp(min=1)
-
-
-def palettes_agree(pictures: Tensor) -> float:
-    """Mean common share of the palettes of all pairs of pictures [B, S, S, 3]."""
-    shares = [palette(picture) for picture in pictures]
-    pairs = [torch.minimum(a, b).sum() for i, a in enumerate(shares) for b in shares[:i]]
-    return float(torch.stack(pairs).mean())

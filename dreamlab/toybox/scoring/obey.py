@@ -7,6 +7,7 @@ Every object is a held-out colouring of a held-out instance. `obey(role, prior)`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from dreamlab.core.cameras import Cameras, orbit, turntable
 from dreamlab.core.errors import ModelError
 from dreamlab.core.types import Frames, Prompt, Reference
 from dreamlab.metrics.asset import DISTANCE, FOVY_DEG, instances
-from dreamlab.metrics.judge import Judge, judge
+from dreamlab.metrics.judge import judge
 from dreamlab.metrics.judge_net import SIZE as JUDGED
 from dreamlab.toybox.caption import parse
 from dreamlab.toybox.colours import Finish
@@ -34,8 +35,10 @@ from guidance.toybox_roles import TOYBOXES
 
 ELEVATION = 20.0
 TURNS = (90.0, 180.0, -90.0)  # of the novel views
-EXPLAINERS, SHIFTS = 8, (-24.0, -12.0, 0.0, 12.0, 24.0)  # instances and azimuths that may explain a picture
+SEEN = 12  # instances of a category that training may have seen, for comparison
+EXPLAINERS, AROUND, STRANGERS = 6, 12, 24  # of a picture: instances, azimuths of each, other categories
 SCALES = {"image": 4.0, "views": 4.0, "control": 4.0, "novel": 2.0, "video": 4.0}  # of guidance
+LIKE = 0.2  # cosine below which a clip is like no action
 Figures = dict[str, float]
 
 
@@ -88,7 +91,7 @@ def held_out(prompts: Sequence[str]) -> list[Held]:
     found = []
     for prompt in prompts:
         name = parse(prompt).category
-        seen = tuple(instances(name, EXPLAINERS, held_out=False))
+        seen = tuple(instances(name, SEEN, held_out=False))
         found.append(Held(prompt, instances(name, 1)[0], seen, round(360 * fraction("obey", prompt)) - 180.0))
     return found
 
@@ -126,10 +129,12 @@ def image_role(drawing: Drawing) -> Toybox | None:
 
 def ratios(role: str, rows: dict[str, Figures]) -> dict[str, Figures]:
     """Figures that compare answers with the trivial one."""
-    if role == "novel":
-        return {
-            name: row | {"above copying": row["mean"] - rows["the given picture"]["mean"]} for name, row in rows.items()
+    if role == "novel":  # squared errors so far; their mean over objects becomes a PSNR
+        decibels = {
+            name: {figure: -10 * math.log10(max(e, 1e-10)) for figure, e in row.items()} for name, row in rows.items()
         }
+        copied = decibels["the given picture"]["all"]
+        return {name: row | {"above copying": row["all"] - copied} for name, row in decibels.items()}
     if role == "video":
         still = rows["a still clip"]
         for row in rows.values():
@@ -173,16 +178,27 @@ class Surface:
         category = CATEGORIES[caption.category]
         gray = program(category.name, dict.fromkeys(category.parts, Finish("gray")), one.instance)
         lit = draw(gray, cameras, size)
-        solid = lit.alpha[0, ..., 0] > 0.75
+        solid = lit.alpha[0, ..., 0] > 0.99
         self.gray = (lit.rgb[0] / lit.alpha[0].clamp(min=1e-3)).clamp(0, 1)
         self.part = torch.where(solid, draw(shape, cameras, size).part[0], -1)
-        self.given = true.depth[..., 0] * (true.alpha[..., 0] > 0.5)
-        around = orbit((cameras.azimuth_deg[:, None] + torch.tensor(SHIFTS)).flatten(), ELEVATION, DISTANCE, FOVY_DEG)
-        shown = draw(stack([program(category.name, caption.finishes, i) for i in one.others]), around, size)
-        # [K, B * shifts, ...] -> [B, K * shifts, ...]
+        own = stack([program(category.name, caption.finishes, i) for i in one.others[:EXPLAINERS]])
+        turns = torch.arange(AROUND) * (360.0 / AROUND)
+        around = orbit((cameras.azimuth_deg[:, None] + turns).flatten(), ELEVATION, DISTANCE, FOVY_DEG)
+        looks = list(caption.finishes.values())
+        others = sorted(
+            (name for name in CATEGORIES if name != category.name), key=lambda name: fraction("other", name)
+        )
+        rest = stack(
+            [program(n, dict(zip(CATEGORIES[n].nameable, looks, strict=False)), 0) for n in others[:STRANGERS]]
+        )
+        shown = [draw(own, around, size), draw(rest, cameras, size)]
+        # [K, B * turns, ...] -> [B, K * turns, ...]
         self.colour, self.alpha, self.depth = (
-            value.unflatten(1, (len(cameras), -1)).transpose(0, 1).flatten(1, 2)
-            for value in (shown.rgb, shown.alpha, shown.depth)
+            torch.cat(
+                [getattr(each, name).unflatten(1, (len(cameras), -1)).transpose(0, 1).flatten(1, 2) for each in shown],
+                1,
+            )
+            for name in ("rgb", "alpha", "depth")
         )
 
     def figures(self, rgb: Tensor) -> Figures:
@@ -190,11 +206,11 @@ class Surface:
         found = {"silhouette IoU": 0.0, "shading correlation": 0.0, "depth correlation": 0.0}
         for i in range(count):
             best = obedience.explained(rgb[i], self.colour[i], self.alpha[i])
-            lent = self.depth[i, best, ..., 0] * (self.alpha[i, best, ..., 0] > 0.5)
             mask = self.true.alpha[i, ..., 0] > 0.5
             found["silhouette IoU"] += obedience.overlap(obedience.silhouette(rgb[i]), mask) / count
             found["shading correlation"] += obedience.shading(rgb[i], self.gray[i], self.part[i]) / count
-            found["depth correlation"] += obedience.depth_agreement(lent, self.given[i]) / count
+            depths = (self.depth[i, best], self.alpha[i, best]), (self.true.depth[i], self.true.alpha[i])
+            found["depth correlation"] += obedience.depth_agreement(*depths) / count
         return found
 
 
@@ -238,9 +254,9 @@ def novel(
     }
     rows = {}
     for name, rgb in answers.items():
-        found = [obedience.psnr(rgb[i], true[i]) for i in range(len(TURNS))]
-        rows[name] = {f"{turn:+.0f} deg": value for turn, value in zip(TURNS, found, strict=True)}
-        rows[name]["mean"] = sum(found) / len(found)
+        error = (rgb - true).square().mean((1, 2, 3)).tolist()
+        rows[name] = {f"{turn:+.0f} deg": value for turn, value in zip(TURNS, error, strict=True)}
+        rows[name]["all"] = sum(error) / len(error)
     return rows, torch.cat([frames.rgb[:1], true, drawn])
 
 
@@ -269,7 +285,7 @@ def video(
     caption = parse(one.prompt)
     able = [name for name in ACTIONS if can(CATEGORIES[caption.category], name)]
     known = {
-        name: [clip_of(say(replace(caption, action=name)), i, size, count).rgb for i in one.others[:3]] for name in able
+        name: [clip_of(say(replace(caption, action=name)), i, size, count).rgb for i in one.others[:2]] for name in able
     }
     answers = {
         "samples": drawing.draw(guidance, Prompt(one.prompt), cameras, true, index),
@@ -278,26 +294,31 @@ def video(
         "another action": known[next(name for name in reversed(able) if name != caption.action)][0],
         "a still clip": true.rgb[:1].expand_as(true.rgb),
     }
-    rows = {name: moved(clip, true.rgb, known, str(caption.action)) for name, clip in answers.items()}
-    return rows, torch.cat([true.rgb, answers["samples"]])
+    told = Motion(true.rgb, known, str(caption.action))
+    return {name: told.figures(clip) for name, clip in answers.items()}, torch.cat([true.rgb, answers["samples"]])
 
 
-def moved(clip: Tensor, true: Tensor, known: dict[str, list[Tensor]], action: str) -> Figures:
-    """Errors in pixels against the true clip, and whether the action is the one that the clip is most like."""
-    way = obedience.trajectory(clip) - obedience.trajectory(true)
-    reach = max(true.shape[1] // 6, 1)
-    where = obedience.covered(clip) | obedience.covered(true)
-    apart = (obedience.flow(clip, reach) - obedience.flow(true, reach)).norm(dim=-1)
-    mine = obedience.stirring(clip)
-    like = {
-        name: max(obedience.likeness(mine, obedience.stirring(each)) for each in clips) for name, clips in known.items()
-    }
-    best = max(like, key=lambda name: like[name])
-    return {
-        "trajectory error": float(way.square().sum(-1).mean().sqrt()),
-        "flow error": float(apart[where].mean()) if bool(where.any()) else 0.0,
-        "action recognised": float(best == action and like[best] > 0.2),
-    }
+class Motion:
+    """What clips of a told action are measured against: errors in pixels, and which action a clip is most like."""
+
+    def __init__(self, true: Tensor, known: dict[str, list[Tensor]], action: str) -> None:
+        self.action, self.reach = action, max(true.shape[1] // 6, 1)
+        self.way, self.where = obedience.trajectory(true), obedience.covered(true)
+        self.flow = obedience.flow(true, self.reach)
+        self.known = {name: [obedience.stirring(clip) for clip in clips] for name, clips in known.items()}
+
+    def figures(self, clip: Tensor) -> Figures:
+        way = obedience.trajectory(clip) - self.way
+        where = self.where | obedience.covered(clip)
+        apart = (obedience.flow(clip, self.reach) - self.flow).norm(dim=-1)
+        mine = obedience.stirring(clip)
+        like = {name: max(obedience.likeness(mine, each) for each in clips) for name, clips in self.known.items()}
+        best = max(like, key=lambda name: like[name])
+        return {
+            "trajectory error": float(way.square().sum(-1).mean().sqrt()),
+            "flow error": float(apart[where].mean()) if bool(where.any()) else 0.0,
+            "action recognised": float(best == self.action and like[best] > LIKE),
+        }
 
 
 # ---- four views -----------------------------------------------------------------------------------------------------
@@ -316,14 +337,26 @@ def views(
         answers["samples one by one"] = sample(image, [one.prompt] * count, cameras, scale, drawing.steps, seed).cpu()
     answers["four true instances"] = torch.cat(mixed)
     answers["one view four times"] = true.rgb[1:2].expand_as(true.rgb)
-    it = judge() if size == JUDGED else None
-    rows = {name: agreeing(rgb, cameras, parse(one.prompt).category, it) for name, rgb in answers.items()}
+    target = Around(one, cameras, size)
+    rows = {name: target.figures(rgb) for name, rgb in answers.items()}
     return rows, torch.cat([true.rgb, answers["samples"], answers.get("samples one by one", true.rgb)])
 
 
-def agreeing(rgb: Tensor, cameras: Cameras, category: str, it: Judge | None) -> Figures:
-    found = {
-        "hull IoU": obedience.hull_agreement(obedience.silhouette(rgb), cameras),
-        "common palette": obedience.palettes_agree(rgb),
-    }
-    return found if it is None else found | {"accepted views": float(it.pictures(rgb, category)[0].float().mean())}
+class Around:
+    """What pictures from around are measured against: many true objects of the prompt."""
+
+    def __init__(self, one: Held, cameras: Cameras, size: int) -> None:
+        caption = parse(one.prompt)
+        self.cameras, self.category = cameras, caption.category
+        known = stack([program(caption.category, caption.finishes, i) for i in one.others[len(cameras) :]])
+        shown = draw(known, cameras, size)
+        self.colour, self.alpha = shown.rgb, shown.alpha
+        self.judge = judge() if size == JUDGED else None
+
+    def figures(self, rgb: Tensor) -> Figures:
+        together, more = obedience.nearest_objects(rgb, self.colour, self.alpha)
+        hull = obedience.hull_agreement(obedience.silhouette(rgb), self.cameras)
+        found = {"nearest object, dB": together, "each its own, dB more": more, "hull IoU": hull}
+        if self.judge is None:
+            return found
+        return found | {"accepted views": float(self.judge.pictures(rgb, self.category)[0].float().mean())}
