@@ -159,14 +159,13 @@ class Assembler:
         self.device = torch.device(device)
         image = read_picture(self.given(recipe.image.file), recipe.image) if recipe.image.file else None
         self.prompts = tuple(replace(prompt, image=image) for prompt in prompts_of(recipe))
-        self.prompt = self.prompts[0]
         self.streams = Streams(recipe.seed, self.device)
         self._guidance: dict[Spec, Guidance] = {}
 
     def stage(self, index: int, earlier: Mapping[str, Scene] | None = None) -> BuiltStage:
         """Stage `index`; `earlier` holds the finished scenes that a `from:` may name (None: state is loaded after)."""
         spec = self.recipe.stages[index]
-        if spec.given.used and self.prompt.image is None:
+        if spec.given.used and self.prompts[0].image is None:
             raise InputError(f"stage {spec.name!r} takes views of the prompt's picture; give one with --image")
         scene, kept = self.scenes(spec), None
         if spec.scene.source is not None and earlier is not None:
