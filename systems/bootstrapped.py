@@ -21,12 +21,12 @@ from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
 from systems.inversion import at
 from systems.residual import Branch, Look, State, per_row, predict_cfg
-from systems.rule import NoiseSettings, Rule
+from systems.rule import Configured, NoiseSettings
 from systems.score_net import ScoreNet
 from systems.trained import Trained
 
 
-class Bootstrapped(Rule["Bootstrapped.Settings"]):
+class Bootstrapped(Configured["Bootstrapped.Settings"]):
     """A prior that learns this very object from polished renders, and VSD towards it."""
 
     paper: ClassVar[str] = "Sun et al. 2023, arXiv:2310.16818"

@@ -20,10 +20,10 @@ from dreamlab.core.schedules import Schedule, When, ramp
 from dreamlab.core.settings import setting
 from systems.inversion import at
 from systems.residual import Look, State, per_row, predict_cfg
-from systems.rule import Rule
+from systems.rule import Configured
 
 
-class CDS(Rule["CDS.Settings"]):
+class CDS(Configured["CDS.Settings"]):
     """Two neighbouring points of one deterministic path must predict the same picture."""
 
     paper: ClassVar[str] = "Wu et al. 2024, arXiv:2401.09050"

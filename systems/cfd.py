@@ -22,11 +22,11 @@ from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from systems.inversion import at
 from systems.residual import Look, State, per_row, predict_cfg
-from systems.rule import Rule
+from systems.rule import Configured
 from systems.surface_noise import bound_noise
 
 
-class CFD(Rule["CFD.Settings"]):
+class CFD(Configured["CFD.Settings"]):
     """SDS with noise that all cameras agree on: every view descends the same flow."""
 
     paper: ClassVar[str] = "Yan et al. 2025, arXiv:2501.05445"

@@ -20,10 +20,10 @@ from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from systems.inversion import at
 from systems.residual import Look, State, per_row, predict_cfg
-from systems.rule import Rule
+from systems.rule import Configured
 
 
-class DSD(Rule["DSD.Settings"]):
+class DSD(Configured["DSD.Settings"]):
     """Another seed ends in another object: each run is held to its own path from noise."""
 
     paper: ClassVar[str] = "Xu et al. 2024, arXiv:2412.06780"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What most rules have in common: a range of noise, a weight, a clip; and a class that keeps its settings and no state.
+"""What most rules have in common: a range of noise, a weight, a clip; a constructor and a check.
 
 A rule's own file says its settings beyond these, its defaults where they differ, and its gradient.
 """
@@ -38,8 +38,8 @@ class NoiseSettings:
 Settings = TypeVar("Settings")
 
 
-class Rule(Stateless, Generic[Settings]):
-    """Keeps its settings; nothing else lasts from one step to the next unless the rule says so."""
+class Configured(Generic[Settings]):
+    """A rule with its settings."""
 
     guided: ClassVar[bool] = False  # adaptive guidance may leave the unconditional half out
     rescales: ClassVar[bool] = False  # `prompting.rescale` reaches its guidance
@@ -52,3 +52,7 @@ class Rule(Stateless, Generic[Settings]):
         """What is wrong between the settings, or None."""
         low, high = getattr(settings, "t_min", None), getattr(settings, "t_max", None)
         return times_in_order(low, high) if isinstance(low, Schedule) and isinstance(high, Schedule) else None
+
+
+class Rule(Stateless, Configured[Settings]):
+    """The same, remembering nothing from one step to the next."""
