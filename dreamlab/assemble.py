@@ -90,6 +90,8 @@ def check(recipe: Recipe) -> None:
             for prompt in prompts_of(recipe):
                 if term.guidance.kind in ("oracle", "truth"):
                     understand(prompt.text)
+                    if style := getattr(term.guidance.settings, "style", ""):
+                        understand(style, "style")
                 if listen is not None:
                     listen(term.guidance.settings, prompt)
 

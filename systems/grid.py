@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamlab.core.noise import cfg
+from dreamlab.core.pixels import tiled, untiled
 from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition
@@ -56,16 +57,3 @@ class Grid(Rule["Grid.Settings"]):
         guided = look.settled(state, cfg(null, text, c.cfg.at(look.progress)), text)
         g = per_row(table.weight(c.weight, t), text) * (guided - noise)
         return F.interpolate(untiled(g), scale_factor=2, mode="nearest") / 4
-
-
-def tiled(views: Tensor) -> Tensor:  # [4 G, C, h, w] -> [G, C, 2h, 2w], row by row
-    count, channels, height, width = views.shape
-    rows = views.reshape(count // 4, 2, 2, channels, height, width).permute(0, 3, 1, 4, 2, 5)
-    return rows.reshape(count // 4, channels, 2 * height, 2 * width)
-
-
-def untiled(pictures: Tensor) -> Tensor:
-    """Inverse of `tiled`."""
-    count, channels, height, width = pictures.shape
-    cells = pictures.reshape(count, channels, 2, height // 2, 2, width // 2).permute(0, 2, 4, 1, 3, 5)
-    return cells.reshape(4 * count, channels, height // 2, width // 2)
