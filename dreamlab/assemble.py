@@ -48,6 +48,7 @@ class BuiltTerm:
     see: str
     views: str
     sample: int
+    clip_pixel: float | None
 
 
 @dataclass
@@ -185,6 +186,7 @@ class Assembler:
                 term.see,
                 term.views,
                 term.sample,
+                term.clip_pixel,
             )
             for j, term in enumerate(spec.terms)
         )
