@@ -91,7 +91,7 @@ class Trainer:
     @torch.no_grad()
     def held_out_error(self, size: int, role: str) -> float:
         """The average's error on 96 fixed held-out pictures with fixed noise, whatever the batch of the plan."""
-        plan, total = dataclasses.replace(self.plan, batch=32, views=2).only(role), 0.0
+        plan, total = dataclasses.replace(self.plan, batch=32, views=2, tilt=1.0).only(role), 0.0
         for index in range(3):
             batch = draw_batch(plan, self.words, index, size, str(self.device), held_out=True)
             chance = self.chance(batch, f"held out {index}", plan)
