@@ -38,6 +38,7 @@ class Tick:
     done: int  # over all stages
     total: int
     metrics: dict[str, float]
+    note: str = ""  # said once: what a change of representation kept
 
 
 @dataclass
@@ -141,9 +142,28 @@ def train(
         position.finished[stage.spec.name] = stage.scene
         position.stage, position.step = position.stage + 1, 0
         stage = assembler.stage(position.stage, position.finished)
-        if stage.kept is not None:
-            run.event("became", stage=stage.spec.name, psnr=stage.kept.psnr, silhouette_iou=stage.kept.iou)
-            run.log(f"{stage.spec.name}: kept {stage.kept.psnr:.1f} dB and {stage.kept.iou:.3f} of the silhouettes")
+        record_change(run, recipe, stage)
+
+
+def record_change(run: Run, recipe: Recipe, stage: BuiltStage) -> None:
+    """What a scene kept of the one it took over from, if it is of another kind."""
+    if stage.kept is None:
+        return
+    kinds = {each.name: each.scene.kind for each in recipe.stages}
+    source = stage.spec.scene.source or ""
+    kept, words = stage.kept, {"source": source, "was": kinds[source], "now": stage.spec.scene.kind}
+    run.event("became", stage=stage.spec.name, **words, psnr=kept.psnr, silhouette_iou=kept.iou, views=kept.views)
+    run.log(note_of(stage))
+
+
+def note_of(stage: BuiltStage) -> str:
+    """One line for the log and the terminal, empty where no scene has changed its kind."""
+    if (kept := stage.kept) is None:
+        return ""
+    return (
+        f"{stage.spec.name}: {stage.spec.scene.source} became {stage.spec.scene.kind}, keeping {kept.psnr:.1f} dB and "
+        f"{kept.iou:.3f} of the silhouettes over {kept.views} views"
+    )
 
 
 def run_stage(
@@ -159,6 +179,7 @@ def run_stage(
     before = sum(earlier.steps for earlier in recipe.stages[: position.stage])
     total = sum(each.steps for each in recipe.stages)
     ring = Ring(METRICS, keeping.log, stage.device)
+    note = note_of(stage)
     began = time.monotonic()
     while position.step < spec.steps:
         step(stage, position.step, ring, position.rate_scale)
@@ -170,7 +191,8 @@ def run_stage(
             watch(recipe, position, rows)
             elapsed = time.monotonic() - began
             run.event("metrics", stage=spec.name, global_step=done, seconds=round(elapsed, 3), **rows[-1])
-            on_tick(Tick(spec.name, position.step, spec.steps, done, total, rows[-1]))
+            on_tick(Tick(spec.name, position.step, spec.steps, done, total, rows[-1], note))
+            note = ""
         if position.step % keeping.preview == 0 or last:
             save_preview(stage.scene, run.previews / f"step_{done:06d}.png", stage.device)
         if position.step % keeping.checkpoint == 0 or last or stop.requested:

@@ -194,7 +194,7 @@ class Gaussians:
     @property
     def levels(self) -> tuple[float, ...]:
         """Optical densities worth trying for a surface."""
-        return (0.2, LEVEL, 1.2) if self.settings.surface == "density" else ()
+        return (0.2, LEVEL, 1.2, 3.0) if self.settings.surface == "density" else ()
 
     def mesh(self, resolution: int) -> Mesh:
         if self.settings.surface != "density":

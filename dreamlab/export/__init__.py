@@ -18,13 +18,14 @@ from dreamlab.files import disk_errors, sha256, write_atomic, write_json
 from dreamlab.preview import orbit_views, render_views, save_sheet, save_video
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.runs import Run
+from renderers.become import compare_mesh, surface_of
 
 SHEET_VIEWS = 12
 
 
 def export_mesh(run: Run, recipe: Recipe, scene: Scene, formats: Sequence[str] | None = None) -> list[Path]:
     """Extract the surface and write it; the report says what it is made of."""
-    mesh = simplify(scene.mesh(recipe.export.resolution), recipe.export.faces)
+    mesh = simplify(surface_of(scene, recipe.export.resolution), recipe.export.faces)
     name = slug(recipe.prompt)
     writers = {
         "glb": lambda: glb_bytes(mesh, name, {"dreamlab_recipe": as_plain(recipe)}),
@@ -42,7 +43,8 @@ def export_mesh(run: Run, recipe: Recipe, scene: Scene, formats: Sequence[str] |
                 write_atomic(run.export / beside, data)
                 paths.append(run.export / beside)
         files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
-        write_json(run.export / "report.json", {"mesh": mesh_report(mesh), "files": files, "prompt": recipe.prompt})
+        report = {"mesh": mesh_report(mesh), "files": files, "prompt": recipe.prompt}
+        write_json(run.export / "report.json", report | kept_report(run, scene, mesh))
     return paths
 
 
@@ -55,6 +57,17 @@ def export_pictures(run: Run, recipe: Recipe, scene: Scene, device: torch.device
         save_sheet(list(render_views(scene, orbit_views(SHEET_VIEWS), size, device)), sheet, columns=4)
         save_video(render_views(scene, orbit_views(recipe.export.turntable), size, device), video, size)
     return [sheet, video]
+
+
+def kept_report(run: Run, scene: Scene, mesh: Mesh) -> dict[str, Any]:
+    """What every change of representation in the run kept of the pictures before it, the exported surface last."""
+    became = {e["stage"]: e for e in run.events() if e["kind"] == "became"}  # a stage rolled back says it again
+    keys = ("source", "was", "stage", "now", "psnr", "silhouette_iou", "views")
+    changes: list[dict[str, Any]] = [{key: event.get(key) for key in keys} for event in became.values()]
+    if mesh.textures is None:  # textures hold a material, which the scene shows under its light
+        kept = compare_mesh(scene, mesh)
+        changes.append({"now": "export", "psnr": kept.psnr, "silhouette_iou": kept.iou, "views": kept.views})
+    return {"changes": changes}
 
 
 def mesh_report(mesh: Mesh) -> dict[str, Any]:
