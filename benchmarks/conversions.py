@@ -5,12 +5,14 @@
 
 Each source is a short fit of the same object of the procedural world, good enough to have a surface; what is measured
 is the change, not the fit. The notes say how far before and after are from the true pictures, so that a change which
-mends what the fit left open is seen, too. A user's file holds the tetrahedral surface, in each format.
+mends what the fit left open is seen, too. A user's file holds the tetrahedral surface, in each format. And the motion
+of `longer-motion`, which grows in segments and closes.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -20,12 +22,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.harness import Check, report
 from dreamlab import recipe
 from dreamlab.assemble import Assembler, tables
+from dreamlab.core.cameras import fixed_orbit
 from dreamlab.core.types import Prompt, Scene
 from dreamlab.export.glb import glb_bytes
 from dreamlab.export.text_formats import obj_bytes, obj_companions, ply_bytes
@@ -58,6 +62,7 @@ CHANGES = {
     "dmtet_to_gaussians": ("dmtet", "gaussians", ""),
 }
 FILES = ("obj", "glb", "ply")
+NAMES = [*CHANGES, *(f"{suffix}_to_mesh" for suffix in FILES), "longer_motion"]
 
 
 @functools.cache
@@ -114,9 +119,8 @@ def with_way(scene: Scene, way: str) -> Scene:
     return other
 
 
-def read_back(suffix: str, images: Path | None) -> list[Check]:
+def read_back(suffix: str) -> list[Check]:
     """A file through `mesh`: what its texture shows against the file's own triangles and colours."""
-    del images  # the file has no look of its own
     mesh = source("dmtet").mesh(0)
     writers: dict[str, Callable[[], bytes]] = {
         "glb": lambda: glb_bytes(mesh, "model", {}),
@@ -136,6 +140,40 @@ def read_back(suffix: str, images: Path | None) -> list[Check]:
         return checks(f"{suffix}_to_mesh", compare_mesh(made, read_mesh(str(path))), spent, f"{len(mesh.faces)} faces")
 
 
+def in_segments(images: Path | None) -> list[Check]:
+    """The recipe `longer-motion` to its end: what it shows at moments and from sides that nobody trained on, and how
+    far the loop is from closing."""
+    wanted = recipe.load(recipe.find("longer-motion"), tables())
+    assembler, ring = Assembler(wanted, "cpu"), Ring(METRICS, 10_000, "cpu")
+    done: dict[str, Scene] = {}
+    began = time.process_time()
+    for index, spec in enumerate(wanted.stages):
+        stage = assembler.stage(index, done)
+        for i in range(spec.steps):
+            step(stage, i, ring)
+        done[spec.name] = stage.scene
+    spent = time.process_time() - began
+    cameras = fixed_orbit(wanted.stages[-1].cameras, 20, offset=0.5)
+    shown = true_pictures(assembler.prompt, wanted.seed)(cameras, 64)
+    truth, white = shown.over(1.0)[0], torch.ones(20, 3)
+    scene: Any = done["closed"]
+    with torch.no_grad():
+        rgb = scene.render(cameras, 64, white).rgb.clamp(0, 1)
+        still = done["still"].render(cameras, 64, white).rgb.clamp(0, 1)
+        first, last = (scene.posed(torch.tensor(t))[0] for t in (0.0, 1 - 1e-5))
+        way = torch.stack([scene.posed(t)[0] for t in torch.linspace(0, 0.95, 20)])
+    if images is not None:
+        pairs = [each[i] for i in range(0, 20, 4) for each in (rgb, truth)]
+        save_sheet([to_bytes(p[None])[0] for p in pairs], images / "conversions-longer-motion.png", columns=10)
+    jump = float((last - first).norm(dim=-1).max() / (way - way[0]).norm(dim=-1).max())
+    details = {"views": 20, "size": 64, "prompt": wanted.prompt, "cpu_s": round(spent, 1)}
+    note = f"{psnr(still, truth):.1f} dB without motion; {spent:.0f} s CPU"
+    return [
+        Check("longer_motion_psnr", round(psnr(rgb, truth), 1), "dB", None, note=note, details=details),
+        Check("longer_motion_jump_of_the_loop", round(100 * jump, 2), "%", None, "lower", "of the largest movement"),
+    ]
+
+
 def checks(name: str, kept: Kept, spent: float, note: str) -> list[Check]:
     details = {"views": kept.views, "size": SIZE, "prompt": PROMPT, "cpu_s": round(spent, 1)}
     return [
@@ -153,18 +191,20 @@ def sheet(before: Scene, after: Scene, path: Path) -> None:
 
 
 def measure(only: list[str] | None = None, images: Path | None = None) -> list[Check]:
-    names = only or [*CHANGES, *(f"{suffix}_to_mesh" for suffix in FILES)]
-    found = []
-    for name in names:
-        found += changed(name, images) if name in CHANGES else read_back(name.removesuffix("_to_mesh"), images)
+    found: list[Check] = []
+    for name in only or NAMES:
+        print(name, "...", file=sys.stderr, flush=True)
+        if name in CHANGES:
+            found += changed(name, images)
+        else:
+            found += in_segments(images) if name == "longer_motion" else read_back(name.removesuffix("_to_mesh"))
     return found
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.conversions", description=__doc__)
     parser.add_argument("--json", type=Path, default=None)
-    known = [*CHANGES, *(f"{suffix}_to_mesh" for suffix in FILES)]
-    parser.add_argument("--only", nargs="+", choices=known, default=None, help="changes to measure")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=None, help="changes to measure")
     parser.add_argument("--images", type=Path, default=None, help="folder for sheets (before, after, before, ...)")
     options = parser.parse_args(arguments)
     return 0 if report(measure(options.only, options.images), options.json) else 1

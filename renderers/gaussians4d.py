@@ -111,12 +111,13 @@ class Gaussians4D(Gaussians):
         chosen = self.settings.segment
         built = len(spans) if chosen is None else chosen + 1  # what comes after the one in training is not there yet
         order = [(motion, *span) for motion, span in zip(self.motions, spans, strict=True)][:built]
-        if self.ring and built == len(spans):
+        if self.ring:
             order.append((self.motions[0], spans[0][0] + 1, spans[0][1] + 1))
         found = order[0][0].at(means, (time - order[0][1]) / (order[0][2] - order[0][1]))
         apart = means.new_zeros(())
         for (_, _, end), (motion, begin, last) in itertools.pairwise(order):
             then = motion.at(means, (time - begin) / (last - begin))
+            end = max(end, begin + 1e-6)  # in a ring that is not whole yet the first follows without an overlap
             both = (blend(getattr(found, n), getattr(then, n), time, begin, end) for n in ("shift", "turn", "grow"))
             mixed = Motion(*both)
             inside = ((time > begin) & (time < end)).to(means)
