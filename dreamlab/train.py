@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from dreamlab import checkpoint
-from dreamlab.assemble import Assembler, BuiltStage, BuiltTerm
+from dreamlab.assemble import Assembler, BuiltStage, BuiltTerm, Change
 from dreamlab.core.cameras import sample_orbit
 from dreamlab.core.errors import Diverged, InputError, Interrupted
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Frames, Scene, Training
 from dreamlab.preview import save_preview
-from dreamlab.recipe import Recipe, as_plain
+from dreamlab.recipe import Recipe, as_plain, takeovers
 from dreamlab.regularisers import penalty
 from dreamlab.runs import Run
 from dreamlab.signals import StopSignal
@@ -142,28 +142,23 @@ def train(
         position.finished[stage.spec.name] = stage.scene
         position.stage, position.step = position.stage + 1, 0
         stage = assembler.stage(position.stage, position.finished)
-        record_change(run, recipe, stage)
+        record_changes(run, stage)
 
 
-def record_change(run: Run, recipe: Recipe, stage: BuiltStage) -> None:
-    """What a scene kept of the one it took over from, if it is of another kind."""
-    if stage.kept is None:
-        return
-    kinds = {each.name: each.scene.kind for each in recipe.stages}
-    source = stage.spec.scene.source or ""
-    kept, words = stage.kept, {"source": source, "was": kinds[source], "now": stage.spec.scene.kind}
-    run.event("became", stage=stage.spec.name, **words, psnr=kept.psnr, silhouette_iou=kept.iou, views=kept.views)
-    run.log(note_of(stage))
+def record_changes(run: Run, stage: BuiltStage) -> None:
+    """What scenes kept of those of another kind that they took over from."""
+    for each in stage.changes:
+        words = {"source": each.source, "was": each.was, "now": each.now} | ({"object": each.name} if each.name else {})
+        numbers = {"psnr": each.kept.psnr, "silhouette_iou": each.kept.iou, "views": each.kept.views}
+        run.event("became", stage=stage.spec.name, **words, **numbers)
+        run.log(note_of(stage.spec.name, each))
 
 
-def note_of(stage: BuiltStage) -> str:
-    """One line for the log and the terminal, empty where no scene has changed its kind."""
-    if (kept := stage.kept) is None:
-        return ""
-    return (
-        f"{stage.spec.name}: {stage.spec.scene.source} became {stage.spec.scene.kind}, keeping {kept.psnr:.1f} dB and "
-        f"{kept.iou:.3f} of the silhouettes over {kept.views} views"
-    )
+def note_of(stage: str, change: Change) -> str:
+    """One line for the log and the terminal."""
+    place, kept = f"{stage}, {change.name}" if change.name else stage, change.kept
+    measure = f"keeping {kept.psnr:.1f} dB and {kept.iou:.3f} of the silhouettes over {kept.views} views"
+    return f"{place}: {change.source} became {change.now}, {measure}"
 
 
 def run_stage(
@@ -179,7 +174,7 @@ def run_stage(
     before = sum(earlier.steps for earlier in recipe.stages[: position.stage])
     total = sum(each.steps for each in recipe.stages)
     ring = Ring(METRICS, keeping.log, stage.device)
-    note = note_of(stage)
+    note = "\n".join(note_of(spec.name, each) for each in stage.changes)
     began = time.monotonic()
     while position.step < spec.steps:
         step(stage, position.step, ring, position.rate_scale)
@@ -232,7 +227,7 @@ def roll_back(run: Run, recipe: Recipe, assembler: Assembler, position: Position
 
 def save(run: Run, recipe: Recipe, stage: BuiltStage, position: Position, global_step: int) -> None:
     """Commit everything the next step depends on."""
-    needed = {later.scene.source for later in recipe.stages[position.stage + 1 :]} - {None}
+    needed = {source for later in recipe.stages[position.stage + 1 :] for source, _ in takeovers(later.scene)}
     parts: dict[str, dict[str, Tensor]] = {
         "scene": stage.scene.state_dict(),
         "optimiser": stage.optimiser.state_dict(),

@@ -61,9 +61,10 @@ def export_pictures(run: Run, recipe: Recipe, scene: Scene, device: torch.device
 
 def kept_report(run: Run, scene: Scene, mesh: Mesh) -> dict[str, Any]:
     """What every change of representation in the run kept of the pictures before it, the exported surface last."""
-    became = {e["stage"]: e for e in run.events() if e["kind"] == "became"}  # a stage rolled back says it again
-    keys = ("source", "was", "stage", "now", "psnr", "silhouette_iou", "views")
-    changes: list[dict[str, Any]] = [{key: event.get(key) for key in keys} for event in became.values()]
+    # A stage that is rolled back says it again.
+    became = {(e["stage"], e.get("object")): e for e in run.events() if e["kind"] == "became"}
+    keys = ("source", "was", "stage", "object", "now", "psnr", "silhouette_iou", "views")
+    changes: list[dict[str, Any]] = [{key: event[key] for key in keys if key in event} for event in became.values()]
     if mesh.textures is None:  # textures hold a material, which the scene shows under its light
         kept = compare_mesh(scene, mesh)
         changes.append({"now": "export", "psnr": kept.psnr, "silhouette_iou": kept.iou, "views": kept.views})

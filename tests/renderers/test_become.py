@@ -222,7 +222,7 @@ def test_a_recipe_chains_kinds(kind: str, more: str) -> None:
     assembler = Assembler(wanted, "cpu")
     first = assembler.stage(0, {})
     second = assembler.stage(1, {"shape": first.scene})
-    assert second.scene.kind == kind and (second.kept is None) == (kind == "dmtet")
+    assert second.scene.kind == kind and (not second.changes) == (kind == "dmtet")
     again = assembler.stage(1)  # as when a run resumes in its second stage
     again.scene.load_state_dict(second.scene.state_dict())
     assert compare(second.scene, again.scene).psnr == 100.0
