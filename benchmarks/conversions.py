@@ -48,7 +48,11 @@ SOURCES = {  # kind: settings, steps, views per step
     "dmtet": ("resolution: 40", 150, 2),
 }
 REGULARISERS = {"dmtet": "{sdf_sign: {from: 0.1, to: 0.02}, normal_consistency: 0.03, laplacian: 0.2}"}
-MADE = {"mesh": {"texture": 256, "unwrap": "own"}, "dmtet": {"resolution": 48}, "gaussians": {"count": 6000}}
+MADE = {
+    "mesh": {"texture": 512, "faces": 8000, "unwrap": "own"},
+    "dmtet": {"resolution": 48},
+    "gaussians": {"count": 6000},
+}
 # name: source, target, what the source's surface is found by
 CHANGES = {
     "field_to_dmtet": ("field", "dmtet", "density"),
@@ -134,7 +138,8 @@ def read_back(suffix: str) -> list[Check]:
             (path.parent / beside).write_bytes(data)
         began = time.process_time()
         made = SCENES["mesh"](
-            SCENES["mesh"].Settings(file=str(path), faces=200_000, **MADE["mesh"]), torch.Generator().manual_seed(0)
+            SCENES["mesh"].Settings(**{**MADE["mesh"], "file": str(path), "faces": 200_000}),
+            torch.Generator().manual_seed(0),
         )
         spent = time.process_time() - began
         return checks(f"{suffix}_to_mesh", compare_mesh(made, read_mesh(str(path))), spent, f"{len(mesh.faces)} faces")
@@ -193,11 +198,11 @@ def sheet(before: Scene, after: Scene, path: Path) -> None:
 def measure(only: list[str] | None = None, images: Path | None = None) -> list[Check]:
     found: list[Check] = []
     for name in only or NAMES:
-        print(name, "...", file=sys.stderr, flush=True)
         if name in CHANGES:
             found += changed(name, images)
         else:
             found += in_segments(images) if name == "longer_motion" else read_back(name.removesuffix("_to_mesh"))
+        print(name, *(f"{check.value:g} {check.unit}" for check in found[-2:]), file=sys.stderr, flush=True)
     return found
 
 

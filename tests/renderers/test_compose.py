@@ -256,7 +256,7 @@ stages:
       kind: several
       objects:
         cloud: {scene: {kind: gaussians, from: one, count: 50}, position: [-0.5, 0, 0], scale: 0.5}
-        skin: {scene: {kind: mesh, from: two, texture: 32, faces: 200, unwrap: own}, scale: 0.5}
+        skin: {scene: {kind: mesh, from: two, texture: 64, faces: 200, unwrap: own}, scale: 0.5}
     terms: [{guidance: truth, system: photometric}]
     steps: 2
     size: 16
@@ -279,7 +279,7 @@ def test_objects_start_from_stages_of_their_own(dreamlab: Commands, tmp_path: Pa
     with pytest.raises(RecipeError, match="not an earlier stage"):
         recipe.load(OBJECTS.replace("from: two", "from: three"), tables())
     with pytest.raises(RecipeError, match="cannot become field"):
-        wrong = OBJECTS.replace("mesh, from: two, texture: 32, faces: 200, unwrap: own", "field, from: two")
+        wrong = OBJECTS.replace("mesh, from: two, texture: 64, faces: 200, unwrap: own", "field, from: two")
         Assembler(recipe.load(wrong, tables()), "cpu")
     assembler = Assembler(recipe.load(OBJECTS, tables()), "cpu")
     done: dict[str, Any] = {}
