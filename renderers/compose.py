@@ -163,7 +163,8 @@ class Several:
         return Frames(shown.rgb, shown.alpha, shown.depth, background, shown.normal, None, extra)
 
     def _together(self, cameras: Cameras, size: int, background: Tensor, training: Training | None) -> Frames:
-        black, extra = torch.zeros_like(background), {}
+        black = torch.zeros_like(background)
+        extra: dict[str, Tensor] = {}
         layers: list[Layer] = [self._clouds(cameras, size)] if self.clouds else []
         volumes: list[Volume] = []
         bent = True  # whether all objects have normals
