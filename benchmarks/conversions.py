@@ -159,7 +159,7 @@ def in_segments(images: Path | None) -> list[Check]:
         done[spec.name] = stage.scene
     spent = time.process_time() - began
     cameras = fixed_orbit(wanted.stages[-1].cameras, 20, offset=0.5)
-    shown = true_pictures(assembler.prompt, wanted.seed)(cameras, 64)
+    shown = true_pictures(Prompt(wanted.prompt), wanted.seed)(cameras, 64)
     truth, white = shown.over(1.0)[0], torch.ones(20, 3)
     scene: Any = done["closed"]
     with torch.no_grad():
