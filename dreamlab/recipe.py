@@ -20,6 +20,8 @@ from dreamlab.core.prompting import Prompting
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.text import check_prompt, did_you_mean
+from dreamlab.core.views import WHICH, GivenViews
+from dreamlab.picture import PictureSettings
 from dreamlab.yaml_source import Source, Tree, parse, read_file
 
 BACKGROUNDS = ("random", "white", "black", "gray")
@@ -36,6 +38,10 @@ class Term:
     weight: Schedule = setting(constant(1.0), low=0, help="factor of this term's loss")
     prompting: Prompting = field(default_factory=Prompting)
     see: str = setting("rgb", choices=SIGHTS, help="what of the frames the guidance is shown")
+    views: str = setting(
+        "all", choices=WHICH, help="which of the stage's: those of the prompt's picture (given), or the others"
+    )
+    sample: int = setting(0, low=0, high=64, help="so many of those views, drawn anew in each step; 0: all of them")
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Stage:
     size: int = setting(64, low=8, high=2048, help="pixels per side of a training view")
     background: str = setting("random", choices=BACKGROUNDS, help="solid colour behind the object, per step")
     cameras: OrbitSettings = field(default_factory=OrbitSettings)
+    given: GivenViews = field(default_factory=GivenViews)
     regularisers: Mapping[str, Schedule] = field(default_factory=dict)
 
 
@@ -89,8 +96,10 @@ class Recipe:
 
     prompt: str
     stages: tuple[Stage, ...]
+    prompts: tuple[str, ...] = setting((), help="learnt beside `prompt` by one generator (scene: hyper_field)")
     negative: str = ""
     seed: int = setting(0, low=0, high=2**31 - 1)
+    image: PictureSettings = field(default_factory=PictureSettings)
     export: Export = field(default_factory=Export)
     keeping: Keeping = field(default_factory=Keeping)
     guard: Guard = field(default_factory=Guard)
@@ -119,6 +128,10 @@ def load(
     check_prompt(recipe.prompt)
     if recipe.negative:
         check_prompt(recipe.negative, "negative prompt")
+    for i, text in enumerate(recipe.prompts):
+        check_prompt(text, f"prompts.{i}")
+        if text in (recipe.prompt, *recipe.prompts[:i]):
+            raise RecipeError(f"prompts.{i}: {text!r} is there already; a prompt is learnt once")
     _check(recipe, tables)
     return recipe
 
@@ -156,9 +169,11 @@ def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> d
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise RecipeError(f"override {text!r}: write key=value, e.g. stages.0.steps=200")
-        if key == "prompt" or key.startswith("prompt."):
-            raise RecipeError("the prompt is given as the command's argument, never as an override")
         parts = key.split(".")
+        if parts[0] == "prompt":
+            raise RecipeError("the prompt is given as the command's argument, never as an override")
+        if parts[0] == "prompts":
+            raise RecipeError("prompts are listed in the recipe file, never given as an override")
         stages = tree.get("stages")
         if parts[0] == "stages" and len(parts) > 1 and isinstance(stages, list):
             by_name = {_stage_name(stage, source): i for i, stage in enumerate(stages)}
@@ -198,6 +213,8 @@ def _check(recipe: Recipe, tables: Tables) -> None:
             raise RecipeError(f"{where}: a stage's name is letters, digits, '-' and '_'")
         if stage.name in seen:
             raise RecipeError(f"{where}: two stages have this name")
+        if stage.cameras.fixed and min(stage.given.widen.values) < 1:
+            raise RecipeError(f"{where}: given.widen moves cameras, cameras.fixed never do; leave one out")
         if not stage.terms:
             raise RecipeError(f"{where}: needs at least one term")
         source = stage.scene.source

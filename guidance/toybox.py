@@ -27,7 +27,7 @@ from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.lora import Lora
 from guidance.toybox_net import Prior, Text, camera_features, laid_out
-from guidance.toybox_store import Stored, load, words_of
+from guidance.toybox_store import EVERY, Stored, load, words_of
 from guidance.toybox_words import PAD, Reading, Words
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -41,6 +41,7 @@ class Toybox:
     variants: frozenset[str] = frozenset({"text", "null", "negative", "blind", "blind_null"})
     abilities: ClassVar[frozenset[str]] = frozenset({"adapter"})
     role: ClassVar[str] = "image"
+    together: ClassVar[int] = 1  # pictures whose tokens attend to each other
 
     @classmethod
     def offers(cls, settings: Toybox.Settings) -> frozenset[str]:
@@ -48,7 +49,7 @@ class Toybox:
 
     @dataclass(frozen=True)
     class Settings:
-        weights: str = setting("toybox-image", help="a folder, or the name of one shipped with the package")
+        weights: str = setting("toybox", help="a folder, or the name of one shipped with the package")
         dtype: str = setting("auto", choices=DTYPES, help="auto: bfloat16 where the machine is fast at it")
         null_camera: bool = setting(True, help="the unconditional half of guidance still knows the camera")
         unknown: str = setting("refuse", choices=("refuse", "skip"), help="what to do with a word it does not know")
@@ -56,7 +57,7 @@ class Toybox:
     def __init__(self, settings: Settings, stored: Stored | None = None) -> None:
         self.settings = settings
         stored = stored or load(folder_of(settings.weights))
-        if stored.role != self.role:
+        if stored.role not in (self.role, EVERY):
             raise ModelError(f"{settings.weights}: a prior of the role {stored.role!r}; this needs {self.role!r}")
         self.table: NoiseTable = make_table(stored.table)
         self.words: Words = stored.words
@@ -99,8 +100,8 @@ class Toybox:
         return seeing | {"blind": rows(0, untold), "blind_null": rows(1, untold)}
 
     def view(self, cameras: Cameras) -> Tensor:  # [B, features]
-        """What the network is told of the cameras."""
-        return camera_features(cameras)
+        """What the network is told of the cameras; of no moment, if it knows moments."""
+        return F.pad(camera_features(cameras), (0, 2 * self.net.net.moments))
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
         with torch.no_grad():
@@ -130,6 +131,12 @@ class Toybox:
         ids = padded([self._ids(text, what) for what, text in texts.items()])
         with torch.no_grad():
             return self.net.text(ids.to(self.net.place.device))
+
+    def encoding(self, text: str) -> Tensor:
+        """[D] the mean of a text's encoded words, for scenes that are told what to be."""
+        said = self.captions({"prompt": text})
+        there = torch.isfinite(said.mask[0]).to(said.words)
+        return ((said.words[0] * there[:, None]).sum(0) / there.sum()).float()
 
     def _encoded(self, prompt: Prompt) -> Text:
         """The captions text, null, negative; the tensors stay the same while the prompt does."""

@@ -23,7 +23,7 @@ times as fast as the fused one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +52,6 @@ class NetSettings:
     word_blocks: int = 2
     longest: int = 32  # tokens of a caption
     detail: float = 0.07  # deviation d of a picture about its 2 x 2 means, on the scale [-1, 1]
-    joint: int = 1  # pictures (views, frames) whose trunk tokens attend to each other
     hint: int = 0  # channels of a control picture
     moments: int = 0  # harmonics of a frame's time within a clip
 
@@ -70,7 +69,7 @@ class Text:
 
 
 def camera_features(cameras: Cameras) -> Tensor:  # [B, CAMERA_FEATURES]
-    """Harmonics of azimuth and elevation, distance, field of view and apparent size; all zero means "not told"."""
+    """Harmonics of azimuth and elevation, distance, field of view, apparent size, one; all zero means "not told"."""
     azimuth, elevation = torch.deg2rad(cameras.azimuth_deg), torch.deg2rad(cameras.elevation_deg)
     turns = [f(k * azimuth) for k in HARMONICS for f in (torch.sin, torch.cos)]
     lifts = [f(k * elevation) for k in (1, 2) for f in (torch.sin, torch.cos)]
@@ -79,11 +78,17 @@ def camera_features(cameras: Cameras) -> Tensor:  # [B, CAMERA_FEATURES]
     return torch.stack([*turns, *lifts, *lens, torch.ones_like(azimuth)], -1)
 
 
+def turned_features(cameras: Cameras, first_azimuth_deg: Tensor) -> Tensor:  # [B, CAMERA_FEATURES]
+    """As `camera_features` with azimuths counted from that of a given picture; a last feature of -1 says so."""
+    features = camera_features(replace(cameras, azimuth_deg=cameras.azimuth_deg - first_azimuth_deg))
+    return torch.cat([features[:, :-1], -features[:, -1:]], -1)
+
+
 class Conv(nn.Conv2d):
     """3 x 3 over [B, H, W, C]."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__(inputs, outputs, 3, stride, 1)
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 3, stride, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -249,7 +254,8 @@ class Prior(nn.Module):
         self.head_out = Conv(net.fine, 3)
         started: list[nn.Linear | nn.Conv2d] = [self.around, self.modulate, self.answer, self.head_down, self.head_out]
         if net.hint:
-            self.hint_half, self.hint_full = Conv(net.hint, net.wide), Conv(net.hint, net.fine)
+            # Without a bias: a hint of zeros is no hint.
+            self.hint_half, self.hint_full = (Conv(net.hint, width, bias=False) for width in (net.wide, net.fine))
             started += [self.hint_half, self.hint_full]
         if net.moments:
             self.moment = nn.Linear(2 * net.moments, c, bias=False)

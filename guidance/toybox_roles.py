@@ -8,7 +8,6 @@ picture (Liu et al. 2023), ControlNet's maps (Zhang et al. 2023), and frames of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -17,10 +16,9 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import InputError
-from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.toybox import Toybox, folder_of
-from guidance.toybox_net import Text, camera_features, hint_of, moment_features
+from guidance.toybox_net import Text, camera_features, hint_of, moment_features, turned_features
 from guidance.toybox_store import words_of
 
 
@@ -38,7 +36,7 @@ class _Joint(Toybox):
     what: ClassVar[str] = "views"
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
-        size = share(len(cameras), self.net.net.joint, self.what)
+        size = share(len(cameras), self.together, self.what)
         group = torch.empty(size, device=self.net.place.device)
         made = super().condition(prompt, cameras, frames)
         return {name: Condition(one.rows, {**one.shared, "group": group}) for name, one in made.items()}
@@ -52,10 +50,7 @@ class ToyboxViews(_Joint):
 
     paper: ClassVar[str] = "joint views as in MVDream (Shi et al. 2023, arXiv:2308.16512)"
     role: ClassVar[str] = "views"
-
-    @dataclass(frozen=True)
-    class Settings(Toybox.Settings):
-        weights: str = setting("toybox-views", help="a folder, or the name of one shipped with the package")
+    together: ClassVar[int] = 4
 
 
 class ToyboxVideo(_Joint):
@@ -63,12 +58,9 @@ class ToyboxVideo(_Joint):
 
     paper: ClassVar[str] = "frames as joint views; after Video Diffusion Models (Ho et al. 2022, arXiv:2204.03458)"
     role: ClassVar[str] = "video"
+    together: ClassVar[int] = 8
     abilities: ClassVar[frozenset[str]] = Toybox.abilities | {"clip"}  # rules of whole clips may ask it
     what: ClassVar[str] = "frames"
-
-    @dataclass(frozen=True)
-    class Settings(Toybox.Settings):
-        weights: str = setting("toybox-video", help="a folder, or the name of one shipped with the package")
 
     def view(self, cameras: Cameras) -> Tensor:
         if cameras.time is None:
@@ -81,10 +73,6 @@ class ToyboxControl(Toybox):
 
     paper: ClassVar[str] = "depth and normals as in ControlNet (Zhang et al. 2023, arXiv:2302.05543)"
     role: ClassVar[str] = "control"
-
-    @dataclass(frozen=True)
-    class Settings(Toybox.Settings):
-        weights: str = setting("toybox-control", help="a folder, or the name of one shipped with the package")
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         if frames.normal is None:
@@ -107,11 +95,8 @@ class ToyboxNovel(Toybox):
 
     paper: ClassVar[str] = "relative poses as in Zero123 (Liu et al. 2023, arXiv:2303.11328)"
     role: ClassVar[str] = "novel"
+    together: ClassVar[int] = 2  # the given picture and a view
     variants: frozenset[str] = frozenset({"text", "null"})  # "text" is the picture
-
-    @dataclass(frozen=True)
-    class Settings(Toybox.Settings):
-        weights: str = setting("toybox-novel", help="a folder, or the name of one shipped with the package")
 
     @staticmethod
     def listen(settings: Toybox.Settings, prompt: Prompt) -> None:
@@ -123,7 +108,6 @@ class ToyboxNovel(Toybox):
             raise InputError("toybox-novel: the prompt has no picture; give one with --image")
         given = prompt.image
         first = given.camera.to(cameras.azimuth_deg.device)
-        turned = replace(cameras, azimuth_deg=cameras.azimuth_deg - first.azimuth_deg)
         device = self.net.place.device
         captions = self.captions({"null": ""})
         # The given picture stands before each view's own background, so that all pictures of a group agree.
@@ -132,15 +116,19 @@ class ToyboxNovel(Toybox):
         shared = {
             "words": captions.words,
             "mask": captions.mask,
-            "first": camera_features(replace(first, azimuth_deg=0 * first.azimuth_deg)).to(device),
+            "first": self._turned(first, first).to(device),
         }
         index = torch.zeros(len(cameras), dtype=torch.long, device=device)
-        rows = {"caption": index, "camera": camera_features(turned).to(device), "picture": self.encode(over).detach()}
+        view = self._turned(cameras, first).to(device)
+        rows = {"caption": index, "camera": view, "picture": self.encode(over).detach()}
         known = torch.ones(len(cameras), device=device)
         return {
             "text": Condition({**rows, "known": known}, shared),
             "null": Condition({**rows, "known": 0 * known}, shared),
         }
+
+    def _turned(self, cameras: Cameras, first: Cameras) -> Tensor:
+        return F.pad(turned_features(cameras, first.azimuth_deg), (0, 2 * self.net.net.moments))
 
     def velocity(self, z: Tensor, bar: Tensor, text: Text, condition: Condition) -> Tensor:
         """Each row beside its picture; where that is not known, a black one said to be at full noise."""
@@ -153,7 +141,7 @@ class ToyboxNovel(Toybox):
             return torch.stack([given, row], 1).flatten(0, 1)
 
         camera = paired(first, condition.rows["camera"])
-        v = self.net(paired(picture, z), paired(known, bar), Text(words, mask), camera, None, 2)
+        v = self.net(paired(picture, z), paired(known, bar), Text(words, mask), camera, None, self.together)
         return v[1::2]
 
 

@@ -22,7 +22,8 @@ from dreamlab.core.errors import ModelError
 from guidance.toybox_net import NetSettings, Prior
 from guidance.toybox_words import Words
 
-FORMAT = 1
+FORMAT = 2
+EVERY = "every"  # the role of a prior that serves all of them
 WEIGHTS, VOCABULARY, CONFIG = "model.safetensors", "vocab.json", "config.json"
 
 

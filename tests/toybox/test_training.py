@@ -97,7 +97,7 @@ def test_a_small_network_learns_eight_pictures_by_heart() -> None:
     trainer = Trainer(dataclasses.replace(PLAN, **changes, drop_text=0.0, drop_camera=0.0), WORDS)
     batch = draw_batch(trainer.plan, WORDS, 0, 8)
     swapped = dataclasses.replace(batch, ids=batch.ids.roll(1, 0), camera=batch.camera.roll(1, 0))
-    chance = trainer.chance(batch, "fixed")
+    chance = trainer.chance(batch, "fixed", trainer.plan)
 
     def error(of: Batch) -> float:
         with torch.no_grad():
@@ -127,7 +127,7 @@ def test_a_dropped_caption_is_the_null_caption() -> None:
     steps(trainer, 3)
     batch = draw_batch(PLAN, WORDS, 7, 16)
     other = Batch(batch.rgb, batch.weight, batch.ids.flip(0), torch.randn_like(batch.camera), batch.graded)
-    chance = trainer.chance(batch, 0)
+    chance = trainer.chance(batch, 0, PLAN)
     blind = dataclasses.replace(chance, no_text=torch.ones(4).bool(), no_camera=torch.ones(4).bool())
     seeing = dataclasses.replace(chance, no_text=torch.zeros(4).bool(), no_camera=torch.zeros(4).bool())
     with torch.no_grad():
@@ -153,7 +153,7 @@ def test_probes_are_held_out_and_sampling_is_repeatable() -> None:
     for prompt, name in zip(held_out_prompts(("mug", "house")), ("mug", "house"), strict=True):
         main, _, _, second, _ = prompt.split()
         assert held_out_combination(name, main, second)
-    guidance = Trainer(PLAN, WORDS).guidance()
+    guidance = Trainer(PLAN, WORDS).guidance("image")
     pictures = [sample(guidance, ["a red mug", "a cat"], turntable(2), 3.0, 4, seed) for seed in (0, 0, 1)]
     assert pictures[0].shape == (2, 16, 16, 3) and torch.equal(pictures[0], pictures[1])
     assert not torch.equal(pictures[0], pictures[2])

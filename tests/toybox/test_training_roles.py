@@ -14,13 +14,13 @@ from dreamlab.core.types import Frames, Prompt, Reference
 from dreamlab.toybox.training.data import draw_batch, vocabulary
 from dreamlab.toybox.training.loss import errors
 from dreamlab.toybox.training.plan import Plan
-from dreamlab.toybox.training.roles import ROLES, cameras_of, clip_times
+from dreamlab.toybox.training.roles import MIX, ROLES, cameras_of, clip_times
 from dreamlab.toybox.training.sample import role_pictures, scene_of
 from dreamlab.toybox.training.trainer import Trainer, new_plan
 from guidance.toybox import Toybox
 from guidance.toybox_net import NetSettings, hint_of
 from guidance.toybox_roles import TOYBOXES
-from guidance.toybox_store import Stored
+from guidance.toybox_store import EVERY, Stored
 
 WORDS = vocabulary()
 NET = NetSettings(len(WORDS.tokens), size=16, fine=8, wide=16, middle=24, core=48, blocks=1, words=24, word_blocks=1)
@@ -56,7 +56,9 @@ def frames_of(cameras: Cameras, size: int = 16) -> Frames:
 
 
 def test_every_role_has_a_guidance() -> None:
-    assert set(TOYBOXES) == set(ROLES) == {"image", *OTHERS}
+    assert set(TOYBOXES) == set(ROLES) == set(MIX) == {"image", *OTHERS}
+    assert all(TOYBOXES[role].together == ROLES[role].joint for role in ROLES)
+    assert abs(sum(MIX.values()) - 1) < 1e-9
 
 
 @pytest.mark.parametrize("role", OTHERS)
@@ -72,13 +74,13 @@ def test_a_role_starts_as_the_image_role_and_learns(role: str) -> None:
     with torch.no_grad():
         theirs = start.net(z, bar, start.net.text(batch.ids), batch.camera[:, :16])
         ours = trainer.net(z, bar, trainer.net.text(batch.ids), batch.camera, batch.hint, 1)
-        together = trainer.net(z, bar, trainer.net.text(batch.ids), batch.camera, batch.hint, plan.net.joint)
+        together = trainer.net(z, bar, trainer.net.text(batch.ids), batch.camera, batch.hint, batch.joint)
     torch.testing.assert_close(ours, theirs)
-    assert (plan.net.joint > 1) == bool((together - theirs).abs().max() > 1e-4)
+    assert (batch.joint > 1) == bool((together - theirs).abs().max() > 1e-4)
     before = {name: value.clone() for name, value in trainer.net.state_dict().items()}
     trainer.train_step(batch)
     more = [name for name in before if name.startswith(("hint_", "moment."))]
-    assert len(more) == {"control": 4, "video": 1}.get(role, 0)
+    assert len(more) == {"control": 2, "video": 1}.get(role, 0)
     for name in more:
         assert not torch.equal(trainer.net.state_dict()[name], before[name]), name
 
@@ -168,9 +170,9 @@ def test_novel_knows_only_how_far_it_is_turned() -> None:
 def test_a_given_picture_is_clean_and_not_graded() -> None:
     trainer = Trainer(plan_of("novel"), WORDS)
     batch = draw_batch(trainer.plan, WORDS, 0, 16)
-    assert batch.graded.tolist() == [False, True, True, True] * 2
-    torch.testing.assert_close(batch.camera[::4, :2], torch.tensor([[0.0, 1.0]] * 2))  # azimuth 0: sine, cosine
-    chance = trainer.chance(batch, 0)
+    assert batch.graded.tolist() == [False, True] * 4
+    torch.testing.assert_close(batch.camera[::2, :2], torch.tensor([[0.0, 1.0]] * 4))  # azimuth 0: sine, cosine
+    chance = trainer.chance(batch, 0, trainer.plan)
     louder = dataclasses.replace(chance, noise=chance.noise * torch.where(batch.graded, 1.0, 3.0)[:, None, None, None])
     calm = dataclasses.replace(chance, no_hint=torch.zeros(8).bool())
     silent = dataclasses.replace(chance, no_hint=torch.ones(8).bool())
@@ -183,6 +185,32 @@ def test_a_given_picture_is_clean_and_not_graded() -> None:
         fourth = errors(trainer.net, trainer.table, darker, silent)[batch.graded]
     torch.testing.assert_close(first, second, atol=1e-2, rtol=1e-2)  # its noise is a thousandth
     torch.testing.assert_close(third, fourth, atol=0, rtol=0)  # withheld: it is not seen at all
+
+
+def test_one_network_learns_every_role() -> None:
+    """Batches of all roles come in their shares; each trains what is its own; the result serves each guidance."""
+    start = trained_image()
+    plan, words = new_plan("cpu", EVERY, start, batch=8, total=10_000, head_after=0)
+    roles = [plan.task(index).role for index in range(400)]
+    assert all(abs(roles.count(role) / 400 - part) < 0.06 for role, part in MIX.items())
+    trainer = Trainer(plan, words)
+    trainer.start_from(start)
+    before = {name: value.clone() for name, value in trainer.net.state_dict().items()}
+    first = {role: roles.index(role) for role in MIX}
+    for index in sorted(first.values()):
+        trainer.step = index
+        task = plan.task(index)
+        batch = draw_batch(task, WORDS, index, 16)
+        assert batch.joint == ROLES[task.role].joint and (batch.hint is None) == (task.role == "novel")
+        assert bool(batch.camera[:, 16:].any()) == (task.role == "video")  # the others know of no moment
+        trainer.train_step(batch)
+    still = [name for name, value in trainer.net.state_dict().items() if torch.equal(value, before[name])]
+    assert not [name for name in still if name.startswith(("hint_", "moment.", "trunk."))]
+    stored = Stored(EVERY, "cosine", WORDS, trainer.net.requires_grad_(False), {})
+    for role, kind in TOYBOXES.items():
+        guidance = kind(kind.Settings(dtype="float32"), stored)
+        prompt = "a spinning red windmill with white blades" if role == "video" else PROMPT.text
+        assert role_pictures(guidance, prompt, 2.0, 2, 0)[1].isfinite().all()
 
 
 @pytest.mark.parametrize("role", OTHERS)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
@@ -32,9 +33,9 @@ from dreamlab.toybox.program import Program, Sketch, stack
 from dreamlab.toybox.shapes import CATEGORIES, finishes
 from dreamlab.toybox.split import held_out_combination, held_out_instance, phrasings
 from dreamlab.toybox.training.plan import Plan
-from dreamlab.toybox.training.roles import cameras_of, clip_times, graded, told
+from dreamlab.toybox.training.roles import ROLES, cameras_of, clip_times, graded, told
 from guidance.toybox import padded
-from guidance.toybox_net import hint_of
+from guidance.toybox_net import CAMERA_FEATURES, hint_of
 from guidance.toybox_words import Words
 
 PHRASINGS, HELD_PHRASINGS = phrasings()
@@ -60,6 +61,7 @@ class Batch:
     ids: Tensor  # [B, L] words
     camera: Tensor  # [B, features of camera and moment]
     graded: Tensor  # [B] bool: whose error counts; the others are given without noise
+    joint: int = 1  # rows that follow one another and see each other
     hint: Tensor | None = None  # [B, S, S, HINT_CHANNELS]
 
 
@@ -182,9 +184,10 @@ def draw_batch(
     held_out: bool = False,
     weighted: bool = True,
 ) -> Batch:
+    """Batch `index` of a plan of one role (see `Plan.task`)."""
     rng = random.Random(derive(plan.seed, "captions", index, held_out))  # noqa: S311
     generator = torch.Generator().manual_seed(derive(plan.seed, "views", index, held_out))
-    joint, count = plan.net.joint, plan.batch
+    joint, count = ROLES[plan.role].joint, plan.batch
     objects = [draw_caption(rng, plan, held_out) for _ in range(count // plan.views)]
     ids = padded([words.encode(words.read(one.text), plan.net.longest) for one in objects])
     cameras = cameras_of(plan.role, count, joint, generator)
@@ -192,20 +195,22 @@ def draw_batch(
     if joint > 1:  # half of the groups stand before one colour
         same = (torch.rand(count // joint, generator=generator) < 0.5).repeat_interleave(joint)
         background = torch.where(same[:, None], background[torch.arange(count) // joint * joint], background)
-    if plan.net.moments:
+    if ROLES[plan.role].moments:
         times = clip_times(count, joint, generator)
         cameras = replace(cameras, time=times)
         clips = times.unflatten(0, (-1, joint)).tolist()
         objects = [replace(one, times=tuple(clip)) for one, clip in zip(objects, clips, strict=True)]
+    camera = told(plan.role, cameras, joint)
     extra = plan.second_weight if weighted else None
     rgb, weight, hint = render(objects, cameras, background, size, extra, device)
     return Batch(
         rgb,
         weight,
         ids.repeat_interleave(plan.views, 0).to(device),
-        told(plan.role, cameras, joint).to(device),
+        F.pad(camera, (0, CAMERA_FEATURES + 2 * plan.net.moments - camera.shape[1])).to(device),
         graded(plan.role, count, joint).to(device),
-        hint if plan.net.hint else None,
+        joint,
+        hint if plan.net.hint and plan.role != "novel" else None,
     )
 
 
@@ -230,7 +235,7 @@ def ahead(plan: Plan, words: Words, first: int, seen: int, device: str, depth: i
                     break
                 now = seen + i * plan.batch
                 size = plan.size_at(now, first + i)
-                offer(draw_batch(plan, words, first + i, size, device, weighted=plan.weighted_at(now)))
+                offer(draw_batch(plan.task(first + i), words, first + i, size, device, weighted=plan.weighted_at(now)))
         except BaseException as error:  # handed to the loop, which raises it
             offer(error)
 

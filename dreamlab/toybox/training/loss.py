@@ -12,6 +12,7 @@ from torch import Tensor
 from dreamlab.core.noise import NoiseTable
 from dreamlab.toybox.training.data import Batch
 from dreamlab.toybox.training.plan import Plan
+from dreamlab.toybox.training.roles import ROLES
 from guidance.toybox import fast_dtype
 from guidance.toybox_net import Prior
 from guidance.toybox_words import NULL, PAD
@@ -29,7 +30,7 @@ class Chance:
 
     @staticmethod
     def draw(shape: torch.Size, steps: int, plan: Plan, generator: torch.Generator) -> Chance:
-        count, joint = shape[0], plan.net.joint
+        count, joint = shape[0], ROLES[plan.role].joint
         strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         order = torch.randperm(count, generator=generator)  # views of one object must not share a stratum every time
         noise = torch.randn(shape, generator=generator)
@@ -66,7 +67,7 @@ def errors(net: Prior, table: NoiseTable, batch: Batch, chance: Chance) -> Tenso
     hint = None if batch.hint is None else batch.hint * ~chance.no_hint[:, None, None, None]
     with mixed_precision(x.device):
         text = net.text(ids)
-        told = (text, camera, hint, net.net.joint)
+        told = (text, camera, hint, batch.joint)
         guess = net.half_size(z, torch.logit(bar), *told) if half else net(z, bar, *told)
     error = (guess.float() - v).square().mean(-1)
     return (batch.weight * error).flatten(1).sum(1) / batch.weight.flatten(1).sum(1)

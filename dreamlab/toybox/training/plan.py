@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from dataclasses import dataclass, field
 from typing import Any
 
 from dreamlab.core.errors import RecipeError
-from dreamlab.toybox.training.roles import ROLES
+from dreamlab.core.streams import derive
+from dreamlab.toybox.training.roles import MIX, ROLES
 from guidance.toybox_net import NetSettings
+from guidance.toybox_store import EVERY
 
 SHARES: dict[str, float] = {  # of captions
     "bare": 0.06,  # "a mushroom": everything in its usual colours
@@ -43,10 +46,11 @@ class Plan:
     warmup: int = 3_000
     total: int = 450_000  # the rate falls linearly to zero over the last `cooldown` of these
     cooldown: float = 0.3
+    even: float = 0.3  # the last part of the run, in which all pixels weigh the same; see `weighted_at`
     head_after: int = 270_000  # from here on at full size; before, at half size
     head_every: int = 8  # before, too, one batch in so many is at full size, so that the head follows the rest
     ema: float = 0.999  # per step, reached from below: (1 + step) / (10 + step)
-    drop_text: float = 0.1
+    drop_text: float = 0.1  # of a batch: its role says
     drop_camera: float = 0.1
     drop_hint: float = 0.1
     same_time: float = 0.75  # of the groups of a joint role have one noise level for all their pictures
@@ -57,11 +61,26 @@ class Plan:
     @staticmethod
     def of(role: str, net: NetSettings, **changes: Any) -> Plan:
         """The plan of a role; `net` says how large the network is."""
+        roles = [ROLES[name] for name in (MIX if role == EVERY else (role,))]
+        hint, moments = (max(getattr(one, name) for one in roles) for name in ("hint", "moments"))
+        made = Plan(dataclasses.replace(net, hint=hint, moments=moments), role, **changes)
+        return made if role == EVERY else made.only(role)
+
+    def task(self, index: int) -> Plan:
+        """The plan of batch `index`: of this role, or of one of the roles that a run for every one mixes."""
+        if self.role != EVERY:
+            return self
+        dice = random.Random(derive(self.seed, "role", index))  # noqa: S311
+        return self.only(dice.choices(tuple(MIX), tuple(MIX.values()))[0])
+
+    def only(self, role: str) -> Plan:
+        """The same with what belongs to a role."""
         extra = ROLES[role]
-        net = dataclasses.replace(net, joint=extra.joint, hint=extra.hint, moments=extra.moments)
-        changes = {"drop_text": extra.drop_text, "drop_camera": extra.drop_camera} | changes
-        changes["views"] = extra.joint if extra.joint > 1 else changes.get("views", Plan.views)
-        return Plan(net, role, share=SHARES | dict(extra.share), **changes)
+        views = extra.joint if extra.joint > 1 else self.views
+        share = self.share | dict(extra.share)
+        made = dataclasses.replace(self, role=role, views=views, share=share)
+        dropped = {name: getattr(extra, name) for name in ("drop_text", "drop_camera", "drop_hint")}
+        return dataclasses.replace(made, **dropped)
 
     def rate_at(self, seen: int) -> float:
         left = (self.total - seen) / (self.cooldown * self.total)
@@ -71,9 +90,9 @@ class Plan:
         """Whether pixels of the object, and of its second part more, weigh more than the background.
 
         That teaches colours and small parts sooner, but a weight that depends on the truth makes E[w x] / E[w] the best
-        answer: where the outline is in doubt, too much object. So the end, as the rate falls, weighs evenly.
+        answer: where the outline is in doubt, too much object. So the end weighs evenly.
         """
-        return seen < (1 - self.cooldown) * self.total
+        return seen < (1 - self.even) * self.total
 
     def size_at(self, seen: int, step: int) -> int:
         full = seen >= self.head_after or step % self.head_every == self.head_every - 1

@@ -4,23 +4,25 @@
 image    one picture, told a caption and a camera
 views    four pictures of one object around it, seen together (joint attention, as in MVDream, Shi et al. 2023)
 control  one picture, told depth, normals and mask besides (as ControlNet is, Zhang et al. 2023)
-novel    a clean picture and three of the same object from elsewhere; told only how far they are turned (as Zero123, Liu
+novel    a clean picture and one of the same object from elsewhere; told only how far it is turned (as Zero123, Liu
          et al. 2023); nothing is said in words
 video    eight frames of an action at even times of its period, from one camera
 
-All are one network; a role starts from the weights of the image role and learns what it has more.
+One network can be trained for one of them, or for every one: then each batch belongs to a role drawn by MIX, and all
+roles teach the same trunk what the world looks like.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, OrbitSettings, orbit, sample_orbit
-from guidance.toybox_net import HINT_CHANNELS, camera_features, moment_features
+from guidance.toybox_net import HINT_CHANNELS, camera_features, moment_features, turned_features
+from guidance.toybox_roles import ToyboxNovel, ToyboxVideo, ToyboxViews
 
 # The defaults of a recipe's cameras (distance 3-3.6, field of view 38-46, elevation -10..60) with a margin around.
 VIEWS = OrbitSettings((2.8, 3.8), (36.0, 48.0), (-15.0, 65.0), "mix", stratified=False)
@@ -31,21 +33,23 @@ MOMENTS = 3
 class Role:
     """What a role adds to the image role."""
 
-    joint: int = 1  # pictures that see each other
+    joint: int = 1  # pictures that see each other, in rows that follow one another
     hint: int = 0
     moments: int = 0
     drop_text: float = 0.1
     drop_camera: float = 0.1
+    drop_hint: float = 0.7  # in a run for every role; it costs nothing to tell some of all pictures their surface
     share: Mapping[str, float] = field(default_factory=dict)  # of captions, where it differs
 
 
 ROLES = {
     "image": Role(),
-    "views": Role(joint=4),
-    "control": Role(hint=HINT_CHANNELS),
-    "novel": Role(joint=4, drop_text=1.0, drop_camera=0.0),
-    "video": Role(joint=8, moments=MOMENTS, share={"action": 1.0}),
+    "views": Role(ToyboxViews.together),
+    "control": Role(hint=HINT_CHANNELS, drop_hint=0.1),
+    "novel": Role(ToyboxNovel.together, drop_text=1.0, drop_camera=0.0, drop_hint=0.1),
+    "video": Role(ToyboxVideo.together, moments=MOMENTS, share={"action": 1.0}),
 }
+MIX = {"image": 0.40, "views": 0.20, "control": 0.08, "novel": 0.16, "video": 0.16}  # of the batches of every role
 
 
 def cameras_of(role: str, count: int, joint: int, generator: torch.Generator) -> Cameras:
@@ -70,8 +74,7 @@ def cameras_of(role: str, count: int, joint: int, generator: torch.Generator) ->
 def told(role: str, cameras: Cameras, joint: int) -> Tensor:  # [B, features]
     """What the network is told of its cameras; `time` of a camera is told where the role has moments."""
     if role == "novel":  # turned so that the first of each group stands at azimuth 0
-        first = cameras.azimuth_deg[torch.arange(len(cameras)) // joint * joint]
-        return camera_features(replace(cameras, azimuth_deg=cameras.azimuth_deg - first))
+        return turned_features(cameras, cameras.azimuth_deg[torch.arange(len(cameras)) // joint * joint])
     features = camera_features(cameras)
     if ROLES[role].moments:
         time = cameras.time if cameras.time is not None else torch.zeros(len(cameras))

@@ -114,7 +114,7 @@ def role_pictures(
     guidance: Toybox, prompt: str, scale: float, steps: int, seed: int, instance: int = 0
 ) -> tuple[Tensor, Tensor]:
     """True and drawn pictures [J, H, W, 3] of one prompt in the guidance's role."""
-    joint = guidance.net.net.joint
+    joint = guidance.together
     cameras = turntable(4, 20.0, 3.2, 42.0)
     if guidance.role == "video":
         cameras = replace(orbit([30.0] * joint, 20.0, 3.2, 42.0), time=torch.arange(joint) / joint)

@@ -28,11 +28,12 @@ from dreamlab.toybox.training.data import Batch, ahead, draw_batch, vocabulary
 from dreamlab.toybox.training.loss import Chance, errors
 from dreamlab.toybox.training.muon import Muon, split
 from dreamlab.toybox.training.plan import RECIPES, Plan
+from dreamlab.toybox.training.roles import MIX
 from dreamlab.toybox.training.sample import sheet
 from guidance.toybox import Toybox
 from guidance.toybox_net import NetSettings, Prior, laid_out
 from guidance.toybox_roles import TOYBOXES
-from guidance.toybox_store import VOCABULARY, Stored, save
+from guidance.toybox_store import EVERY, VOCABULARY, Stored, save
 from guidance.toybox_words import Words
 
 STATE, PLAN, LOG, PRIOR = "state.safetensors", "plan.json", "log.jsonl", "prior"
@@ -64,13 +65,13 @@ class Trainer:
             if unexpected or any(not name.startswith(("hint_", "moment.")) for name in missing):
                 raise InputError(f"the prior to start from does not fit the role {self.plan.role!r}")
 
-    def chance(self, batch: Batch, key: object) -> Chance:
+    def chance(self, batch: Batch, key: object, task: Plan) -> Chance:
         generator = torch.Generator().manual_seed(derive(self.plan.seed, "noise", key))
-        return Chance.draw(batch.rgb.shape, len(self.table), self.plan, generator).to(self.device)
+        return Chance.draw(batch.rgb.shape, len(self.table), task, generator).to(self.device)
 
     def train_step(self, batch: Batch) -> tuple[int, Tensor, Tensor]:
         """One update; returns the pictures' size, their errors and their t_index."""
-        chance = self.chance(batch, self.step)
+        chance = self.chance(batch, self.step, self.plan.task(self.step))
         for group in (group for each in self.optimisers for group in each.param_groups):
             group["lr"] = self.plan.rate_at(self.seen)
         self.net.zero_grad(set_to_none=True)
@@ -86,12 +87,12 @@ class Trainer:
         return batch.rgb.shape[1], error.detach(), chance.t_index[batch.graded]
 
     @torch.no_grad()
-    def held_out_error(self, size: int) -> float:
+    def held_out_error(self, size: int, role: str) -> float:
         """The average's error on 96 fixed held-out pictures with fixed noise, whatever the batch of the plan."""
-        plan, total = dataclasses.replace(self.plan, batch=32, views=max(2, self.plan.net.joint)), 0.0
+        plan, total = dataclasses.replace(self.plan, batch=32, views=2).only(role), 0.0
         for index in range(3):
             batch = draw_batch(plan, self.words, index, size, str(self.device), held_out=True)
-            chance = self.chance(batch, f"held out {index}")
+            chance = self.chance(batch, f"held out {index}", plan)
             total += errors(self.ema, self.table, batch, chance)[batch.graded].mean().item()
         return total / 3
 
@@ -126,10 +127,14 @@ class Trainer:
                 }
         self.step, self.seen = step, seen
 
-    def guidance(self) -> Toybox:
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return tuple(MIX) if self.plan.role == EVERY else (self.plan.role,)
+
+    def guidance(self, role: str) -> Toybox:
         """The average as a guidance on this device."""
         stored = Stored(self.plan.role, self.plan.table, self.words, self.ema, {})
-        kind = TOYBOXES[self.plan.role]
+        kind = TOYBOXES[role]
         return kind(kind.Settings(), stored).to(self.device)
 
 
@@ -245,11 +250,18 @@ def train(trainer: Trainer, folder: Folder, minutes: float, stopping: Callable[[
 
 
 def look(trainer: Trainer, folder: Folder) -> None:
-    """A sample sheet, and the error on held-out pictures."""
-    half, full = (trainer.held_out_error(size) for size in (trainer.plan.net.half, trainer.plan.net.size))
-    folder.log({"images": trainer.seen, "held_out_half": round(half, 5), "held_out_full": round(full, 5)})
-    title = f"{trainer.seen} images, held-out error {half:.4f} / {full:.4f}; two true views, two samples"
-    sheet(folder.path / "sheets" / f"{trainer.seen:09d}.png", trainer.guidance(), title)
+    """The error on held-out pictures of each role, and a sample sheet of the next one."""
+    first, size = trainer.roles[0], trainer.plan.net.size
+    half, full = (trainer.held_out_error(s, first) for s in (trainer.plan.net.half, size))
+    others = {role: trainer.held_out_error(size, role) for role in trainer.roles[1:]}
+    line = {"images": trainer.seen, "held_out_half": half, "held_out_full": full}
+    line |= {f"held_out_{role}": error for role, error in others.items()}
+    folder.log({name: round(value, 5) for name, value in line.items()})
+    sheets = folder.path / "sheets"
+    role = trainer.roles[len(list(sheets.glob("*.png"))) % len(trainer.roles)]
+    error = others.get(role, full)
+    title = f"{role}: {trainer.seen} images, held-out error {error:.4f}; the truth, then the prior's"
+    sheet(sheets / f"{trainer.seen:09d}-{role}.png", trainer.guidance(role), title)
 
 
 def new_plan(device: str, role: str = "image", start: Stored | None = None, **changes: Any) -> tuple[Plan, Words]:
