@@ -20,7 +20,7 @@ from renderers.bake import project, texels
 from renderers.files import read_mesh
 from renderers.mesh import TexturedMesh
 from renderers.shapes import fewer_faces, sample_surface, signed_distances, without_floaters
-from renderers.surface import Surface, look
+from renderers.surface import Surface, look, vertex_normals
 
 
 def of(shape: trimesh.Trimesh) -> Mesh:
@@ -79,6 +79,17 @@ def test_a_chart_that_winds_over_itself_is_cut() -> None:
     a, b, c = atlas.uv[atlas.faces].double().unbind(1)
     flat = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) / 2
     assert len(texels(atlas, size).hit) / size**2 == pytest.approx(float(flat.abs().sum()), rel=0.05)
+
+
+def test_normals_are_units_at_slivers_too() -> None:
+    """glTF refuses others; simplified surfaces have triangles of almost no area, and of none."""
+    corners = torch.tensor([[0.0, 0, 0], [1e-6, 0, 0], [0, 2e-4, 0], [0.5, 0, 0], [0.5, 0, 0], [0.6, 0, 0]])
+    corners.requires_grad_()
+    found = vertex_normals(corners, torch.tensor([[0, 1, 2], [3, 4, 5]]))
+    torch.testing.assert_close(found.norm(dim=-1), torch.ones(6))
+    torch.testing.assert_close(found[:3].detach(), torch.tensor([[0.0, 0, 1]]).expand(3, 3))
+    found.square().sum().backward()
+    assert torch.isfinite(corners.grad).all()
 
 
 def test_tangents_follow_u_and_are_right_handed_with_v_up() -> None:
