@@ -13,7 +13,9 @@ from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Frames, Maker, Scene, Training
 from renderers.hyper_field import TURNS, HyperField, HyperFieldSettings
 
-SMALL = HyperFieldSettings(levels=3, log2_entries=8, base=4, finest=16, hidden=8, code=6, hyper=5, occupancy=12, step=0.1)
+SMALL = HyperFieldSettings(
+    levels=3, log2_entries=8, base=4, finest=16, hidden=8, code=6, hyper=5, occupancy=12, step=0.1
+)
 CODES = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
 
 
