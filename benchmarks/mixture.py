@@ -41,17 +41,23 @@ def exact(count: int, t_min: Schedule, steps: int = 400, seed: int = 0) -> Tenso
     """VSD whose variational score is the particles' own, in closed form."""
     table, stream = make_table("cosine"), torch.Generator().manual_seed(seed + 100)
     z = start(count, seed).flatten(1)
-    truth = tuple(part.expand(count, *part.shape[1:]) for part in centred(modes().flatten(1)[None]))
-    log_truth, log_own = SHARES.log().expand(count, 2), torch.full((count, count), -math.log(count))
+    log_own = torch.full((count,), -math.log(count))
     for i in range(steps):
         low = round(t_min.at(Progress(i, steps)) * len(table))
         t = torch.randint(low, round(T_MAX * len(table)) + 1, (count,), generator=stream)
         a, s = table.signal_noise(t, z)
         z_t = a * z + s * torch.randn(z.shape, generator=stream)
-        own = tuple(part.expand(count, *part.shape[1:]) for part in centred(z[None]))
-        wanted = mixture_eps(z_t, a, s, *truth, log_truth, SPREAD)
-        z = z - RATE * (wanted - mixture_eps(z_t, a, s, *own, log_own, 0.0))
+        wanted = eps_of(modes().flatten(1), SHARES.log(), SPREAD, z_t, a, s)
+        z = z - RATE * (wanted - eps_of(z, log_own, 0.0, z_t, a, s))
     return z.reshape(count, 3, SIZE, SIZE)
+
+
+def eps_of(points: Tensor, log_weight: Tensor, spread: float, z_t: Tensor, a: Tensor, s: Tensor) -> Tensor:
+    """[N, D] exact eps of a mixture about points [K, D] with weights [K]."""
+    centre, offset = centred(points[None])
+    count = len(z_t)
+    rows = centre.expand(count, -1), offset.expand(count, -1, -1)
+    return mixture_eps(z_t, a, s, rows[0], rows[1], log_weight.expand(count, -1), spread)
 
 
 def network(count: int, t_min: Schedule, steps: int = 400, seed: int = 0, **settings: Any) -> Tensor:

@@ -147,3 +147,15 @@ def test_every_prompt_is_exported_and_shown(tmp_path: Path) -> None:
     assert np.asarray(Image.open(folder.export / "between.png")).shape == (32, 7 * 32, 3)
     save_preview(stage.scene, tmp_path / "preview.png", stage.device, 24)
     assert np.asarray(Image.open(tmp_path / "preview.png")).shape == (2 * 24, 4 * 24, 3)
+
+
+def test_the_embedded_prior_encodes_the_prompts_itself() -> None:
+    """Its encoder's mean word, at the scene's width; a bag of words is only for guidances without an encoder."""
+    source = text("[a green pear, a red mushroom with a white stem]").replace("kind: oracle, others: 1", "kind: toybox")
+    assembler = Assembler(recipe.load(source, tables()), "cpu")
+    codes = assembler.codes(assembler.recipe.stages[0])
+    oracle = Assembler(recipe.load(text(), tables()), "cpu")
+    assert codes.shape == (3, 64) and codes.dtype == torch.float32
+    assert not torch.allclose(codes[0], oracle.codes(oracle.recipe.stages[0])[0])
+    near, far = (float((codes[0] - codes[i]).norm()) for i in (2, 1))
+    assert 0 < near < far  # the mushrooms are alike to it
