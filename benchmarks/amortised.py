@@ -2,7 +2,7 @@
 """One generator of several prompts beside a run of its own for each, with the same number of network calls in total.
 
 The recipe's prompts are learnt twice: together, `steps` steps in turn, and one by one by a plain field of the same
-sizes, steps / P each. Both are held against the very objects the oracle knows: the IoU of the filled volumes, of the
+sizes, steps / P each (--full: all of the steps each). Both are held against the very objects the oracle knows: the IoU of the filled volumes, of the
 silhouettes of twelve views, and the colour's mean error where both are.
 """
 
@@ -73,12 +73,12 @@ def trained(wanted: Recipe) -> Trained:
     return Trained(scenes, stage.scene, sum(c.calls for c in counted), sum(c.rows for c in counted), seconds)
 
 
-def alone(wanted: Recipe, text: str) -> Recipe:
-    """One of the prompts, learnt by a plain field of the same sizes with its share of the steps."""
+def alone(wanted: Recipe, text: str, full: bool) -> Recipe:
+    """One of the prompts, learnt by a plain field of the same sizes with its share of the steps, or with all."""
     first = wanted.stages[0]
     sizes = {field.name: getattr(first.scene.settings, field.name) for field in fields(FieldSettings)}
     scene = Spec("field", FieldSettings(**sizes))
-    share = first.steps // (1 + len(wanted.prompts))
+    share = first.steps if full else first.steps // (1 + len(wanted.prompts))
     return replace(wanted, prompt=text, prompts=(), stages=(replace(first, scene=scene, steps=share),))
 
 
@@ -99,12 +99,14 @@ def likeness(scene: Scene, text: str, seed: int) -> Likeness:
     return Likeness(volume, float(both.sum() / (mine | true).sum().clamp(min=1)), float(error))
 
 
-def measure(overrides: Sequence[str] = (), images: Path | None = None, name: str = "asd-many") -> list[Check]:
+def measure(
+    overrides: Sequence[str] = (), images: Path | None = None, name: str = "asd-many", full: bool = False
+) -> list[Check]:
     """Train both ways, print the table, write the sheets."""
     wanted = recipe.load(recipe.find(name), tables(), overrides=list(overrides))
     texts, seed = (wanted.prompt, *wanted.prompts), wanted.seed
     together = trained(wanted)
-    apart = [trained(alone(wanted, text)) for text in texts]
+    apart = [trained(alone(wanted, text, full)) for text in texts]
     checks, kind = [], wanted.stages[0].terms[0].system.kind
     print(f"{kind}: together / alone: volume IoU, silhouette IoU, colour error; silhouette IoU with another prompt")
     for i, text in enumerate(texts):
@@ -146,10 +148,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.amortised", description=__doc__)
     parser.add_argument("--recipe", default="asd-many")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="recipe settings")
+    parser.add_argument("--full", action="store_true", help="the runs alone are as long as the one together")
     parser.add_argument("--images", type=Path, default=None, help="folder for the sheets")
     parser.add_argument("--json", type=Path, default=None)
     given = parser.parse_args()
-    return 0 if report(measure(given.set, given.images, given.recipe), given.json) else 1
+    return 0 if report(measure(given.set, given.images, given.recipe, given.full), given.json) else 1
 
 
 if __name__ == "__main__":
