@@ -2,8 +2,8 @@
 """One generator of several prompts beside a run of its own for each, with the same number of network calls in total.
 
 The recipe's prompts are learnt twice: together, `steps` steps in turn, and one by one by a plain field of the same
-sizes, steps / P each (--full: all of the steps each). Both are held against the very objects the oracle knows: the IoU of the filled volumes, of the
-silhouettes of twelve views, and the colour's mean error where both are.
+sizes, steps / P each (--full: all of the steps each). Both are held against the very objects the oracle knows: the IoU
+of the filled volumes, of the silhouettes of twelve views, and the colour's mean error where both are.
 """
 
 from __future__ import annotations
