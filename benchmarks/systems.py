@@ -1,26 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every rule on the same prompts, seeds, scene and number of pictures that the prior evaluates, judged by the truth.
 
-A rule runs its packaged recipe (`configs/<rule>.yaml`); only the number of steps is set, so that all spend the same
-`rows`: what a step costs is counted at the start, the middle and the end of a short run of it. Networks of a rule's own
-are not rows; their time is in the CPU seconds. Finished cells under --out are read, not run again.
+A rule runs its packaged recipe (`configs/<rule>.yaml`), its guidance exchanged where --guidance says so; only the
+number of steps is set, so that all spend the same `rows`: what a step costs is counted at the start, the middle and the
+end of a short run of it on the oracle. Networks of a rule's own are not rows; their time is in the CPU seconds. Cells
+are folders: finished ones are read, not run again, and an interrupted one goes on from its checkpoint. The JSON is
+written anew after every cell, so that a stopped bench leaves the table so far.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import gettempdir
 
-from benchmarks.harness import Check, report
+from benchmarks.harness import Check, machine, report
 from dreamlab import recipe
-from dreamlab.assemble import tables
+from dreamlab.assemble import check, tables
+from dreamlab.core.errors import RecipeError
+from dreamlab.core.text import did_you_mean
+from dreamlab.files import write_json
 from dreamlab.metrics.judge import Judge
 from dreamlab.metrics.measure import Yardstick
 from dreamlab.telemetry import Ring
 from dreamlab.toybox.scoring.board import Board, _diversity, _true_diversity, prompts, summed, verdict_of
-from dreamlab.toybox.scoring.cells import Cell, CountingAssembler, Outcome, named, run_cell
+from dreamlab.toybox.scoring.cells import Cell, CountingAssembler, Outcome, named, run_cell, to_plain
 from dreamlab.toybox.scoring.report import lines
 from dreamlab.toybox.scoring.sheet import score_sheet
 from dreamlab.train import METRICS, step
@@ -28,8 +36,10 @@ from systems import SYSTEMS
 
 ROWS, PROMPTS, SEEDS = 3200, 3, 2
 EQUAL = ("stages.0.particles=1",)  # one scene for all
-WITHOUT_ORACLE = ("video", "photometric")  # their recipes, where there are any, need another guidance
-OF_ONE_PROMPT = ("semantic",)  # names its parts in the recipe
+# Not painters: they compare with known pictures or shapes, and stand beside a rule that paints.
+BESIDE = ("photometric", "sgc", "box", "cloud", "video")
+OF_PARTS = ("semantic",)  # its recipe names the parts of its own prompt; here each half of space is the whole prompt
+FOR_GUIDANCE = {"toybox": ("stages.0.regularisers={opacity: 0.02}",)}  # as in `configs/toybox.yaml`
 FIGURES = {  # name in the table -> unit, what is better
     "retrieved": ("share", "higher"),
     "colours_right": ("share", "higher"),
@@ -44,10 +54,36 @@ FIGURES = {  # name in the table -> unit, what is better
 }
 
 
-def rules() -> list[str]:
-    """Rules with a packaged recipe of their name that the oracle can serve."""
+def rules(guidance: str = "oracle") -> list[str]:
+    """Rules that paint, with a packaged recipe of their name that the guidance can serve."""
     packaged = recipe.names()
-    return [name for name in SYSTEMS if name in packaged and name not in WITHOUT_ORACLE + OF_ONE_PROMPT]
+    return [name for name in SYSTEMS if name in packaged and name not in BESIDE and refusal(name, guidance) is None]
+
+
+def refusal(rule: str, guidance: str) -> str | None:
+    """Why a rule's recipe cannot run on a guidance, or None."""
+    try:
+        check(recipe.load(recipe.find(rule), tables(), overrides=served_by(rule, guidance)))
+    except RecipeError as error:
+        return str(error)
+    return None
+
+
+def served_by(rule: str, guidance: str) -> list[str]:
+    """The overrides that put a guidance in place of the recipe's own."""
+    if guidance == "oracle":
+        return []
+    terms = recipe.load(recipe.find(rule), tables()).stages[0].terms
+    exchanged = [f"stages.0.terms.{i}.guidance={{kind: {guidance}}}" for i in range(len(terms))]
+    return [*exchanged, *FOR_GUIDANCE.get(guidance, ())]
+
+
+def of_prompt(rule: str, text: str) -> list[str]:
+    """What a recipe must be told of another prompt than its own."""
+    if rule not in OF_PARTS:
+        return []
+    halves = [f"{{prompt: {json.dumps(text)}, y: {span}}}" for span in ("[0.0, 5.0]", "[-5.0, 0.0]")]
+    return [f"stages.0.terms.0.system.regions=[{', '.join(halves)}]"]
 
 
 def rows_per_step(rule: str, settings: Sequence[str] = ()) -> float:
@@ -62,35 +98,73 @@ def rows_per_step(rule: str, settings: Sequence[str] = ()) -> float:
     return sum(counted.rows for counted in assembler.counted.values()) / len(at)
 
 
-def score(
-    wanted: Sequence[str],
-    texts: Sequence[str],
-    seeds: Sequence[int],
-    rows: int,
-    out: Path,
-    settings: Sequence[str] = (),
-    judge: Judge | None = None,
-    tell: Callable[[str], None] = print,
-) -> Board:
-    """The table; one row per rule."""
-    settings = (*EQUAL, *settings)
-    steps = {rule: max(round(rows / rows_per_step(rule, settings)), 1) for rule in wanted}
-    found: dict[str, list[Outcome]] = {rule: [] for rule in wanted}
-    spread = {}
-    for text in texts:
-        yardstick = Yardstick(text, judge)
-        spread[text] = _true_diversity(yardstick) if len(seeds) > 1 else 0.0
-        for rule in wanted:
-            for seed in seeds:
-                cell = named(Cell(text, seed, steps=steps[rule], recipe=rule, settings=tuple(settings)))
-                done = run_cell(cell, out, yardstick)
-                found[rule].append(done)
-                tell(f"{rule}, {steps[rule]} steps, {text}, seed {seed}: {verdict_of(done)}")
-    table = {
-        (rule, mine[0].cell.scene or ""): summed([(done.figures, done.cost) for done in mine], _diversity(mine, spread))
-        for rule, mine in found.items()
+@dataclass
+class Bench:
+    """What is compared, and what is finished of it."""
+
+    wanted: Sequence[str]
+    texts: Sequence[str]
+    seeds: Sequence[int]
+    rows: int
+    out: Path
+    guidance: str = "oracle"
+    settings: Sequence[str] = ()
+    judge: Judge | None = None
+    tell: Callable[[str], None] = print
+    found: dict[str, list[Outcome]] = field(default_factory=dict, init=False)
+
+    @cached_property
+    def steps(self) -> dict[str, int]:
+        return {
+            rule: max(round(self.rows / rows_per_step(rule, (*EQUAL, *self.settings))), 1) for rule in self.wanted
+        }  # fmt: skip
+
+    @cached_property
+    def yardsticks(self) -> dict[str, Yardstick]:
+        return {text: Yardstick(text, self.judge) for text in self.texts}
+
+    @cached_property
+    def spread(self) -> dict[str, float]:
+        """Of each prompt's true instances."""
+        return {text: _true_diversity(yardstick) for text, yardstick in self.yardsticks.items()}
+
+    def run(self) -> Iterable[Board]:
+        """The board after each cell. Every rule has its first seed before any has its second."""
+        for seed in self.seeds:
+            for text in self.texts:
+                for rule in self.wanted:
+                    overrides = (*EQUAL, *served_by(rule, self.guidance), *of_prompt(rule, text), *self.settings)
+                    cell = named(Cell(text, seed, steps=self.steps[rule], recipe=rule, settings=overrides))
+                    done = run_cell(cell, self.out, self.yardsticks[text])
+                    # A recipe of several terms is named after its rule, not after its first term.
+                    done = replace(done, cell=replace(done.cell, system=rule))
+                    self.found.setdefault(rule, []).append(done)
+                    self.tell(f"{rule}, {self.steps[rule]} steps, {text}, seed {seed}: {verdict_of(done)}")
+                    yield self.board()
+
+    def board(self) -> Board:
+        """One row per rule that has a finished cell."""
+        table = {}
+        for rule in self.wanted:
+            if mine := self.found.get(rule):
+                several = len({done.cell.seed for done in mine}) > 1
+                spread = _diversity(mine, self.spread) if several else None
+                cells = [(done.figures, done.cost) for done in mine]
+                table[rule, mine[0].cell.scene or ""] = summed(cells, spread)
+        outcomes = (done for rule in self.wanted for done in self.found.get(rule, []))
+        return Board(table, {}, tuple(outcomes))
+
+
+def content(bench: Bench, board: Board) -> dict[str, object]:
+    """All that is known, as JSON values."""
+    return {
+        "checks": [asdict(check) for check in checks(board)],
+        "machine": machine(),
+        "guidance": bench.guidance,
+        "rows": {rule: asdict(row) | {"steps": bench.steps[rule]} for (rule, _), row in board.rows.items()},
+        "cells": [{k: v for k, v in to_plain(done).items() if k != "features"} for done in board.outcomes],
+        "missing": len(bench.wanted) * len(bench.texts) * len(bench.seeds) - len(board.outcomes),
     }
-    return Board(table, {}, tuple(done for mine in found.values() for done in mine))
 
 
 def checks(board: Board) -> list[Check]:
@@ -111,28 +185,44 @@ def measure(
     rows: int = ROWS,
     out: Path | None = None,
     settings: Sequence[str] = (),
+    guidance: str = "oracle",
+    file: Path | None = None,
 ) -> list[Check]:
-    """Run what is missing, print the table, write the sheet."""
-    out = out or Path(gettempdir()) / "dreamlab-systems"
+    """Run what is missing, print the table, write the sheet; `file` grows with every cell."""
+    if out is None:
+        out = Path(gettempdir()) / "dreamlab-systems" if file is None else file.with_name(f"{file.stem}-cells")
     out.mkdir(parents=True, exist_ok=True)
-    board = score(wanted or rules(), prompts(texts), range(seeds), rows, out, settings)
+    bench = Bench(wanted or rules(guidance), prompts(texts), range(seeds), rows, out, guidance, settings)
+    for rule in bench.wanted:
+        if rule not in SYSTEMS or rule not in recipe.names():
+            raise RecipeError(f"--rules: no recipe {rule!r}{did_you_mean(rule, rules(guidance))}")
+        if (why := refusal(rule, guidance)) is not None:
+            raise RecipeError(f"--rules {rule}: {why}")
+    board = bench.board()
+    for board in bench.run():
+        if file is not None:
+            write_json(file, content(bench, board))
     print("\n".join(lines(board)))
-    print(score_sheet(out / "systems.png", board))
+    print(score_sheet(out / f"systems-{guidance}.png", board))
     return checks(board)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.systems", description=__doc__)
-    parser.add_argument("--rules", default=None, help="comma-separated; default: all")
+    parser.add_argument("--rules", default=None, help="comma-separated; default: all that the guidance can serve")
+    parser.add_argument("--guidance", default="oracle", choices=sorted(tables()["guidance"]))
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--rows", type=int, default=ROWS, help="pictures the prior evaluates per cell")
-    parser.add_argument("--out", type=Path, default=None, help="folder of cells and sheet")
+    parser.add_argument("--out", type=Path, default=None, help="folder of cells and sheet; default: beside --json")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="recipe settings for all")
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--json", type=Path, default=None, help="written after every cell")
     given = parser.parse_args()
     wanted = given.rules.split(",") if given.rules else None
-    return 0 if report(measure(wanted, given.prompts, given.seeds, given.rows, given.out, given.set), given.json) else 1
+    counts = {"texts": given.prompts, "seeds": given.seeds, "rows": given.rows}
+    where = {"out": given.out, "guidance": given.guidance, "file": given.json}
+    report(measure(wanted, settings=given.set, **counts, **where), None)
+    return 0
 
 
 if __name__ == "__main__":

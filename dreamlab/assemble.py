@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor
 
 from dreamlab.bind import Spec, Tables
 from dreamlab.core.encoding import bag_of_words, squeezed
-from dreamlab.core.errors import RecipeError
+from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.streams import Streams, derive
 from dreamlab.core.types import Encoder, Guidance, Maker, Prompt, Scene
 from dreamlab.optim import Adam
 from dreamlab.particles import Particles
+from dreamlab.picture import read_picture
 from dreamlab.recipe import Recipe, Stage, Term
 from dreamlab.regularisers import REGULARISERS
 from dreamlab.worlds import oracle_world, true_pictures, understand
@@ -28,6 +30,9 @@ from renderers import SCENES
 from renderers.become import Kept, become, can_become
 from systems import SYSTEMS
 from systems.residual import Stateless, System
+
+PICTURED = {"picture", "toybox-novel"}  # guidance that follows `image`
+SHAPE_FILES = {"mesh": "file", "dmtet": "mesh"}  # scenes that may start from a file: the setting that names it
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class BuiltTerm:
     clip: float | None
     asking: Asking
     see: str
+    views: str
+    sample: int
 
 
 @dataclass
@@ -78,6 +85,7 @@ def check(recipe: Recipe) -> None:
         check_prompts(recipe, stage, where)
         for j, term in enumerate(stage.terms):
             check_term(term, f"{where}: terms.{j}")
+            check_views(stage, term, f"{where}: terms.{j}")
             listen = getattr(GUIDANCE[term.guidance.kind], "listen", None)
             for prompt in prompts_of(recipe):
                 if term.guidance.kind in ("oracle", "truth"):
@@ -108,6 +116,12 @@ def check_prompts(recipe: Recipe, stage: Stage, where: str) -> None:
             )
 
 
+def looks(recipe: Recipe) -> bool:
+    """Whether some term follows a given picture."""
+    kinds = {term.guidance.kind for stage in recipe.stages for term in stage.terms}
+    return bool(kinds & PICTURED)
+
+
 def check_term(term: Term, where: str) -> None:
     """Whether a guidance has what a rule and its prompting ask for."""
     rule, guidance = SYSTEMS[term.system.kind], GUIDANCE[term.guidance.kind]
@@ -127,21 +141,32 @@ def check_term(term: Term, where: str) -> None:
         raise RecipeError(f"{where}.prompting.adaptive: the unconditional call is the gradient of {term.system.kind}")
 
 
-class Assembler:
-    """Builds the stages of one run; guidances with equal settings are shared."""
+def check_views(stage: Stage, term: Term, where: str) -> None:
+    """Whether the views that a term sees are there, and are such as its guidance can speak of."""
+    only = getattr(GUIDANCE[term.guidance.kind], "sees", term.views)
+    if only != term.views:
+        raise RecipeError(f"{where}.views: {term.guidance.kind} knows the {only} ones alone; write views: {only}")
+    if term.views == "given" and max(stage.given.share.values) == 0:
+        raise RecipeError(f"{where}.views: none is given; set the stage's given.share, say to 0.25")
 
-    def __init__(self, recipe: Recipe, device: str) -> None:
+
+class Assembler:
+    """Builds the stages of one run; guidances with equal settings are shared; files are looked for in `folder`."""
+
+    def __init__(self, recipe: Recipe, device: str, folder: Path = Path()) -> None:
         check(recipe)
-        self.recipe = recipe
+        self.recipe, self.folder = recipe, folder
         self.device = torch.device(device)
-        self.prompts = prompts_of(recipe)
-        self.prompt = self.prompts[0]
+        image = read_picture(self.given(recipe.image.file), recipe.image) if recipe.image.file else None
+        self.prompts = tuple(replace(prompt, image=image) for prompt in prompts_of(recipe))
         self.streams = Streams(recipe.seed, self.device)
         self._guidance: dict[Spec, Guidance] = {}
 
     def stage(self, index: int, earlier: Mapping[str, Scene] | None = None) -> BuiltStage:
         """Stage `index`; `earlier` holds the finished scenes that a `from:` may name (None: state is loaded after)."""
         spec = self.recipe.stages[index]
+        if spec.given.used and self.prompts[0].image is None:
+            raise InputError(f"stage {spec.name!r} takes views of the prompt's picture; give one with --image")
         scene, kept = self.scenes(spec), None
         if spec.scene.source is not None and earlier is not None:
             scene, kept = self.succeed(earlier[spec.scene.source], scene)
@@ -154,6 +179,8 @@ class Assembler:
                 getattr(term.system.settings, "clip", None),
                 Asking(term.prompting),
                 term.see,
+                term.views,
+                term.sample,
             )
             for j, term in enumerate(spec.terms)
         )
@@ -175,9 +202,16 @@ class Assembler:
         """As at the very start of the run."""
         self.streams.load_state_dict(Streams(self.recipe.seed, self.device).state_dict())
 
+    def given(self, file: str) -> Path:
+        """A file that the recipe names: the run's own copy, or where the name says."""
+        return self.folder / file if (self.folder / file).is_file() else Path(file)
+
     def scene(self, spec: Spec) -> Scene:
         """A scene at its start; draws from the `init` stream."""
-        scene: Any = SCENES[spec.kind](spec.settings, self.streams.init)
+        settings, name = spec.settings, SHAPE_FILES.get(spec.kind)
+        if name is not None and getattr(settings, name):
+            settings = replace(settings, **{name: str(self.given(getattr(settings, name)))})
+        scene: Any = SCENES[spec.kind](settings, self.streams.init)
         moved: Scene = scene.to(self.device)
         return moved
 

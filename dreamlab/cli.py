@@ -50,7 +50,10 @@ def common(
 def dream(
     prompt: Annotated[str | None, typer.Argument(help="what to make; '-' reads it from stdin")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="recipe settings")] = None,
-    recipe: Annotated[str, typer.Option(help="name of a packaged recipe, or a file")] = "default",
+    recipe: Annotated[
+        str | None, typer.Option(help="packaged recipe or file; none: default, with --image: image")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="PNG or JPEG of the object, for recipes that follow one")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="read the prompt from this file")] = None,
     prompt_env: Annotated[str | None, typer.Option(help="read the prompt from this environment variable")] = None,
     negative: Annotated[str | None, typer.Option(help="what it must not look like")] = None,
@@ -61,11 +64,12 @@ def dream(
     from dreamlab import pipeline
     from dreamlab.recipe import find
 
+    recipe = recipe or ("default" if image is None else "image")
     own = recipe != "default" and prompt is None and prompt_file is None and prompt_env is None
     text, more = (None, []) if own else read_prompt(prompt, prompt_file, prompt_env)
     check_device(device)
     settings = [*more, *(overrides or [])]
-    run = pipeline.create(text, find(recipe), out, settings, negative, sys.argv)
+    run = pipeline.create(text, find(recipe), out, settings, negative, sys.argv, image)
     go(run, device)
 
 
@@ -179,23 +183,19 @@ def toybox_render(
 
 @toybox.command("train")
 def toybox_train(
-    role: Annotated[
-        str, typer.Option(help="image, views, control, novel, video; every: one for all")
-    ] = "image",
+    role: Annotated[str, typer.Option(help="image, views, control, novel, video; every: one for all")] = "image",
     out: Annotated[Path, typer.Option(help="run folder")] = Path("runs/toybox-prior"),
     minutes: Annotated[float, typer.Option(help="stop after this long; --resume goes on")] = 180.0,
     device: Device = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="of the loop, and as many again while drawing")] = None,
-    start: Annotated[str, typer.Option(help="prior that another role than image starts from")] = "toybox-image",
+    start: Annotated[str, typer.Option(help="prior that another role than image starts from")] = "toybox",
     resume: Annotated[bool, typer.Option("--resume", help="go on in --out with its plan")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="of a new run")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="pictures per step")] = None,
     views: Annotated[int | None, typer.Option(min=1, help="pictures of one object in a batch")] = None,
     rate: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
     total: Annotated[int | None, typer.Option(min=1, help="pictures after which the rate has fallen to zero")] = None,
-    cooldown: Annotated[
-        float | None, typer.Option(min=0.01, max=1, help="share of it while the rate falls")
-    ] = None,
+    cooldown: Annotated[float | None, typer.Option(min=0.01, max=1, help="share of it while the rate falls")] = None,
     head_after: Annotated[int | None, typer.Option(help="pictures after which training is at full size")] = None,
 ) -> None:
     """Train the embedded prior from nothing but the procedural world."""
@@ -234,7 +234,7 @@ def toybox_score(
     recipe: Annotated[str, typer.Option(help="name of a packaged recipe, or a file")] = "default",
     settings: Annotated[list[str] | None, typer.Option("--set", help="recipe setting key=value, repeatable")] = None,
     images: Annotated[int, typer.Option(min=0, help="also judge so many pictures drawn by the prior")] = 0,
-    prior: Annotated[str, typer.Option(help="of --images: a shipped prior by name, or its folder")] = "toybox-image",
+    prior: Annotated[str, typer.Option(help="of --images: a shipped prior by name, or its folder")] = "toybox",
     out: Annotated[Path, typer.Option(help="folder of the cells; finished ones are not run again")] = Path("scores"),
     json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
     device: Device = "cpu",
@@ -245,6 +245,26 @@ def toybox_score(
     check_device(device)
     names = (systems, scenes, guidance)
     command(Wanted(*names, seeds, prompts, steps, recipe, tuple(settings or ()), images, prior, device), out, json)
+
+
+@toybox.command("obey")
+def toybox_obey(
+    role: Annotated[str, typer.Option(help="views, control, novel, video, some with commas, or all")] = "all",
+    prior: Annotated[str | None, typer.Option(help="a shipped prior by name, or its folder")] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="so many held-out objects, one per category")] = 24,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="of the sampler")] = 25,
+    scale: Annotated[float | None, typer.Option(help="of guidance (default: by role)")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the samples")] = 0,
+    out: Annotated[Path, typer.Option(help="folder of the contact sheets")] = Path("scores"),
+    json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Whether the prior's roles do what they are told, beside the truth and trivial answers: tables and sheets."""
+    from dreamlab.toybox.scoring.obey import Drawing
+    from dreamlab.toybox.scoring.obey_report import command
+
+    check_device(device)
+    command(role, Drawing(prior, steps, scale, seed, device), prompts, out, json)
 
 
 def go(run: Run, device: str) -> None:

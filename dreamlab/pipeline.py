@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from dreamlab.assemble import Assembler, check, tables
 from dreamlab.core.errors import DiskError, DreamError, InputError, Interrupted, OutOfMemory, is_disk_error
 from dreamlab.core.types import Scene
 from dreamlab.export import export_mesh, export_pictures
+from dreamlab.given import own_files
 from dreamlab.recipe import Recipe
 from dreamlab.runs import Run
 from dreamlab.signals import catching
@@ -29,7 +31,7 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
     with run.lock(), catching() as stop:
         try:
             fix_threads(run)
-            assembler = Assembler(wanted, device)
+            assembler = Assembler(wanted, device, run.path)
             run.set_state(state="running", error=None)
             run.event("start", device=device, threads=torch.get_num_threads())
             run.log(f"started on {device} with {torch.get_num_threads()} threads, torch {torch.__version__}")
@@ -72,7 +74,7 @@ def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene]:
     wanted = load_recipe(run)
     if not any(run.ckpt.glob("step_*")):  # restore reads and checks them; once is enough
         raise InputError(f"{run.path}: has no checkpoint yet; continue it with: dreamlab resume {run.path}")
-    _, stage = restore(run, wanted, Assembler(wanted, device))
+    _, stage = restore(run, wanted, Assembler(wanted, device, run.path))
     return wanted, stage.scene
 
 
@@ -124,8 +126,13 @@ def create(
     overrides: Sequence[str],
     negative: str | None,
     command: list[str],
+    image: Path | None = None,
 ) -> Run:
-    """A run folder with its resolved recipe, checked before anything is written; no prompt: the recipe's own."""
+    """A run folder with its resolved recipe and the files it names, checked before anything is written; no prompt: the
+    recipe's own; `image`: a picture to follow instead of the recipe's own."""
     chosen = recipe.load(source, tables(), prompt=prompt, negative=negative, overrides=overrides)
+    if image is not None:
+        chosen = replace(chosen, image=replace(chosen.image, file=str(image.absolute())))
     check(chosen)
-    return runs.Run.create(out, recipe.dump(chosen), chosen.prompt, command)
+    chosen, files = own_files(chosen, source.parent)
+    return runs.Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)

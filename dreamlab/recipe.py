@@ -20,6 +20,8 @@ from dreamlab.core.prompting import Prompting
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.text import check_prompt, did_you_mean
+from dreamlab.core.views import WHICH, GivenViews
+from dreamlab.picture import PictureSettings
 from dreamlab.yaml_source import Source, Tree, parse, read_file
 
 BACKGROUNDS = ("random", "white", "black", "gray")
@@ -36,6 +38,10 @@ class Term:
     weight: Schedule = setting(constant(1.0), low=0, help="factor of this term's loss")
     prompting: Prompting = field(default_factory=Prompting)
     see: str = setting("rgb", choices=SIGHTS, help="what of the frames the guidance is shown")
+    views: str = setting(
+        "all", choices=WHICH, help="which of the stage's: those of the prompt's picture (given), or the others"
+    )
+    sample: int = setting(0, low=0, high=64, help="so many of those views, drawn anew in each step; 0: all of them")
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Stage:
     size: int = setting(64, low=8, high=2048, help="pixels per side of a training view")
     background: str = setting("random", choices=BACKGROUNDS, help="solid colour behind the object, per step")
     cameras: OrbitSettings = field(default_factory=OrbitSettings)
+    given: GivenViews = field(default_factory=GivenViews)
     regularisers: Mapping[str, Schedule] = field(default_factory=dict)
 
 
@@ -92,6 +99,7 @@ class Recipe:
     prompts: tuple[str, ...] = setting((), help="learnt beside `prompt` by one generator (scene: hyper_field)")
     negative: str = ""
     seed: int = setting(0, low=0, high=2**31 - 1)
+    image: PictureSettings = field(default_factory=PictureSettings)
     export: Export = field(default_factory=Export)
     keeping: Keeping = field(default_factory=Keeping)
     guard: Guard = field(default_factory=Guard)
@@ -205,6 +213,8 @@ def _check(recipe: Recipe, tables: Tables) -> None:
             raise RecipeError(f"{where}: a stage's name is letters, digits, '-' and '_'")
         if stage.name in seen:
             raise RecipeError(f"{where}: two stages have this name")
+        if stage.cameras.fixed and min(stage.given.widen.values) < 1:
+            raise RecipeError(f"{where}: given.widen moves cameras, cameras.fixed never do; leave one out")
         if not stage.terms:
             raise RecipeError(f"{where}: needs at least one term")
         source = stage.scene.source

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +37,9 @@ class Run:
         self.path = path
 
     @staticmethod
-    def create(root: Path, recipe_yaml: str, prompt: str, command: list[str]) -> Run:
+    def create(
+        root: Path, recipe_yaml: str, prompt: str, command: list[str], files: Mapping[str, bytes] | None = None
+    ) -> Run:
         """A new folder under `root`; refuses at once, before any model is loaded, what cannot be written."""
         with disk_errors("making the run folder", root):
             if root.exists() and not root.is_dir():
@@ -53,6 +55,8 @@ class Run:
             run.path.mkdir()
             for name in ("ckpt", "previews", "export"):
                 (run.path / name).mkdir()
+            for name, data in (files or {}).items():  # what the recipe names
+                write_atomic(run.path / name, data)
             write_atomic(run.path / "recipe.yaml", recipe_yaml.encode())
             spec = {
                 "id": identity,

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from dreamlab import checkpoint
 from dreamlab.assemble import Assembler, BuiltStage, BuiltTerm
-from dreamlab.core.cameras import sample_orbit
+from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import Diverged, InputError, Interrupted
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Frames, Scene, Training
+from dreamlab.core.views import chosen, sample_views
 from dreamlab.preview import save_preview
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.regularisers import penalty
@@ -61,7 +62,8 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
     progress = Progress(i, spec.steps)
     scene, prompt = stage.turn(i)
 
-    cameras = sample_orbit(spec.cameras, spec.views, streams.camera).to(stage.device)
+    cameras, given = sample_views(spec.cameras, spec.given, spec.views, prompt.image, progress, streams.camera)
+    cameras = cameras.to(stage.device)
     background = draw_background(spec.background, spec.views, streams.background).to(stage.device)
     frames = scene.render(cameras, spec.size, background, Training(progress, streams.render))
 
@@ -69,10 +71,13 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
     healthy = torch.ones((), dtype=torch.bool, device=stage.device)
     grad_rms = frames.rgb.new_zeros(())
     for term in stage.terms:
-        z = latents(term, frames)
-        conditions = term.guidance.condition(prompt, cameras, frames)
+        seen, at = views_of(term, frames, cameras, given, streams.timestep)
+        if len(at) == 0:
+            continue
+        z = latents(term, seen)
+        conditions = term.guidance.condition(prompt, at, seen)
         clock = (progress, streams.noise, streams.timestep)
-        look = Look(term.guidance, z.detach(), conditions, *clock, frames, cameras, term.asking)
+        look = Look(term.guidance, z.detach(), conditions, *clock, seen, at, term.asking)
         distilled = distil(term.system, look, z, term.clip)
         loss = loss + term.weight.at(progress) * distilled.loss
         healthy = healthy & distilled.finite
@@ -80,7 +85,8 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
     for name, weight in spec.regularisers.items():
         loss = loss + weight.at(progress) * penalty(name, scene, frames)
 
-    loss.backward()
+    if loss.requires_grad:  # not so when no term has a view in this step
+        loss.backward()
     healthy = healthy & torch.isfinite(loss.detach())
     for group in stage.scene.groups().values():
         if group.tensor.grad is not None:
@@ -92,6 +98,14 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
 
 
 METRICS = ("loss", "grad_rms", "alpha", "healthy")
+
+
+def views_of(
+    term: BuiltTerm, frames: Frames, cameras: Cameras, given: int, stream: torch.Generator
+) -> tuple[Frames, Cameras]:
+    """The part of a step that a term sees; `given` views of the prompt's picture come first."""
+    rows = chosen(term.views, term.sample, len(cameras), given, stream)
+    return (frames, cameras) if rows is None else (frames.take(rows), cameras[rows])
 
 
 def latents(term: BuiltTerm, frames: Frames) -> Tensor:

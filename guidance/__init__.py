@@ -6,12 +6,14 @@ from __future__ import annotations
 from typing import Any
 
 from guidance.oracle import Oracle
+from guidance.picture import Picture
 from guidance.toybox import Toybox
 from guidance.toybox_roles import ToyboxControl, ToyboxNovel, ToyboxVideo, ToyboxViews
 from guidance.truth import Truth
 
 GUIDANCE: dict[str, Any] = {
     "oracle": Oracle,
+    "picture": Picture,
     "toybox": Toybox,
     "toybox-control": ToyboxControl,
     "toybox-novel": ToyboxNovel,

@@ -8,7 +8,6 @@ picture (Liu et al. 2023), ControlNet's maps (Zhang et al. 2023), and frames of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import InputError
-from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.toybox import Toybox, folder_of
 from guidance.toybox_net import Text, camera_features, hint_of, moment_features, turned_features
@@ -54,10 +52,6 @@ class ToyboxViews(_Joint):
     role: ClassVar[str] = "views"
     together: ClassVar[int] = 4
 
-    @dataclass(frozen=True)
-    class Settings(Toybox.Settings):
-        weights: str = setting("toybox-views", help="a folder, or the name of one shipped with the package")
-
 
 class ToyboxVideo(_Joint):
     """Frames of a clip seen together; each camera's time says which moment of the action it shows."""
@@ -67,10 +61,6 @@ class ToyboxVideo(_Joint):
     together: ClassVar[int] = 8
     abilities: ClassVar[frozenset[str]] = Toybox.abilities | {"clip"}  # rules of whole clips may ask it
     what: ClassVar[str] = "frames"
-
-    @dataclass(frozen=True)
-    class Settings(Toybox.Settings):
-        weights: str = setting("toybox-video", help="a folder, or the name of one shipped with the package")
 
     def view(self, cameras: Cameras) -> Tensor:
         if cameras.time is None:
@@ -83,10 +73,6 @@ class ToyboxControl(Toybox):
 
     paper: ClassVar[str] = "depth and normals as in ControlNet (Zhang et al. 2023, arXiv:2302.05543)"
     role: ClassVar[str] = "control"
-
-    @dataclass(frozen=True)
-    class Settings(Toybox.Settings):
-        weights: str = setting("toybox-control", help="a folder, or the name of one shipped with the package")
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         if frames.normal is None:
@@ -111,10 +97,6 @@ class ToyboxNovel(Toybox):
     role: ClassVar[str] = "novel"
     together: ClassVar[int] = 2  # the given picture and a view
     variants: frozenset[str] = frozenset({"text", "null"})  # "text" is the picture
-
-    @dataclass(frozen=True)
-    class Settings(Toybox.Settings):
-        weights: str = setting("toybox-novel", help="a folder, or the name of one shipped with the package")
 
     @staticmethod
     def listen(settings: Toybox.Settings, prompt: Prompt) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
+from dreamlab.core.errors import InputError
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames
@@ -58,13 +59,20 @@ class Photometric(Stateless):
         if (weight := s.normal.at(look.progress)) > 0:
             if frames.normal is None:
                 raise ValueError("photometric: this scene renders no normals; set `normal: 0`")
-            total = total + weight * (frames.normal - truth["normal"]).square().mean()
+            total = total + weight * (frames.normal - known(truth, "normal")).square().mean()
         if (weight := s.depth.at(look.progress)) > 0:
-            total = total + weight * unlike(frames.depth, truth["depth"], in_both(frames, truth))
+            total = total + weight * unlike(frames.depth, known(truth, "depth"), in_both(frames, truth))
         if (weight := s.rank.at(look.progress)) > 0:
             both = in_both(frames, truth)
-            total = total + weight * out_of_order(frames.depth, truth["depth"], both, look.noise_stream)
+            total = total + weight * out_of_order(frames.depth, known(truth, "depth"), both, look.noise_stream)
         return total
+
+
+def known(truth: Mapping[str, Tensor], name: str) -> Tensor:
+    """A map of the known pictures, which need not have all."""
+    if name not in truth:
+        raise InputError(f"photometric: the known picture has no {name}; leave out the weight of what compares it")
+    return truth[name]
 
 
 def in_both(frames: Frames, truth: Mapping[str, Tensor]) -> Tensor:

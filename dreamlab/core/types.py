@@ -22,6 +22,8 @@ class Reference:
     rgb: Tensor  # [H, W, 3] sRGB in [0, 1]
     alpha: Tensor  # [H, W, 1] where the object is
     camera: Cameras  # one
+    depth: Tensor | None = None  # [H, W, 1] camera z, or an estimate of it up to scale and shift; farther is larger
+    normal: Tensor | None = None  # [H, W, 3] world
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,14 @@ class Frames:
     normal: Tensor | None = None  # [B, H, W, 3] world
     visible: Tensor | None = None  # [N] bool: which rows of the scene took part (Gaussians)
     extra: Mapping[str, Tensor] = field(default_factory=dict)  # what only this scene knows, by name, for its penalties
+
+    def take(self, index: Sequence[int]) -> Frames:
+        """Some of the views; of `extra` only what is a picture (`latent`)."""
+        rows = torch.as_tensor(index, dtype=torch.long, device=self.rgb.device)
+        maps = {name: getattr(self, name)[rows] for name in ("rgb", "alpha", "depth", "background")}
+        normal = None if self.normal is None else self.normal[rows]
+        extra = {name: value[rows] for name, value in self.extra.items() if name == "latent"}
+        return Frames(**maps, normal=normal, visible=self.visible, extra=extra)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def test_all_roles_together_stay_small() -> None:
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 48e6
 
 
-@pytest.mark.skipif(not (SHIPPED / "toybox-image").is_dir(), reason="no weights of the image role yet")
+@pytest.mark.skipif(not (SHIPPED / "toybox").is_dir(), reason="no weights yet")
 @pytest.mark.parametrize(("t", "gain"), [(300, 0.05), (600, 0.15), (850, 0.5)])
 def test_it_finds_the_picture_behind_the_noise(t: int, gain: float) -> None:
     """Mean squared error of x0 against that of a gray picture, on objects it is told of."""

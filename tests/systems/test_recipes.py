@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from benchmarks.systems import OF_ONE_PROMPT, rules
+from benchmarks.systems import of_prompt, refusal, rules, served_by
 from dreamlab import recipe
 from dreamlab.assemble import Assembler, check, tables
 from dreamlab.core.errors import RecipeError
@@ -28,7 +28,7 @@ stages:
 """
 
 
-@pytest.mark.parametrize("name", [*rules(), *OF_ONE_PROMPT])
+@pytest.mark.parametrize("name", rules())
 def test_a_rules_recipe_takes_a_healthy_step_on_the_cpu(name: str) -> None:
     stage = Assembler(recipe.load(recipe.find(name), tables(), overrides=SMALL), "cpu").stage(0)
     ring = Ring(METRICS, 4, "cpu")
@@ -70,3 +70,15 @@ def test_what_cannot_be_supplied_is_said_when_the_recipe_is_read(
     with pytest.raises(RecipeError) as caught:
         check(made)
     assert said in str(caught.value) and "terms.0" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_bench_puts_another_guidance_and_prompt_into_every_term() -> None:
+    text = "a blue cup with a red handle"
+    for rule in rules("toybox"):
+        changed = [*served_by(rule, "toybox"), *of_prompt(rule, text)]
+        wanted = recipe.load(recipe.find(rule), tables(), prompt=text, overrides=changed).stages[0]
+        assert {term.guidance.kind for term in wanted.terms} == {"toybox"}
+        regions = getattr(wanted.terms[0].system.settings, "regions", ())
+        assert {region.prompt for region in regions} <= {text}
+    assert {"jsd", "order", "semantic"} <= set(rules("toybox")) & set(rules("oracle"))
+    assert "needs the condition blind" in (refusal("jsd", "truth") or "")

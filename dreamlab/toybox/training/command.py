@@ -14,7 +14,7 @@ from dreamlab.toybox.training.trainer import STATE, Folder, Trainer, new_plan, t
 from guidance.toybox import folder_of
 from guidance.toybox_store import load
 
-IMAGE = "toybox-image"  # the shipped prior that other roles start from
+SHIPPED_PRIOR = "toybox"  # what other roles start from
 
 
 def begin(
@@ -25,7 +25,7 @@ def begin(
     device: str = "cpu",
     threads: int | None = None,
     resume: bool = False,
-    start: str = IMAGE,
+    start: str = SHIPPED_PRIOR,
     changes: Mapping[str, int | float] | None = None,
 ) -> int:
     """Train until the plan's end, the time, or a signal; the exit code. `changes` are fields of the plan;

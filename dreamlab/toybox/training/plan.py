@@ -46,6 +46,7 @@ class Plan:
     warmup: int = 3_000
     total: int = 450_000  # the rate falls linearly to zero over the last `cooldown` of these
     cooldown: float = 0.3
+    even: float = 0.3  # the last part of the run, in which all pixels weigh the same; see `weighted_at`
     head_after: int = 270_000  # from here on at full size; before, at half size
     head_every: int = 8  # before, too, one batch in so many is at full size, so that the head follows the rest
     ema: float = 0.999  # per step, reached from below: (1 + step) / (10 + step)
@@ -78,7 +79,8 @@ class Plan:
         views = extra.joint if extra.joint > 1 else self.views
         share = self.share | dict(extra.share)
         made = dataclasses.replace(self, role=role, views=views, share=share)
-        return dataclasses.replace(made, drop_text=extra.drop_text, drop_camera=extra.drop_camera)
+        dropped = {name: getattr(extra, name) for name in ("drop_text", "drop_camera", "drop_hint")}
+        return dataclasses.replace(made, **dropped)
 
     def rate_at(self, seen: int) -> float:
         left = (self.total - seen) / (self.cooldown * self.total)
@@ -88,9 +90,9 @@ class Plan:
         """Whether pixels of the object, and of its second part more, weigh more than the background.
 
         That teaches colours and small parts sooner, but a weight that depends on the truth makes E[w x] / E[w] the best
-        answer: where the outline is in doubt, too much object. So the end, as the rate falls, weighs evenly.
+        answer: where the outline is in doubt, too much object. So the end weighs evenly.
         """
-        return seen < (1 - self.cooldown) * self.total
+        return seen < (1 - self.even) * self.total
 
     def size_at(self, seen: int, step: int) -> int:
         full = seen >= self.head_after or step % self.head_every == self.head_every - 1

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that a recipe names become the run's own: the picture to follow and the shapes to start from.
+
+A run folder then needs nothing else, wherever it goes. Pictures are kept cut out and squared (`dreamlab.picture`),
+shapes as PLY with the colours of their vertices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from dreamlab.assemble import SHAPE_FILES, looks
+from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.export.text_formats import ply_bytes
+from dreamlab.picture import png_of, read_picture
+from dreamlab.recipe import Recipe
+from renderers.files import read_mesh
+
+PICTURE = "image.png"
+
+
+def own_files(recipe: Recipe, beside: Path) -> tuple[Recipe, dict[str, bytes]]:
+    """The recipe with names inside a run folder, and those files; relative names are looked for in `beside` first."""
+    files: dict[str, bytes] = {}
+
+    def found(name: str) -> Path:
+        return beside / name if (beside / name).is_file() else Path(name)
+
+    check_picture(recipe)
+    if recipe.image.file:
+        files[PICTURE] = png_of(read_picture(found(recipe.image.file), recipe.image))
+        recipe = replace(recipe, image=replace(recipe.image, file=PICTURE, fill=0.0))
+    stages = []
+    for stage in recipe.stages:
+        setting = SHAPE_FILES.get(stage.scene.kind)
+        file = getattr(stage.scene.settings, setting) if setting else ""
+        if setting and file:
+            own = f"{stage.name}.ply"
+            files[own] = ply_bytes(read_mesh(str(found(file)), radius=None))
+            stage = replace(stage, scene=replace(stage.scene, settings=replace(stage.scene.settings, **{setting: own})))
+        stages.append(stage)
+    return replace(recipe, stages=tuple(stages)), files
+
+
+def check_picture(recipe: Recipe) -> None:
+    """A picture that nobody looks at, and a look at no picture, are both mistakes."""
+    if looks(recipe) and not recipe.image.file:
+        raise InputError("this recipe follows a picture: give one with --image FILE")
+    if recipe.image.file and not looks(recipe):
+        raise RecipeError("no term of this recipe looks at a picture: leave out --image, or use --recipe image")

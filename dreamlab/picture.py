@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A user's picture as a reference: read, cut out, put into a square, given a camera.
+
+    alpha     a file whose pixels are transparent here and there says itself where the object is
+    cut out   else the background must be plain: the colour of the border (its median). Pixels within NEAR of it that
+              the border reaches through others like them are background; those beside it are unmixed into object and
+              background, c = a f + (1 - a) b, with f the most different colour among their neighbours
+    square    the object's bounding box, centred, fills `fill` of the side; `fill: 0` keeps the framing and only pads
+    camera    at azimuth 0: the picture says what the front is. Elevation, distance and field of view are settings
+
+Distances between colours are the largest difference of a channel, sRGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from dreamlab.core.cameras import orbit
+from dreamlab.core.errors import InputError
+from dreamlab.core.settings import setting
+from dreamlab.core.types import Reference
+
+FORMATS = ("PNG", "JPEG")
+MAX_FILE, MAX_SIDE, MIN_SIDE = 64 << 20, 8192, 16  # bytes, pixels
+WORKING = 1024  # pixels of the longer side that cutting out works on
+SMALLEST, LARGEST = 64, 256  # side of the square
+NEAR = 0.1  # of the background's colour
+PLAIN = 0.8  # share of the border that must be near its median
+CLEAR = 0.01  # share of more than half transparent pixels from which alpha is believed
+LEAST = 0.005  # share of the picture that the object must cover
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """The picture to follow, and where it was taken from."""
+
+    file: str = setting("", help="PNG or JPEG; a run keeps its own cut-out copy")
+    elevation_deg: float = setting(20.0, low=-80, high=80, help="of the camera above the horizon")
+    distance: float = setting(3.2, above=0, high=100, help="metres to the object's centre; the object's radius is 0.9")
+    fovy_deg: float = setting(42.0, above=0, high=170)
+    fill: float = setting(0.65, low=0, high=1, help="share of the side that the object fills; 0: the framing is kept")
+
+
+def read_picture(path: Path, settings: PictureSettings) -> Reference:
+    """The picture as a reference; InputError says in one line what is wrong with a file."""
+    rgba = _cut_out(_read(path), path)
+    rgba = _square(rgba, settings.fill, path)
+    alpha = rgba[..., 3:]
+    rgb = (rgba[..., :3] / alpha.clamp(min=1e-4)).clamp(0, 1)
+    camera = orbit([0.0], settings.elevation_deg, settings.distance, settings.fovy_deg)
+    return Reference(rgb, alpha, camera)
+
+
+def png_of(reference: Reference) -> bytes:
+    """An 8-bit RGBA PNG; `read_picture` of it with `fill: 0` gives the reference back, to 1/255."""
+    from PIL import Image
+
+    rgba = torch.cat([reference.rgb, reference.alpha], -1)
+    buffer = io.BytesIO()
+    Image.fromarray((rgba.clamp(0, 1) * 255).round().byte().numpy(), "RGBA").save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _read(path: Path) -> Tensor:
+    """[H, W, 4] straight sRGB and alpha, upright, at most WORKING pixels long."""
+    from PIL import Image, ImageOps
+
+    if not path.is_file():
+        raise InputError(f"image {path}: no such file")
+    if path.stat().st_size > MAX_FILE:
+        raise InputError(f"image {path}: {path.stat().st_size >> 20} MiB; at most {MAX_FILE >> 20}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture: Image.Image = Image.open(path, formats=FORMATS)
+        if max(picture.size) > MAX_SIDE or min(picture.size) < MIN_SIDE:
+            wide, high = picture.size
+            raise InputError(f"image {path}: {wide} x {high} pixels; sides of {MIN_SIDE} to {MAX_SIDE} are read")
+        if picture.mode.startswith(("I", "F")):
+            raise InputError(f"image {path}: has 16 or 32 bits per channel; save it with 8")
+        picture = ImageOps.exif_transpose(picture).convert("RGBA")
+    except Image.DecompressionBombError:
+        raise InputError(f"image {path}: too many pixels; sides of {MIN_SIDE} to {MAX_SIDE} are read") from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"image {path}: cannot be read as PNG or JPEG ({reason})") from None
+    if max(picture.size) > WORKING:
+        picture.thumbnail((WORKING, WORKING), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(picture)).float() / 255
+
+
+def _cut_out(rgba: Tensor, path: Path) -> Tensor:
+    """[H, W, 4] premultiplied, from alpha or by the plain background."""
+    alpha = rgba[..., 3:]
+    if float((alpha < 0.5).float().mean()) >= CLEAR:
+        return torch.cat([rgba[..., :3] * alpha, alpha], -1)
+    from scipy.ndimage import label, maximum_filter
+
+    rgb = rgba[..., :3]
+    border = torch.cat([rgb[0], rgb[-1], rgb[1:-1, 0], rgb[1:-1, -1]])
+    ground = border.median(0).values
+    plain = float(((border - ground).abs().amax(-1) < NEAR).float().mean())
+    if plain < PLAIN:
+        raise InputError(
+            f"image {path}: its background is not plain (only {plain:.0%} of the border has one colour); "
+            "cut the object out and save a PNG with a transparent background"
+        )
+    apart = (rgb - ground).abs().amax(-1)
+    parts, _ = label((apart < NEAR).numpy())
+    edge = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    outside = torch.from_numpy(np.isin(parts, edge[edge > 0]))
+    around = torch.from_numpy(maximum_filter(outside.numpy(), 3))
+    most = torch.from_numpy(maximum_filter(apart.numpy(), 3))
+    mixed = (apart / most.clamp(min=1e-6)).clamp(0, 1)
+    cover = torch.where(around, mixed, torch.ones(())) * ~outside
+    return torch.cat(
+        [(rgb - (1 - cover[..., None]) * ground).clamp(min=0).minimum(cover[..., None]), cover[..., None]], -1
+    )
+
+
+def _square(rgba: Tensor, fill: float, path: Path) -> Tensor:
+    """[S, S, 4] premultiplied, padded with nothing."""
+    there = rgba[..., 3] > 0.5
+    if float(there.float().mean()) < LEAST:
+        raise InputError(f"image {path}: no object found in it (less than {LEAST:.1%} is not background)")
+    high, wide = rgba.shape[:2]
+    side, middle = max(high, wide), (high / 2, wide / 2)
+    if fill > 0:
+        rows, columns = (torch.nonzero(there.any(axis)).flatten() for axis in (1, 0))
+        box = [(int(line[0]), int(line[-1]) + 1) for line in (rows, columns)]
+        side = max(2, round(max(last - first for first, last in box) / fill))
+        middle = (sum(box[0]) / 2, sum(box[1]) / 2)
+    square = torch.zeros(side, side, 4)
+    top, left = (round(centre - side / 2) for centre in middle)
+    kept = rgba[max(top, 0) : top + side, max(left, 0) : left + side]
+    square[max(-top, 0) : max(-top, 0) + kept.shape[0], max(-left, 0) : max(-left, 0) + kept.shape[1]] = kept
+    size = min(max(side, SMALLEST), LARGEST)
+    if size == side:
+        return square
+    resized = interpolate(square.permute(2, 0, 1)[None], (size, size), mode="bilinear", antialias=True)
+    return resized[0].permute(1, 2, 0).clamp(0, 1)

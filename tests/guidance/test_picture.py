@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The prompt's picture as a truth, and image-to-3D's terms and views in a stage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dreamlab import recipe
+from dreamlab.assemble import Assembler, check, tables
+from dreamlab.core.cameras import Cameras, orbit, turntable
+from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.types import Frames, Prompt, Reference
+from dreamlab.telemetry import Ring
+from dreamlab.toybox.caption import parse, programs_for
+from dreamlab.toybox.draw import draw
+from dreamlab.train import METRICS, step
+from guidance.picture import Picture
+from systems.photometric import Photometric
+
+TEXT = "a red mushroom with a white stem"
+RECIPE = """
+prompt: a red mushroom with a white stem
+stages:
+  - name: shape
+    scene: {kind: gaussians, count: 1024}
+    terms:
+      - guidance: picture
+        system: {kind: photometric, mask: 0.5, depth: 0.01, rank: 0.01}
+        views: given
+      - guidance: {kind: oracle, others: 2}
+        system: {kind: sds, cfg: 3, t_max: {from: 0.98, to: 0.3}}
+        views: others
+    steps: 60
+    views: 4
+    size: 24
+    given: {share: {from: 0.5, to: 0.25}, widen: {from: 0.1, to: 1, end: 50%}}
+"""
+
+
+def taken_from(azimuth: float = 30.0, size: int = 48) -> Reference:
+    """A true picture, with its depth and normals."""
+    camera = orbit([azimuth], 10.0, 3.2, 40.0)
+    shown = draw(programs_for(parse(TEXT), 7), camera, size)
+    rgb = shown.rgb[0, 0] / shown.alpha[0, 0].clamp(min=1e-6)
+    return Reference(rgb, shown.alpha[0, 0], camera, shown.depth[0, 0], shown.normal[0, 0])
+
+
+def blank(views: int, size: int) -> Frames:
+    rgb = torch.zeros(views, size, size, 3)
+    return Frames(rgb, rgb[..., :1], rgb[..., :1], torch.rand(views, 3, generator=torch.Generator().manual_seed(0)))
+
+
+def test_it_stands_over_each_views_background_at_the_frames_size() -> None:
+    given, frames = taken_from(), blank(2, 12)
+    rows = Picture(Picture.Settings()).condition(Prompt(TEXT, image=given), turntable(2), frames)["truth"].rows
+    assert rows["rgb"].shape == (2, 12, 12, 3) and rows["depth"].shape == (2, 12, 12, 1)
+    # Pictures of 48 made 12 with antialiasing: the mean over the picture stays.
+    for i in range(2):
+        expected = (given.rgb * given.alpha + (1 - given.alpha) * frames.background[i]).mean((0, 1))
+        torch.testing.assert_close(rows["rgb"][i].mean((0, 1)), expected, rtol=0, atol=2e-3)
+    inside = rows["alpha"][0] > 0.99
+    known = given.depth[given.alpha > 0.99]  # type: ignore[index]
+    assert rows["depth"][0][inside].min() > known.min() - 0.05 and rows["depth"][0][inside].max() < known.max() + 0.05
+
+
+def test_it_is_certain() -> None:
+    guidance, given = Picture(Picture.Settings()), taken_from(size=16)
+    condition = guidance.condition(Prompt(TEXT, image=given), orbit([30.0]), blank(1, 16))["truth"]
+    z, t = guidance.encode(condition.rows["rgb"]), torch.tensor([400])
+    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
+    found = guidance.predict(guidance.table.add_noise(z, noise, t), t, condition)
+    torch.testing.assert_close(found, noise, rtol=0, atol=1e-5)
+
+
+def test_what_a_picture_does_not_know_is_said() -> None:
+    from tests.systems.test_references import known_sphere
+
+    with pytest.raises(InputError, match="no picture"):
+        Picture(Picture.Settings()).condition(Prompt(TEXT), turntable(1), blank(1, 8))
+    plain = replace(taken_from(), depth=None, normal=None)
+    seen = known_sphere()
+    condition = Picture(Picture.Settings()).condition(Prompt(TEXT, image=plain), turntable(2), blank(2, 24))
+    seen.conditions = {**seen.conditions, **condition}
+    for name in ("depth", "rank", "normal"):
+        rule = Photometric(replace(Photometric.Settings(), **{name: Photometric.Settings().rgb}))
+        assert seen.frames is not None
+        seen.frames = replace(seen.frames, normal=seen.frames.rgb)
+        with pytest.raises(InputError, match=f"has no {'normal' if name == 'normal' else 'depth'}"):
+            rule.loss(seen)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("views: given", "views: all", "picture knows the given ones alone; write views: given"),
+        ("share: {from: 0.5, to: 0.25}", "share: 0", "none is given"),
+        ("views: given", "views: front", "known: all, given, others"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_when_the_recipe_is_read(before: str, after: str, said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        check(recipe.load(RECIPE.replace(before, after), tables()))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    wanted = recipe.load(RECIPE, tables())
+    assert recipe.load(recipe.dump(wanted), tables()) == wanted
+    with pytest.raises(InputError, match="give one with --image"):
+        Assembler(wanted, "cpu").stage(0)
+
+
+def test_a_short_run_comes_to_look_like_the_picture() -> None:
+    """From the picture's own camera; and its depth rank and mask follow, with the oracle behind the other views."""
+    assembler = Assembler(recipe.load(RECIPE, tables()), "cpu")
+    given = taken_from()
+    assembler.prompts = (replace(assembler.prompts[0], image=given),)
+    stage = assembler.stage(0)
+    ring = Ring(METRICS, 60, "cpu")
+
+    def error(camera: Cameras) -> float:
+        with torch.no_grad():
+            frames = stage.scene.render(camera, 48, torch.ones(1, 3))
+        return float((frames.rgb - (given.rgb * given.alpha + 1 - given.alpha)).square().mean())
+
+    before = error(given.camera)
+    for i in range(stage.spec.steps):
+        step(stage, i, ring)
+    assert all(row["healthy"] == 1 for row in ring.drain())
+    assert error(given.camera) < 0.2 * before
+
+
+def test_a_term_without_a_view_in_a_step_rests() -> None:
+    wanted = recipe.load(RECIPE.replace("views: 4", "views: 1"), tables(), overrides=["stages.0.size=12"])
+    assembler = Assembler(wanted, "cpu")
+    assembler.prompts = (replace(assembler.prompts[0], image=taken_from()),)
+    stage = assembler.stage(0)
+    ring = Ring(METRICS, 8, "cpu")
+    for i in range(8):
+        step(stage, i, ring)
+    rms = [row["grad_rms"] for row in ring.drain()]
+    assert {value == 0 for value in rms} == {True, False}  # only the oracle's term has a gradient on latents
