@@ -60,6 +60,7 @@ def run(stage: BuiltStage, first: int, last: int) -> None:
     [
         ({"scene": "gaussians"}, "gaussians is of one prompt and the recipe lists prompts; use hyper_field"),
         ({"system": "vsd"}, "vsd remembers the renders of one prompt"),
+        ({"system": "sds, prompting: {adaptive: 0.1}"}, "adaptive: learns from one prompt"),
         ({"prompts": "[a red mushroom]"}, "prompts.0: 'a red mushroom' is there already"),
         ({"prompts": "[a green pear, x]"}, "prompts.1: 'x' is empty or a single character"),
         ({"prompts": "[a green quux]"}, "quux"),

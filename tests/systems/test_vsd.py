@@ -156,7 +156,7 @@ def test_a_network_that_adds_to_the_prior_begins_as_csd_and_a_short_run_goes_ast
             step(stage, i, Ring(METRICS, 1, "cpu"))
         with torch.no_grad():
             mine = stage.scene.render(cameras, 32, torch.ones(4, 3)).alpha > 0.5
-        true = true_pictures(assembler.prompt, wanted.seed)(cameras, 32).alpha[0] > 0.5
+        true = true_pictures(assembler.prompts[0], wanted.seed)(cameras, 32).alpha[0] > 0.5
         return float((mine & true).sum() / (mine | true).sum())
 
     alone, upon = silhouettes("none"), silhouettes("prior")
