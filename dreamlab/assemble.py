@@ -18,7 +18,7 @@ from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.streams import Streams, derive
-from dreamlab.core.types import Encoder, Guidance, Maker, Prompt, Scene
+from dreamlab.core.types import Guidance, Maker, Prompt, Scene
 from dreamlab.optim import Adam
 from dreamlab.particles import Particles
 from dreamlab.picture import read_picture
@@ -121,12 +121,16 @@ def check_prompts(recipe: Recipe, stage: Stage, where: str) -> None:
         raise RecipeError(
             f"{where}.scene: {stage.scene.kind} is of one prompt and the recipe lists prompts; use {', '.join(makers)}"
         )
-    for j, term in enumerate(stage.terms):
-        if recipe.prompts and not issubclass(SYSTEMS[term.system.kind], Stateless):
+    if recipe.prompts and looks(recipe):
+        raise RecipeError(f"{where}: a term follows the picture of one prompt and the recipe lists prompts")
+    for j, term in enumerate(stage.terms if recipe.prompts else ()):
+        if not issubclass(SYSTEMS[term.system.kind], Stateless):
             raise RecipeError(
                 f"{where}.terms.{j}: {term.system.kind} remembers the renders of one prompt and the recipe lists "
                 "prompts; use a rule that keeps no state, as asd and sds"
             )
+        if term.prompting.adaptive > 0:
+            raise RecipeError(f"{where}.terms.{j}.prompting.adaptive: learns from one prompt, the recipe lists prompts")
 
 
 def looks(recipe: Recipe) -> bool:
@@ -263,8 +267,9 @@ class Assembler:
     def codes(self, stage: Stage) -> Tensor:
         """[P, D] the prompts as the stage's first guidance encodes them, or as bags of words."""
         first, width = self.guidance(stage.terms[0].guidance), stage.scene.settings.code
-        if isinstance(first, Encoder):
-            return squeezed(torch.stack([first.encoding(prompt.text) for prompt in self.prompts]), width)
+        encoding = getattr(first, "encoding", None)
+        if encoding is not None:
+            return squeezed(torch.stack([encoding(prompt.text) for prompt in self.prompts]), width)
         return torch.stack([bag_of_words(prompt.text, width) for prompt in self.prompts])
 
     def guidance(self, spec: Spec) -> Guidance:
