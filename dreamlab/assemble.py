@@ -103,6 +103,8 @@ def check(recipe: Recipe) -> None:
             for prompt in prompts_of(recipe):
                 if term.guidance.kind in ("oracle", "truth"):
                     understand(prompt.text)
+                    if style := getattr(term.guidance.settings, "style", ""):
+                        understand(style, "style")
                 if listen is not None:
                     listen(term.guidance.settings, prompt)
 
@@ -156,6 +158,8 @@ def check_term(term: Term, where: str) -> None:
         raise RecipeError(f"{where}.system: {complaint}")
     if term.prompting.adaptive > 0 and not getattr(rule, "guided", False):
         raise RecipeError(f"{where}.prompting.adaptive: the unconditional call is the gradient of {term.system.kind}")
+    if term.prompting.rescale > 0 and not getattr(rule, "rescales", False):
+        raise RecipeError(f"{where}.prompting.rescale: {term.system.kind} has no guidance that it could pull back")
 
 
 def giver(scene: Scene) -> Scene:
