@@ -70,20 +70,26 @@ def test_a_given_mesh_is_painted(tmp_path: Path, prior: Path) -> None:
     """The shape stays to a thousandth of its size; its base colour is a texture that has learnt something."""
     file = write_object("a mushroom", tmp_path / "mushroom.obj", 0, False)
     run = made(
-        "texture", tmp_path, prior, f"stages.paint.scene.file={file}", "stages.0.scene.texture=32", "stages.0.views=2"
+        "texture",
+        tmp_path,
+        prior,
+        f"stages.paint.scene.file={file}",
+        "stages.0.scene.faces=600",
+        "stages.0.scene.texture=128",
+        "stages.0.views=2",
     )
     file.unlink()
     found = finished(run)
     low, high = found.bounds
-    points = torch.from_numpy(np.array(found.vertices, np.float32))
+    points = np.array(found.vertices)
     assert np.linalg.norm(points - (low + high) / 2, axis=1).max() == pytest.approx(0.9, abs=1e-3)
     base = np.asarray(found.visual.material.baseColorTexture.convert("RGB"), np.float32) / 255
-    assert base.shape[0] == 32 and np.abs(base - 0.7).max() > 0.02
+    assert base.shape[0] == 128 and np.abs(base - 0.7).max() > 0.02
 
 
 def test_a_true_object_is_written_gray_or_painted(tmp_path: Path) -> None:
     gray = trimesh.load(write_object("a duck", tmp_path / "duck.ply", 3, False), force="mesh")
-    painted = trimesh.load(write_object("a red duck", tmp_path / "red.glb", 3, True), force="mesh")
+    painted = trimesh.load(write_object("a red duck", tmp_path / "red.ply", 3, True), force="mesh")
     assert isinstance(gray, trimesh.Trimesh) and gray.is_watertight and isinstance(painted, trimesh.Trimesh)
     centre = torch.from_numpy(np.array(gray.vertices, np.float32)).mean(0)
     assert bool(inside(program("duck", seed=3), centre[None, None])[0, 0])
@@ -103,4 +109,5 @@ def test_rings_stand_around_at_one_height() -> None:
             torch.testing.assert_close(value, value[:1].expand(4))
     assert cameras.elevation_deg[0] != cameras.elevation_deg[4]
     plain = sample_orbit(OrbitSettings(), 8, torch.Generator().manual_seed(0))  # one stream of draws with or without
-    assert plain.elevation_deg[0] == cameras.elevation_deg[0] and plain.fovy_deg[4] == cameras.fovy_deg[4]
+    torch.testing.assert_close(plain.elevation_deg[::4], cameras.elevation_deg[::4])
+    torch.testing.assert_close(plain.fovy_deg[::4], cameras.fovy_deg[::4])
