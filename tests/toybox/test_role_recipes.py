@@ -67,7 +67,7 @@ def test_a_picture_becomes_an_asset_and_the_run_keeps_it(tmp_path: Path, prior: 
 
 
 def test_a_given_mesh_is_painted(tmp_path: Path, prior: Path) -> None:
-    """The shape stays to a thousandth of its size; its base colour is a texture that has learnt something."""
+    """The shape stays, but for its simplification to 600 triangles; its base colour is a texture that has learnt something."""
     file = write_object("a mushroom", tmp_path / "mushroom.obj", 0, False)
     run = made(
         "texture",
@@ -82,7 +82,7 @@ def test_a_given_mesh_is_painted(tmp_path: Path, prior: Path) -> None:
     found = finished(run)
     low, high = found.bounds
     points = np.array(found.vertices)
-    assert np.linalg.norm(points - (low + high) / 2, axis=1).max() == pytest.approx(0.9, abs=1e-3)
+    assert np.linalg.norm(points - (low + high) / 2, axis=1).max() == pytest.approx(0.9, abs=0.02)
     base = np.asarray(found.visual.material.baseColorTexture.convert("RGB"), np.float32) / 255
     assert base.shape[0] == 128 and np.abs(base - 0.7).max() > 0.02
 
