@@ -71,7 +71,7 @@ class Held:
     @staticmethod
     def of(wanted: Recipe, assembler: Assembler) -> Held:
         cameras = fixed_orbit(wanted.stages[-1].cameras, HELD, offset=0.5)
-        return Held(cameras, true_pictures(assembler.prompt, wanted.seed)(cameras, SIZE))
+        return Held(cameras, true_pictures(assembler.prompts[0], wanted.seed)(cameras, SIZE))
 
     def pictures(self, scene: Scene) -> tuple[Tensor, Tensor]:
         """rgb [V, H, W, 3] over white and alpha [V, H, W, 1]."""

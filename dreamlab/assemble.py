@@ -5,17 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from dreamlab.bind import Spec, Tables
+from dreamlab.core.encoding import bag_of_words, squeezed
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.streams import Streams, derive
-from dreamlab.core.types import Guidance, Prompt, Scene
+from dreamlab.core.types import Encoder, Guidance, Maker, Prompt, Scene
 from dreamlab.optim import Adam
 from dreamlab.particles import Particles
 from dreamlab.picture import read_picture
@@ -26,7 +29,7 @@ from guidance import GUIDANCE
 from renderers import SCENES
 from renderers.become import Kept, become, can_become
 from systems import SYSTEMS
-from systems.residual import System
+from systems.residual import Stateless, System
 
 PICTURED = {"picture", "toybox-novel"}  # guidance that follows `image`
 SHAPE_FILES = {"mesh": "file", "dmtet": "mesh"}  # scenes that may start from a file: the setting that names it
@@ -52,13 +55,18 @@ class BuiltStage:
     """Everything one step touches."""
 
     spec: Stage
-    prompt: Prompt
+    prompts: tuple[Prompt, ...]
     scene: Scene
     terms: tuple[BuiltTerm, ...]
     optimiser: Adam
     streams: Streams
     device: torch.device
     kept: Kept | None = None  # how much of the picture a change of representation kept
+
+    def turn(self, i: int) -> tuple[Scene, Prompt]:
+        """The scene and prompt of step `i`: what a maker makes of its prompts takes turns."""
+        which = i % len(self.prompts)
+        return (self.scene.made(which) if isinstance(self.scene, Maker) else self.scene), self.prompts[which]
 
 
 def tables() -> Tables:
@@ -74,14 +82,38 @@ def check(recipe: Recipe) -> None:
         source = stage.scene.source
         if source is not None and not can_become(kinds[source], stage.scene.kind):
             raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind}")
+        check_prompts(recipe, stage, where)
         for j, term in enumerate(stage.terms):
             check_term(term, f"{where}: terms.{j}")
             check_views(stage, term, f"{where}: terms.{j}")
-            if term.guidance.kind in ("oracle", "truth"):
-                understand(recipe.prompt)
             listen = getattr(GUIDANCE[term.guidance.kind], "listen", None)
-            if listen is not None:
-                listen(term.guidance.settings, Prompt(recipe.prompt, recipe.negative))
+            for prompt in prompts_of(recipe):
+                if term.guidance.kind in ("oracle", "truth"):
+                    understand(prompt.text)
+                if listen is not None:
+                    listen(term.guidance.settings, prompt)
+
+
+def prompts_of(recipe: Recipe) -> tuple[Prompt, ...]:
+    """The prompts of a run in the order of their turns."""
+    return tuple(Prompt(text, recipe.negative) for text in (recipe.prompt, *recipe.prompts))
+
+
+def check_prompts(recipe: Recipe, stage: Stage, where: str) -> None:
+    """Whether a stage can serve several prompts, if the recipe has several."""
+    makers = sorted(kind for kind, scene in SCENES.items() if issubclass(scene, Maker))
+    if stage.scene.kind in makers and stage.particles > 1:
+        raise RecipeError(f"{where}.particles: {stage.scene.kind} is one generator; it has no particles")
+    if recipe.prompts and stage.scene.kind not in makers:
+        raise RecipeError(
+            f"{where}.scene: {stage.scene.kind} is of one prompt and the recipe lists prompts; use {', '.join(makers)}"
+        )
+    for j, term in enumerate(stage.terms):
+        if recipe.prompts and not issubclass(SYSTEMS[term.system.kind], Stateless):
+            raise RecipeError(
+                f"{where}.terms.{j}: {term.system.kind} remembers the renders of one prompt and the recipe lists "
+                "prompts; use a rule that keeps no state, as asd and sds"
+            )
 
 
 def looks(recipe: Recipe) -> bool:
@@ -126,14 +158,14 @@ class Assembler:
         self.recipe, self.folder = recipe, folder
         self.device = torch.device(device)
         image = read_picture(self.given(recipe.image.file), recipe.image) if recipe.image.file else None
-        self.prompt = Prompt(recipe.prompt, recipe.negative, image)
+        self.prompts = tuple(replace(prompt, image=image) for prompt in prompts_of(recipe))
         self.streams = Streams(recipe.seed, self.device)
         self._guidance: dict[Spec, Guidance] = {}
 
     def stage(self, index: int, earlier: Mapping[str, Scene] | None = None) -> BuiltStage:
         """Stage `index`; `earlier` holds the finished scenes that a `from:` may name (None: state is loaded after)."""
         spec = self.recipe.stages[index]
-        if spec.given.used and self.prompt.image is None:
+        if spec.given.used and self.prompts[0].image is None:
             raise InputError(f"stage {spec.name!r} takes views of the prompt's picture; give one with --image")
         scene, kept = self.scenes(spec), None
         if spec.scene.source is not None and earlier is not None:
@@ -152,7 +184,7 @@ class Assembler:
             )
             for j, term in enumerate(spec.terms)
         )
-        return BuiltStage(spec, self.prompt, scene, terms, Adam(scene), self.streams, self.device, kept)
+        return BuiltStage(spec, self.prompts, scene, terms, Adam(scene), self.streams, self.device, kept)
 
     def succeed(self, source: Scene, scene: Scene) -> tuple[Scene, Kept | None]:
         """What an earlier scene leaves to this stage's scene; particles take over in turn."""
@@ -186,20 +218,32 @@ class Assembler:
     def scenes(self, stage: Stage) -> Scene:
         """The scene of a stage at its start, or its particles."""
         if stage.particles == 1:
-            return self.scene(stage.scene)
+            scene = self.scene(stage.scene)
+            if isinstance(scene, Maker):
+                scene.tell(self.codes(stage))
+            return scene
         made = [self.scene(stage.scene) for _ in range(stage.particles)]
         several: Any = Particles(made, derive(self.recipe.seed, "particles", stage.name))
         return cast(Scene, several)  # its penalties are its scenes', so they belong to no class
+
+    def codes(self, stage: Stage) -> Tensor:
+        """[P, D] the prompts as the stage's first guidance encodes them, or as bags of words."""
+        first, width = self.guidance(stage.terms[0].guidance), stage.scene.settings.code
+        if isinstance(first, Encoder):
+            return squeezed(torch.stack([first.encoding(prompt.text) for prompt in self.prompts]), width)
+        return torch.stack([bag_of_words(prompt.text, width) for prompt in self.prompts])
 
     def guidance(self, spec: Spec) -> Guidance:
         """A guidance, built once per run."""
         if spec not in self._guidance:
             if spec.kind == "oracle":
                 seed = self.recipe.seed
-                made: Any = GUIDANCE["oracle"](spec.settings, lambda prompt: oracle_world(prompt, spec.settings, seed))
+                made: Any = GUIDANCE["oracle"](
+                    spec.settings, cache(lambda prompt: oracle_world(prompt, spec.settings, seed))
+                )
             elif spec.kind == "truth":
                 seed = self.recipe.seed
-                made = GUIDANCE["truth"](spec.settings, lambda prompt: true_pictures(prompt, seed))
+                made = GUIDANCE["truth"](spec.settings, cache(lambda prompt: true_pictures(prompt, seed)))
             else:
                 made = GUIDANCE[spec.kind](spec.settings)
             self._guidance[spec] = made.to(self.device)

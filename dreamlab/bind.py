@@ -9,32 +9,15 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.schedules import CURVES, Schedule, When, constant
-from dreamlab.core.settings import Bounds, bounds_of
+from dreamlab.core.settings import Bounds, Section, Spec, bounds_of
 from dreamlab.core.text import did_you_mean
 from dreamlab.yaml_source import Source, Tree
 
 Tables = Mapping[str, Mapping[str, Any]]  # section -> kind -> a class with a `Settings` dataclass
-
-
-@dataclass(frozen=True)
-class Section:
-    """Marks a `Spec` field with the table that names its kinds."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One named thing with its settings, e.g. `{kind: sds, cfg: 20}`; `source` is a scene's `from:`."""
-
-    kind: str
-    settings: Any
-    source: str | None = None
 
 
 class Binder:

@@ -123,7 +123,8 @@ def _describe_run(path: Path) -> list[str]:
     if state.get("error"):
         lines.append(f"error    {state['error']}")
     lines += [f"ckpt     {found.name}" for found in sorted(run.ckpt.glob("step_*"))]
-    lines += [f"export   {found.name} ({found.stat().st_size} bytes)" for found in sorted(run.export.iterdir())]
+    files = sorted(found for found in run.export.rglob("*") if found.is_file())
+    lines += [f"export   {found.relative_to(run.export)} ({found.stat().st_size} bytes)" for found in files]
     return lines
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, turntable
 from dreamlab.core.errors import DreamError
-from dreamlab.core.types import Scene
+from dreamlab.core.types import Maker, Scene
 
 ELEVATION_DEG, DISTANCE, FOVY_DEG = 15.0, 3.2, 42.0
 CHUNK = 8  # views rendered in one call; bounds memory
@@ -40,8 +40,17 @@ def orbit_views(count: int) -> Cameras:
 
 
 def save_preview(scene: Scene, path: Path, device: torch.device, size: int = 128) -> None:
-    """Four sides in a row."""
-    save_sheet(list(render_views(scene, orbit_views(4), size, device)), path, columns=4)
+    """Four sides in a row; a row for each prompt of a maker."""
+    shown = scene.each() if isinstance(scene, Maker) else (scene,)
+    save_sheet([view for one in shown for view in render_views(one, orbit_views(4), size, device)], path, columns=4)
+
+
+def save_between(maker: Maker, path: Path, device: torch.device, size: int, columns: int = 7) -> None:
+    """A row for each pair of neighbouring prompts: one view of the scenes of codes on the line between them."""
+    pairs = [(i, i + 1) for i in range(len(maker.each()) - 1)]
+    shares = torch.linspace(0, 1, columns).tolist()
+    made = (maker.between(*pair, share) for pair in pairs for share in shares)
+    save_sheet([next(render_views(one, orbit_views(8)[1:2], size, device)) for one in made], path, columns)
 
 
 def save_sheet(pictures: list[np.ndarray], path: Path, columns: int) -> None:

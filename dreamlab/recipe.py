@@ -96,6 +96,7 @@ class Recipe:
 
     prompt: str
     stages: tuple[Stage, ...]
+    prompts: tuple[str, ...] = setting((), help="learnt beside `prompt` by one generator (scene: hyper_field)")
     negative: str = ""
     seed: int = setting(0, low=0, high=2**31 - 1)
     image: PictureSettings = field(default_factory=PictureSettings)
@@ -127,6 +128,10 @@ def load(
     check_prompt(recipe.prompt)
     if recipe.negative:
         check_prompt(recipe.negative, "negative prompt")
+    for i, text in enumerate(recipe.prompts):
+        check_prompt(text, f"prompts.{i}")
+        if text in (recipe.prompt, *recipe.prompts[:i]):
+            raise RecipeError(f"prompts.{i}: {text!r} is there already; a prompt is learnt once")
     _check(recipe, tables)
     return recipe
 
@@ -164,9 +169,11 @@ def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> d
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise RecipeError(f"override {text!r}: write key=value, e.g. stages.0.steps=200")
-        if key == "prompt" or key.startswith("prompt."):
-            raise RecipeError("the prompt is given as the command's argument, never as an override")
         parts = key.split(".")
+        if parts[0] == "prompt":
+            raise RecipeError("the prompt is given as the command's argument, never as an override")
+        if parts[0] == "prompts":
+            raise RecipeError("prompts are listed in the recipe file, never given as an override")
         stages = tree.get("stages")
         if parts[0] == "stages" and len(parts) > 1 and isinstance(stages, list):
             by_name = {_stage_name(stage, source): i for i, stage in enumerate(stages)}

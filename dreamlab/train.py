@@ -60,12 +60,12 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
     """
     spec, streams = stage.spec, stage.streams
     progress = Progress(i, spec.steps)
+    scene, prompt = stage.turn(i)
 
-    image = stage.prompt.image
-    cameras, given = sample_views(spec.cameras, spec.given, spec.views, image, progress, streams.camera)
+    cameras, given = sample_views(spec.cameras, spec.given, spec.views, prompt.image, progress, streams.camera)
     cameras = cameras.to(stage.device)
     background = draw_background(spec.background, spec.views, streams.background).to(stage.device)
-    frames = stage.scene.render(cameras, spec.size, background, Training(progress, streams.render))
+    frames = scene.render(cameras, spec.size, background, Training(progress, streams.render))
 
     loss = frames.rgb.new_zeros(())
     healthy = torch.ones((), dtype=torch.bool, device=stage.device)
@@ -75,7 +75,7 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
         if len(at) == 0:
             continue
         z = latents(term, seen)
-        conditions = term.guidance.condition(stage.prompt, at, seen)
+        conditions = term.guidance.condition(prompt, at, seen)
         clock = (progress, streams.noise, streams.timestep)
         look = Look(term.guidance, z.detach(), conditions, *clock, seen, at, term.asking)
         distilled = distil(term.system, look, z, term.clip)
@@ -83,7 +83,7 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
         healthy = healthy & distilled.finite
         grad_rms = grad_rms + distilled.grad_rms
     for name, weight in spec.regularisers.items():
-        loss = loss + weight.at(progress) * penalty(name, stage.scene, frames)
+        loss = loss + weight.at(progress) * penalty(name, scene, frames)
 
     if loss.requires_grad:  # not so when no term has a view in this step
         loss.backward()
@@ -92,7 +92,7 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
         if group.tensor.grad is not None:
             healthy = healthy & torch.isfinite(group.tensor.grad).all()
     stage.optimiser.step(progress, healthy, frames.visible, rate_scale)
-    if (moved := stage.scene.adapt(progress, frames)) is not None:
+    if (moved := scene.adapt(progress, frames)) is not None:
         stage.optimiser.follow(moved)
     ring.push(i, loss=loss, grad_rms=grad_rms, alpha=frames.alpha.detach().mean(), healthy=healthy)
 

@@ -132,6 +132,12 @@ class Toybox:
         with torch.no_grad():
             return self.net.text(ids.to(self.net.place.device))
 
+    def encoding(self, text: str) -> Tensor:
+        """[D] the mean of a text's encoded words, for scenes that are told what to be."""
+        said = self.captions({"prompt": text})
+        there = torch.isfinite(said.mask[0]).to(said.words)
+        return ((said.words[0] * there[:, None]).sum(0) / there.sum()).float()
+
     def _encoded(self, prompt: Prompt) -> Text:
         """The captions text, null, negative; the tensors stay the same while the prompt does."""
         if self._captions is None or self._captions[0] != prompt:

@@ -87,8 +87,8 @@ def turned_features(cameras: Cameras, first_azimuth_deg: Tensor) -> Tensor:  # [
 class Conv(nn.Conv2d):
     """3 x 3 over [B, H, W, C]."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__(inputs, outputs, 3, stride, 1)
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 3, stride, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -254,7 +254,8 @@ class Prior(nn.Module):
         self.head_out = Conv(net.fine, 3)
         started: list[nn.Linear | nn.Conv2d] = [self.around, self.modulate, self.answer, self.head_down, self.head_out]
         if net.hint:
-            self.hint_half, self.hint_full = Conv(net.hint, net.wide), Conv(net.hint, net.fine)
+            # Without a bias: a hint of zeros is no hint.
+            self.hint_half, self.hint_full = (Conv(net.hint, width, bias=False) for width in (net.wide, net.fine))
             started += [self.hint_half, self.hint_full]
         if net.moments:
             self.moment = nn.Linear(2 * net.moments, c, bias=False)

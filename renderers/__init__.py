@@ -11,6 +11,7 @@ from renderers.field4d import Field4D
 from renderers.gaussians import Gaussians
 from renderers.gaussians4d import Gaussians4D
 from renderers.hash_field import HashField
+from renderers.hyper_field import HyperField
 from renderers.mesh import TexturedMesh
 
 SCENES: dict[str, Any] = {
@@ -18,6 +19,7 @@ SCENES: dict[str, Any] = {
     "gaussians4d": Gaussians4D,
     "field": HashField,
     "field4d": Field4D,
+    "hyper_field": HyperField,
     "dmtet": DMTet,
     "mesh": TexturedMesh,
     "several": Several,

@@ -10,10 +10,14 @@
 | gaussians | a field | seeds where it is dense and can be seen, with its colours |
 | gaussians | anything else with a surface | opaque discs on it, uniform by area, with its colours |
 | gaussians4d, field4d | gaussians, field | their state, without motion yet |
+
+The surface of a cloud or field is a level of its density, chosen by silhouettes, or with `surface: fusion` on it what
+its depth pictures show.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -25,13 +29,16 @@ from dreamlab.core.cameras import Cameras, OrbitSettings, fixed_orbit
 from dreamlab.core.errors import Diverged
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.types import Frames, Mesh, Scene
+from renderers.fusion import fuse, fuse_open3d
 from renderers.seeds import Seeds
 from renderers.shapes import area_of, sample_surface, without_floaters
 from renderers.surface import Surface, look
 
 VIEWS, SIZE = 24, 96  # of the comparison before and after
 AROUND = OrbitSettings(distance=(3.2, 3.2), fovy_deg=(42.0, 42.0), elevation_deg=(-60.0, 75.0))
-RESOLUTION = 96  # of the grid on which a surface is found when the target does not say
+RESOLUTION = 96  # of the grid on which a surface is found when the target does not say, and on which levels are tried
+REFINED = 2  # rounds of looking between the levels that a scene names
+FUSED = 36  # views whose depths are fused
 THIN, OPAQUE = 0.15, 0.9  # of discs on a surface: thickness in their width, opacity at least
 SURFACES = ("dmtet", "mesh")  # kinds that can take any scene's surface
 SEEDED = ("gaussians",)  # kinds that start from points
@@ -107,22 +114,47 @@ def lay_flat(params: dict[str, Tensor], normals: Tensor) -> None:
 def surface_of(scene: Scene, resolution: int) -> Mesh:
     """The scene's surface without floaters; of a density, at the level that fits its silhouettes best."""
     if not isinstance(scene, Levelled) or not scene.levels:
-        return without_floaters(scene.mesh(resolution))
+        found = scene.mesh(resolution)
+        # Texture coordinates repeat vertices along their seams, so that charts would pass for parts.
+        return found if found.uv is not None else without_floaters(found)
+    level = best_level(scene, min(resolution, RESOLUTION))
+    return without_floaters(scene.mesh_at(resolution, level))
+
+
+def best_level(scene: Any, resolution: int) -> float:
+    """The level whose surface covers what the scene's own pictures cover: the best of those it names, then twice the
+    geometric middles between it and its neighbours."""
+    if len(scene.levels) == 1:
+        return float(scene.levels[0])
     cameras = all_around(12).to(device_of(scene))
     with torch.no_grad():
         truth = scene.render(cameras, SIZE, background(cameras)).alpha
-    best: tuple[float, Mesh] | None = None
-    for level in scene.levels:
+    overlap: dict[float, float] = {}
+
+    def measure(level: float) -> None:
         try:
             mesh = without_floaters(scene.mesh_at(resolution, level))
         except Diverged:
-            continue
-        overlap = silhouette_iou(outline(mesh, cameras), truth)
-        if best is None or overlap > best[0]:
-            best = (overlap, mesh)
-    if best is None:
+            return
+        overlap[level] = silhouette_iou(outline(mesh, cameras), truth)
+
+    for level in scene.levels:
+        measure(level)
+    if not overlap:
         raise Diverged("empty geometry: no level of the density gives a surface; train longer")
-    return best[1]
+    for _ in range(REFINED):
+        tried = sorted(overlap)
+        at = tried.index(max(tried, key=overlap.__getitem__))
+        for low, high in itertools.pairwise(tried[max(at - 1, 0) : at + 2]):
+            measure(math.sqrt(low * high))
+    return max(overlap, key=overlap.__getitem__)
+
+
+def fused(scene: Scene, way: str, resolution: int, extent: float) -> Mesh:
+    """The surface that the scene's depth pictures show from all around, in [-extent, extent]^3, without floaters."""
+    cameras, size = all_around(FUSED).to(device_of(scene)), max(SIZE, 5 * resolution // 4)
+    fusing = fuse_open3d if way == "open3d" else fuse
+    return without_floaters(fusing(shown(scene, size), cameras, size, resolution, extent))
 
 
 def outline(mesh: Mesh, cameras: Cameras) -> Tensor:

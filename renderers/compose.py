@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several named objects in one scene, each of Gaussians in its own frame, placed by scale, turn about +Y and position.
+"""Several named objects in one scene, of any still kind, each in its own frame and placed by scale, turn about +Y and
+position.
 
-They are drawn together by one rasterisation, with a mask and a semantic code per object (GALA3D, arXiv:2402.07207;
-SemanticSDS, arXiv:2410.09009), or one of them alone in its own frame, where compositional methods optimise it.
-`over` composes frames of scenes of any kinds by depth.
+They are drawn together, with a mask and a semantic code per object (GALA3D, arXiv:2402.07207; SemanticSDS,
+arXiv:2410.09009), or one of them alone in its own frame, where compositional methods optimise it. Clouds of Gaussians
+are drawn by one rasterisation, exactly; `merge` puts everything else together by depth and says how exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,26 +20,49 @@ from torch import Tensor
 from cuda_ext.splat import splat
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import RecipeError
-from dreamlab.core.safemath import inverse_sigmoid, safe_divide
-from dreamlab.core.schedules import Progress, Schedule, constant, ramp
-from dreamlab.core.settings import setting
+from dreamlab.core.schedules import Progress, Schedule, constant
+from dreamlab.core.settings import Section, Spec, setting
+from dreamlab.core.streams import derive
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Training
+from renderers.become import surface_of
 from renderers.convert import gaussians_to_mesh
+from renderers.dmtet import DMTet
+from renderers.gaussians import Gaussians
+from renderers.hash_field import HashField
+from renderers.merge import Layer, Volume, merge
+from renderers.mesh import TexturedMesh
+from renderers.rotation import product
 
-NAMES = ("means", "log_scales", "quats", "logit_opacity", "logit_color")
+MEMBERS: dict[str, Any] = {"gaussians": Gaussians, "field": HashField, "dmtet": DMTet, "mesh": TexturedMesh}
+CLOUD = ("means", "log_scales", "quats", "logit_opacity", "logit_color")
 
 
 @dataclass(frozen=True)
-class Placement:
-    """One object: what it is made of, and where it stands. Its point p stands at scale * turn p + position."""
+class Placed:
+    """One object: what it is, and where it stands. Its point p stands at scale * turn p + position."""
 
-    count: int = setting(1024, low=1, high=5_000_000, help="Gaussians")
-    radius: float = setting(0.6, above=0, high=2, help="of the ball they are seeded in, in the object's own frame")
+    scene: Annotated[Spec, Section("scenes")]
     position: tuple[float, float, float] = setting((0.0, 0.0, 0.0), help="in the world, metres")
     turn_deg: float = setting(0.0, low=-360, high=360, help="about +Y, counter-clockwise seen from above")
     scale: float = setting(1.0, above=0, high=10)
     box: tuple[float, float, float] = setting((0.8, 0.8, 0.80001), above=0, help="half sides, in its own frame")
     code: tuple[float, float, float] = setting((1.0, 1.0, 1.00001), help="semantic code, rendered like a colour")
+
+    def turn(self, like: Tensor) -> Tensor:
+        """[3, 3] from the object's frame to the world's."""
+        c, s = math.cos(math.radians(self.turn_deg)), math.sin(math.radians(self.turn_deg))
+        return like.new_tensor([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
+
+    def seen_by(self, cameras: Cameras) -> Cameras:
+        """The cameras in the object's frame: its pictures there are those of the object placed in the world."""
+        pose, turn = cameras.camera_to_world, self.turn(cameras.camera_to_world)
+        eye = (pose[:, :3, 3] - pose.new_tensor(self.position)) @ turn / self.scale
+        upper = torch.cat([turn.T @ pose[:, :3, :3], eye[..., None]], -1)
+        return replace(cameras, camera_to_world=torch.cat([upper, pose[:, 3:]], 1))
+
+
+def _one_cloud() -> dict[str, Placed]:
+    return {"object": Placed(Spec("gaussians", Gaussians.Settings(count=1024)))}
 
 
 class Several:
@@ -45,171 +70,248 @@ class Several:
 
     kind: ClassVar[str] = "several"
     paper: ClassVar[str] = "Zhou et al. 2024, arXiv:2402.07207; Yang et al. 2024, arXiv:2410.09009"
-    penalties: ClassVar[tuple[str, ...]] = ("box",)
+    penalties: ClassVar[tuple[str, ...]] = ("box", *dict.fromkeys(p for m in MEMBERS.values() for p in m.penalties))
 
     @dataclass(frozen=True)
     class Settings:
-        objects: Mapping[str, Placement] = field(default_factory=lambda: {"object": Placement()})
+        objects: Mapping[str, Placed] = field(default_factory=_one_cloud)
         alone: Schedule = setting(constant(0.0), low=0, high=1, help="how often a step shows one object by itself")
-        opacity: float = setting(0.1, above=0, high=0.99, help="at the start")
-        lr_means: Schedule = setting(ramp(0.012, 0.002, curve="exp"), low=0)
-        lr_scales: Schedule = setting(constant(0.02), low=0)
-        lr_quats: Schedule = setting(constant(0.02), low=0)
-        lr_opacity: Schedule = setting(constant(0.05), low=0)
-        lr_color: Schedule = setting(constant(0.05), low=0)
 
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings = settings
         if not settings.objects:
             raise RecipeError("scene several: objects: name at least one")
         self.names = tuple(settings.objects)
-        made: dict[str, Tensor] = {}
         for name, placed in settings.objects.items():
-            if "." in name:
-                raise RecipeError(f"scene several: objects: {name!r}: a name has no dot")
-            made |= {f"{name}.{key}": value for key, value in _seeded(placed, settings.opacity, generator).items()}
-        self._own(made)
-
-    def _own(self, params: Mapping[str, Tensor]) -> None:
-        self.params = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+            if complaint := _unfit(name, placed.scene):
+                raise RecipeError(f"scene several: objects.{name}: {complaint}")
+        self.members: dict[str, Any] = {
+            name: MEMBERS[placed.scene.kind](placed.scene.settings, generator)
+            for name, placed in settings.objects.items()
+        }
+        self.clouds = tuple(name for name, member in self.members.items() if member.kind == "gaussians")
+        drawn = {(self.members[name].settings.dilation, self.members[name].settings.compensate) for name in self.clouds}
+        if len(drawn) > 1:
+            raise RecipeError("scene several: objects: all Gaussians need the same dilation and compensate")
 
     def to(self, device: torch.device | str) -> Several:
-        self._own({name: value.detach().to(device) for name, value in self.params.items()})
+        self.members = {name: member.to(device) for name, member in self.members.items()}
         return self
 
     def groups(self) -> Mapping[str, ParamGroup]:
-        s = self.settings
-        rates = dict(zip(NAMES, (s.lr_means, s.lr_scales, s.lr_quats, s.lr_opacity, s.lr_color), strict=True))
-        return {name: ParamGroup(value, rates[name.split(".")[1]]) for name, value in self.params.items()}
+        """Every row learns in every step: what no view sees of a cloud is not told apart here."""
+        return {
+            f"{name}.{key}": replace(group, rowwise=False)
+            for name, member in self.members.items()
+            for key, group in member.groups().items()
+        }
 
-    def part(self, name: str, placed: bool = True) -> dict[str, Tensor]:
-        """The Gaussians of one object before their activations, in the world or in its own frame."""
-        mine = {key: self.params[f"{name}.{key}"] for key in NAMES}
-        if not placed:
-            return mine
-        at = self.settings.objects[name]
-        turn = torch.deg2rad(mine["means"].new_tensor(at.turn_deg))
-        cos, sin, zero = turn.cos(), turn.sin(), torch.zeros_like(turn)
-        about_y = torch.stack([cos, zero, sin, zero, zero + 1, zero, -sin, zero, cos]).reshape(3, 3)
-        half = torch.stack([(turn / 2).cos(), zero, (turn / 2).sin(), zero])
-        means = at.scale * mine["means"] @ about_y.T + mine["means"].new_tensor(at.position)
-        bigger = mine["log_scales"] + mine["means"].new_tensor(at.scale).log()
-        return mine | {"means": means, "log_scales": bigger, "quats": _product(half, mine["quats"])}
+    def cloud(self, name: str) -> dict[str, Tensor]:
+        """The Gaussians of one object before their activations, placed in the world."""
+        mine, at = self.members[name].params, self.settings.objects[name]
+        half = math.radians(at.turn_deg) / 2
+        turn = mine["quats"].new_tensor([math.cos(half), 0.0, math.sin(half), 0.0])
+        return {
+            "means": at.scale * mine["means"] @ at.turn(mine["means"]).T + mine["means"].new_tensor(at.position),
+            "log_scales": mine["log_scales"] + math.log(at.scale),
+            "quats": product(turn.expand_as(mine["quats"]), mine["quats"]),
+            "logit_opacity": mine["logit_opacity"],
+            "logit_color": mine["logit_color"],
+        }
 
+    # ---- pictures ---------------------------------------------------------------------------------------------------
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         """All objects; in training sometimes one alone. `extra`: masks [B, H, W, objects], codes [B, H, W, 3], and
         `present` [objects], which of them are shown."""
-        shown = torch.ones(len(self.names), dtype=torch.bool)
         if training is not None:
-            stream = training.stream
-            coin, which = torch.rand(2, generator=stream, device=stream.device).tolist()
-            if coin < self.settings.alone.at(training.progress):
-                one = min(int(which * len(self.names)), len(self.names) - 1)
-                return self.render_alone(self.names[one], cameras, size, background)
-        return self._draw({name: self.part(name) for name in self.names}, shown, cameras, size, background)
+            # From the step, not from the stream, which may live on a device: nobody waits for it.
+            coin = torch.Generator().manual_seed(
+                derive(training.stream.initial_seed(), "alone", training.progress.step)
+            )
+            if float(torch.rand((), generator=coin)) < self.settings.alone.at(training.progress):
+                one = self.names[int(torch.randint(len(self.names), (), generator=coin))]
+                return self.render_alone(one, cameras, size, background, training)
+        elif not torch.is_grad_enabled() and len(cameras) > 1:
+            views = range(len(cameras))
+            return _stacked([self.render(cameras[i : i + 1], size, background[i : i + 1]) for i in views])
+        return self._together(cameras, size, background, training)
 
-    def render_alone(self, name: str, cameras: Cameras, size: int, background: Tensor) -> Frames:
-        """One object, in its own frame."""
-        shown = torch.tensor([each == name for each in self.names])
-        return self._draw({name: self.part(name, placed=False)}, shown, cameras, size, background)
-
-    def _draw(
-        self, parts: dict[str, dict[str, Tensor]], shown: Tensor, cameras: Cameras, size: int, background: Tensor
+    def render_alone(
+        self, name: str, cameras: Cameras, size: int, background: Tensor, training: Training | None = None
     ) -> Frames:
-        joined = {key: torch.cat([part[key] for part in parts.values()]) for key in NAMES}
-        labels = []
-        for name, part in parts.items():
-            mask = joined["means"].new_zeros(len(self.names))
-            mask[self.names.index(name)] = 1
-            code = joined["means"].new_tensor(self.settings.objects[name].code)
-            labels.append(torch.cat([mask, code]).expand(len(part["means"]), -1))
+        """One object, in its own frame."""
+        shown, _ = self._member(name, cameras, size, background, training)
+        row, code = self._labels(name, shown.rgb).split([len(self.names), 3])
+        extra = {f"{name}.{key}": value for key, value in shown.extra.items()}
+        extra |= {"masks": shown.alpha * row, "codes": shown.alpha * code, "present": row > 0}
+        return Frames(shown.rgb, shown.alpha, shown.depth, background, shown.normal, None, extra)
+
+    def _together(self, cameras: Cameras, size: int, background: Tensor, training: Training | None) -> Frames:
+        black, extra = torch.zeros_like(background), {}
+        layers: list[Layer] = [self._clouds(cameras, size)] if self.clouds else []
+        volumes: list[Volume] = []
+        bent = True  # whether all objects have normals
+        for name in (name for name in self.names if name not in self.clouds):
+            at = self.settings.objects[name]
+            shown, seen = self._member(name, at.seen_by(cameras), size, black, training)
+            extra |= {f"{name}.{key}": value for key, value in shown.extra.items()}
+            label = self._labels(name, shown.rgb)
+            bent = bent and shown.normal is not None
+            if seen is None:
+                normal = torch.zeros_like(shown.rgb) if shown.normal is None else shown.normal @ at.turn(shown.rgb).T
+                values = torch.cat([shown.rgb, normal, shown.alpha * label], -1)
+                layers.append(Layer(values, shown.alpha, at.scale * shown.depth))
+            else:
+                samples, normal = seen.found.samples, seen.shot.normal
+                normal = torch.zeros_like(seen.color) if normal is None else normal @ at.turn(normal).T
+                values = torch.cat([seen.color, normal, label.expand(len(seen.color), -1)], 1)
+                ends = replace(samples, t_start=at.scale * samples.t_start, t_end=at.scale * samples.t_end)
+                volumes.append(Volume(ends, seen.sigma / at.scale, values))
+        only = layers[0] if len(layers) == 1 and not volumes else merge(layers, volumes, cameras, size)
+        rgb, turned, masks, codes = only.values.split([3, 3, len(self.names), 3], -1)
+        extra |= {"masks": masks, "codes": codes, "present": torch.ones(len(self.names), device=rgb.device) > 0}
+        rgb = rgb + (1 - only.alpha) * background[:, None, None]
+        return Frames(rgb, only.alpha, only.depth, background, turned if bent else None, None, extra)
+
+    def _member(
+        self, name: str, cameras: Cameras, size: int, background: Tensor, training: Training | None
+    ) -> tuple[Frames, Any]:
+        """One object from cameras in its own frame; of a field also what `see` found, which `merge` takes apart."""
+        member, box = self.members[name], self.settings.objects[name].box
+        if not isinstance(member, HashField):
+            return member.render(cameras, size, background, training), None
+        seen = member.see(cameras, size, training)
+        shown = member.show(seen, cameras, size, background, training)
+        beyond = _beyond(seen.found.points, box)
+        outside = (shown.extra["weights"] * beyond).sum() / max(shown.alpha.numel(), 1)
+        return replace(shown, extra={**shown.extra, "outside": outside}), seen
+
+    def _clouds(self, cameras: Cameras, size: int) -> Layer:
+        """All Gaussians by one rasterisation."""
+        parts = {name: self.cloud(name) for name in self.clouds}
+        p = {key: torch.cat([part[key] for part in parts.values()]) for key in CLOUD}
+        labels = [self._labels(name, p["means"]).expand(len(part["means"]), -1) for name, part in parts.items()]
+        settings = self.members[self.clouds[0]].settings
         drawn = splat(
-            joined["means"],
-            joined["quats"],
-            joined["log_scales"].exp(),
-            joined["logit_opacity"].sigmoid(),
-            joined["logit_color"].sigmoid(),
+            p["means"],
+            p["quats"],
+            p["log_scales"].exp(),
+            p["logit_opacity"].sigmoid(),
+            p["logit_color"].sigmoid(),
             cameras.camera_to_world,
             cameras.focal_px(size),
             (size, size),
-            background=background,
+            background=p["means"].new_zeros(len(cameras), 3),
             extra=torch.cat(labels),
-            compensate=True,
+            dilation=settings.dilation,
+            compensate=settings.compensate,
         )
         assert drawn.extra is not None
-        masks, codes = drawn.extra.split([len(self.names), 3], -1)
-        extra = {"masks": masks, "codes": codes, "present": shown.to(masks.device)}
-        return Frames(drawn.rgb, drawn.alpha, drawn.depth, background, drawn.normal, extra=extra)
+        return Layer(torch.cat([drawn.rgb, drawn.normal, drawn.extra], -1), drawn.alpha, drawn.depth)
 
+    def _labels(self, name: str, like: Tensor) -> Tensor:
+        """[objects + 3]: one in the object's place, and its code."""
+        row = [float(each == name) for each in self.names]
+        return like.new_tensor([*row, *self.settings.objects[name].code])
+
+    # ---- between steps ----------------------------------------------------------------------------------------------
     def penalty(self, name: str, frames: Frames) -> Tensor:
-        """How far Gaussians are outside their object's box, squared, mean over all."""
-        total = frames.rgb.new_zeros(())
-        for each, placed in self.settings.objects.items():
-            means = self.params[f"{each}.means"]
-            total = total + (means.abs() - means.new_tensor(placed.box)).clamp(min=0).square().sum(-1).mean()
-        return total / len(self.names)
+        """`box`: how far objects reach out of theirs, squared, mean over all. Others: the mean over the objects shown
+        whose kind has it, each by itself."""
+        if name == "box":
+            total = [self._out_of_box(each, frames) for each in self.names]
+            return torch.stack(total).mean()
+        able = [each for each, member in self.members.items() if name in member.penalties]
+        if not able:
+            raise RecipeError(f"regularisers.{name}: no object of this scene has it")
+        own = {each: _of(each, frames) for each in able}
+        # A cloud reads its own parameters; anything else must have been drawn.
+        shown = [each for each in able if own[each].extra or each in self.clouds]
+        parts = [self.members[each].penalty(name, own[each]) for each in shown]
+        return torch.stack(parts).mean() if parts else frames.rgb.new_zeros(())
+
+    def _out_of_box(self, name: str, frames: Frames) -> Tensor:
+        """Mean over Gaussians, over a surface's vertices, or over a field's pixels by what is seen out there."""
+        box = self.settings.objects[name].box
+        if name in self.clouds:
+            return _beyond(self.members[name].params["means"], box).mean()
+        if f"{name}.vertices" in frames.extra:
+            return _beyond(frames.extra[f"{name}.vertices"], box).mean()
+        return frames.extra.get(f"{name}.outside", frames.rgb.new_zeros(()))
 
     def adapt(self, progress: Progress, frames: Frames) -> None:
-        """The counts are fixed."""
+        """Counts are fixed; fields refresh what they skip."""
+        for name, member in self.members.items():
+            member.adapt(progress, _of(name, frames))
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {name: value.detach() for name, value in self.params.items()}
+        return {f"{name}.{key}": value for name, m in self.members.items() for key, value in m.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        device = next(iter(self.params.values())).device
-        self._own({name: state[name].to(device) for name in self.params})
+        for name, member in self.members.items():
+            mine = f"{name}."
+            member.load_state_dict({key.removeprefix(mine): v for key, v in state.items() if key.startswith(mine)})
 
     def mesh(self, resolution: int) -> Mesh:
-        """All objects in the world, as one surface."""
-        parts = [self.part(name) for name in self.names]
-        p = {key: torch.cat([part[key] for part in parts]).detach() for key in NAMES}
-        shapes = (p["means"], p["quats"], p["log_scales"].exp(), p["logit_opacity"].sigmoid())
-        return gaussians_to_mesh(*shapes, p["logit_color"].sigmoid(), resolution)
+        """All objects in the world: clouds as one surface, the others as they are, coloured at their vertices."""
+        surfaces = []
+        if self.clouds:
+            parts = [self.cloud(name) for name in self.clouds]
+            p = {key: torch.cat([part[key] for part in parts]).detach() for key in CLOUD}
+            shapes = (p["means"], p["quats"], p["log_scales"].exp(), p["logit_opacity"].sigmoid())
+            surfaces.append(gaussians_to_mesh(*shapes, p["logit_color"].sigmoid(), resolution))
+        for name in (name for name in self.names if name not in self.clouds):
+            found, at = surface_of(self.members[name], resolution), self.settings.objects[name]
+            turn = at.turn(found.vertices).T
+            moved = at.scale * found.vertices @ turn + found.vertices.new_tensor(at.position)
+            surfaces.append(Mesh(moved, found.faces, found.colors, found.normals @ turn))
+        return _joined(surfaces)
 
 
-def _seeded(placed: Placement, opacity: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """Uniform in a ball (DreamGaussian), neighbours overlapping."""
-    n = placed.count
-    direction = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator), dim=-1)
-    means = direction * placed.radius * torch.rand(n, 1, generator=generator) ** (1 / 3)
-    spacing = placed.radius * (4.19 / n) ** (1 / 3)
-    return {
-        "means": means,
-        "log_scales": torch.full((n, 3), 0.7 * spacing).log(),
-        "quats": torch.nn.functional.normalize(torch.randn(n, 4, generator=generator), dim=-1),
-        "logit_opacity": inverse_sigmoid(opacity).expand(n).clone(),
-        "logit_color": 0.1 * torch.randn(n, 3, generator=generator),
-    }
+def _unfit(name: str, spec: Spec) -> str | None:
+    """Why something cannot be an object of a scene."""
+    if "." in name:
+        return "a name has no dot"
+    if spec.kind not in MEMBERS:
+        return f"{spec.kind} cannot be an object; {', '.join(MEMBERS)} can"
+    if spec.source is not None:
+        return "an object cannot start `from:` a stage"
+    s = spec.settings
+    refused = {
+        "gaussians": lambda: [("sh_degree", s.sh_degree > 0), ("densify", s.densify.kind != "none")],
+        "field": lambda: [("latent", s.latent), ("background", s.background.kind != "plain")],
+        "dmtet": lambda: [("shows", s.shows != "color")],
+        "mesh": lambda: [],
+    }[spec.kind]()
+    wrong = [key for key, asked in refused if asked]
+    return f"scene.{wrong[0]}: an object of a scene cannot have it" if wrong else None
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Quaternions wxyz: first b, then a; [4] and [N, 4]."""
-    w, x, y, z = a
-    p, q, r, s = b.unbind(-1)
-    return torch.stack(
-        [w * p - x * q - y * r - z * s, w * q + x * p + y * s - z * r,
-         w * r - x * s + y * p + z * q, w * s + x * r - y * q + z * p], -1
-    )  # fmt: skip
+def _of(name: str, frames: Frames) -> Frames:
+    """What the frames say of one object."""
+    mine = f"{name}."
+    own = {key.removeprefix(mine): value for key, value in frames.extra.items() if key.startswith(mine)}
+    return replace(frames, extra=own)
 
 
-def over(parts: Sequence[Frames], background: Tensor) -> tuple[Frames, Tensor]:
-    """Frames of single objects over their own backgrounds as one picture over `background` [B, 3]: nearest first, pixel
-    by pixel. And what each object covers there, [B, H, W, objects].
+def _beyond(points: Tensor, box: tuple[float, float, float]) -> Tensor:
+    """[N] squared distance of points [N, 3] from a box."""
+    return (points.abs() - points.new_tensor(box)).clamp(min=0).square().sum(-1)
 
-    Objects that stand in each other are sorted by their mean depth in a pixel.
-    """
-    rgb = torch.stack([f.rgb - (1 - f.alpha) * f.background[:, None, None] for f in parts])  # premultiplied
-    alpha, depth = torch.stack([f.alpha for f in parts]), torch.stack([f.depth for f in parts])
-    distance = torch.where(alpha > 1e-3, depth.detach(), torch.inf)
-    order = distance.argsort(dim=0, stable=True)
-    near_alpha = alpha.gather(0, order)
-    ahead = torch.cumprod(torch.cat([torch.ones_like(near_alpha[:1]), 1 - near_alpha[:-1]]), 0)
-    light = torch.zeros_like(ahead).scatter(0, order, ahead)  # what reaches each object past those before it
-    covered = light * alpha
-    total = covered.sum(0)
-    picture = (light * rgb).sum(0) + (1 - total) * background[:, None, None]
-    normal = None
-    if all(f.normal is not None for f in parts):
-        normal = (light * torch.stack([f.normal for f in parts if f.normal is not None])).sum(0)
-    mean_depth = safe_divide((covered * depth).sum(0), total)
-    return Frames(picture, total, mean_depth, background, normal), covered[..., 0].movedim(0, -1)
+
+def _stacked(parts: list[Frames]) -> Frames:
+    """Views rendered one by one, for looking."""
+    normal = None if parts[0].normal is None else torch.cat([p.normal for p in parts if p.normal is not None])
+    rgb, alpha, depth, behind = (
+        torch.cat([getattr(p, name) for p in parts]) for name in ("rgb", "alpha", "depth", "background")
+    )
+    extra = {name: torch.cat([p.extra[name] for p in parts]) for name in ("masks", "codes")}
+    return Frames(rgb, alpha, depth, behind, normal, None, extra | {"present": parts[0].extra["present"]})
+
+
+def _joined(parts: list[Mesh]) -> Mesh:
+    """Meshes side by side."""
+    starts = [0, *torch.tensor([len(part.vertices) for part in parts]).cumsum(0).tolist()]
+    faces = torch.cat([part.faces + start for part, start in zip(parts, starts, strict=False)])
+    vertices, colors, normals = (torch.cat([getattr(p, n) for p in parts]) for n in ("vertices", "colors", "normals"))
+    return Mesh(vertices, faces, colors, normals)

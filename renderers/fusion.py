@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """A surface out of depth pictures: truncated signed distances averaged over views (Curless & Levoy 1996), then marching
-cubes. Works for every scene that renders depth and alpha; colours are averaged with the distances.
+cubes. Works for every scene that renders depth and alpha; colours are averaged with the distances. `fuse_open3d` has
+Open3D do it, for those who have it installed; it knows no silhouettes, so it carves nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from cuda_ext.texture import texture
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.errors import Diverged
+from dreamlab.core.errors import Diverged, RecipeError
 from dreamlab.core.types import Frames, Mesh
 from renderers.surface import vertex_normals
 from renderers.tets import KuhnGrid, place
 
+WAYS = ("density", "fusion", "open3d")  # to a surface of a scene that has none of its own
 TRUNCATION = 3.0  # cells
 OPAQUE = 0.5  # less alpha than this is empty space
 
@@ -63,3 +66,44 @@ def fuse(show: Callable[[Cameras], Frames], cameras: Cameras, size: int, resolut
     known = weight[edges] + 1e-6
     colors = ((mean[edges][..., 1:] * known).sum(1) / known.sum(1)).clamp(0, 1)
     return Mesh(vertices.cpu(), faces.cpu(), colors.cpu(), vertex_normals(vertices, faces).cpu())
+
+
+def fuse_open3d(
+    show: Callable[[Cameras], Frames], cameras: Cameras, size: int, resolution: int, extent: float = 1.0
+) -> Mesh:
+    """The same by Open3D's scalable volume; what lies outside the box is cut off."""
+    try:
+        import open3d
+    except (ImportError, OSError):  # it is there, but a system library it needs is not
+        raise RecipeError(
+            "scene.surface: open3d: Open3D cannot be imported; pip install open3d-cpu, or use surface: fusion"
+        ) from None
+    cell = 2 * extent / resolution
+    made = open3d.pipelines.integration.ScalableTSDFVolume(
+        cell, TRUNCATION * cell, open3d.pipelines.integration.TSDFVolumeColorType.RGB8
+    )
+    opengl_to_opencv = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    for i in range(len(cameras)):
+        one = cameras[i : i + 1]
+        frames = show(one)
+        focal, centre = float(one.focal_px(size)[0]), size / 2 - 0.5  # its pixel centres sit at whole numbers
+        depth = torch.where(frames.alpha > OPAQUE, frames.depth, 0.0)[0, ..., 0].cpu().numpy()
+        color = (frames.rgb[0].clamp(0, 1) * 255).round().byte().cpu().numpy()
+        picture = open3d.geometry.RGBDImage.create_from_color_and_depth(
+            open3d.geometry.Image(np.ascontiguousarray(color)),
+            open3d.geometry.Image(np.ascontiguousarray(depth, np.float32)),
+            depth_scale=1.0,
+            depth_trunc=1e3,
+            convert_rgb_to_intensity=False,
+        )
+        lens = open3d.camera.PinholeCameraIntrinsic(size, size, focal, focal, centre, centre)
+        made.integrate(picture, lens, (opengl_to_opencv @ one.world_to_camera()[0].cpu()).double().numpy())
+    found = made.extract_triangle_mesh()
+    found = found.crop(open3d.geometry.AxisAlignedBoundingBox([-extent] * 3, [extent] * 3))
+    if not len(found.triangles):
+        raise Diverged("empty geometry: no view shows anything opaque; train longer")
+    vertices, colors = (
+        torch.from_numpy(np.asarray(each, np.float32)) for each in (found.vertices, found.vertex_colors)
+    )
+    faces = torch.from_numpy(np.asarray(found.triangles, np.int64))
+    return Mesh(vertices, faces, colors, vertex_normals(vertices, faces))

@@ -17,8 +17,10 @@ from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
 from renderers import densify
+from renderers.become import fused
 from renderers.convert import LEVEL, gaussians_to_mesh
 from renderers.densify import DensifySettings
+from renderers.fusion import WAYS
 from renderers.seeds import Seeds, ball, from_file, shell
 
 SH0 = 0.28209479177387814  # the constant harmonic
@@ -43,6 +45,7 @@ class GaussianSettings:
     lr_sh: Schedule = setting(constant(0.005), low=0, help="of the harmonics above degree 0")
     dilation: float = setting(0.3, low=0, high=10, help="px^2 of low-pass added to every footprint")
     compensate: bool = setting(True, help="opacity scaled by what the low-pass took (Mip-splatting)")
+    surface: str = setting("density", choices=WAYS, help="how a mesh is found: a level of the density, fused depths")
     densify: DensifySettings = field(default_factory=DensifySettings)
 
 
@@ -52,7 +55,6 @@ class Gaussians:
     kind: ClassVar[str] = "gaussians"
     paper: ClassVar[str] = "Kerbl et al. 2023, arXiv:2308.04079"
     penalties: ClassVar[tuple[str, ...]] = ("opacity_mean", "scale_mean")
-    levels: ClassVar[tuple[float, ...]] = (0.2, LEVEL, 1.2)  # of optical density, worth trying for a surface
     Settings: ClassVar[type[Any]] = GaussianSettings
 
     def __init__(self, settings: GaussianSettings, generator: torch.Generator, seeds: Seeds | None = None) -> None:
@@ -189,7 +191,14 @@ class Gaussians:
         if "stats.count" in state:
             self.stats = SplatStats(*(state[f"stats.{name}"].to(device).clone() for name in STATS))
 
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Optical densities worth trying for a surface."""
+        return (0.2, LEVEL, 1.2) if self.settings.surface == "density" else ()
+
     def mesh(self, resolution: int) -> Mesh:
+        if self.settings.surface != "density":
+            return fused(self, self.settings.surface, resolution, 1.0)
         return self.mesh_at(resolution, LEVEL)
 
     def mesh_at(self, resolution: int, level: float) -> Mesh:

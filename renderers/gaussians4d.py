@@ -52,7 +52,6 @@ class Skin:
 class Gaussians4D(Gaussians):
     """Gaussians that a deformation moves over time: a network, a hexplane, or control points with skinning."""
 
-    levels: ClassVar[tuple[float, ...]] = ()  # its surface is that of a moment
     kind: ClassVar[str] = "gaussians4d"
     paper: ClassVar[str] = "Ling et al. 2023, arXiv:2312.13763; Huang et al. 2023, arXiv:2312.14937"
     penalties: ClassVar[tuple[str, ...]] = (*Gaussians.penalties, "drift", "rigidity", "continuity", *ROUGHNESS)
@@ -192,8 +191,15 @@ class Gaussians4D(Gaussians):
                 own["poses"] = torch.zeros(motion.settings.moments, len(own["anchors"]), 6)
             motion.load({name: value.to(means.device) for name, value in own.items()})
 
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """None: its surface is that of a moment."""
+        return ()
+
     def mesh(self, resolution: int) -> Mesh:
         """The surface at time 0."""
+        if self.settings.surface != "density":
+            return super().mesh(resolution)
         with torch.no_grad():
             means, quats, log_scales, _, _ = self.posed(self.params["means"].new_zeros(()))
         p = {name: value.detach() for name, value in self.params.items()}

@@ -26,6 +26,8 @@ from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
 from renderers import density as densities
 from renderers import shading, volume
 from renderers.background import Background, BackgroundSettings
+from renderers.become import fused
+from renderers.fusion import WAYS
 from renderers.isosurface import isosurface
 from renderers.seeds import Seeds, from_field
 from renderers.shading import ShadingSettings
@@ -62,6 +64,7 @@ class FieldSettings:
     samples_per_ray: int | None = setting(None, low=1, help="fixed, so that a GPU never waits; else all seen")
     occupancy: int = setting(48, low=2, high=512, help="cells per axis of the grid that skips empty space")
     refresh: int = setting(16, low=1, help="steps between refreshes of the occupancy")
+    surface: str = setting("density", choices=WAYS, help="how a mesh is found: a level of the density, fused depths")
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
     shading: ShadingSettings = field(default_factory=ShadingSettings)
     lr_table: Schedule = setting(ramp(0.02, 0.002, curve="exp"), low=0)
@@ -77,6 +80,16 @@ class Shot:
     color: Tensor  # [M, C]
     normal: Tensor | None  # [M, 3] unit, outward
     slope: Tensor | None  # [M, 3] of a distance, for the eikonal penalty
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The field along the rays of a batch of views, at M samples."""
+
+    found: volume.Cast
+    sigma: Tensor  # [M] per metre
+    color: Tensor  # [M, C] as lit
+    shot: Shot
 
 
 class HashField:
@@ -214,6 +227,10 @@ class HashField:
         if not torch.is_grad_enabled() and len(cameras) > 1:
             each = (self.render(cameras[i : i + 1], size, background[i : i + 1]) for i in range(len(cameras)))
             return volume.stack_frames(list(each))
+        return self.show(self.see(cameras, size, training), cameras, size, background, training)
+
+    def see(self, cameras: Cameras, size: int, training: Training | None = None) -> Seen:
+        """The field along all rays, nothing summed up yet."""
         s = self.settings
         if training is not None:
             self.active = min(s.levels, int(s.active.at(training.progress)))
@@ -236,9 +253,16 @@ class HashField:
         if s.density == "neus" and shot.normal is not None:
             cosine = -(-(shot.normal * found.directions).sum(-1)).relu()
             width = found.samples.t_end - found.samples.t_start
-        values = color if shot.normal is None else torch.cat([color, shot.normal], 1)
-        layers = volume.compose(self.sigma(shot.raw, cosine, width), values, found, cameras, size)
-        channels = color.shape[1]
+        return Seen(found, self.sigma(shot.raw, cosine, width), color, shot)
+
+    def show(
+        self, seen: Seen, cameras: Cameras, size: int, background: Tensor, training: Training | None = None
+    ) -> Frames:
+        """Pictures of what `see` found, with what the penalties read."""
+        s, found, shot = self.settings, seen.found, seen.shot
+        values = seen.color if shot.normal is None else torch.cat([seen.color, shot.normal], 1)
+        layers = volume.compose(seen.sigma, values, found, cameras, size)
+        channels = seen.color.shape[1]
         drawn = background if not s.latent else background.new_zeros(len(background), channels)
         sky = self.background.behind(found.rays.reshape(len(cameras), size, size, 3), drawn, training)
         shown = layers.values[..., :channels] + (1 - layers.alpha) * sky
@@ -305,11 +329,16 @@ class HashField:
 
         What nobody sees inside keeps the density of the body it started from, so the level must lie below that.
         """
-        return self.mesh_at(resolution, 0.0 if self.distance else 3 / self.settings.radius)
+        s = self.settings
+        if s.surface != "density":
+            return fused(self, s.surface, resolution, s.radius)
+        return self.mesh_at(resolution, 0.0 if self.distance else 3 / s.radius)
 
     @property
     def levels(self) -> tuple[float, ...]:
         """Densities worth trying for a surface, from a haze to what is opaque within a 30th of the box."""
+        if self.settings.surface != "density":
+            return ()
         return (0.0,) if self.distance else tuple(level / self.settings.radius for level in (1.5, 3.0, 10.0, 30.0))
 
     def mesh_at(self, resolution: int, level: float) -> Mesh:

@@ -46,6 +46,8 @@ class VSD:
         width: int = setting(32, low=8, high=512, help="channels of the small network, a multiple of 4")
         rank: int = setting(4, low=1, high=256, help="of the adapter")
         lr: float = setting(1e-3, low=0, high=1)
+        own_steps: int = setting(1, low=1, high=100, help="of eps_phi per step of the scene")
+        head_start: int = setting(0, low=0, help="steps for which only eps_phi learns and the scene keeps still")
         warmup: int = setting(0, low=0, help="steps over which lr rises (500 in their code)")
         camera_drop: float = setting(0.1, low=0, high=1)
         clip: float | None = setting(None, above=0)
@@ -83,7 +85,10 @@ class VSD:
             if c.cfg_own != 1.0:
                 blind = self._own(look, own.params(), state, torch.zeros_like(look.poses()), base)
                 mine = blind + c.cfg_own * (mine - blind)
-        self._learn(look, own)
+        for _ in range(c.own_steps):
+            self._learn(look, own)
+        if now.step < c.head_start:
+            return torch.zeros_like(mine)
         return per_row(table.weight(c.weight, t), mine) * (pretrained - mine)
 
     def _learn(self, look: Look, own: Trained) -> None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fields of settings classes carry their bounds, so that the recipe reader can refuse a bad value by name."""
+"""Fields of settings classes carry their bounds, so that the recipe reader can refuse a bad value by name; and say
+from which table a named part comes."""
 
 from __future__ import annotations
 
@@ -17,6 +18,22 @@ class Bounds:
     above: float | None = None  # strictly greater than
     choices: tuple[str, ...] | None = None
     help: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Marks a `Spec` field with the table that names its kinds."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One named thing with its settings, e.g. `{kind: sds, cfg: 20}`; `source` is a scene's `from:`."""
+
+    kind: str
+    settings: Any
+    source: str | None = None
 
 
 def setting(

@@ -154,6 +154,31 @@ class Scene(Protocol):
         """The surface, for export."""
 
 
+@runtime_checkable
+class Maker(Protocol):
+    """A scene that makes a scene of each prompt it is told (amortised generation); all share its parameters."""
+
+    def tell(self, codes: Tensor) -> None:
+        """The prompts' encodings [P, D], before the first picture."""
+
+    def made(self, index: int) -> Scene:
+        """The scene of one prompt, for one step or for looking."""
+
+    def each(self) -> tuple[Scene, ...]:
+        """The scenes of all prompts, for looking."""
+
+    def between(self, first: int, second: int, share: float) -> Scene:
+        """The scene of a code between those of two prompts, for looking."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A guidance that can say a text in one vector, for makers."""
+
+    def encoding(self, text: str) -> Tensor:
+        """[D], frozen."""
+
+
 @dataclass(frozen=True)
 class Textures:
     """A surface's material in pictures, glTF's metallic-roughness model; row 0 is v = 0."""

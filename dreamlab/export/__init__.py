@@ -10,51 +10,73 @@ from typing import Any
 import torch
 
 from dreamlab.core.text import slug
-from dreamlab.core.types import Mesh, Scene
+from dreamlab.core.types import Maker, Mesh, Scene
 from dreamlab.export.glb import glb_bytes
 from dreamlab.export.simplify import simplify
 from dreamlab.export.text_formats import obj_bytes, obj_companions, ply_bytes
 from dreamlab.files import disk_errors, sha256, write_atomic, write_json
-from dreamlab.preview import orbit_views, render_views, save_sheet, save_video
+from dreamlab.preview import orbit_views, render_views, save_between, save_preview, save_sheet, save_video
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.runs import Run
 
 SHEET_VIEWS = 12
 
 
+def assets(run: Run, recipe: Recipe, scene: Scene) -> list[tuple[Path, str, Scene]]:
+    """Folder, prompt and scene of everything the run made: of several prompts, each has a folder."""
+    texts = (recipe.prompt, *recipe.prompts)
+    if not isinstance(scene, Maker) or len(texts) == 1:
+        return [(run.export, recipe.prompt, scene)]
+    folders = [run.export / f"{i}-{slug(text)}" for i, text in enumerate(texts)]
+    return list(zip(folders, texts, scene.each(), strict=True))
+
+
 def export_mesh(run: Run, recipe: Recipe, scene: Scene, formats: Sequence[str] | None = None) -> list[Path]:
-    """Extract the surface and write it; the report says what it is made of."""
+    """Extract the surfaces and write them; the report beside each says what it is made of."""
+    with disk_errors("exporting", run.export):
+        made = [write_mesh(*asset, recipe, formats or recipe.export.formats) for asset in assets(run, recipe, scene)]
+    return [path for paths in made for path in paths]
+
+
+def write_mesh(folder: Path, prompt: str, scene: Scene, recipe: Recipe, formats: Sequence[str]) -> list[Path]:
+    """The surface of one scene, in a folder."""
     mesh = simplify(scene.mesh(recipe.export.resolution), recipe.export.faces)
-    name = slug(recipe.prompt)
+    name = slug(prompt)
     writers = {
         "glb": lambda: glb_bytes(mesh, name, {"dreamlab_recipe": as_plain(recipe)}),
         "obj": lambda: obj_bytes(mesh, name),
         "ply": lambda: ply_bytes(mesh),
     }
     paths = []
-    with disk_errors("exporting", run.export):
-        run.export.mkdir(exist_ok=True)
-        for kind in formats or recipe.export.formats:
-            path = run.export / f"model.{kind}"
-            write_atomic(path, writers[kind]())
-            paths.append(path)
-            for beside, data in (obj_companions(mesh, name) if kind == "obj" else {}).items():
-                write_atomic(run.export / beside, data)
-                paths.append(run.export / beside)
-        files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
-        write_json(run.export / "report.json", {"mesh": mesh_report(mesh), "files": files, "prompt": recipe.prompt})
+    folder.mkdir(exist_ok=True, parents=True)
+    for kind in formats:
+        path = folder / f"model.{kind}"
+        write_atomic(path, writers[kind]())
+        paths.append(path)
+        for beside, data in (obj_companions(mesh, name) if kind == "obj" else {}).items():
+            write_atomic(folder / beside, data)
+            paths.append(folder / beside)
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
+    write_json(folder / "report.json", {"mesh": mesh_report(mesh), "files": files, "prompt": prompt})
     return paths
 
 
 def export_pictures(run: Run, recipe: Recipe, scene: Scene, device: torch.device) -> list[Path]:
-    """contact.png and turntable.mp4."""
+    """contact.png and turntable.mp4; for several prompts also a sheet of all, and what lies between them."""
+    size, paths = recipe.export.size, []
     with disk_errors("writing pictures", run.export):
-        run.export.mkdir(exist_ok=True)
-        sheet, video = run.export / "contact.png", run.export / "turntable.mp4"
-        size = recipe.export.size
-        save_sheet(list(render_views(scene, orbit_views(SHEET_VIEWS), size, device)), sheet, columns=4)
-        save_video(render_views(scene, orbit_views(recipe.export.turntable), size, device), video, size)
-    return [sheet, video]
+        for folder, _, one in assets(run, recipe, scene):
+            folder.mkdir(exist_ok=True, parents=True)
+            sheet, video = folder / "contact.png", folder / "turntable.mp4"
+            save_sheet(list(render_views(one, orbit_views(SHEET_VIEWS), size, device)), sheet, columns=4)
+            save_video(render_views(one, orbit_views(recipe.export.turntable), size, device), video, size)
+            paths += [sheet, video]
+        if isinstance(scene, Maker) and recipe.prompts:
+            every, between = run.export / "contact.png", run.export / "between.png"
+            save_preview(scene, every, device, size)
+            save_between(scene, between, device, size)
+            paths += [every, between]
+    return paths
 
 
 def mesh_report(mesh: Mesh) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def test_a_short_run_comes_to_look_like_the_picture() -> None:
     """From the picture's own camera; and its depth rank and mask follow, with the oracle behind the other views."""
     assembler = Assembler(recipe.load(RECIPE, tables()), "cpu")
     given = taken_from()
-    assembler.prompt = replace(assembler.prompt, image=given)
+    assembler.prompts = (replace(assembler.prompts[0], image=given),)
     stage = assembler.stage(0)
     ring = Ring(METRICS, 60, "cpu")
 
@@ -133,7 +133,7 @@ def test_a_short_run_comes_to_look_like_the_picture() -> None:
 def test_a_term_without_a_view_in_a_step_rests() -> None:
     wanted = recipe.load(RECIPE.replace("views: 4", "views: 1"), tables(), overrides=["stages.0.size=12"])
     assembler = Assembler(wanted, "cpu")
-    assembler.prompt = replace(assembler.prompt, image=taken_from())
+    assembler.prompts = (replace(assembler.prompts[0], image=taken_from()),)
     stage = assembler.stage(0)
     ring = Ring(METRICS, 8, "cpu")
     for i in range(8):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import Diverged, RecipeError
 from dreamlab.core.types import Frames, Mesh
-from renderers.become import Kept, all_around, become, compare, psnr, shown, silhouette_iou, surface_of
+from renderers.become import Kept, all_around, become, compare, lay_flat, psnr, shown, silhouette_iou, surface_of
 from renderers.dmtet import DMTet
 from renderers.fusion import fuse
 from renderers.gaussians import Gaussians
@@ -114,6 +115,56 @@ class Foggy:
 def test_the_level_is_chosen_by_the_scene_s_own_silhouettes() -> None:
     found = surface_of(Foggy(), 16)
     assert float(found.vertices.norm(dim=-1).mean()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_level_between_those_named_is_found() -> None:
+    scene = Foggy()
+    scene.levels = (0.1, 5.0)
+    found = surface_of(scene, 16)
+    assert float(found.vertices.norm(dim=-1).mean()) == pytest.approx(0.5, rel=0.06)  # 0.1 and 5 are off by 50 %
+
+
+def test_a_textured_mesh_keeps_its_small_charts() -> None:
+    """Seams repeat vertices, so that charts look like parts of their own: none is dropped as a floater."""
+    made = TexturedMesh(TexturedMesh.Settings(texture=64, unwrap="own"), stream())
+    found = surface_of(made, 0)
+    assert len(found.faces) == len(made.surface.faces)
+
+
+def cloud(surface: str) -> Gaussians:
+    """A shell of opaque discs on a ball of radius 0.6, red above and blue below, and a few far-off specks."""
+    made = Gaussians(Gaussians.Settings(count=4000, start="sphere", radius=0.6, surface=surface), stream())
+    p = made.params
+    with torch.no_grad():
+        lay_flat(p, torch.nn.functional.normalize(p["means"], dim=-1))
+        p["logit_color"].copy_(
+            torch.where(p["means"][:, 1:2] > 0, torch.tensor([4.0, -4, -4]), torch.tensor([-4.0, -4, 4]))
+        )
+        p["means"][:3] = torch.tensor([[0.85, 0.85, 0.0], [-0.85, 0.0, 0.85], [0.0, -0.85, 0.85]])
+    return made
+
+
+@pytest.mark.parametrize("surface", ["density", "fusion", "open3d"])
+def test_gaussians_become_the_ball_they_cover_either_way(surface: str) -> None:
+    """By the level of their density or by fused depths: one part, its radius, its colours; the specks are gone."""
+    if surface == "open3d":
+        pytest.importorskip("open3d", exc_type=ImportError)
+    made = cloud(surface)
+    found = surface_of(made, 48)
+    solid = trimesh.Trimesh(found.vertices.numpy(), found.faces.numpy(), process=False)
+    distance = np.linalg.norm(solid.vertices, axis=1) - 0.6
+    assert np.abs(distance).mean() < 0.025 and np.abs(distance).max() < 0.08  # a cell is 0.042
+    assert solid.volume == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.12)
+    top = found.vertices[:, 1] > 0.2
+    assert found.colors[top, 0].mean() > 0.8 and found.colors[top, 2].mean() < 0.2
+    if surface != "density":
+        assert made.mesh(24).faces.shape[0] > 100  # what an export takes
+
+
+def test_open3d_is_asked_for_in_one_line_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    with pytest.raises(RecipeError, match="open3d-cpu"):
+        cloud("open3d").mesh(16)
 
 
 def test_depths_are_fused_to_the_surface_they_show() -> None:

@@ -1,38 +1,90 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several objects: placement against moved points, masks that add up, one alone, composition by depth."""
+"""Several objects: placement against moved points, masks that add up, spheres of every kind that hide each other."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+import trimesh
+from torch import Tensor
 
-from dreamlab.core.cameras import orbit
+from dreamlab import recipe
+from dreamlab.assemble import Assembler, tables
+from dreamlab.core.cameras import Cameras, orbit
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.schedules import Progress, constant
-from dreamlab.core.types import Frames, Training
-from renderers.compose import Placement, Several, over
+from dreamlab.core.settings import Spec
+from dreamlab.core.types import Training
+from dreamlab.telemetry import Ring
+from dreamlab.train import METRICS, step
+from renderers.compose import MEMBERS, Placed, Several
 
-LEFT = Placement(count=64, radius=0.3, position=(-0.5, 0.0, 0.0), code=(1.0, 0.0, 0.0))
-RIGHT = Placement(count=32, radius=0.3, position=(0.5, 0.1, 0.0), turn_deg=90, scale=0.5, code=(0.0, 1.0, 0.0))
+CLOUD = Spec("gaussians", MEMBERS["gaussians"].Settings(count=64, radius=0.3, opacity=0.9))
+LEFT = Placed(CLOUD, position=(-0.5, 0.0, 0.0), code=(1.0, 0.0, 0.0))
+RIGHT = Placed(CLOUD, position=(0.5, 0.1, 0.0), turn_deg=90, scale=0.5, code=(0.0, 1.0, 0.0))
+# Balls of radius 0.5 that are known exactly: a distance field and a tetrahedral grid start as them.
+FIELD = Spec(
+    "field",
+    MEMBERS["field"].Settings(
+        levels=2, log2_entries=8, base=4, finest=8, hidden=8, density="volsdf", beta=0.01, sphere=0.5, occupancy=24
+    ),
+)
+# VolSDF's haze: a ray that passes a ball of radius R at distance d meets an optical depth of exp(-d / beta)
+# sqrt(2 pi R beta) / (2 beta); at ln 2 half the light is stopped, so the outline is that of a ball larger by d.
+HAZE = 0.01 * math.log(math.sqrt(2 * math.pi * 0.5 * 0.01) / (2 * 0.01 * math.log(2)))
+OUTLINE = {"field": 0.5 + HAZE, "dmtet": 0.5}
+TETS = Spec("dmtet", MEMBERS["dmtet"].Settings(resolution=24, radii=(0.5, 0.5, 0.5), levels=2, finest=8))
 
 
-def scene(**settings: object) -> Several:
-    wanted = Several.Settings(objects={"duck": LEFT, "house": RIGHT}, opacity=0.9, **settings)
-    return Several(wanted, torch.Generator().manual_seed(0))
+def scene(objects: dict[str, Placed] | None = None, **settings: Any) -> Several:
+    made = Several(
+        Several.Settings(objects=objects or {"duck": LEFT, "house": RIGHT}, **settings),
+        torch.Generator().manual_seed(0),
+    )
+    for member in made.members.values():
+        if member.kind == "field":  # nothing but the sphere it starts from
+            with torch.no_grad():
+                member.params["density.out"].zero_()
+                member._refresh(0)
+    return made
+
+
+def sphere_depth(cameras: Cameras, size: int, centre: tuple[float, float, float], radius: float) -> Tensor:
+    """[B, H, W] camera z of the nearer hit of a sphere, inf where it is missed."""
+    eye, rays = cameras.rays(size, size)
+    away = eye[:, None, None] - torch.tensor(centre)
+    b, c = (rays * away).sum(-1), (away.square().sum(-1) - radius**2)
+    root = (b * b - c).clamp(min=0).sqrt()
+    cosine = -(rays * cameras.camera_to_world[:, None, None, :3, 2]).sum(-1)
+    return torch.where(b * b > c, (-b - root) * cosine, torch.inf)
 
 
 def test_a_point_stands_where_its_placement_says() -> None:
     made = scene()
     with torch.no_grad():
-        made.params["house.means"][0] = torch.tensor([0.2, 0.1, 0.0])
-        made.params["house.quats"][0] = torch.tensor([1.0, 0, 0, 0])
-    placed = made.part("house")
+        made.members["house"].params["means"][0] = torch.tensor([0.2, 0.1, 0.0])
+        made.members["house"].params["quats"][0] = torch.tensor([1.0, 0, 0, 0])
+    placed = made.cloud("house")
     # A quarter turn counter-clockwise seen from above takes +X to -Z.
     torch.testing.assert_close(placed["means"][0], torch.tensor([0.5, 0.15, -0.1]), atol=1e-6, rtol=0)
     torch.testing.assert_close(placed["quats"][0], torch.tensor([math.cos(math.pi / 4), 0, math.sin(math.pi / 4), 0]))
-    torch.testing.assert_close(placed["log_scales"].exp(), made.params["house.log_scales"].exp() * 0.5)
+    own = made.members["house"].params["log_scales"].exp()
+    torch.testing.assert_close(placed["log_scales"].exp(), own * 0.5)
+
+
+def test_a_camera_in_an_object_s_frame_sees_its_points_where_the_world_s_does() -> None:
+    """The placed point and its picture: pixels agree, and depths by the scale."""
+    placed = replace(RIGHT, turn_deg=35.0, scale=0.7)
+    cameras = orbit([20.0, 130.0], [10.0, -30.0])
+    point = torch.tensor([0.3, -0.2, 0.4])
+    world = 0.7 * placed.turn(point) @ point + torch.tensor(placed.position)
+    there = [c.world_to_camera() @ torch.cat([p, torch.ones(1)]) for c, p in
+             ((placed.seen_by(cameras), point), (cameras, world))]  # fmt: skip
+    torch.testing.assert_close(0.7 * there[0][:, :3], there[1][:, :3])
 
 
 def test_masks_add_up_to_alpha_and_codes_follow_them() -> None:
@@ -44,52 +96,157 @@ def test_masks_add_up_to_alpha_and_codes_follow_them() -> None:
     assert left[..., 0].sum() > 10 * left[..., 1].sum() and right[..., 1].sum() > 10 * right[..., 0].sum()
 
 
+@pytest.mark.parametrize("kind", ["field", "dmtet"])
+def test_a_placed_ball_is_a_ball_in_its_place(kind: str) -> None:
+    """Silhouette and depth of the sphere where its placement puts it, with the normals of the world."""
+    at = Placed(FIELD if kind == "field" else TETS, position=(0.3, -0.2, 0.1), turn_deg=40.0, scale=0.8)
+    cameras, size = orbit([30.0, 200.0], 20.0), 48
+    with torch.no_grad():
+        shown = scene({"ball": at}).render(cameras, size, torch.zeros(2, 3))
+    truth = sphere_depth(cameras, size, at.position, 0.4)
+    hit = truth.isfinite()
+    outline = sphere_depth(cameras, size, at.position, 0.8 * OUTLINE[kind]).isfinite()
+    assert ((shown.alpha[..., 0] > 0.5) != outline).sum() < 0.03 * hit.sum()
+    inside = hit & (shown.alpha[..., 0] > 0.999)
+    assert (shown.depth[..., 0] - truth)[inside].abs().median() < 0.012
+    eye, rays = cameras.rays(size, size)
+    cosine = -(rays * cameras.camera_to_world[:, None, None, :3, 2]).sum(-1)
+    points = eye[:, None, None] + rays * (truth.where(hit, torch.zeros(())) / cosine)[..., None]
+    normal = (points - torch.tensor(at.position)) / 0.4
+    assert shown.normal is not None
+    assert (shown.normal * normal).sum(-1)[inside].median() > 0.99
+
+
+@pytest.mark.parametrize("kinds", [("dmtet", "dmtet"), ("field", "dmtet"), ("field", "field")])
+def test_balls_that_cut_each_other_show_the_nearer_one(kinds: tuple[str, str]) -> None:
+    """Per pixel, against the hits of a ray with both spheres; only pixels at the seam and the rims may differ."""
+    centres = ((-0.2, 0.0, 0.1), (0.25, 0.1, -0.1))
+    spec = {"field": FIELD, "dmtet": TETS}
+    objects = {f"ball{i}": Placed(spec[kinds[i]], position=at) for i, at in enumerate(centres)}
+    cameras, size = orbit([0.0, 90.0, 180.0], 10.0), 48
+    with torch.no_grad():
+        shown = scene(objects).render(cameras, size, torch.zeros(3, 3))
+    depths = torch.stack([sphere_depth(cameras, size, at, 0.5) for at in centres])
+    hit = depths.amin(0).isfinite()
+    pairs = zip(kinds, centres, strict=True)
+    outline = torch.stack([sphere_depth(cameras, size, at, OUTLINE[kind]).isfinite() for kind, at in pairs]).any(0)
+    wrong = (shown.extra["masks"].argmax(-1) != depths.argmin(0)) & hit & (shown.alpha[..., 0] > 0.5)
+    assert wrong.sum() < 0.03 * hit.sum()
+    assert ((shown.alpha[..., 0] > 0.5) != outline).sum() < 0.03 * hit.sum()
+    torch.testing.assert_close(shown.extra["masks"].sum(-1, keepdim=True), shown.alpha, atol=1e-4, rtol=0)
+
+
+def test_a_cloud_behind_a_ball_is_hidden_and_seen_from_the_other_side() -> None:
+    objects = {"cloud": replace(LEFT, position=(0.0, 0.0, -0.9)), "ball": Placed(TETS, position=(0.0, 0.0, 0.3))}
+    with torch.no_grad():
+        front, back = (
+            scene(objects).render(orbit([0.0, 180.0], 0.0), 32, torch.zeros(2, 3)).extra["masks"][:, 14:18, 14:18]
+        )
+    assert front[..., 1].min() > 0.999 and front[..., 0].max() < 1e-4
+    assert back[..., 0].min() > 0.5
+
+
 def test_one_alone_is_drawn_in_its_own_frame() -> None:
-    made = scene(alone=constant(1.0))
+    made = scene({"duck": LEFT, "house": RIGHT, "ball": Placed(FIELD, position=(0.5, 0.0, 0.0))}, alone=constant(1.0))
     cameras, black = orbit([0.0]), torch.zeros(1, 3)
     seen = set()
-    for seed in range(8):
+    for seed in range(12):
         frames = made.render(cameras, 16, black, Training(Progress(0, 1), torch.Generator().manual_seed(seed)))
         assert int(frames.extra["present"].sum()) == 1
         one = int(frames.extra["present"].nonzero()[0, 0])
         seen.add(one)
         x = (frames.extra["masks"][0, ..., one].sum(0) * (torch.arange(16) - 7.5)).sum()
         assert abs(float(x.detach() / frames.alpha.sum().detach())) < 1  # in the middle, not to a side
-    assert seen == {0, 1}
+    assert seen == {0, 1, 2}
 
 
 def test_the_box_holds_and_gradients_reach_every_object() -> None:
-    made = scene()
-    frames = made.render(orbit([0.0]), 16, torch.zeros(1, 3))
-    assert float(made.penalty("box", frames).detach()) == 0
+    objects = {"duck": LEFT, "fog": Placed(FIELD, box=(0.4, 0.8, 0.8)), "shell": Placed(TETS, position=(0.9, 0.0, 0.0))}
+    made = scene(objects)
+    frames = made.render(orbit([0.0]), 16, torch.zeros(1, 3), Training(Progress(0, 1), torch.Generator()))
+    beyond = float(made.penalty("box", frames).detach())
+    assert 0 < beyond < 0.01  # the ball of radius 0.5 reaches 0.1 out of its box
     with torch.no_grad():
-        made.params["duck.means"][:, 1] = 0.9
+        made.members["duck"].params["means"][:, 1] = 0.9
     loss = made.penalty("box", frames)
-    assert float(loss.detach()) == pytest.approx((0.1**2) / 2, rel=1e-4)
+    assert float(loss.detach()) == pytest.approx(beyond + (0.1**2) / 3, rel=1e-4)
+    for name in ("eikonal", "laplacian", "opacity_mean"):
+        loss = loss + made.penalty(name, frames)
     (loss + frames.rgb.sum()).backward()
-    assert all(value.grad is not None and torch.isfinite(value.grad).all() for value in made.params.values())
+    reached = {name.split(".")[0] for name, group in made.groups().items() if group.tensor.grad is not None}
+    assert reached == set(objects)
+    assert all(torch.isfinite(g.tensor.grad).all() for g in made.groups().values() if g.tensor.grad is not None)
+    with pytest.raises(RecipeError, match="smooth_material"):
+        made.penalty("smooth_material", frames)
 
 
-def test_a_scene_without_objects_is_refused() -> None:
-    with pytest.raises(RecipeError, match="objects"):
-        Several(Several.Settings(objects={}), torch.Generator())
+def test_the_surfaces_of_all_objects_stand_in_the_world() -> None:
+    made = scene({"a": Placed(FIELD, position=(-0.4, 0, 0), scale=0.5), "b": Placed(TETS, position=(0.5, 0.2, 0))})
+    found = made.mesh(48)
+    solid = trimesh.Trimesh(found.vertices.numpy(), found.faces.numpy(), process=False)
+    small, large = sorted(solid.split(only_watertight=True), key=lambda part: part.volume)
+    assert small.volume == pytest.approx(4 / 3 * math.pi * 0.25**3, rel=0.05)
+    assert large.volume == pytest.approx(4 / 3 * math.pi * 0.5**3, rel=0.05)
+    assert small.center_mass == pytest.approx((-0.4, 0, 0), abs=0.01)
+    assert large.center_mass == pytest.approx((0.5, 0.2, 0), abs=0.01)
 
 
-def flat(color: tuple[float, float, float], alpha: float, depth: float) -> Frames:
-    """One pixel over gray."""
-    gray = torch.full((1, 3), 0.5)
-    a = torch.full((1, 1, 1, 1), alpha)
-    rgb = a * torch.tensor(color) + (1 - a) * 0.5
-    return Frames(rgb, a, torch.full((1, 1, 1, 1), depth), gray, torch.tensor([0.0, 0, 1]) * a)
+MIXED = """
+prompt: a red mushroom with a white stem
+stages:
+  - name: all
+    scene:
+      kind: several
+      alone: 0.3
+      objects:
+        cloud: {scene: {kind: gaussians, count: 40}, position: [-0.5, 0, 0], scale: 0.5}
+        fog:
+          scene: {kind: field, levels: 2, log2_entries: 6, base: 4, finest: 8, hidden: 8, occupancy: 8, step: 0.1,
+                  density: neus}
+          position: [0.5, 0, 0]
+          scale: 0.5
+        shell: {scene: {kind: dmtet, resolution: 8, levels: 2}, scale: 0.4, position: [0, 0.4, 0]}
+        table: {scene: {kind: mesh, texture: 32, unwrap: own}, scale: 0.3, position: [0, -0.5, 0]}
+    terms: [{guidance: truth, system: photometric}]
+    regularisers: {box: 1.0, eikonal: 0.1, laplacian: 0.1, smooth_material: 0.1}
+    steps: 9
+    views: 2
+    size: 16
+"""
 
 
-def test_frames_are_composed_nearest_first() -> None:
-    red, green = flat((1, 0, 0), 0.5, 2.0), flat((0, 1, 0), 0.8, 1.0)
-    for parts, rows in (((red, green), (0, 1)), ((green, red), (1, 0))):
-        frames, covered = over(parts, torch.tensor([[0.0, 0, 1]]))
-        # Green in front: 0.8; red behind it: 0.5 of the 0.2 left; blue the last 0.1.
-        torch.testing.assert_close(frames.rgb[0, 0, 0], torch.tensor([0.1, 0.8, 0.1]))
-        torch.testing.assert_close(covered[0, 0, 0], torch.tensor([0.1, 0.8])[list(rows)])
-        assert float(frames.alpha) == pytest.approx(0.9) and float(frames.depth) == pytest.approx(1.0 / 0.9)
-    alone, _ = over([red, flat((0, 0, 0), 0.0, 0.0)], torch.tensor([[0.0, 0, 1]]))
-    torch.testing.assert_close(alone.rgb[0, 0, 0], torch.tensor([0.5, 0.0, 0.5]))
+def test_a_recipe_mixes_kinds_and_resumes_exactly() -> None:
+    def built() -> Any:
+        return Assembler(recipe.load(recipe.dump(recipe.load(MIXED, tables())), tables()), "cpu").stage(0)
+
+    ring, whole, again = Ring(METRICS, 100, "cpu"), built(), built()
+    start = {name: value.clone() for name, value in whole.scene.state_dict().items()}
+    for i in range(9):
+        if i == 5:
+            for part in ("scene", "optimiser", "streams"):
+                state = getattr(whole, part).state_dict()
+                getattr(again, part).load_state_dict({name: value.clone() for name, value in state.items()})
+        step(whole, i, ring)
+    for i in range(5, 9):
+        step(again, i, ring)
+    assert all(row["healthy"] for row in ring.drain())
+    ours, theirs = whole.scene.state_dict(), again.scene.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert {name.split(".")[0] for name in ours if not torch.equal(start[name], ours[name])} == set(whole.scene.names)
+
+
+@pytest.mark.parametrize(
+    ("objects", "word"),
+    [
+        ({}, "objects"),
+        ({"a.b": LEFT}, "dot"),
+        ({"a": Placed(Spec("several", Several.Settings()))}, "several cannot"),
+        ({"a": Placed(Spec("field", MEMBERS["field"].Settings(latent=True)))}, "latent"),
+        ({"a": Placed(Spec("gaussians", MEMBERS["gaussians"].Settings(sh_degree=1)))}, "sh_degree"),
+        ({"a": Placed(replace(CLOUD, source="shape"))}, "from"),
+        ({"a": LEFT, "b": Placed(Spec("gaussians", MEMBERS["gaussians"].Settings(dilation=0.1)))}, "dilation"),
+    ],
+)
+def test_what_cannot_be_an_object_is_said(objects: dict[str, Placed], word: str) -> None:
+    with pytest.raises(RecipeError, match=word):
+        Several(Several.Settings(objects=objects), torch.Generator())

@@ -80,7 +80,7 @@ def test_a_role_starts_as_the_image_role_and_learns(role: str) -> None:
     before = {name: value.clone() for name, value in trainer.net.state_dict().items()}
     trainer.train_step(batch)
     more = [name for name in before if name.startswith(("hint_", "moment."))]
-    assert len(more) == {"control": 4, "video": 1}.get(role, 0)
+    assert len(more) == {"control": 2, "video": 1}.get(role, 0)
     for name in more:
         assert not torch.equal(trainer.net.state_dict()[name], before[name]), name
 
@@ -201,7 +201,7 @@ def test_one_network_learns_every_role() -> None:
         trainer.step = index
         task = plan.task(index)
         batch = draw_batch(task, WORDS, index, 16)
-        assert batch.joint == ROLES[task.role].joint and (batch.hint is not None) == (task.role == "control")
+        assert batch.joint == ROLES[task.role].joint and (batch.hint is None) == (task.role == "novel")
         assert bool(batch.camera[:, 16:].any()) == (task.role == "video")  # the others know of no moment
         trainer.train_step(batch)
     still = [name for name, value in trainer.net.state_dict().items() if torch.equal(value, before[name])]

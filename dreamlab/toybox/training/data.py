@@ -210,7 +210,7 @@ def draw_batch(
         F.pad(camera, (0, CAMERA_FEATURES + 2 * plan.net.moments - camera.shape[1])).to(device),
         graded(plan.role, count, joint).to(device),
         joint,
-        hint if ROLES[plan.role].hint else None,
+        hint if plan.net.hint and plan.role != "novel" else None,
     )
 
 

@@ -79,7 +79,8 @@ class Plan:
         views = extra.joint if extra.joint > 1 else self.views
         share = self.share | dict(extra.share)
         made = dataclasses.replace(self, role=role, views=views, share=share)
-        return dataclasses.replace(made, drop_text=extra.drop_text, drop_camera=extra.drop_camera)
+        dropped = {name: getattr(extra, name) for name in ("drop_text", "drop_camera", "drop_hint")}
+        return dataclasses.replace(made, **dropped)
 
     def rate_at(self, seen: int) -> float:
         left = (self.total - seen) / (self.cooldown * self.total)

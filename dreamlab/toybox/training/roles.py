@@ -38,17 +38,18 @@ class Role:
     moments: int = 0
     drop_text: float = 0.1
     drop_camera: float = 0.1
+    drop_hint: float = 0.7  # in a run for every role; it costs nothing to tell some of all pictures their surface
     share: Mapping[str, float] = field(default_factory=dict)  # of captions, where it differs
 
 
 ROLES = {
     "image": Role(),
     "views": Role(ToyboxViews.together),
-    "control": Role(hint=HINT_CHANNELS),
-    "novel": Role(ToyboxNovel.together, drop_text=1.0, drop_camera=0.0),
+    "control": Role(hint=HINT_CHANNELS, drop_hint=0.1),
+    "novel": Role(ToyboxNovel.together, drop_text=1.0, drop_camera=0.0, drop_hint=0.1),
     "video": Role(ToyboxVideo.together, moments=MOMENTS, share={"action": 1.0}),
 }
-MIX = {"image": 0.40, "views": 0.20, "control": 0.12, "novel": 0.14, "video": 0.14}  # of the batches of every role
+MIX = {"image": 0.40, "views": 0.20, "control": 0.08, "novel": 0.16, "video": 0.16}  # of the batches of every role
 
 
 def cameras_of(role: str, count: int, joint: int, generator: torch.Generator) -> Cameras:
