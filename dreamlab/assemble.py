@@ -22,7 +22,7 @@ from dreamlab.core.types import Guidance, Maker, Prompt, Scene
 from dreamlab.optim import Adam
 from dreamlab.particles import Particles
 from dreamlab.picture import read_picture
-from dreamlab.recipe import Recipe, Stage, Term
+from dreamlab.recipe import Recipe, Stage, Term, takeovers
 from dreamlab.regularisers import REGULARISERS
 from dreamlab.worlds import oracle_world, true_pictures, understand
 from guidance import GUIDANCE
@@ -50,6 +50,17 @@ class BuiltTerm:
     sample: int
 
 
+@dataclass(frozen=True)
+class Change:
+    """A scene, or an object of one, that took over from an earlier stage's scene of another kind."""
+
+    source: str  # the stage
+    was: str
+    now: str
+    kept: Kept
+    name: str = ""  # of the object
+
+
 @dataclass
 class BuiltStage:
     """Everything one step touches."""
@@ -61,7 +72,7 @@ class BuiltStage:
     optimiser: Adam
     streams: Streams
     device: torch.device
-    kept: Kept | None = None  # how much of the picture a change of representation kept
+    changes: tuple[Change, ...] = ()  # of representation, with how much of the picture they kept
 
     def turn(self, i: int) -> tuple[Scene, Prompt]:
         """The scene and prompt of step `i`: what a maker makes of its prompts takes turns."""
@@ -79,9 +90,11 @@ def check(recipe: Recipe) -> None:
     kinds = {stage.name: stage.scene.kind for stage in recipe.stages}
     for i, stage in enumerate(recipe.stages):
         where = f"stages.{i} ({stage.name!r})"
-        source = stage.scene.source
-        if source is not None and not can_become(kinds[source], stage.scene.kind):
-            raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind}")
+        if stage.scene.source is not None and len(takeovers(stage.scene)) > 1:
+            raise RecipeError(f"{where}: the scene starts from {stage.scene.source!r}, so none of its objects can")
+        for source, kind in takeovers(stage.scene):
+            if not can_become(kinds[source], kind):
+                raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {kind}")
         check_prompts(recipe, stage, where)
         for j, term in enumerate(stage.terms):
             check_term(term, f"{where}: terms.{j}")
@@ -90,6 +103,8 @@ def check(recipe: Recipe) -> None:
             for prompt in prompts_of(recipe):
                 if term.guidance.kind in ("oracle", "truth"):
                     understand(prompt.text)
+                    if style := getattr(term.guidance.settings, "style", ""):
+                        understand(style, "style")
                 if listen is not None:
                     listen(term.guidance.settings, prompt)
 
@@ -143,6 +158,13 @@ def check_term(term: Term, where: str) -> None:
         raise RecipeError(f"{where}.system: {complaint}")
     if term.prompting.adaptive > 0 and not getattr(rule, "guided", False):
         raise RecipeError(f"{where}.prompting.adaptive: the unconditional call is the gradient of {term.system.kind}")
+    if term.prompting.rescale > 0 and not getattr(rule, "rescales", False):
+        raise RecipeError(f"{where}.prompting.rescale: {term.system.kind} has no guidance that it could pull back")
+
+
+def giver(scene: Scene) -> Scene:
+    """The scene itself, or the first of its particles."""
+    return scene.scenes[0] if isinstance(scene, Particles) else scene
 
 
 def check_views(stage: Stage, term: Term, where: str) -> None:
@@ -171,9 +193,14 @@ class Assembler:
         spec = self.recipe.stages[index]
         if spec.given.used and self.prompts[0].image is None:
             raise InputError(f"stage {spec.name!r} takes views of the prompt's picture; give one with --image")
-        scene, kept = self.scenes(spec), None
+        scene, changes = self.scenes(spec), []
         if spec.scene.source is not None and earlier is not None:
-            scene, kept = self.succeed(earlier[spec.scene.source], scene)
+            source = earlier[spec.scene.source]
+            was = giver(source).kind
+            scene, kept = self.succeed(source, scene)
+            changes += [] if kept is None else [Change(spec.scene.source, was, spec.scene.kind, kept)]
+        elif earlier is not None:
+            changes = self.place(scene, earlier)
         terms = tuple(
             BuiltTerm(
                 f"{j}_{term.system.kind}",
@@ -188,7 +215,7 @@ class Assembler:
             )
             for j, term in enumerate(spec.terms)
         )
-        return BuiltStage(spec, self.prompts, scene, terms, Adam(scene), self.streams, self.device, kept)
+        return BuiltStage(spec, self.prompts, scene, terms, Adam(scene), self.streams, self.device, tuple(changes))
 
     def succeed(self, source: Scene, scene: Scene) -> tuple[Scene, Kept | None]:
         """What an earlier scene leaves to this stage's scene; particles take over in turn."""
@@ -201,6 +228,17 @@ class Assembler:
         made = [become(givers[i % len(givers)], one, self.streams.init) for i, one in enumerate(scene.scenes)]
         scene.scenes = tuple(one for one, _ in made)
         return scene, made[0][1]
+
+    def place(self, scene: Scene, earlier: Mapping[str, Scene]) -> list[Change]:
+        """Objects of a scene that start from earlier stages, each from its own."""
+        changes = []
+        for one in scene.scenes if isinstance(scene, Particles) else (scene,):
+            taking: Any = one
+            for name, source in getattr(one, "taking", {}).items():
+                before = giver(earlier[source])
+                kept = taking.take(name, before, self.streams.init)
+                changes += [] if kept is None else [Change(source, before.kind, taking.members[name].kind, kept, name)]
+        return changes
 
     def reset_streams(self) -> None:
         """As at the very start of the run."""
