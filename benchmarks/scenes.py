@@ -2,7 +2,9 @@
 """Every scene kind against known truth: fitted by its recipe to 40 posed pictures of an object of the procedural world
 at 128 px, measured on 20 views in between; and what a step costs in time and memory by resolution and count.
 
-    python -m benchmarks.scenes [--json FILE] [--only KIND ...] [--costs] [--images FOLDER]
+    python -m benchmarks.scenes [--json FILE] [--only NAME ...] [--costs] [--images FOLDER] [--variants]
+
+Names are kinds, and variants of kinds: a kind's recipe with some of its settings changed.
 
 Times are process CPU seconds of this process on `threads` threads: 90 s of two idle cores are 180 of them.
 """
@@ -49,6 +51,8 @@ class Fit:
     prompt: str
     psnr: float
     iou: float | None = None  # of the volume
+    recipe: str = ""  # the kind whose recipe it is; missing: the name
+    changes: tuple[str, ...] = ()  # to that recipe
 
 
 FITS = {
@@ -59,6 +63,22 @@ FITS = {
     "dmtet": Fit(STILL, 26.0, 0.9),
     "mesh": Fit(STILL, 26.0, 0.9),
 }
+
+SCENE = "stages.0.scene"
+DISTANCE = tuple(f"stages.{i}.regularisers.eikonal=0.1" for i in (0, 1))
+VARIANTS = {
+    "gaussians-adaptive": Fit(
+        STILL, 28.0, None, "gaussians", (f"{SCENE}.count=1024", f"{SCENE}.densify={{kind: adaptive, every: 40}}")
+    ),
+    "gaussians-mcmc": Fit(
+        STILL, 28.0, None, "gaussians", (f"{SCENE}.count=2048", f"{SCENE}.densify={{kind: mcmc, every: 20, cap: 4096}}")
+    ),
+    "gaussians4d-mlp": Fit(MOVES, 25.0, None, "gaussians4d", (f"{SCENE}.deform.kind=mlp",)),
+    "gaussians4d-hexplane": Fit(MOVES, 25.0, None, "gaussians4d", (f"{SCENE}.deform.kind=hexplane",)),
+    "field-volsdf": Fit(STILL, 28.0, None, "field", (*DISTANCE, *(f"stages.{i}.scene.density=volsdf" for i in (0, 1)))),
+    "field-neus": Fit(STILL, 28.0, None, "field", (*DISTANCE, *(f"stages.{i}.scene.density=neus" for i in (0, 1)))),
+}
+ALL = FITS | VARIANTS
 
 
 @dataclass(frozen=True)
@@ -81,9 +101,11 @@ class Held:
         return torch.cat([p.rgb for p in parts]).clamp(0, 1), torch.cat([p.alpha for p in parts])
 
 
-def fit(kind: str, overrides: list[str]) -> tuple[Scene, Held, float, int]:
+def fit(name: str, overrides: list[str]) -> tuple[Scene, Held, float, int]:
     """The scene after its recipe, the held-out views, CPU seconds and steps."""
-    wanted = recipe.load(recipe.find(f"fit-{kind}"), tables(), prompt=FITS[kind].prompt, overrides=overrides)
+    chosen = ALL[name]
+    file = recipe.find(f"fit-{chosen.recipe or name}")
+    wanted = recipe.load(file, tables(), prompt=chosen.prompt, overrides=[*chosen.changes, *overrides])
     assembler, ring = Assembler(wanted, "cpu"), Ring(METRICS, 10_000, "cpu")
     held = Held.of(wanted, assembler)
     finished: dict[str, Scene] = {}
@@ -96,9 +118,9 @@ def fit(kind: str, overrides: list[str]) -> tuple[Scene, Held, float, int]:
     return stage.scene, held, time.process_time() - began, sum(spec.steps for spec in wanted.stages)
 
 
-def measured(kind: str, images: Path | None = None, overrides: list[str] | None = None) -> list[Check]:
-    """PSNR, silhouette IoU, volume IoU and Chamfer of one kind, and what the fit cost."""
-    scene, held, seconds, steps = fit(kind, overrides or [])
+def measured(name: str, images: Path | None = None, overrides: list[str] | None = None) -> list[Check]:
+    """PSNR, silhouette IoU, volume IoU and Chamfer of one fit, and what the fit cost."""
+    scene, held, seconds, steps = fit(name, overrides or [])
     rgb, alpha = held.pictures(scene)
     truth = held.truth.over(1.0)[0]
     psnr = float((-10 * (rgb - truth).square().mean((1, 2, 3)).log10()).mean())
@@ -106,21 +128,21 @@ def measured(kind: str, images: Path | None = None, overrides: list[str] | None 
     silhouette = float(((solid & true_solid).sum((1, 2, 3)) / (solid | true_solid).sum((1, 2, 3))).mean())
     if images is not None:
         pairs = [picture for i in range(0, HELD, 4) for picture in (rgb[i], truth[i])]
-        save_sheet([to_bytes(p[None])[0] for p in pairs], images / f"scenes-{kind}.png", columns=10)
-    floor = FITS[kind]
+        save_sheet([to_bytes(p[None])[0] for p in pairs], images / f"scenes-{name}.png", columns=10)
+    floor = ALL[name]
     details = {"steps": steps, "prompt": floor.prompt, "views": 40, "size": SIZE, "threads": torch.get_num_threads()}
     checks = [
-        Check(f"fit_{kind}_psnr", round(psnr, 2), "dB", floor.psnr, details=details),
-        Check(f"fit_{kind}_silhouette_iou", round(silhouette, 4), "", None),
-        Check(f"fit_{kind}_cpu", round(seconds, 1), "s", BUDGET, "lower", f"{steps} steps"),
+        Check(f"fit_{name}_psnr", round(psnr, 2), "dB", floor.psnr, details=details),
+        Check(f"fit_{name}_silhouette_iou", round(silhouette, 4), "", None),
+        Check(f"fit_{name}_cpu", round(seconds, 1), "s", BUDGET, "lower", f"{steps} steps"),
     ]
     if held.cameras.time is None:
         program = programs_for(parse(floor.prompt), derive(0, "instance") % 10_000)
         found, true = shape_of_mesh(surface_of(scene, MESH)), shape_of_program(program)
         near = chamfer(found.points, true.points)
         checks += [
-            Check(f"fit_{kind}_volume_iou", round(iou(found.filled, true.filled), 3), "", floor.iou),
-            Check(f"fit_{kind}_chamfer", round(1e3 * near, 2), "mm", None, "lower", "object radius 900 mm"),
+            Check(f"fit_{name}_volume_iou", round(iou(found.filled, true.filled), 3), "", floor.iou),
+            Check(f"fit_{name}_chamfer", round(1e3 * near, 2), "mm", None, "lower", "object radius 900 mm"),
         ]
     return checks
 
@@ -164,9 +186,13 @@ def cost(kind: str, size: int = SIZE, steps: int = 4, **settings: int) -> Check:
 
 
 def measure(
-    only: list[str] | None = None, costs: bool = True, images: Path | None = None, fits: bool = True
+    only: list[str] | None = None,
+    costs: bool = True,
+    images: Path | None = None,
+    fits: bool = True,
+    variants: bool = False,
 ) -> list[Check]:
-    kinds = only or list(FITS)
+    kinds = only or list(ALL if variants else FITS)
     checks = [check for kind in kinds for check in measured(kind, images)] if fits else []
     if costs:
         checks += [cost(kind, **each) for kind in kinds if kind in COSTS for each in COSTS[kind]]
@@ -177,12 +203,13 @@ def measure(
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scenes", description=__doc__)
     parser.add_argument("--json", type=Path, default=None)
-    parser.add_argument("--only", nargs="+", choices=list(FITS), default=None, help="kinds to measure")
+    parser.add_argument("--only", nargs="+", choices=list(ALL), default=None, help="what to measure")
     parser.add_argument("--costs", action="store_true", help="time and memory per step only")
     parser.add_argument("--no-costs", action="store_true", help="fits only")
+    parser.add_argument("--variants", action="store_true", help="also the variants of the kinds")
     parser.add_argument("--images", type=Path, default=None, help="folder for contact sheets (fit, truth, fit, ...)")
     options = parser.parse_args(arguments)
-    checks = measure(options.only, not options.no_costs, options.images, not options.costs)
+    checks = measure(options.only, not options.no_costs, options.images, not options.costs, options.variants)
     return 0 if report(checks, options.json) else 1
 
 

@@ -217,14 +217,20 @@ def _check(recipe: Recipe, tables: Tables) -> None:
             raise RecipeError(f"{where}: given.widen moves cameras, cameras.fixed never do; leave one out")
         if not stage.terms:
             raise RecipeError(f"{where}: needs at least one term")
-        source = stage.scene.source
-        if source is not None and source not in seen:
-            raise RecipeError(f"{where}: scene.from {source!r} is not an earlier stage{did_you_mean(source, seen)}")
+        for source, _ in takeovers(stage.scene):
+            if source not in seen:
+                raise RecipeError(f"{where}: scene.from {source!r} is not an earlier stage{did_you_mean(source, seen)}")
         known = (*tables["regularisers"], *tables["scenes"][stage.scene.kind].penalties)
         for name in stage.regularisers:
             if name not in known:
                 raise RecipeError(f"{where}: regularisers.{name} is not known{did_you_mean(name, known)}")
         seen.append(stage.name)
+
+
+def takeovers(scene: Spec) -> tuple[tuple[str, str], ...]:
+    """(stage, kind that starts from it) of a scene and of the objects in it."""
+    own = () if scene.source is None else ((scene.source, scene.kind),)
+    return (*own, *getattr(scene.settings, "takeovers", ()))
 
 
 def as_plain(recipe: Recipe) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dreamlab.core import pixels
@@ -24,6 +25,7 @@ from dreamlab.core.noise import TABLES, NoiseTable, make_table
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 
+STYLED, KNOWN, GRIDS = ("content", "style"), ("control", "control_null", "category"), ("grid", "grid_null")
 BLIND = ("blind", "blind_null", "front", "side", "back", "overhead")  # what a camera-blind model can be told
 
 
@@ -61,11 +63,16 @@ class Oracle:
         sides: int = setting(
             0, low=0, high=36, help="> 0: also a model that does not know the camera, and has seen so many azimuths"
         )
+        grids: bool = setting(False, help="also a model of four views in one picture")
+        style: str = setting("", help="prompt of a picture whose colours are a style: also a model that knows it")
 
     @staticmethod
     def offers(settings: Settings) -> frozenset[str]:
-        """The conditions it makes; those of the camera-blind model only with `sides`."""
-        return Oracle.variants | (frozenset(BLIND) if settings.sides else frozenset())
+        """The conditions it makes: also of a camera-blind model, of a model of grids, of one that knows a style
+        picture; and, where the prompt has several instances, of one that has seen the very first (`control`)."""
+        s = settings
+        more = {BLIND: s.sides > 0, GRIDS: s.grids, STYLED: s.style != "", KNOWN: s.instances > 1}
+        return Oracle.variants.union(*(names for names, there in more.items() if there))
 
     def __init__(self, settings: Settings, worlds: Callable[[Prompt], World]) -> None:
         self.settings = settings
@@ -91,16 +98,15 @@ class Oracle:
         with torch.no_grad():
             views = world.look(cameras, frames.rgb.shape[1])
             shown = views.rgb + (1 - views.alpha) * frames.background[None, :, None, None, :]
-            means = self.encode(shown.flatten(0, 1)).unflatten(0, shown.shape[:2]).transpose(0, 1).flatten(2)
-        centre, offset = centred(means)
-        shared = {"centre": centre, "offset": offset}
-        count = len(cameras)
-        view = torch.arange(count, device=means.device)
+            pictures = self.encode(shown.flatten(0, 1)).unflatten(0, shown.shape[:2])  # [K, B, C, H, W]
+        view = torch.arange(len(cameras), device=pictures.device)
         named = {"text": world.log_text, "null": world.log_null, "negative": world.log_negative}
-        return {
-            name: Condition({"view": view, "log_prior": log.to(means).expand(count, -1)}, shared)
-            for name, log in {**named, **world.more}.items()
-        }
+        made = asked(pictures, view, {**named, **world.more})
+        if self.settings.grids and len(cameras) % 4 == 0:
+            halved = F.avg_pool2d(pictures.flatten(0, 1), 2).unflatten(0, pictures.shape[:2])
+            four = torch.stack([pixels.tiled(views) for views in halved])
+            made |= asked(four, view // 4, {"grid": world.log_text, "grid_null": world.log_null})
+        return made
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
         view, log_prior = condition.rows["view"], condition.rows["log_prior"]
@@ -108,6 +114,16 @@ class Oracle:
         flat = z_t.flatten(1)
         a, s = self.table.signal_noise(t_index, flat)
         return mixture_eps(flat, a, s, centre, offset, log_prior, self.settings.spread).reshape(z_t.shape)
+
+
+def asked(pictures: Tensor, view: Tensor, named: Mapping[str, Tensor]) -> dict[str, Condition]:
+    """A condition for each named prior [K] over the pictures [K, V, C, H, W]; row b is shown those of `view[b]`."""
+    centre, offset = centred(pictures.transpose(0, 1).flatten(2))
+    shared = {"centre": centre, "offset": offset}
+    return {
+        name: Condition({"view": view, "log_prior": log.to(pictures).expand(len(view), -1)}, shared)
+        for name, log in named.items()
+    }
 
 
 def centred(means: Tensor) -> tuple[Tensor, Tensor]:  # [B, K, D] -> [B, D], [B, K, D]

@@ -31,6 +31,7 @@ from renderers.tets import KuhnGrid, place
 SHOWS = ("color", "normal", "normal_mask")
 STARTS = ("ellipsoid", "mesh")
 COLOR = "color."
+SPECK = 0.003  # parts with less than this share of the largest one's vertices
 
 
 class Extracted(NamedTuple):
@@ -59,6 +60,7 @@ class DMTet:
         shows: str = setting("color", choices=SHOWS, help="normal: over black; normal_mask: 4 channels, for latents")
         levels: int = setting(8, low=1, high=32, help="of the colour's hash grid")
         finest: int = setting(256, low=8, high=8192, help="cells per side of its last level")
+        tidy: int = setting(50, low=0, help="steps between removals of specks and bubbles; 0: never")
         lr_sdf: Schedule = setting(ramp(0.01, 0.002, curve="exp"), low=0)
         lr_deform: Schedule = setting(ramp(0.02, 0.005, curve="exp"), low=0)
         lr_table: Schedule = setting(constant(0.02), low=0)
@@ -146,7 +148,12 @@ class DMTet:
         return laplacian(shown.vertices, shown.faces) if name == "laplacian" else sign_agreement(shown.distances)
 
     def adapt(self, progress: Progress, frames: Frames) -> None:
-        """Nothing to adapt: the topology follows the distances by itself."""
+        """Every `tidy` steps specks and bubbles change sides: no picture pulls on them enough. A GPU waits then."""
+        every = self.settings.tidy
+        if every and progress.step % every == every - 1:
+            with torch.no_grad():
+                sdf = self.params["sdf"]
+                sdf.copy_(torch.where(self.grid.lonely(self.distance(), SPECK), -sdf, sdf))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: value.detach() for name, value in self.params.items()}

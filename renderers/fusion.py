@@ -21,19 +21,21 @@ from renderers.tets import KuhnGrid, place
 WAYS = ("density", "fusion", "open3d")  # to a surface of a scene that has none of its own
 TRUNCATION = 3.0  # cells
 OPAQUE = 0.5  # less alpha than this is empty space
+OUTVOTED = 10  # views that find a corner deep behind what they see, for each that looks past it through a gap
 
 
 def fuse(show: Callable[[Cameras], Frames], cameras: Cameras, size: int, resolution: int, extent: float = 1.0) -> Mesh:
     """The surface in [-extent, extent]^3 that `show` draws from `cameras`, `size` pixels a side.
 
     A corner of the grid in front of a depth, or beside the silhouette, is seen to be empty; one behind it by more
-    than the truncation learns nothing from that view. Corners that no view reaches are inside.
+    than the truncation learns nothing from that view. Corners that no view reaches are inside, and so are those that
+    very few reach: clouds have gaps.
     """
     grid = KuhnGrid(resolution, extent)
     points = grid.vertices(cameras.camera_to_world.device)
     reach = TRUNCATION * grid.cell
     total, weight = points.new_zeros(len(points), 4), points.new_zeros(len(points), 1)
-    carved = points.new_zeros(len(points))
+    carved, behind = points.new_zeros(len(points)), points.new_zeros(len(points))
     for i in range(len(cameras)):
         one = cameras[i : i + 1]
         with torch.no_grad():
@@ -55,9 +57,11 @@ def fuse(show: Callable[[Cameras], Frames], cameras: Cameras, size: int, resolut
             total = total + value * near[:, None]
             weight = weight + near[:, None]
             carved = carved + (inside & (seen[:, 0] <= OPAQUE))
+            behind = behind + (solid & (gap <= -1))
     mean = total / weight.clamp(min=1)
     sdf = torch.where(weight[:, 0] > 0, mean[:, 0], -1.0)
     sdf = torch.where(carved > 0, sdf.clamp(min=0.0) + 1e-3 + (weight[:, 0] == 0), sdf)
+    sdf = torch.where(behind > OUTVOTED * (weight[:, 0] + carved), -1.0, sdf)
     sdf = torch.where(grid.border(sdf.device), sdf.abs() + 1e-3, sdf)
     edges, faces = grid.cross(sdf)
     if not len(faces):

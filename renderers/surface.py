@@ -16,6 +16,7 @@ from dreamlab.core.safemath import safe_normalize
 from dreamlab.core.types import Frames
 
 NEAR, FAR = 0.05, 100.0
+NO_AREA = 1e-10  # square metres
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,16 @@ def compose(view: View, rgb: Tensor, normal: Tensor, background: Tensor) -> Fram
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """[V, 3] unit, weighted by the area of the faces around; a vertex without area gets zero."""
+    """[V, 3] unit, weighted by the area of the faces around; +Y at a vertex without area, for files ask for a unit."""
     a, b, c = vertices[faces].unbind(1)
     face = torch.linalg.cross(b - a, c - a)
     rows = faces.T.reshape(-1)
-    return safe_normalize(torch.zeros_like(vertices).index_add(0, rows, face.repeat(3, 1)), 1e-20)
+    total = torch.zeros_like(vertices).index_add(0, rows, face.repeat(3, 1))
+    # Below NO_AREA the direction is rounding, and its gradient has no bounds.
+    flat = total.detach().abs().amax(-1, keepdim=True) < NO_AREA
+    up = torch.zeros_like(total)
+    up[:, 1] = 1.0
+    return torch.nn.functional.normalize(torch.where(flat, up, total), dim=-1, eps=0.1 * NO_AREA)
 
 
 def directed_edges(faces: Tensor) -> Tensor:

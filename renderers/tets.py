@@ -176,6 +176,25 @@ class KuhnGrid:
         mask[1:-1, 1:-1, 1:-1] = False
         return mask.reshape(-1)
 
+    def lonely(self, sdf: Tensor, share: float) -> Tensor:
+        """[V] bool: vertices on the wrong side. Specks are parts inside with less than `share` of the vertices of the
+        largest part; bubbles are parts outside that do not reach the border. Parts hang together along edges."""
+        from scipy.ndimage import label
+
+        steps = torch.stack(torch.meshgrid(*[torch.arange(-1, 2)] * 3, indexing="ij"), -1)
+        edges = ((steps >= 0).all(-1) | (steps <= 0).all(-1)).numpy()  # of a vertex: all of one direction
+        inside = (sdf <= 0).reshape((self.side,) * 3).cpu()
+        solid, count = label(inside.numpy(), edges)
+        size = torch.bincount(torch.from_numpy(solid).long().flatten(), minlength=count + 1)
+        size[0] = 0
+        small = size < share * size.max()
+        hollow, count = label(~inside.numpy(), edges)
+        parts = torch.from_numpy(hollow).long().flatten()
+        shut = torch.ones(count + 1, dtype=torch.bool)
+        shut[parts[self.border()]] = False
+        wrong = torch.where(inside.flatten(), small[torch.from_numpy(solid).long().flatten()], shut[parts])
+        return wrong.to(sdf.device)
+
     def refine(self, values: Tensor) -> tuple[KuhnGrid, Tensor]:
         """The grid of twice the resolution with `values` [V, ...] at its vertices: means of the two ends of an edge.
 

@@ -110,6 +110,21 @@ def test_a_grid_of_twice_the_resolution_takes_over_the_surface() -> None:
     assert kept.psnr > 35 and kept.iou > 0.98
 
 
+def test_specks_and_bubbles_go_while_it_is_optimised() -> None:
+    made = scene()
+    clean = made.params["sdf"].detach().clone()
+    points = made.grid.vertices()
+    wrong = (points - torch.tensor([0.0, 0.0, 0.875])).norm(dim=-1) < 0.05
+    wrong |= points.norm(dim=-1) < 0.15
+    with torch.no_grad():
+        made.params["sdf"].copy_(torch.where(wrong, -clean, clean))
+    frames = made.render(orbit([0.0]), 8, torch.zeros(1, 3), Training(Progress(0, 100), torch.Generator()))
+    made.adapt(Progress(10, 100), frames)
+    assert not torch.equal(made.params["sdf"], clean)
+    made.adapt(Progress(49, 100), frames)
+    assert int(wrong.sum()) > 1 and torch.equal(made.params["sdf"], clean)
+
+
 def test_nothing_left_is_said_and_shows_the_background() -> None:
     made = scene()
     with torch.no_grad():

@@ -20,7 +20,7 @@ from renderers.bake import project, texels
 from renderers.files import read_mesh
 from renderers.mesh import TexturedMesh
 from renderers.shapes import fewer_faces, sample_surface, signed_distances, without_floaters
-from renderers.surface import Surface, look
+from renderers.surface import Surface, look, vertex_normals
 
 
 def of(shape: trimesh.Trimesh) -> Mesh:
@@ -52,6 +52,44 @@ def test_charts_cover_every_face_once_and_do_not_stretch(name: str) -> None:
     stretch = (-flat / area) / (-flat / area).max()
     assert stretch.min() > 0.4  # a face tilted by 54.7 degrees shrinks to 0.577
     assert covered > 0.3
+
+
+def test_a_rough_surface_fits_a_small_texture() -> None:
+    """Noise as long as the edges turns faces every way; charts must stay few, and none may lie on another."""
+    shape = trimesh.creation.icosphere(subdivisions=4, radius=0.7)  # 5120 faces, edges of 0.05
+    noise = np.random.default_rng(0).normal(scale=0.02, size=shape.vertices.shape)
+    mesh, size = of(trimesh.Trimesh(shape.vertices + noise, shape.faces, process=False)), 256
+    atlas = unwrap(mesh.vertices, mesh.faces, size, "own")
+    assert len(atlas.uv) < 2.5 * len(mesh.vertices)  # 6 when every face is alone
+    a, b, c = atlas.uv[atlas.faces].double().unbind(1)
+    flat = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) / 2
+    assert (flat < 0).all()
+    assert len(texels(atlas, size).hit) / size**2 == pytest.approx(float(-flat.sum()), rel=0.06)
+
+
+def test_a_chart_that_winds_over_itself_is_cut() -> None:
+    """A spiral ramp of two and a half turns, all of it seen from above: one connected chart in three layers."""
+    turn = np.linspace(0, 5 * np.pi, 120)
+    rails = [np.stack([r * np.cos(turn), 0.05 * turn, r * np.sin(turn)], 1) for r in (0.4, 0.8)]
+    i = np.arange(119)
+    faces = np.concatenate([np.stack([i, i + 1, i + 120], 1), np.stack([i + 1, i + 121, i + 120], 1)])
+    mesh, size = of(trimesh.Trimesh(np.concatenate(rails), faces, process=False)), 128
+    atlas = unwrap(mesh.vertices, mesh.faces, size, "own")
+    assert len(atlas.uv) < 1.2 * len(mesh.vertices)
+    a, b, c = atlas.uv[atlas.faces].double().unbind(1)
+    flat = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) / 2
+    assert len(texels(atlas, size).hit) / size**2 == pytest.approx(float(flat.abs().sum()), rel=0.05)
+
+
+def test_normals_are_units_at_slivers_too() -> None:
+    """glTF refuses others; simplified surfaces have triangles of almost no area, and of none."""
+    corners = torch.tensor([[0.0, 0, 0], [1e-6, 0, 0], [0, 2e-4, 0], [0.5, 0, 0], [0.5, 0, 0], [0.6, 0, 0]])
+    corners.requires_grad_()
+    found = vertex_normals(corners, torch.tensor([[0, 1, 2], [3, 4, 5]]))
+    torch.testing.assert_close(found.norm(dim=-1), torch.ones(6))
+    torch.testing.assert_close(found[:3].detach(), torch.tensor([[0.0, 0, 1]]).expand(3, 3))
+    found.square().sum().backward()
+    assert torch.isfinite(corners.grad).all()
 
 
 def test_tangents_follow_u_and_are_right_handed_with_v_up() -> None:

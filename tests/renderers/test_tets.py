@@ -80,6 +80,27 @@ def test_only_mixed_cubes_gives_the_same_surface() -> None:
     assert {tuple(f) for f in some.faces.tolist()} == {tuple(f) for f in every.faces.tolist()}
 
 
+def test_specks_and_bubbles_are_found_and_true_parts_are_not() -> None:
+    grid = KuhnGrid(24)
+    points = grid.vertices()
+    large, other = (points - torch.tensor([-0.4, 0, 0])).norm(dim=-1), (points - torch.tensor([0.6, 0, 0])).norm(dim=-1)
+    sdf = torch.minimum(large - 0.4, other - 0.25)  # two true parts
+    speck = (points - torch.tensor([0.0, 0.75, 0.0])).norm(dim=-1) < 0.1
+    bubble = large < 0.15
+    # A diagonal of one cube from low to high is an edge of the grid, one across it is not.
+    row = int((points - torch.tensor([0.0, -0.75, 0.0])).norm(dim=-1).argmin())
+    along, across = row + grid.side**2 + grid.side + 1, row + grid.side**2 - grid.side
+    sdf = torch.where(speck, -0.1, torch.where(bubble, 0.1, sdf))
+    sdf[[row, along, across]] = -0.1
+    found = grid.lonely(sdf, 0.02)
+    assert found[speck].all() and found[bubble].all() and found[[row, along, across]].all()
+    assert int(found.sum()) == int((speck | bubble).sum()) + 3
+    # Two vertices in one part are not less than a share that a single one is.
+    largest = int((large < 0.4).sum() - bubble.sum())
+    kept = grid.lonely(sdf, 1.5 / largest)
+    assert kept[across] and not kept[row] and not kept[along]
+
+
 def test_refining_keeps_the_surface() -> None:
     grid = KuhnGrid(10)
     coarse = ball(grid.vertices().double())
