@@ -22,9 +22,10 @@ from torch import Tensor
 from dreamlab.core import pixels
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import InputError
-from dreamlab.core.noise import TABLES, NoiseTable, make_table
+from dreamlab.core.noise import TABLES
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
+from guidance.known import InPixels
 
 STYLED, KNOWN, GRIDS = ("content", "style"), ("control", "control_null", "category"), ("grid", "grid_null")
 BLIND = ("blind", "blind_null", "front", "side", "back", "overhead")  # what a camera-blind model can be told
@@ -49,7 +50,7 @@ class World:
     more: Mapping[str, Tensor] = field(default_factory=dict)  # [K] of further conditions, by name
 
 
-class Oracle:
+class Oracle(InPixels):
     """Exact eps of a finite mixture of pictures per camera; pixel space, pictures scaled to [-1, 1]."""
 
     paper: ClassVar[str] = "closed form (posterior mean of a finite mixture)"
@@ -84,19 +85,9 @@ class Oracle:
 
     def __init__(self, settings: Settings, worlds: Callable[[Prompt], World]) -> None:
         self.settings = settings
-        self.table: NoiseTable = make_table(settings.table)
+        super().__init__(settings.table)
         self._worlds = worlds
         self._world: tuple[Prompt, World] | None = None
-
-    def to(self, device: torch.device | str) -> Oracle:
-        self.table = self.table.to(device)
-        return self
-
-    def encode(self, rgb: Tensor) -> Tensor:
-        return pixels.encode(rgb)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return pixels.decode(z)
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         """The world drawn from these cameras, over the same background as the frames."""
