@@ -18,11 +18,11 @@ from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.streams import Streams, derive
-from dreamlab.core.types import Encoder, Guidance, Maker, Prompt, Scene
+from dreamlab.core.types import Guidance, Maker, Prompt, Scene
 from dreamlab.optim import Adam
 from dreamlab.particles import Particles
 from dreamlab.picture import read_picture
-from dreamlab.recipe import Recipe, Stage, Term
+from dreamlab.recipe import Recipe, Stage, Term, takeovers
 from dreamlab.regularisers import REGULARISERS
 from dreamlab.worlds import oracle_world, true_pictures, understand
 from guidance import GUIDANCE
@@ -48,6 +48,18 @@ class BuiltTerm:
     see: str
     views: str
     sample: int
+    clip_pixel: float | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A scene, or an object of one, that took over from an earlier stage's scene of another kind."""
+
+    source: str  # the stage
+    was: str
+    now: str
+    kept: Kept
+    name: str = ""  # of the object
 
 
 @dataclass
@@ -61,7 +73,7 @@ class BuiltStage:
     optimiser: Adam
     streams: Streams
     device: torch.device
-    kept: Kept | None = None  # how much of the picture a change of representation kept
+    changes: tuple[Change, ...] = ()  # of representation, with how much of the picture they kept
 
     def turn(self, i: int) -> tuple[Scene, Prompt]:
         """The scene and prompt of step `i`: what a maker makes of its prompts takes turns."""
@@ -79,9 +91,11 @@ def check(recipe: Recipe) -> None:
     kinds = {stage.name: stage.scene.kind for stage in recipe.stages}
     for i, stage in enumerate(recipe.stages):
         where = f"stages.{i} ({stage.name!r})"
-        source = stage.scene.source
-        if source is not None and not can_become(kinds[source], stage.scene.kind):
-            raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {stage.scene.kind}")
+        if stage.scene.source is not None and len(takeovers(stage.scene)) > 1:
+            raise RecipeError(f"{where}: the scene starts from {stage.scene.source!r}, so none of its objects can")
+        for source, kind in takeovers(stage.scene):
+            if not can_become(kinds[source], kind):
+                raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {kind}")
         check_prompts(recipe, stage, where)
         for j, term in enumerate(stage.terms):
             check_term(term, f"{where}: terms.{j}")
@@ -90,6 +104,8 @@ def check(recipe: Recipe) -> None:
             for prompt in prompts_of(recipe):
                 if term.guidance.kind in ("oracle", "truth"):
                     understand(prompt.text)
+                    if style := getattr(term.guidance.settings, "style", ""):
+                        understand(style, "style")
                 if listen is not None:
                     listen(term.guidance.settings, prompt)
 
@@ -108,12 +124,16 @@ def check_prompts(recipe: Recipe, stage: Stage, where: str) -> None:
         raise RecipeError(
             f"{where}.scene: {stage.scene.kind} is of one prompt and the recipe lists prompts; use {', '.join(makers)}"
         )
-    for j, term in enumerate(stage.terms):
-        if recipe.prompts and not issubclass(SYSTEMS[term.system.kind], Stateless):
+    if recipe.prompts and looks(recipe):
+        raise RecipeError(f"{where}: a term follows the picture of one prompt and the recipe lists prompts")
+    for j, term in enumerate(stage.terms if recipe.prompts else ()):
+        if not issubclass(SYSTEMS[term.system.kind], Stateless):
             raise RecipeError(
                 f"{where}.terms.{j}: {term.system.kind} remembers the renders of one prompt and the recipe lists "
                 "prompts; use a rule that keeps no state, as asd and sds"
             )
+        if term.prompting.adaptive > 0:
+            raise RecipeError(f"{where}.terms.{j}.prompting.adaptive: learns from one prompt, the recipe lists prompts")
 
 
 def looks(recipe: Recipe) -> bool:
@@ -139,6 +159,13 @@ def check_term(term: Term, where: str) -> None:
         raise RecipeError(f"{where}.system: {complaint}")
     if term.prompting.adaptive > 0 and not getattr(rule, "guided", False):
         raise RecipeError(f"{where}.prompting.adaptive: the unconditional call is the gradient of {term.system.kind}")
+    if term.prompting.rescale > 0 and not getattr(rule, "rescales", False):
+        raise RecipeError(f"{where}.prompting.rescale: {term.system.kind} has no guidance that it could pull back")
+
+
+def giver(scene: Scene) -> Scene:
+    """The scene itself, or the first of its particles."""
+    return scene.scenes[0] if isinstance(scene, Particles) else scene
 
 
 def check_views(stage: Stage, term: Term, where: str) -> None:
@@ -167,9 +194,14 @@ class Assembler:
         spec = self.recipe.stages[index]
         if spec.given.used and self.prompts[0].image is None:
             raise InputError(f"stage {spec.name!r} takes views of the prompt's picture; give one with --image")
-        scene, kept = self.scenes(spec), None
+        scene, changes = self.scenes(spec), []
         if spec.scene.source is not None and earlier is not None:
-            scene, kept = self.succeed(earlier[spec.scene.source], scene)
+            source = earlier[spec.scene.source]
+            was = giver(source).kind
+            scene, kept = self.succeed(source, scene)
+            changes += [] if kept is None else [Change(spec.scene.source, was, spec.scene.kind, kept)]
+        elif earlier is not None:
+            changes = self.place(scene, earlier)
         terms = tuple(
             BuiltTerm(
                 f"{j}_{term.system.kind}",
@@ -181,10 +213,11 @@ class Assembler:
                 term.see,
                 term.views,
                 term.sample,
+                term.clip_pixel,
             )
             for j, term in enumerate(spec.terms)
         )
-        return BuiltStage(spec, self.prompts, scene, terms, Adam(scene), self.streams, self.device, kept)
+        return BuiltStage(spec, self.prompts, scene, terms, Adam(scene), self.streams, self.device, tuple(changes))
 
     def succeed(self, source: Scene, scene: Scene) -> tuple[Scene, Kept | None]:
         """What an earlier scene leaves to this stage's scene; particles take over in turn."""
@@ -197,6 +230,17 @@ class Assembler:
         made = [become(givers[i % len(givers)], one, self.streams.init) for i, one in enumerate(scene.scenes)]
         scene.scenes = tuple(one for one, _ in made)
         return scene, made[0][1]
+
+    def place(self, scene: Scene, earlier: Mapping[str, Scene]) -> list[Change]:
+        """Objects of a scene that start from earlier stages, each from its own."""
+        changes = []
+        for one in scene.scenes if isinstance(scene, Particles) else (scene,):
+            taking: Any = one
+            for name, source in getattr(one, "taking", {}).items():
+                before = giver(earlier[source])
+                kept = taking.take(name, before, self.streams.init)
+                changes += [] if kept is None else [Change(source, before.kind, taking.members[name].kind, kept, name)]
+        return changes
 
     def reset_streams(self) -> None:
         """As at the very start of the run."""
@@ -229,8 +273,9 @@ class Assembler:
     def codes(self, stage: Stage) -> Tensor:
         """[P, D] the prompts as the stage's first guidance encodes them, or as bags of words."""
         first, width = self.guidance(stage.terms[0].guidance), stage.scene.settings.code
-        if isinstance(first, Encoder):
-            return squeezed(torch.stack([first.encoding(prompt.text) for prompt in self.prompts]), width)
+        encoding = getattr(first, "encoding", None)
+        if encoding is not None:
+            return squeezed(torch.stack([encoding(prompt.text) for prompt in self.prompts]), width)
         return torch.stack([bag_of_words(prompt.text, width) for prompt in self.prompts])
 
     def guidance(self, spec: Spec) -> Guidance:

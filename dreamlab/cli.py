@@ -181,6 +181,19 @@ def toybox_render(
     print(draw_sheet(names or [], out, seed, size))
 
 
+@toybox.command("mesh")
+def toybox_mesh(
+    prompt: Annotated[str, typer.Argument(help="an object of the world, e.g. 'a mushroom'")],
+    out: Annotated[Path, typer.Option(help="the .glb, .obj or .ply to write")] = Path("toybox.glb"),
+    seed: Annotated[int, typer.Option(min=0, help="which instance")] = 0,
+    painted: Annotated[bool, typer.Option("--painted", help="in its colours; else gray, to be painted")] = False,
+) -> None:
+    """A true object of the procedural world as a watertight mesh."""
+    from dreamlab.inspection import write_object
+
+    print(write_object(prompt, out, seed, painted))
+
+
 @toybox.command("train")
 def toybox_train(
     role: Annotated[str, typer.Option(help="image, views, control, novel, video; every: one for all")] = "image",

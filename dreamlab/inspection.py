@@ -64,6 +64,32 @@ def draw_sheet(names: list[str], out: Path, seed: int, size: int) -> Path:
         return contact_sheet(out, names or None, seed, size=size)
 
 
+def write_object(prompt: str, out: Path, seed: int, painted: bool) -> Path:
+    """A true object of the world as a mesh file; gray unless `painted`."""
+    import torch
+
+    from dreamlab.core.text import slug
+    from dreamlab.core.types import Mesh
+    from dreamlab.export.glb import glb_bytes
+    from dreamlab.export.text_formats import obj_bytes, ply_bytes
+    from dreamlab.files import write_atomic
+    from dreamlab.toybox.caption import programs_for
+    from dreamlab.toybox.mesh import mesh
+    from dreamlab.worlds import understand
+    from renderers.surface import vertex_normals
+
+    writers = {".glb": lambda it: glb_bytes(it, slug(prompt), {}), ".obj": lambda it: obj_bytes(it, slug(prompt))}
+    writers[".ply"] = ply_bytes
+    if out.suffix.lower() not in writers:
+        raise InputError(f"{out}: a mesh is a .glb, .obj or .ply")
+    found = mesh(programs_for(understand(prompt), seed), 128)
+    colours = found.colours if painted else torch.full_like(found.colours, 0.7)
+    made = Mesh(found.vertices, found.faces, colours, vertex_normals(found.vertices, found.faces))
+    with disk_errors("writing the mesh", out):
+        write_atomic(out, writers[out.suffix.lower()](made))
+    return out
+
+
 def listing(what: str) -> list[str]:
     """One line for each thing of a kind: name, what it is, its paper, its cost where it has one."""
     from dreamlab.assemble import tables

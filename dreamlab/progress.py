@@ -44,6 +44,8 @@ class Bar:
         self.live.__exit__(kind, error, trace)
 
     def update(self, tick: Tick) -> None:
+        if tick.note:
+            self.console.print(tick.note, markup=False, highlight=False, soft_wrap=True)
         now = time.monotonic()
         if self.first is None:
             self.first = (now, tick.done)

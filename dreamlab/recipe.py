@@ -41,6 +41,7 @@ class Term:
     views: str = setting(
         "all", choices=WHICH, help="which of the stage's: those of the prompt's picture (given), or the others"
     )
+    clip_pixel: float | None = setting(None, above=0, help="largest gradient on a channel of a pixel; direction kept")
     sample: int = setting(0, low=0, high=64, help="so many of those views, drawn anew in each step; 0: all of them")
 
 
@@ -217,14 +218,20 @@ def _check(recipe: Recipe, tables: Tables) -> None:
             raise RecipeError(f"{where}: given.widen moves cameras, cameras.fixed never do; leave one out")
         if not stage.terms:
             raise RecipeError(f"{where}: needs at least one term")
-        source = stage.scene.source
-        if source is not None and source not in seen:
-            raise RecipeError(f"{where}: scene.from {source!r} is not an earlier stage{did_you_mean(source, seen)}")
+        for source, _ in takeovers(stage.scene):
+            if source not in seen:
+                raise RecipeError(f"{where}: scene.from {source!r} is not an earlier stage{did_you_mean(source, seen)}")
         known = (*tables["regularisers"], *tables["scenes"][stage.scene.kind].penalties)
         for name in stage.regularisers:
             if name not in known:
                 raise RecipeError(f"{where}: regularisers.{name} is not known{did_you_mean(name, known)}")
         seen.append(stage.name)
+
+
+def takeovers(scene: Spec) -> tuple[tuple[str, str], ...]:
+    """(stage, kind that starts from it) of a scene and of the objects in it."""
+    own = () if scene.source is None else ((scene.source, scene.kind),)
+    return (*own, *getattr(scene.settings, "takeovers", ()))
 
 
 def as_plain(recipe: Recipe) -> dict[str, Any]:

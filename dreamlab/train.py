@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from dreamlab import checkpoint
-from dreamlab.assemble import Assembler, BuiltStage, BuiltTerm
+from dreamlab.assemble import Assembler, BuiltStage, BuiltTerm, Change
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import Diverged, InputError, Interrupted
+from dreamlab.core.pixels import limited
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Frames, Scene, Training
 from dreamlab.core.views import chosen, sample_views
 from dreamlab.preview import save_preview
-from dreamlab.recipe import Recipe, as_plain
+from dreamlab.recipe import Recipe, as_plain, takeovers
 from dreamlab.regularisers import penalty
 from dreamlab.runs import Run
 from dreamlab.signals import StopSignal
@@ -39,6 +40,7 @@ class Tick:
     done: int  # over all stages
     total: int
     metrics: dict[str, float]
+    note: str = ""  # said once: what a change of representation kept
 
 
 @dataclass
@@ -116,7 +118,7 @@ def latents(term: BuiltTerm, frames: Frames) -> Tensor:
     latent       the latents a latent field renders (Latent-NeRF, SJC)
     """
     if term.see == "rgb":
-        return term.guidance.encode(frames.rgb)
+        return term.guidance.encode(limited(frames.rgb, term.clip_pixel))
     if term.see == "latent":
         if "latent" not in frames.extra:
             raise InputError("terms: see: latent needs a scene that renders latents: a field with latent: true")
@@ -124,7 +126,7 @@ def latents(term: BuiltTerm, frames: Frames) -> Tensor:
     if frames.normal is None:
         raise InputError(f"terms: see: {term.see} needs a scene that renders normals; for a field set scene.normals")
     if term.see == "normal":
-        return term.guidance.encode((frames.normal + frames.alpha) / 2)
+        return term.guidance.encode(limited((frames.normal + frames.alpha) / 2, term.clip_pixel))
     return torch.cat([frames.normal, frames.alpha], -1).permute(0, 3, 1, 2)
 
 
@@ -156,9 +158,23 @@ def train(
         position.finished[stage.spec.name] = stage.scene
         position.stage, position.step = position.stage + 1, 0
         stage = assembler.stage(position.stage, position.finished)
-        if stage.kept is not None:
-            run.event("became", stage=stage.spec.name, psnr=stage.kept.psnr, silhouette_iou=stage.kept.iou)
-            run.log(f"{stage.spec.name}: kept {stage.kept.psnr:.1f} dB and {stage.kept.iou:.3f} of the silhouettes")
+        record_changes(run, stage)
+
+
+def record_changes(run: Run, stage: BuiltStage) -> None:
+    """What scenes kept of those of another kind that they took over from."""
+    for each in stage.changes:
+        words = {"source": each.source, "was": each.was, "now": each.now} | ({"object": each.name} if each.name else {})
+        numbers = {"psnr": each.kept.psnr, "silhouette_iou": each.kept.iou, "views": each.kept.views}
+        run.event("became", stage=stage.spec.name, **words, **numbers)
+        run.log(note_of(stage.spec.name, each))
+
+
+def note_of(stage: str, change: Change) -> str:
+    """One line for the log and the terminal."""
+    place, kept = f"{stage}, {change.name}" if change.name else stage, change.kept
+    measure = f"keeping {kept.psnr:.1f} dB and {kept.iou:.3f} of the silhouettes over {kept.views} views"
+    return f"{place}: {change.source} became {change.now}, {measure}"
 
 
 def run_stage(
@@ -174,6 +190,7 @@ def run_stage(
     before = sum(earlier.steps for earlier in recipe.stages[: position.stage])
     total = sum(each.steps for each in recipe.stages)
     ring = Ring(METRICS, keeping.log, stage.device)
+    note = "\n".join(note_of(spec.name, each) for each in stage.changes)
     began = time.monotonic()
     while position.step < spec.steps:
         step(stage, position.step, ring, position.rate_scale)
@@ -185,7 +202,8 @@ def run_stage(
             watch(recipe, position, rows)
             elapsed = time.monotonic() - began
             run.event("metrics", stage=spec.name, global_step=done, seconds=round(elapsed, 3), **rows[-1])
-            on_tick(Tick(spec.name, position.step, spec.steps, done, total, rows[-1]))
+            on_tick(Tick(spec.name, position.step, spec.steps, done, total, rows[-1], note))
+            note = ""
         if position.step % keeping.preview == 0 or last:
             save_preview(stage.scene, run.previews / f"step_{done:06d}.png", stage.device)
         if position.step % keeping.checkpoint == 0 or last or stop.requested:
@@ -225,7 +243,7 @@ def roll_back(run: Run, recipe: Recipe, assembler: Assembler, position: Position
 
 def save(run: Run, recipe: Recipe, stage: BuiltStage, position: Position, global_step: int) -> None:
     """Commit everything the next step depends on."""
-    needed = {later.scene.source for later in recipe.stages[position.stage + 1 :]} - {None}
+    needed = {source for later in recipe.stages[position.stage + 1 :] for source, _ in takeovers(later.scene)}
     parts: dict[str, dict[str, Tensor]] = {
         "scene": stage.scene.state_dict(),
         "optimiser": stage.optimiser.state_dict(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -17,18 +18,18 @@ from dreamlab.core.types import Prompt
 from dreamlab.toybox.caption import Caption, parse, programs_for
 from dreamlab.toybox.draw import Pictures, draw
 from dreamlab.toybox.program import Program, stack
-from dreamlab.toybox.shapes import CATEGORIES, program
+from dreamlab.toybox.shapes import CATEGORIES, finishes, program
 from guidance.oracle import Oracle, Views, World
 
 
-def understand(text: str) -> Caption:
+def understand(text: str, what: str = "prompt") -> Caption:
     """What a prompt asks the oracle for; every word it does not know is named."""
     try:
         caption = parse(text)
     except ValueError as error:
-        raise InputError(f"prompt: {error} (see: dreamlab list objects)") from None
+        raise InputError(f"{what}: {error} (see: dreamlab list objects)") from None
     if caption.unknown:
-        raise InputError(f"prompt: {_unknown(caption.unknown)}")
+        raise InputError(f"{what}: {_unknown(caption.unknown)}")
     return caption
 
 
@@ -39,19 +40,45 @@ def oracle_world(prompt: Prompt, settings: Oracle.Settings, seed: int) -> World:
     wanted = [programs_for(caption, first + i) for i in range(settings.instances)]
     rest = sorted(set(CATEGORIES) - {caption.category}, key=lambda name: derive(seed, "other", name))
     others = [program(name, seed=first) for name in rest[: settings.others]]
-    objects = stack(wanted + others)
-    total = len(wanted) + len(others)
-    log_null = torch.full((total,), -math.log(total))
-    log_text, log_negative = torch.full((2, total), -math.inf)
-    log_text[: len(wanted)] = -math.log(len(wanted))
-    log_negative[len(wanted) :] = -math.log(len(others)) if others else 0.0
+    shown = styled(caption, understand(settings.style, "style"), first) if settings.style else []
+    objects = stack(wanted + others + shown)
+    total = len(wanted) + len(others) + len(shown)
+
+    moving = [moments_of(caption, first + i) for i in range(settings.instances)]
+
+    def evenly(begin: int, count: int) -> Tensor:
+        """[K] log-probabilities: the same for `count` objects from `begin` on, none for the rest."""
+        log = torch.full((total,), -math.inf)
+        log[begin : begin + count] = -math.log(max(count, 1))
+        return log
+
+    log_null, log_text = evenly(0, total), evenly(0, len(wanted))
+    log_negative = evenly(len(wanted), len(others)) if others else log_null
+    more: dict[str, Tensor] = {}
+    if len(wanted) > 1:
+        more |= {"control": evenly(0, 1), "control_null": evenly(0, 1), "category": log_text}
+    if shown:
+        more |= {"content": evenly(total - 2, 1), "style": evenly(total - 1, 1)}
 
     def look(cameras: Cameras, size: int) -> Views:
-        shown = draw(objects.to(cameras.camera_to_world.device), cameras, size)
-        return Views(shown.rgb, shown.alpha)
+        seen = draw(objects.to(cameras.camera_to_world.device), cameras, size)
+        if caption.action is None or cameras.time is None:
+            return Views(seen.rgb, seen.alpha)
+        shown = [at_their_times(at, cameras, size) for at in moving]
+        rgb, alpha = ([getattr(one, name) for one in (*shown, seen)] for name in ("rgb", "alpha"))
+        rgb[-1], alpha[-1] = rgb[-1][len(wanted) :], alpha[-1][len(wanted) :]
+        return Views(torch.cat(rgb), torch.cat(alpha))
 
-    world = World(log_text, log_null, log_negative if others else log_null, look)
+    world = World(log_text, log_null, log_negative, look, more)
     return world if settings.sides == 0 else with_blind(world, settings.sides)
+
+
+def styled(caption: Caption, style: Caption, seed: int) -> list[Program]:
+    """What a style picture shows, and the prompt's object in its colours, part by part."""
+    palette = list(style.colours.values())
+    parts = finishes(CATEGORIES[caption.category], caption.finishes)
+    dyed = {part: replace(finish, colour=palette[i % len(palette)]) for i, (part, finish) in enumerate(parts.items())}
+    return [programs_for(style, seed), programs_for(replace(caption, finishes=dyed), seed)]
 
 
 FAVOUR, WORD = 1.5, 4.0  # how strongly a 2D model prefers the front, and how strongly a word of direction is heard
@@ -91,7 +118,8 @@ def with_blind(world: World, sides: int) -> World:
 
         return Views(beside(shown.rgb, seen.rgb), beside(shown.alpha, seen.alpha))
 
-    more = {name: padded(world.log_text, favour + shift) for name, shift in tilt.items()}
+    more = {name: padded(log) for name, log in world.more.items()}
+    more |= {name: padded(world.log_text, favour + shift) for name, shift in tilt.items()}
     more["blind_null"] = padded(world.log_null, favour)
     text, null, negative = (padded(log) for log in (world.log_text, world.log_null, world.log_negative))
     return World(text, null, negative, look, more)
@@ -102,19 +130,27 @@ def true_pictures(prompt: Prompt, seed: int) -> Callable[[Cameras, int], Picture
     caption = understand(prompt.text)
     instance = derive(seed, "instance") % 10_000
 
-    @lru_cache(maxsize=1024)
-    def at(time: float) -> Program:
-        return programs_for(caption, instance, [time])
+    at = moments_of(caption, instance)
 
     def look(cameras: Cameras, size: int) -> Pictures:
-        device = cameras.camera_to_world.device
         if caption.action is None or cameras.time is None:
-            return draw(at(0.0).to(device), cameras, size)
-        moments = stack([at(time) for time in cameras.time.tolist()])
-        shown = draw(moments.to(device), cameras, size, per_program=True)
-        return Pictures(*(value.transpose(0, 1) for value in vars(shown).values()))
+            return draw(at(0.0).to(cameras.camera_to_world.device), cameras, size)
+        return at_their_times(at, cameras, size)
 
     return look
+
+
+def moments_of(caption: Caption, instance: int) -> Callable[[float], Program]:
+    """The object at a time in [0, 1]; times that come again are remembered."""
+    return lru_cache(maxsize=1024)(lambda time: programs_for(caption, instance, [time]))
+
+
+def at_their_times(at: Callable[[float], Program], cameras: Cameras, size: int) -> Pictures:
+    """[1, B, ...] a moving object from each camera, at that camera's time."""
+    assert cameras.time is not None
+    moments = stack([at(time) for time in cameras.time.tolist()])
+    shown = draw(moments.to(cameras.camera_to_world.device), cameras, size, per_program=True)
+    return Pictures(*(value.transpose(0, 1) for value in vars(shown).values()))
 
 
 def _unknown(words: Mapping[str, tuple[str, ...]]) -> str:

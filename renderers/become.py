@@ -32,11 +32,11 @@ from dreamlab.core.types import Frames, Mesh, Scene
 from renderers.fusion import fuse, fuse_open3d
 from renderers.seeds import Seeds
 from renderers.shapes import area_of, sample_surface, without_floaters
-from renderers.surface import Surface, look
+from renderers.surface import Surface, compose, look
 
 VIEWS, SIZE = 24, 96  # of the comparison before and after
 AROUND = OrbitSettings(distance=(3.2, 3.2), fovy_deg=(42.0, 42.0), elevation_deg=(-60.0, 75.0))
-RESOLUTION = 96  # of the grid on which a surface is found when the target does not say, and on which levels are tried
+RESOLUTION = 96  # of the grid on which a surface is found when the target does not say
 REFINED = 2  # rounds of looking between the levels that a scene names
 FUSED = 36  # views whose depths are fused
 THIN, OPAQUE = 0.15, 0.9  # of discs on a surface: thickness in their width, opacity at least
@@ -50,6 +50,7 @@ class Kept(NamedTuple):
 
     psnr: float  # dB between the pictures over white, mean over views
     iou: float  # of the silhouettes, mean over views
+    views: int = VIEWS
 
 
 @runtime_checkable
@@ -117,7 +118,8 @@ def surface_of(scene: Scene, resolution: int) -> Mesh:
         found = scene.mesh(resolution)
         # Texture coordinates repeat vertices along their seams, so that charts would pass for parts.
         return found if found.uv is not None else without_floaters(found)
-    level = best_level(scene, min(resolution, RESOLUTION))
+    # On the same grid: Gaussians thinner than a cell are widened to it, which moves the level.
+    level = best_level(scene, resolution)
     return without_floaters(scene.mesh_at(resolution, level))
 
 
@@ -169,8 +171,22 @@ def compare(before: Scene, after: Scene) -> Kept:
     cameras = all_around(VIEWS).to(device_of(after))
     white = background(cameras)
     with torch.no_grad():
-        a, b = before.render(cameras, SIZE, white), after.render(cameras, SIZE, white)
-        return Kept(psnr(a.rgb[..., :3], b.rgb[..., :3]), silhouette_iou(a.alpha, b.alpha))
+        return _kept(before.render(cameras, SIZE, white), after.render(cameras, SIZE, white))
+
+
+def compare_mesh(scene: Scene, mesh: Mesh) -> Kept:
+    """The same of a scene and a surface with the colours of its vertices."""
+    cameras = all_around(VIEWS).to(device := device_of(scene))
+    with torch.no_grad():
+        view = look(Surface.of(mesh.vertices.to(device), mesh.faces.to(device)), cameras, SIZE)
+        colors, normals = (view.read(value.to(device)) for value in (mesh.colors, mesh.normals))
+        return _kept(
+            scene.render(cameras, SIZE, background(cameras)), compose(view, colors, normals, background(cameras))
+        )
+
+
+def _kept(a: Frames, b: Frames) -> Kept:
+    return Kept(psnr(a.rgb[..., :3].clamp(0, 1), b.rgb[..., :3].clamp(0, 1)), silhouette_iou(a.alpha, b.alpha))
 
 
 def psnr(a: Tensor, b: Tensor) -> float:

@@ -23,8 +23,8 @@ from dreamlab.core.errors import RecipeError
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import Section, Spec, setting
 from dreamlab.core.streams import derive
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Training
-from renderers.become import surface_of
+from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Training
+from renderers.become import Kept, become, surface_of
 from renderers.convert import gaussians_to_mesh
 from renderers.dmtet import DMTet
 from renderers.gaussians import Gaussians
@@ -77,6 +77,12 @@ class Several:
         objects: Mapping[str, Placed] = field(default_factory=_one_cloud)
         alone: Schedule = setting(constant(0.0), low=0, high=1, help="how often a step shows one object by itself")
 
+        @property
+        def takeovers(self) -> tuple[tuple[str, str], ...]:
+            """(stage, kind) of the objects that start `from:` a stage."""
+            specs = [placed.scene for placed in self.objects.values()]
+            return tuple((spec.source, spec.kind) for spec in specs if spec.source is not None)
+
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings = settings
         if not settings.objects:
@@ -93,6 +99,16 @@ class Several:
         drawn = {(self.members[name].settings.dilation, self.members[name].settings.compensate) for name in self.clouds}
         if len(drawn) > 1:
             raise RecipeError("scene several: objects: all Gaussians need the same dilation and compensate")
+
+    @property
+    def taking(self) -> dict[str, str]:
+        """The stages that objects start from, by object."""
+        return {name: at.scene.source for name, at in self.settings.objects.items() if at.scene.source is not None}
+
+    def take(self, name: str, source: Scene, stream: torch.Generator) -> Kept | None:
+        """Object `name` takes over from a scene, in its own frame."""
+        self.members[name], kept = become(source, self.members[name], stream)
+        return kept
 
     def to(self, device: torch.device | str) -> Several:
         self.members = {name: member.to(device) for name, member in self.members.items()}
@@ -147,7 +163,8 @@ class Several:
         return Frames(shown.rgb, shown.alpha, shown.depth, background, shown.normal, None, extra)
 
     def _together(self, cameras: Cameras, size: int, background: Tensor, training: Training | None) -> Frames:
-        black, extra = torch.zeros_like(background), {}
+        black = torch.zeros_like(background)
+        extra: dict[str, Tensor] = {}
         layers: list[Layer] = [self._clouds(cameras, size)] if self.clouds else []
         volumes: list[Volume] = []
         bent = True  # whether all objects have normals
@@ -274,8 +291,6 @@ def _unfit(name: str, spec: Spec) -> str | None:
         return "a name has no dot"
     if spec.kind not in MEMBERS:
         return f"{spec.kind} cannot be an object; {', '.join(MEMBERS)} can"
-    if spec.source is not None:
-        return "an object cannot start `from:` a stage"
     s = spec.settings
     refused = {
         "gaussians": lambda: [("sh_degree", s.sh_degree > 0), ("densify", s.densify.kind != "none")],

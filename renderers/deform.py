@@ -3,7 +3,8 @@
 
 A deformation gives, for points [N, 3] at one time, a shift [N, 3], a turn (half the axis-angle, [N, 3]) and a log
 factor of the scales [N, 3]. Everything is multiplied by xi(time) = time^power (Align Your Gaussians,
-arXiv:2312.13763, has 0.35), so that time 0 is the static object; power 0 switches that off.
+arXiv:2312.13763, has 0.35), so that time 0 is the static object; power 0 switches that off. A loop has the distance
+from its nearer end, 1 - |2 time - 1|, in the place of time.
 
 mlp       sinusoidal encoding of position and time, hidden layers, a last layer of zeros
 hexplane  six planes of features over pairs of x, y, z, t (HexPlane, arXiv:2301.09632; DreamGaussian4D), whose product
@@ -99,8 +100,11 @@ class Deformation:
         }
 
     def scaled_time(self, time: Tensor) -> Tensor:
-        """xi(time), []."""
-        return time.clamp(min=1e-9) ** self.settings.power if self.settings.power else torch.ones_like(time)
+        """xi(time), []; of a loop that of the nearer end, so that it closes without a jump."""
+        if not self.settings.power:
+            return torch.ones_like(time)
+        away = 1 - (2 * time - 1).abs() if self.settings.loop else time
+        return away.clamp(min=1e-9) ** self.settings.power
 
     def at(self, points: Tensor, time: Tensor) -> Motion:
         """Motion of points [N, 3] at `time` [] in [0, 1]."""

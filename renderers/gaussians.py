@@ -72,7 +72,9 @@ class Gaussians:
             "means": seeds.points,
             "log_scales": (0.7 * seeds.spacing).log()[:, None].repeat(1, 3),
             "quats": torch.nn.functional.normalize(quats, dim=-1),
-            "logit_opacity": inverse_sigmoid(s.opacity).expand(n).clone(),
+            "logit_opacity": inverse_sigmoid(s.opacity).expand(n).clone()
+            if seeds.opacity is None
+            else inverse_sigmoid(seeds.opacity),
             "logit_color": color if seeds.colors is None else inverse_sigmoid(seeds.colors),
         }
         if s.sh_degree:
@@ -194,7 +196,7 @@ class Gaussians:
     @property
     def levels(self) -> tuple[float, ...]:
         """Optical densities worth trying for a surface."""
-        return (0.2, LEVEL, 1.2) if self.settings.surface == "density" else ()
+        return (0.2, LEVEL, 1.2, 3.0) if self.settings.surface == "density" else ()
 
     def mesh(self, resolution: int) -> Mesh:
         if self.settings.surface != "density":

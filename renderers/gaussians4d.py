@@ -4,18 +4,22 @@ DreamGaussian4D, arXiv:2312.17142; SC-GS, arXiv:2312.14937).
 
 Longer motions are made of segments that overlap (Align Your Gaussians, section 3.4): each has a deformation of its own,
 and across an overlap the motion goes from one to the next, (1 - chi) D1 + chi D2. A stage trains one segment, or all.
+While one is trained, those after it do not exist: the motion ends with it (autoregressive extension).
+With `deform.loop` the segments stand in a ring: the last overlaps the first before time 1, which is time 0 again.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.errors import RecipeError
 from dreamlab.core.schedules import Progress
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
@@ -60,8 +64,18 @@ class Gaussians4D(Gaussians):
 
     def __init__(self, settings: MovingSettings, generator: torch.Generator) -> None:
         super().__init__(settings, generator)
+        if settings.segment is not None and settings.segment >= settings.segments:
+            raise RecipeError(f"scene gaussians4d: segment: {settings.segment}: counted from 0, of {settings.segments}")
         still = self.params["means"].detach()
-        self.motions = [Deformation(settings.deform, still, generator) for _ in range(settings.segments)]
+        self.ring = settings.deform.loop and settings.segments > 1
+        if self.ring and settings.deform.power:
+            raise RecipeError(
+                "scene gaussians4d: deform.power: 0 where several segments loop: none of them begins still"
+            )
+        # Only the first segment begins still, and a part of a ring does not close by itself.
+        first = replace(settings.deform, loop=settings.deform.loop and not self.ring)
+        kinds = [first] + [replace(first, power=0.0)] * (settings.segments - 1)
+        self.motions = [Deformation(kind, still, generator) for kind in kinds]
         self.neighbours: Tensor | None = None  # [N, k] of the canonical means; searched when a penalty asks
 
     def to(self, device: torch.device | str) -> Gaussians4D:
@@ -83,21 +97,27 @@ class Gaussians4D(Gaussians):
 
     # ---- the motion -------------------------------------------------------------------------------------------------
     def spans(self) -> list[tuple[float, float]]:
-        """Begin and end of every segment in [0, 1]."""
+        """Begin and end of every segment in [0, 1]; in a ring the first begins before 0, where the last ends."""
         s = self.settings
-        length = 1 / (s.segments - (s.segments - 1) * s.overlap)
-        begins = [j * length * (1 - s.overlap) for j in range(s.segments)]
+        length = 1 / (s.segments * (1 - s.overlap) + (0 if self.ring else s.overlap))
+        early = s.overlap * length if self.ring else 0.0
+        begins = [j * length * (1 - s.overlap) - early for j in range(s.segments)]
         return [(begin, begin + length) for begin in begins]
 
     def motion(self, time: Tensor) -> tuple[Motion, Tensor]:
         """What moves the Gaussians at `time` [], and how far an earlier segment is from the blend [] (continuity)."""
         means, spans = self.params["means"], self.spans()
-        local = [(time - begin) / (end - begin) for begin, end in spans]
-        found = self.motions[0].at(means, local[0])
+        time = torch.remainder(time, 1.0) if self.ring else time
+        chosen = self.settings.segment
+        built = len(spans) if chosen is None else chosen + 1  # what comes after the one in training is not there yet
+        order = [(motion, *span) for motion, span in zip(self.motions, spans, strict=True)][:built]
+        if self.ring:
+            order.append((self.motions[0], spans[0][0] + 1, spans[0][1] + 1))
+        found = order[0][0].at(means, (time - order[0][1]) / (order[0][2] - order[0][1]))
         apart = means.new_zeros(())
-        for j in range(1, len(spans)):
-            begin, end = spans[j][0], spans[j - 1][1]
-            then = self.motions[j].at(means, local[j])
+        for (_, _, end), (motion, begin, last) in itertools.pairwise(order):
+            then = motion.at(means, (time - begin) / (last - begin))
+            end = max(end, begin + 1e-6)  # in a ring that is not whole yet the first follows without an overlap
             both = (blend(getattr(found, n), getattr(then, n), time, begin, end) for n in ("shift", "turn", "grow"))
             mixed = Motion(*both)
             inside = ((time > begin) & (time < end)).to(means)

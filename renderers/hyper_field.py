@@ -56,12 +56,15 @@ class HyperField:
         self.base = HashField(settings, generator)
         self.heads = tuple(name for name in self.base.params if name.endswith((".hidden", ".out")))
         rows = sum(self.base.params[name].numel() for name in self.heads)
-        scale = torch.cat([self.base.params[name].detach().std().expand(self.base.params[name].numel()) for name in self.heads])
+        scale = torch.cat(
+            [self.base.params[name].detach().std().expand(self.base.params[name].numel()) for name in self.heads]
+        )
         self.hyper = {
             "first": torch.randn(s.hyper, s.code, generator=generator) / s.code**0.5,
             "bias": torch.zeros(s.hyper),
             # silu of a unit normal has a mean square of 0.36
-            "out": torch.randn(rows, s.hyper, generator=generator) * (s.part * scale / (0.36 * s.hyper) ** 0.5)[:, None],
+            "out": torch.randn(rows, s.hyper, generator=generator)
+            * (s.part * scale / (0.36 * s.hyper) ** 0.5)[:, None],
         }
         self._own(self.hyper)
         self.codes = torch.zeros(1, s.code)

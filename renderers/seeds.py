@@ -18,11 +18,12 @@ from dreamlab.core.types import Mesh
 
 @dataclass(frozen=True)
 class Seeds:
-    """N points; `spacing` is the distance to a typical neighbour."""
+    """N points; `spacing` is the distance to a typical neighbour, `opacity` what stops light at each, when known."""
 
     points: Tensor  # [N, 3]
     spacing: Tensor  # [N]
     colors: Tensor | None = None  # [N, 3] sRGB in [0, 1]
+    opacity: Tensor | None = None  # [N]
 
 
 def ball(count: int, radius: float, generator: torch.Generator) -> Seeds:
@@ -71,7 +72,7 @@ def from_field(
     cells: int = 64,
 ) -> Seeds:
     """Where a field absorbs light and can be seen: cells of a grid in proportion to their absorption, those that
-    other full cells enclose on all sides left out."""
+    other full cells enclose on all sides left out. As opaque as the field is there."""
     line = (torch.arange(cells) + 0.5) / cells * 2 * radius - radius
     grid = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), -1)
     width = 2 * radius / cells
@@ -85,7 +86,9 @@ def from_field(
         cell = torch.searchsorted(total, total[-1] * torch.rand(count, generator=generator, dtype=torch.float64))
         inside = torch.rand(count, 3, generator=generator) - 0.5
         points = grid.reshape(-1, 3)[cell.clamp(max=len(total) - 1)] + width * inside
-        return Seeds(points, neighbour_distance(points), color(points).clamp(0, 1))
+        spacing = neighbour_distance(points)
+        opacity = -torch.expm1(-density(points).clamp(min=0) * spacing)  # what the field stops from one to the next
+        return Seeds(points, spacing, color(points).clamp(0, 1), opacity.clamp(0.01, 0.99))
 
 
 def from_file(path: str | None, count: int, generator: torch.Generator) -> Seeds:

@@ -16,6 +16,7 @@ from systems.csds import CSDS
 from systems.csm import CSM
 from systems.dsd import DSD
 from systems.grid import Grid
+from systems.hifa import HiFA
 from systems.ism import ISM
 from systems.jsd import JSD
 from systems.mvdream import MVDream
@@ -36,6 +37,7 @@ from systems.vsd import VSD
 
 SYSTEMS: dict[str, Any] = {
     "sds": SDS,
+    "hifa": HiFA,
     "sjc": SJC,
     "csd": CSD,
     "nfsd": NFSD,

@@ -14,13 +14,14 @@ from typing import ClassVar
 from torch import Tensor
 
 from dreamlab.core.noise import WEIGHTS
-from dreamlab.core.schedules import Schedule, When, constant, ramp
+from dreamlab.core.schedules import Schedule, When, ramp
 from dreamlab.core.settings import setting
 from systems.inversion import at, offset_noise
-from systems.residual import Branch, Look, State, Stateless, per_row
+from systems.residual import Branch, Look, State, per_row
+from systems.rule import NoiseSettings, Rule
 
 
-class Balanced(Stateless):
+class Balanced(Rule["Balanced.Settings"]):
     """Neither the text nor the denoising may win: the step is the shortest vector between them."""
 
     paper: ClassVar[str] = "Huang et al. 2024, arXiv:2407.13976"
@@ -28,18 +29,13 @@ class Balanced(Stateless):
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(NoiseSettings):
         scale: float = setting(18.0, above=0, help="lambda")
         against: str = setting("null", choices=("null", "negative"), help="the paper's null is its negative prompt")
-        t_min: Schedule = setting(constant(0.02), low=0, high=1)
         t_max: Schedule = setting(ramp(0.98, 0.5, end=When(1500, "steps")), low=0, high=1)
         offset: float = setting(0.1, low=0, help="strength of the channel-wise offset noise")
         strength: float = setting(0.1, above=0, help="factor of g")
         weight: str = setting("bsd", choices=WEIGHTS, help="w(t)")
-        clip: float | None = setting(None, above=0)
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table

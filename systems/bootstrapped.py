@@ -17,28 +17,28 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
 from systems.inversion import at
 from systems.residual import Branch, Look, State, per_row, predict_cfg
+from systems.rule import Configured, NoiseSettings
 from systems.score_net import ScoreNet
 from systems.trained import Trained
 
 
-class Bootstrapped:
+class Bootstrapped(Configured["Bootstrapped.Settings"]):
     """A prior that learns this very object from polished renders, and VSD towards it."""
 
     paper: ClassVar[str] = "Sun et al. 2023, arXiv:2310.16818"
     cost: ClassVar[str] = "3 + 2 own, 1 own trained; while dreaming 1 + 1 own trained, 2 x polish every `renew`"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+    rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(NoiseSettings):
         cfg: Schedule = setting(constant(2.0), low=0, help="of the trained prior")
         t_min: Schedule = setting(constant(0.05), low=0, high=1)
         t_max: Schedule = setting(ramp(0.5, 0.2, end=When(5000, "steps")), low=0, high=1)
-        weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
         cycle: int = setting(1000, low=2)
         dream: float = setting(0.2, low=0, high=1, help="share of a cycle in which only the prior learns")
         renew: int = setting(25, low=1, help="steps between two polishings while dreaming")
@@ -48,7 +48,6 @@ class Bootstrapped:
         lr_prior: float = setting(1e-3, low=0, high=1)
         lr: float = setting(1e-3, low=0, high=1)
         width: int = setting(32, low=8, high=512, help="channels of each network, a multiple of 4")
-        clip: float | None = setting(None, above=0)
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -69,8 +68,8 @@ class Bootstrapped:
             pictures, cameras = self._kept(pick, camera)
             self._learn(look, "prior", pictures, cameras, c.lr_prior)
             return torch.zeros_like(look.z)
-        t = look.timesteps(c.t_min.at(now), c.t_max.at(now))
-        state = State(table.add_noise(look.z, look.noise(), t), t)
+        t = c.times(look)
+        state = look.noised(look.noise(), t)
         text, null = look.predict([Branch(state, "text"), Branch(state, "null")])
         said = {
             name: net.apply(self.nets[name].params(), state.z_t, t, camera).detach() for name in ("prior", "render")
@@ -78,7 +77,7 @@ class Bootstrapped:
         look.calls, look.rows = look.calls + 2, look.rows + 2 * len(look.z)
         prior, mine = text + said["prior"], text + said["render"]
         self._learn(look, "render", look.z, camera, c.lr)
-        g = null + c.cfg.at(now) * (prior - null) - mine
+        g = look.settled(state, null + c.cfg.at(now) * (prior - null), prior) - mine
         return per_row(table.weight(c.weight, t), g) * g
 
     def _polish(self, look: Look) -> Tensor:

@@ -18,39 +18,31 @@ from torch import Tensor
 from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, State, Stateless, combine, times_in_order
+from systems.residual import Branch, Look, combine, guiding
+from systems.rule import NoiseSettings, Rule
 
 
-class Bridge(Stateless):
+class Bridge(Rule["Bridge.Settings"]):
     """SDS for the shape, then only the direction from bad pictures of the object to good ones."""
 
     paper: ClassVar[str] = "McAllister et al. 2024, arXiv:2406.09417"
     cost: ClassVar[str] = "2"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null", "negative"})
+    rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(NoiseSettings):
         cfg: Schedule = setting(constant(100.0), low=0, help="of the first stage")
         switch: float = setting(0.8, low=0, high=1, help="share of the run after which the bridge begins")
         scale: float = setting(1.0, low=0, help="of the second stage")
-        t_min: Schedule = setting(constant(0.02), low=0, high=1)
         t_max: Schedule = setting(ramp(0.98, 0.5, begin=When(5000, "steps"), end=When(5001, "steps")), low=0, high=1)
         weight: str = setting("uniform", choices=WEIGHTS, help="w(t)")
-        clip: float | None = setting(None, above=0)
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    @staticmethod
-    def check(settings: Settings) -> str | None:
-        return times_in_order(settings.t_min, settings.t_max)
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
-        t = look.timesteps(c.t_min.at(now), c.t_max.at(now))
+        t = c.times(look)
         noise, w = look.noise(), table.weight(c.weight, t)
-        state = State(table.add_noise(look.z, noise, t), t)
+        state = look.noised(noise, t)
         if now.fraction >= c.switch:
             return combine(look, [Branch(state, "text", c.scale), Branch(state, "negative", -c.scale)], w)
-        scale = c.cfg.at(now)
-        return combine(look, [Branch(state, "text", scale), Branch(state, "null", 1.0 - scale)], w, noise, -1.0)
+        return combine(look, guiding(state, c.cfg.at(now)), w, noise, -1.0)

@@ -20,15 +20,17 @@ from dreamlab.core.schedules import Schedule, When, ramp
 from dreamlab.core.settings import setting
 from systems.inversion import at
 from systems.residual import Look, State, per_row, predict_cfg
+from systems.rule import Configured
 
 
-class CDS:
+class CDS(Configured["CDS.Settings"]):
     """Two neighbouring points of one deterministic path must predict the same picture."""
 
     paper: ClassVar[str] = "Wu et al. 2024, arXiv:2401.09050"
     cost: ClassVar[str] = "4 (2 at cfg 1)"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
     guided: ClassVar[bool] = True
+    rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings:

@@ -22,16 +22,18 @@ from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from systems.inversion import at
 from systems.residual import Look, State, per_row, predict_cfg
+from systems.rule import Configured
 from systems.surface_noise import bound_noise
 
 
-class CFD:
+class CFD(Configured["CFD.Settings"]):
     """SDS with noise that all cameras agree on: every view descends the same flow."""
 
     paper: ClassVar[str] = "Yan et al. 2025, arXiv:2501.05445"
     cost: ClassVar[str] = "2"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
     guided: ClassVar[bool] = True
+    rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings:

@@ -12,13 +12,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, State, Stateless, combine
+from systems.residual import Branch, Look, combine
+from systems.rule import NoiseSettings, Rule
 
 
-class CSD(Stateless):
+class CSD(Rule["CSD.Settings"]):
     """Only the direction in which the text moves the prediction; no pull towards the model's own denoising."""
 
     paper: ClassVar[str] = "Yu et al. 2023, arXiv:2310.19415"
@@ -26,23 +26,16 @@ class CSD(Stateless):
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(NoiseSettings):
         text: Schedule = setting(constant(1.0), help="coefficient of eps_text")
         negative: Schedule = setting(constant(0.0), help="coefficient of eps_negative")
         null: Schedule = setting(constant(-1.0), help="coefficient of eps_null")
-        t_min: Schedule = setting(constant(0.02), low=0, high=1)
-        t_max: Schedule = setting(constant(0.98), low=0, high=1)
-        weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
         normalize: bool = setting(False, help="divide g by its norm over the whole batch (their pixel-space default)")
-        clip: float | None = setting(None, above=0)
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
 
     def gradient(self, look: Look) -> Tensor:
         s, now, table = self.settings, look.progress, look.guidance.table
-        t = look.timesteps(s.t_min.at(now), s.t_max.at(now))
-        state = State(table.add_noise(look.z, look.noise(), t), t)
+        t = s.times(look)
+        state = look.noised(look.noise(), t)
         names = {"text": s.text, "negative": s.negative, "null": s.null}
         branches = [Branch(state, name, schedule.at(now)) for name, schedule in names.items()]
         g = combine(look, branches, table.weight(s.weight, t))

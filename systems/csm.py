@@ -17,12 +17,13 @@ from torch import Tensor
 from dreamlab.core.schedules import Schedule, When, constant
 from dreamlab.core.settings import setting
 from systems.inversion import PathSettings, at, invert
-from systems.residual import Branch, Look, Stateless, combine
+from systems.residual import Branch, Look, combine
+from systems.rule import Rule
 
 WARM = When(1500, "steps")
 
 
-class CSM(Stateless):
+class CSM(Rule["CSM.Settings"]):
     """The text's direction alone, read at a noisy state that the render itself leads to (reconstruction)."""
 
     paper: ClassVar[str] = "Yang et al. 2024, arXiv:2410.21299 (reconstructed)"
@@ -34,16 +35,13 @@ class CSM(Stateless):
         scale: Schedule = setting(constant(7.5), low=0, help="s")
         visual: bool = setting(False, help="VPCSM: the prompt with a reference picture through decoupled attention")
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
     @staticmethod
     def asks(settings: Settings) -> frozenset[str]:
         return frozenset({"visual"}) if settings.visual else frozenset()
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
-        t = look.time_index(c.t_min.at(now), c.t_max.at(now))
+        t = c.time(look)
         walk = invert(look, t, c)
         scale = c.scale.at(now)
         told = "visual" if c.visual else "text"

@@ -20,14 +20,16 @@ from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from systems.inversion import at
 from systems.residual import Look, State, per_row, predict_cfg
+from systems.rule import Configured
 
 
-class DSD:
+class DSD(Configured["DSD.Settings"]):
     """Another seed ends in another object: each run is held to its own path from noise."""
 
     paper: ClassVar[str] = "Xu et al. 2024, arXiv:2412.06780"
     cost: ClassVar[str] = "at most 2 x 10 + 2 + 2 + 2"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+    rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.noise import WEIGHTS
-from dreamlab.core.schedules import Schedule, When, constant, ramp
+from dreamlab.core.schedules import Schedule, When, ramp
 from dreamlab.core.settings import setting
 from systems.residual import Branch, Look, State
+from systems.rule import NoiseSettings
 
 
 def warming(steps: int) -> Schedule:
@@ -23,17 +24,15 @@ def warming(steps: int) -> Schedule:
 
 
 @dataclass(frozen=True)
-class PathSettings:
+class PathSettings(NoiseSettings):
     """What the rules that walk an inversion have in common; the defaults are LucidDreamer's."""
 
     against: str = setting("null", choices=("null", "negative"), help="what the text is held against")
-    t_min: Schedule = setting(constant(0.02), low=0, high=1)
     t_max: Schedule = setting(warming(1500), low=0, high=1)
     stride: float = setting(0.2, above=0, high=1, help="of the inversion's steps, fraction of the table")
     max_steps: int = setting(5, low=1, high=100)
     offset: float = setting(0.1, low=0, help="strength of the channel-wise offset noise")
     weight: str = setting("ism", choices=WEIGHTS, help="w(t)")
-    clip: float | None = setting(None, above=0)
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,20 @@ from torch import Tensor
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
 from systems.inversion import PathSettings, at, invert
-from systems.residual import Branch, Look, State, Stateless, per_row, predict_cfg
+from systems.residual import Branch, Look, State, per_row, predict_cfg
+from systems.rule import Rule
 
 WARM = When(1500, "steps")
 
 
-class ISM(Stateless):
+class ISM(Rule["ISM.Settings"]):
     """Match two neighbouring points of the render's own inversion path: a target that repeats from draw to draw."""
 
     paper: ClassVar[str] = "Liang et al. 2023, arXiv:2311.11284"
     cost: ClassVar[str] = "at most 5 + 1 + 2"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
     guided: ClassVar[bool] = True
+    rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings(PathSettings):
@@ -35,12 +37,9 @@ class ISM(Stateless):
         interval: Schedule = setting(ramp(0.1, 0.08, end=WARM), low=0, high=1, help="t - s, fraction of the table")
         strength: float = setting(0.1, above=0, help="factor of g")
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
-        t = look.time_index(c.t_min.at(now), c.t_max.at(now))
+        t = c.time(look)
         s = max(t - look.index(c.interval.at(now)), 0)
         walk = invert(look, s, c)
         (eps_s,) = look.predict([Branch(walk.state, "null")])

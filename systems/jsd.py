@@ -14,46 +14,37 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, State, Stateless, per_row, times_in_order
+from systems.residual import Branch, Look, per_row
+from systems.rule import NoiseSettings, Rule
 
 
-class JSD(Stateless):
+class JSD(Rule["JSD.Settings"]):
     """A camera-blind score, corrected where a camera-aware one disagrees about the view: against Janus."""
 
     paper: ClassVar[str] = "Jiang et al. 2024, arXiv:2407.12291"
     cost: ClassVar[str] = "3"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "blind", "blind_null"})
+    rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(NoiseSettings):
         cfg: Schedule = setting(constant(31.0), low=0, help="30 in their form")
         coupling: Schedule = setting(ramp(0.0, 5.0, begin=When(0.12), end=When(0.1201), curve="jump"), low=0)
-        t_min: Schedule = setting(constant(0.02), low=0, high=1)
-        t_max: Schedule = setting(constant(0.98), low=0, high=1)
-        weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
-        clip: float | None = setting(None, above=0)
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    @staticmethod
-    def check(settings: Settings) -> str | None:
-        return times_in_order(settings.t_min, settings.t_max)
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
-        t = look.timesteps(c.t_min.at(now), c.t_max.at(now))
+        t = c.times(look)
         noise = look.noise()
-        state = State(table.add_noise(look.z, noise, t), t)
+        state = look.noised(noise, t)
         names = ("blind", "blind_null", "aware")
         blind, null, aware = look.predict([Branch(state, name) for name in names])
         a, s = table.signal_noise(t, look.z)
         apart = (s / a) * (aware - null)  # x0_blind_null - x0_aware
+        guided = look.settled(state, null + c.cfg.at(now) * (blind - null), blind)
         pull = c.coupling.at(now) / len(look.z) * opacity_of(look) * (s / a) * apart
-        return per_row(table.weight(c.weight, t), apart) * (null + c.cfg.at(now) * (blind - null) - noise + pull)
+        return per_row(table.weight(c.weight, t), apart) * (guided - noise + pull)
 
 
 def opacity_of(look: Look) -> Tensor:

@@ -12,16 +12,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from dreamlab.core.noise import cfg
+from dreamlab.core.noise import cfg, rescaled
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, State, Stateless, times_in_order
+from systems.residual import Branch, Look
+from systems.rule import Rule
 
 
-class MVDream(Stateless):
+class MVDream(Rule["MVDream.Settings"]):
     """Pull the render towards the guided clean picture itself, with the saturation of guidance taken out."""
 
     paper: ClassVar[str] = "Shi et al. 2023, arXiv:2308.16512"
@@ -39,26 +39,10 @@ class MVDream(Stateless):
         t_max: Schedule = setting(ramp(0.98, 0.5, end=When(8000, "steps")), low=0, high=1)
         clip: float | None = setting(None, above=0)
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    @staticmethod
-    def check(settings: Settings) -> str | None:
-        return times_in_order(settings.t_min, settings.t_max)
-
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
         t = look.timesteps(c.t_min.at(now), c.t_max.at(now), shared=True)
-        state = State(table.add_noise(look.z, look.noise(), t), t)
+        state = look.noised(look.noise(), t)
         text, other = look.predict([Branch(state, "text"), Branch(state, c.against)])
         x0 = table.x0(state.z_t, cfg(other, text, c.cfg.at(now)), t)
         return look.z - rescaled(x0, table.x0(state.z_t, text, t), c.rescale, c.group)
-
-
-def rescaled(x0: Tensor, like: Tensor, share: float, group: int) -> Tensor:
-    """x0 with `share` of it at the deviation that `like` has, group by group."""
-    parts = []
-    for mine, theirs in zip(x0.split(group), like.split(group), strict=True):
-        factor = (theirs.std() + 1e-8) / (mine.std() + 1e-8)
-        parts.append((share * factor + (1 - share)) * mine)
-    return torch.cat(parts)

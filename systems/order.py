@@ -19,10 +19,11 @@ from torch import Tensor
 from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, State, Stateless, per_row
+from systems.residual import Branch, Look, per_row
+from systems.rule import NoiseSettings, Rule
 
 
-class Order(Stateless):
+class Order(Rule["Order.Settings"]):
     """Punish a back that looks more like the front than the side does: against Janus."""
 
     paper: ClassVar[str] = "ConsDreamer 2025, arXiv:2504.02316 (features: ours)"
@@ -30,21 +31,16 @@ class Order(Stateless):
     needs: ClassVar[frozenset[str]] = frozenset({"null"})
 
     @dataclass(frozen=True)
-    class Settings:
-        t_min: Schedule = setting(constant(0.02), low=0, high=1)
+    class Settings(NoiseSettings):
         t_max: Schedule = setting(constant(0.5), low=0, high=1)
         weight: str = setting("uniform", choices=WEIGHTS, help="w(t)")
-        clip: float | None = setting(None, above=0)
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
 
     def gradient(self, look: Look) -> Tensor:
-        c, now, table = self.settings, look.progress, look.guidance.table
+        c, table = self.settings, look.guidance.table
         if look.cameras is None:
             raise ValueError("order needs the cameras of a step")
-        t = look.timesteps(c.t_min.at(now), c.t_max.at(now))
-        state = State(table.add_noise(look.z, look.noise(), t), t)
+        t = c.times(look)
+        state = look.noised(look.noise(), t)
         (eps,) = look.predict([Branch(state, "null")])
         with torch.enable_grad():
             x0 = table.x0(state.z_t, eps, t).requires_grad_()

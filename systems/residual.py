@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.noise import cfg
+from dreamlab.core.noise import cfg, eps_from_x0, rescaled
 from dreamlab.core.prompting import Asking, perp_neg_weights, perpendicular
 from dreamlab.core.schedules import Progress, Schedule
 from dreamlab.core.types import Condition, Frames, Guidance
@@ -36,6 +36,7 @@ class Branch:
     state: State
     condition: str  # a variant the guidance makes: text, null, negative, ...
     coef: float | Tensor = 1.0  # a Tensor is [B]
+    guided: bool = False  # the told half of guidance; the branch after it is the other half
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Look:
     calls: int = field(default=0, init=False)  # network calls so far
     rows: int = field(default=0, init=False)  # pictures evaluated so far
     trained: int = field(default=0, init=False)  # pictures a network of the rule's own was trained on
+    beside: Tensor | None = field(default=None, init=False)  # a loss on the frames that goes with g (HiFA's)
     _times: tuple[float, ...] = field(default=(), init=False)  # of each row, as fractions, known to the host
     _heard: list[int] | None = field(default=None, init=False)  # rows whose unconditional half is asked (None: all)
 
@@ -103,6 +105,19 @@ class Look:
         stream = self.noise_stream
         drawn = torch.randn(self.z.shape, generator=stream, device=stream.device, dtype=self.z.dtype)
         return drawn.to(self.z.device)
+
+    def noised(self, noise: Tensor, t: Tensor) -> State:
+        """The latents with this noise at these times."""
+        return State(self.guidance.table.add_noise(self.z, noise, t), t)
+
+    def settled(self, state: State, guided: Tensor, told: Tensor) -> Tensor:
+        """A guided prediction, the spread of its x0 pulled back to that of the told one by `prompting.rescale`."""
+        share = self.asking.how.rescale
+        if share == 0:
+            return guided
+        table, t = self.guidance.table, state.t_index
+        x0 = rescaled(table.x0(state.z_t, guided, t), table.x0(state.z_t, told, t), share)
+        return eps_from_x0(state.z_t, x0, *table.signal_noise(t, state.z_t))
 
     def poses(self) -> Tensor:
         """[B, 16] camera_to_world of each view, row by row, for networks that hear the camera."""
@@ -180,7 +195,8 @@ class System(Protocol):
     cost: ClassVar[str]  # pictures the network evaluates per view and step
     needs: ClassVar[frozenset[str]]  # condition variants and abilities it asks of the guidance
     # Optional: `asks(settings)` names further needs, `check(settings)` says what is wrong between settings, and
-    # `guided = True` allows adaptive guidance: the unconditional half only serves guidance, it is not the gradient.
+    # `guided = True` allows adaptive guidance: the unconditional half only serves guidance, it is not the gradient;
+    # `rescales = True` says that guidance goes through `guiding`, `predict_cfg` or `Look.settled`.
 
     def gradient(self, look: Look) -> Tensor:
         """g on the latents, [B, C, h, w]."""
@@ -220,12 +236,26 @@ def combine(
     """w (sum_i coef_i eps_i + noise_coef noise). A branch whose coefficient is the number 0 is not evaluated."""
     used = [branch for branch in branches if isinstance(branch.coef, Tensor) or branch.coef != 0.0]
     total = torch.zeros_like(look.z)
-    for branch, eps in zip(used, look.predict(used), strict=True):
-        coef = branch.coef
-        total = total + (per_row(coef, eps) if isinstance(coef, Tensor) else coef) * eps
+    found = look.predict(used)
+    parts = [
+        (per_row(branch.coef, eps) if isinstance(branch.coef, Tensor) else branch.coef) * eps
+        for branch, eps in zip(used, found, strict=True)
+    ]
+    for part in parts:
+        total = total + part
+    for i, branch in enumerate(used[:-1]):
+        if branch.guided and look.asking.how.rescale > 0:
+            plain = parts[i] + parts[i + 1]
+            total = total + look.settled(branch.state, plain, found[i]) - plain
     if noise is not None and noise_coef != 0.0:
         total = total + noise_coef * noise
     return per_row(weight, total) * total
+
+
+def guiding(state: State, scale: float, told: str = "text", against: str = "null") -> list[Branch]:
+    """The two halves of guidance as branches: scale eps_told + (1 - scale) eps_against."""
+    both = scale not in (0.0, 1.0)  # else one of them is not evaluated
+    return [Branch(state, told, scale, guided=both), Branch(state, against, 1.0 - scale)]
 
 
 def predict_cfg(look: Look, state: State, scale: float, against: str = "null") -> Tensor:
@@ -233,7 +263,7 @@ def predict_cfg(look: Look, state: State, scale: float, against: str = "null") -
     if scale == 1.0:
         return look.predict([Branch(state, "text")])[0]
     text, other = look.predict([Branch(state, "text"), Branch(state, against)])
-    return cfg(other, text, scale)
+    return look.settled(state, cfg(other, text, scale), text)
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:
@@ -250,6 +280,8 @@ def distil(system: System | Supervised, look: Look, z: Tensor, clip: float | Non
     grad = system.gradient(look)
     finite = torch.isfinite(grad).all()
     loss, used = loss_from_gradient(z, grad, clip)
+    if look.beside is not None:
+        loss, finite = loss + look.beside, finite & torch.isfinite(look.beside.detach())
     return Distilled(loss, used.square().mean().sqrt(), finite, look.calls, look.rows, look.trained)
 
 

@@ -15,19 +15,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dreamlab.core.noise import cfg, flow_state
+from dreamlab.core.noise import cfg, flow_state, rescaled
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, State, Stateless, per_row
+from systems.residual import Branch, Look, State, per_row
+from systems.rule import Rule
 
 
-class RFDS(Stateless):
+class RFDS(Rule["RFDS.Settings"]):
     """SDS in the words of rectified flow."""
 
     paper: ClassVar[str] = "Yang et al. 2024, arXiv:2406.03293"
     cost: ClassVar[str] = "2 (3 with rev)"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
     guided: ClassVar[bool] = True
+    rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings:
@@ -36,9 +38,6 @@ class RFDS(Stateless):
         s_max: Schedule = setting(constant(0.98), low=0, high=1)
         rev: bool = setting(False, help="RFDS-Rev: the noise is the model's own")
         clip: float | None = setting(None, above=0)
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
 
     def gradient(self, look: Look) -> Tensor:
         c, now = self.settings, look.progress
@@ -49,7 +48,10 @@ class RFDS(Stateless):
             noise = noise + (1 - s) * (v_text + look.z - noise)
         z_s, scale = (1 - s) * look.z + s * noise, c.cfg.at(now)
         v = velocities(look, z_s, s, t, ("text",) if scale == 1.0 else ("text", "null"))
-        residual = (v[0] if scale == 1.0 else cfg(v[1], v[0], scale)) - (noise - look.z)
+        guided = v[0] if scale == 1.0 else cfg(v[1], v[0], scale)
+        if share := look.asking.how.rescale:  # x0 = z_s - s v
+            guided = (z_s - rescaled(z_s - s * guided, z_s - s * v[0], share)) / s
+        residual = guided - (noise - look.z)
         if c.rev:
             return residual
         u = torch.randn(len(look.z), generator=look.time_stream).sigmoid().to(look.z)

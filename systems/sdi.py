@@ -20,16 +20,18 @@ from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from systems.inversion import at
-from systems.residual import Look, State, Stateless, per_row, predict_cfg
+from systems.residual import Look, State, per_row, predict_cfg
+from systems.rule import Rule
 
 
-class SDI(Stateless):
+class SDI(Rule["SDI.Settings"]):
     """SDS with the noise that the render itself would have come from."""
 
     paper: ClassVar[str] = "Lukoianov et al. 2024, arXiv:2405.15891"
     cost: ClassVar[str] = "at most 2 x 10 + 2"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
     guided: ClassVar[bool] = True
+    rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings:
@@ -40,9 +42,6 @@ class SDI(Stateless):
         t: Schedule = setting(ramp(0.98, 0.2), low=0, high=1)
         weight: str = setting("ism", choices=WEIGHTS, help="w(t)")
         clip: float | None = setting(None, above=0)
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, wrap_degrees
-from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Prompt
-from systems.residual import Look, State, Stateless, per_row, predict_cfg, times_in_order
+from systems.residual import Look, per_row, predict_cfg, times_in_order
+from systems.rule import NoiseSettings, Rule
 from systems.surface_noise import surface_points
 
 
@@ -35,24 +35,18 @@ class Region:
     z: tuple[float, float] = (-10.0, 10.0)
 
 
-class Semantic(Stateless):
+class Semantic(Rule["Semantic.Settings"]):
     """SDS with a prompt per region of space, so that colours and parts do not run into each other."""
 
     paper: ClassVar[str] = "Yang et al. 2024, arXiv:2410.09009"
     cost: ClassVar[str] = "2 per region"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+    rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(NoiseSettings):
         regions: tuple[Region, ...] = ()
         cfg: Schedule = setting(constant(101.0), low=0, help="100 in their form")
-        t_min: Schedule = setting(constant(0.02), low=0, high=1)
-        t_max: Schedule = setting(constant(0.98), low=0, high=1)
-        weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
-        clip: float | None = setting(None, above=0)
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
 
     @staticmethod
     def check(settings: Settings) -> str | None:
@@ -64,9 +58,9 @@ class Semantic(Stateless):
         c, now, table = self.settings, look.progress, look.guidance.table
         if look.frames is None or look.cameras is None:
             raise ValueError("semantic needs the cameras and frames of a step")
-        t = look.timesteps(c.t_min.at(now), c.t_max.at(now))
+        t = c.times(look)
         noise = look.noise()
-        state = State(table.add_noise(look.z, noise, t), t)
+        state = look.noised(noise, t)
         masks = region_masks(look, c.regions)
         total = torch.zeros_like(look.z)
         for k, region in enumerate(c.regions):

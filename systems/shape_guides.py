@@ -3,7 +3,8 @@
 
 Both look at the rendered surface (depth unprojected, weighted by alpha), so they serve every scene. `cloud` follows the
 point-cloud guides of GSGEN (Chen et al. 2023, arXiv:2309.16585) and the sketch shapes of Latent-NeRF (Metzer et al.
-2022, arXiv:2211.07600); theirs act on Gaussians' centres and on density. `near` is the sketch's slack.
+2022, arXiv:2211.07600); theirs act on Gaussians' centres and on density. The points come from a file or from a sketch
+of simple bodies; `near` is its slack.
 """
 
 from __future__ import annotations
@@ -19,6 +20,17 @@ from dreamlab.core.settings import setting
 from systems.residual import Look, Stateless
 
 LIMIT = 200_000  # points read
+DENSE = 2000  # points drawn on a part of a sketch
+BODIES = ("ball", "box", "rod")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One body of a sketch; a rod is a cylinder along y."""
+
+    body: str = setting("ball", choices=BODIES)
+    at: tuple[float, float, float] = (0.0, 0.0, 0.0)  # metres
+    size: tuple[float, float, float] = (1.0, 1.0, 1.0)  # from end to end
 
 
 def surface(look: Look) -> tuple[Tensor, Tensor]:
@@ -69,19 +81,22 @@ class Cloud(Stateless):
     @dataclass(frozen=True)
     class Settings:
         points: str = setting("", help="a text file of x y z per line, metres")
+        sketch: tuple[Part, ...] = ()
         near: float = setting(0.0, low=0, help="distance that is not punished yet")
         cover: float = setting(0.0, low=0, help="weight of points that no surface is near")
         most: int = setting(2048, low=1, help="surface points and given points compared in a step")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.points = read_points(Path(settings.points))
+        self.points = sketched(settings.sketch) if settings.sketch else read_points(Path(settings.points))
 
     @staticmethod
     def check(settings: Settings) -> str | None:
-        if not settings.points or not Path(settings.points).is_file():
-            return f"points: {settings.points!r} is not a file of x y z lines"
-        return None
+        if settings.sketch and settings.points:
+            return "give points or a sketch, not both"
+        if settings.sketch or (settings.points and Path(settings.points).is_file()):
+            return None
+        return f"points: {settings.points!r} is not a file of x y z lines, and there is no sketch"
 
     def loss(self, look: Look) -> Tensor:
         c = self.settings
@@ -95,6 +110,42 @@ class Cloud(Stateless):
         far = (apart.amin(1) - c.near).relu().square()
         uncovered = (apart.amin(0) - c.near).relu().square().mean()
         return (alpha[pick] * far).mean() + c.cover * uncovered
+
+
+def sketched(parts: tuple[Part, ...]) -> Tensor:
+    """[N, 3] points on the bodies' surfaces, those inside another body left out; the same every time."""
+    stream = torch.Generator().manual_seed(0)
+    kept = []
+    for i, part in enumerate(parts):
+        points = on_body(part.body, stream) * torch.tensor(part.size) / 2 + torch.tensor(part.at)
+        hidden = torch.zeros(len(points), dtype=torch.bool)
+        for j, other in enumerate(parts):
+            local = 2 * (points - torch.tensor(other.at)) / torch.tensor(other.size)
+            hidden |= (within(other.body, local) < 1 - 1e-4) if j != i else False
+        kept.append(points[~hidden])
+    return torch.cat(kept)
+
+
+def on_body(body: str, stream: torch.Generator) -> Tensor:
+    """[DENSE, 3] on the surface of a body that fills [-1, 1]^3; even before it is stretched."""
+    if body == "ball":
+        return torch.nn.functional.normalize(torch.randn(DENSE, 3, generator=stream), dim=-1)
+    inside = 2 * torch.rand(DENSE, 3, generator=stream) - 1
+    if body == "box":
+        face = torch.randint(3, (DENSE, 1), generator=stream)
+        return inside.scatter(1, face, torch.sign(inside.gather(1, face)))
+    turn, height, cap = torch.pi * inside[:, 0], inside[:, 1], torch.rand(DENSE, generator=stream) < 1 / 3
+    radius = torch.where(cap, inside[:, 2].abs().sqrt(), torch.ones(()))
+    return torch.stack([radius * turn.sin(), torch.where(cap, height.sign(), height), radius * turn.cos()], -1)
+
+
+def within(body: str, local: Tensor) -> Tensor:
+    """[N] below 1 inside the body that fills [-1, 1]^3, 1 on its surface."""
+    if body == "ball":
+        return local.norm(dim=-1)
+    if body == "box":
+        return local.abs().amax(-1)
+    return torch.maximum(local[:, [0, 2]].norm(dim=-1), local[:, 1].abs())
 
 
 def read_points(path: Path) -> Tensor:

@@ -16,10 +16,11 @@ from torch import Tensor
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
 from systems.inversion import PathSettings, at, invert
-from systems.residual import Branch, Look, State, Stateless, per_row
+from systems.residual import Branch, Look, State, per_row
+from systems.rule import Rule
 
 
-class Style(Stateless):
+class Style(Rule["Style.Settings"]):
     """The style of a picture without what it shows; the denoising is ISM's."""
 
     paper: ClassVar[str] = "Xie et al. 2024, arXiv:2411.00399"
@@ -34,12 +35,9 @@ class Style(Stateless):
         t_max: Schedule = setting(constant(0.5), low=0, high=1)
         strength: float = setting(0.1, above=0, help="factor of g")
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
-        t = look.time_index(c.t_min.at(now), c.t_max.at(now))
+        t = c.time(look)
         s = max(t - look.index(c.interval.at(now)), 0)
         walk = invert(look, s, c)
         (eps_s,) = look.predict([Branch(walk.state, "null")])

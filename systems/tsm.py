@@ -3,7 +3,8 @@
 g = 0.1 w(t) (cfg(eps)(z_t, t) - eps_null(z_mu, mu)), z_t and z_mu each one DDIM step from the same z_s.
 
 mu = s + gamma (t - s) in the paper (`linear`), s + (t - s) sqrt(1 - gamma^2) in its code (`sqrt`); mu = s is ISM. Their
-code caps the hop s -> mu at 200 while it takes the score at mu; here the hop always ends at mu.
+code caps the hop s -> mu at 200 while it takes the score at mu; here the hop always ends at mu. Their pixel-wise
+clipping of the gradient is a setting of the term, `clip_pixel: 0.05`.
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ from torch import Tensor
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
 from systems.inversion import PathSettings, at, invert, warming
-from systems.residual import Branch, Look, State, Stateless, per_row, predict_cfg
+from systems.residual import Branch, Look, State, per_row, predict_cfg
+from systems.rule import Rule
 
 WARM = When(750, "steps")
 
 
-class TSM(Stateless):
+class TSM(Rule["TSM.Settings"]):
     """ISM with both ends reached from one point, so that the inversion's error does not pile up between them."""
 
     paper: ClassVar[str] = "Miao et al. 2024, arXiv:2405.11252"
     cost: ClassVar[str] = "at most 5 + 1 + 1 + 2"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
     guided: ClassVar[bool] = True
+    rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings(PathSettings):
@@ -39,12 +42,9 @@ class TSM(Stateless):
         t_max: Schedule = setting(warming(750), low=0, high=1)
         strength: float = setting(0.1, above=0, help="factor of g")
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
-        t = look.time_index(c.t_min.at(now), c.t_max.at(now))
+        t = c.time(look)
         s = max(t - look.index(c.interval.at(now)), 0)
         share = c.gamma if c.mu_rule == "linear" else math.sqrt(1 - c.gamma**2)
         mu = round(s + (t - s) * share)

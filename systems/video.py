@@ -14,36 +14,26 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, State, Stateless, per_row, times_in_order
+from systems.residual import Branch, Look, per_row
+from systems.rule import NoiseSettings, Rule
 
 
-class Video(Stateless):
+class Video(Rule["Video.Settings"]):
     """SDS or CSD of whole clips, with the motion in the model's answer turned up."""
 
     paper: ClassVar[str] = "Bahmani et al. 2023, arXiv:2311.17984; Ling et al. 2023, arXiv:2312.13763"
     cost: ClassVar[str] = "2"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null", "clip"})
+    rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(NoiseSettings):
         form: str = setting("sds", choices=("sds", "csd"))
         cfg: Schedule = setting(constant(101.0), low=0, help="sds: 100 in their form; csd: the factor of its direction")
         frames: int = setting(16, low=2, high=256, help="of one clip")
         amplify: Schedule = setting(constant(0.0), low=0, help="of the motion in the text's direction")
-        t_min: Schedule = setting(constant(0.02), low=0, high=1)
-        t_max: Schedule = setting(constant(0.98), low=0, high=1)
-        weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
-        clip: float | None = setting(None, above=0)
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    @staticmethod
-    def check(settings: Settings) -> str | None:
-        return times_in_order(settings.t_min, settings.t_max)
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
@@ -52,10 +42,12 @@ class Video(Stateless):
         clips = look.timesteps(c.t_min.at(now), c.t_max.at(now)).reshape(-1, c.frames)
         t = clips[:, :1].expand(-1, c.frames).reshape(-1)
         noise = look.noise()
-        state = State(table.add_noise(look.z, noise, t), t)
+        state = look.noised(noise, t)
         text, null = look.predict([Branch(state, "text"), Branch(state, "null")])
         direction = amplified(text - null, c.frames, c.amplify.at(now))
         g = c.cfg.at(now) * direction + (null - noise if c.form == "sds" else 0.0)
+        if c.form == "sds":
+            g = g + (look.settled(state, g + noise, text) - (g + noise))
         return per_row(table.weight(c.weight, t), g) * g
 
 

@@ -147,6 +147,9 @@ class OrbitSettings:
     fixed: int = setting(0, low=0, high=10_000, help="draw from this many cameras that never change; 0: new ones")
     moving: bool = setting(False, help="every camera has a time of its own")
     clip: int = setting(0, low=0, high=64, help="so many views in a row are one camera at even times: frames of a clip")
+    ring: int = setting(
+        0, low=0, high=64, help="so many views in a row stand around in equal turns, at one height and lens"
+    )
     time: tuple[float, float] = setting((0.0, 1.0), low=0, high=1, help="of a moving scene; a part for one segment")
 
 
@@ -164,7 +167,11 @@ def sample_orbit(settings: OrbitSettings, count: int, generator: torch.Generator
     where = (torch.arange(count) + draw) / count if settings.stratified else draw
     azimuth = low + (high - low) * where
     elevation = _draw_elevation(settings, count, generator)
+    if settings.ring:
+        azimuth, elevation = _ring(low + (high - low) * draw, elevation, settings.ring)
     distance, fovy = uniform(*settings.distance), uniform(*settings.fovy_deg)
+    if settings.ring:
+        distance, fovy = (value[_first(count, settings.ring)] for value in (distance, fovy))
     shift = (2 * torch.rand(count, 3, generator=generator) - 1) * settings.jitter_position
     target = torch.randn(count, 3, generator=generator) * settings.jitter_target
     up = torch.randn(count, 3, generator=generator) * settings.jitter_up
@@ -179,10 +186,20 @@ def sample_orbit(settings: OrbitSettings, count: int, generator: torch.Generator
     return drawn if time is None or not settings.clip else _clips(drawn, time, settings)
 
 
+def _first(count: int, size: int) -> Tensor:  # [count]
+    """The first view of each one's group of `size`."""
+    return torch.arange(count) // size * size
+
+
+def _ring(azimuth: Tensor, elevation: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Each group of `size` around from its first view's azimuth on, at its elevation."""
+    first = _first(len(azimuth), size)
+    return azimuth[first] + 360.0 / size * (torch.arange(len(azimuth)) - first), elevation[first]
+
+
 def _clips(cameras: Cameras, time: Tensor, settings: OrbitSettings) -> Cameras:
     """The first camera of each `clip` in a row for all of them, once through `time` from its own moment on."""
-    index = torch.arange(len(cameras))
-    first = index // settings.clip * settings.clip
+    index, first = torch.arange(len(cameras)), _first(len(cameras), settings.clip)
     low, high = settings.time
     span = max(high - low, 1e-6)
     phase = (time[first] - low) / span + index % settings.clip / settings.clip

@@ -91,6 +91,17 @@ def cfg(eps_null: Tensor, eps_text: Tensor, scale: float) -> Tensor:
     return eps_null + scale * (eps_text - eps_null)
 
 
+def rescaled(x0: Tensor, like: Tensor, share: float, group: int = 1) -> Tensor:
+    """x0 with `share` of it at the deviation that `like` has (CFG rescale, Lin et al. 2023, arXiv:2305.08891, on the
+    clean picture), over each `group` of rows; what is left of the rows is a group too.
+    """
+    parts = []
+    for mine, theirs in zip(x0.split(group), like.split(group), strict=True):
+        factor = (theirs.std() + 1e-8) / (mine.std() + 1e-8)
+        parts.append((share * factor + (1 - share)) * mine)
+    return torch.cat(parts)
+
+
 def scale_from_plus(scale_plus: float) -> float:
     """The house scale of a paper that writes eps_text + scale (eps_text - eps_null)."""
     return scale_plus + 1.0

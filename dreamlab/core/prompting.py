@@ -39,6 +39,9 @@ class Prompting:
         high=1,
         help="leave the unconditional call out where it differs by less than this share",
     )
+    rescale: float = setting(
+        0.0, low=0, high=1, help="how far the guided clean picture's spread is pulled back to the unguided one's"
+    )
 
     def needs(self) -> frozenset[str]:
         """The conditions this asks of a guidance, beside those of the rule."""

@@ -87,6 +87,7 @@ class Guidance(Protocol):
     table: NoiseTable
     # The names of conditions it can make (text, null, negative, front, ...), and what else it can do (adapter). Where
     # they depend on its settings, a static method `offers(settings)` names them all.
+    # Optional: `encoding(text)` says a text in one frozen vector [D], for makers.
     variants: frozenset[str]
 
     def encode(self, rgb: Tensor) -> Tensor:
@@ -169,14 +170,6 @@ class Maker(Protocol):
 
     def between(self, first: int, second: int, share: float) -> Scene:
         """The scene of a code between those of two prompts, for looking."""
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """A guidance that can say a text in one vector, for makers."""
-
-    def encoding(self, text: str) -> Tensor:
-        """[D], frozen."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from dreamlab.files import disk_errors, sha256, write_atomic, write_json
 from dreamlab.preview import orbit_views, render_views, save_between, save_preview, save_sheet, save_video
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.runs import Run
+from renderers.become import compare_mesh, surface_of
 
 SHEET_VIEWS = 12
 
@@ -33,14 +34,19 @@ def assets(run: Run, recipe: Recipe, scene: Scene) -> list[tuple[Path, str, Scen
 
 def export_mesh(run: Run, recipe: Recipe, scene: Scene, formats: Sequence[str] | None = None) -> list[Path]:
     """Extract the surfaces and write them; the report beside each says what it is made of."""
+    became = changes_of(run)
     with disk_errors("exporting", run.export):
-        made = [write_mesh(*asset, recipe, formats or recipe.export.formats) for asset in assets(run, recipe, scene)]
+        made = [
+            write_mesh(*asset, recipe, formats or recipe.export.formats, became) for asset in assets(run, recipe, scene)
+        ]
     return [path for paths in made for path in paths]
 
 
-def write_mesh(folder: Path, prompt: str, scene: Scene, recipe: Recipe, formats: Sequence[str]) -> list[Path]:
+def write_mesh(
+    folder: Path, prompt: str, scene: Scene, recipe: Recipe, formats: Sequence[str], became: list[dict[str, Any]]
+) -> list[Path]:
     """The surface of one scene, in a folder."""
-    mesh = simplify(scene.mesh(recipe.export.resolution), recipe.export.faces)
+    mesh = simplify(surface_of(scene, recipe.export.resolution), recipe.export.faces)
     name = slug(prompt)
     writers = {
         "glb": lambda: glb_bytes(mesh, name, {"dreamlab_recipe": as_plain(recipe)}),
@@ -57,7 +63,8 @@ def write_mesh(folder: Path, prompt: str, scene: Scene, recipe: Recipe, formats:
             write_atomic(folder / beside, data)
             paths.append(folder / beside)
     files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
-    write_json(folder / "report.json", {"mesh": mesh_report(mesh), "files": files, "prompt": prompt})
+    report = {"mesh": mesh_report(mesh), "files": files, "prompt": prompt}
+    write_json(folder / "report.json", report | {"changes": became + exported(scene, mesh)})
     return paths
 
 
@@ -77,6 +84,22 @@ def export_pictures(run: Run, recipe: Recipe, scene: Scene, device: torch.device
             save_between(scene, between, device, size)
             paths += [every, between]
     return paths
+
+
+def changes_of(run: Run) -> list[dict[str, Any]]:
+    """What every change of representation in the run kept of the pictures before it."""
+    # A stage that is rolled back says it again.
+    became = {(e["stage"], e.get("object")): e for e in run.events() if e["kind"] == "became"}
+    keys = ("source", "was", "stage", "object", "now", "psnr", "silhouette_iou", "views")
+    return [{key: event[key] for key in keys if key in event} for event in became.values()]
+
+
+def exported(scene: Scene, mesh: Mesh) -> list[dict[str, Any]]:
+    """The same of the surface that is written; textures hold a material, which the scene shows under its light."""
+    if mesh.textures is not None:
+        return []
+    kept = compare_mesh(scene, mesh)
+    return [{"now": "export", "psnr": kept.psnr, "silhouette_iou": kept.iou, "views": kept.views}]
 
 
 def mesh_report(mesh: Mesh) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +18,23 @@ from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import Diverged, RecipeError
 from dreamlab.core.types import Frames, Mesh
-from renderers.become import Kept, all_around, become, compare, lay_flat, psnr, shown, silhouette_iou, surface_of
+from renderers.become import (
+    Kept,
+    all_around,
+    become,
+    compare,
+    compare_mesh,
+    lay_flat,
+    psnr,
+    shown,
+    silhouette_iou,
+    surface_of,
+)
 from renderers.dmtet import DMTet
 from renderers.fusion import fuse
 from renderers.gaussians import Gaussians
 from renderers.mesh import TexturedMesh
+from tests.conftest import Commands
 
 
 def stream() -> torch.Generator:
@@ -119,9 +133,9 @@ def test_the_level_is_chosen_by_the_scene_s_own_silhouettes() -> None:
 
 def test_a_level_between_those_named_is_found() -> None:
     scene = Foggy()
-    scene.levels = (0.1, 5.0)
+    scene.levels = (0.4, 3.2)
     found = surface_of(scene, 16)
-    assert float(found.vertices.norm(dim=-1).mean()) == pytest.approx(0.5, rel=0.06)  # 0.1 and 5 are off by 50 %
+    assert float(found.vertices.norm(dim=-1).mean()) == pytest.approx(0.5, rel=0.06)  # those named are off by 30 %
 
 
 def test_a_textured_mesh_keeps_its_small_charts() -> None:
@@ -131,16 +145,19 @@ def test_a_textured_mesh_keeps_its_small_charts() -> None:
     assert len(found.faces) == len(made.surface.faces)
 
 
-def cloud(surface: str) -> Gaussians:
-    """A shell of opaque discs on a ball of radius 0.6, red above and blue below, and a few far-off specks."""
-    made = Gaussians(Gaussians.Settings(count=4000, start="sphere", radius=0.6, surface=surface), stream())
+def cloud(surface: str, specks: bool = True) -> Gaussians:
+    """Opaque discs on a ball of radius 0.6, red above and blue below, and a few far-off specks; for the density, which
+    would find the inner side of such a shell as well, a ball full of them."""
+    start = "ball" if surface == "density" else "sphere"
+    made = Gaussians(Gaussians.Settings(count=4000, start=start, radius=0.6, surface=surface, opacity=0.9), stream())
     p = made.params
     with torch.no_grad():
-        lay_flat(p, torch.nn.functional.normalize(p["means"], dim=-1))
-        p["logit_color"].copy_(
-            torch.where(p["means"][:, 1:2] > 0, torch.tensor([4.0, -4, -4]), torch.tensor([-4.0, -4, 4]))
-        )
-        p["means"][:3] = torch.tensor([[0.85, 0.85, 0.0], [-0.85, 0.0, 0.85], [0.0, -0.85, 0.85]])
+        if surface != "density":
+            lay_flat(p, torch.nn.functional.normalize(p["means"], dim=-1))
+        color = torch.tensor([4.0, -4, -4])
+        p["logit_color"].copy_(torch.where(p["means"][:, 1:2] > 0, color, color.flip(0)))
+        if specks:
+            p["means"][:3] = torch.tensor([[0.85, 0.85, 0.0], [-0.85, 0.0, 0.85], [0.0, -0.85, 0.85]])
     return made
 
 
@@ -152,13 +169,15 @@ def test_gaussians_become_the_ball_they_cover_either_way(surface: str) -> None:
     made = cloud(surface)
     found = surface_of(made, 48)
     solid = trimesh.Trimesh(found.vertices.numpy(), found.faces.numpy(), process=False)
-    distance = np.linalg.norm(solid.vertices, axis=1) - 0.6
-    assert np.abs(distance).mean() < 0.025 and np.abs(distance).max() < 0.08  # a cell is 0.042
-    assert solid.volume == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.12)
+    # The outermost of a ball full of Gaussians reach out of it by one and a half of their deviations of 0.043.
+    radius = 0.6 if surface != "density" else 0.66
+    distance = np.linalg.norm(solid.vertices, axis=1) - radius
+    assert np.abs(distance).mean() < 0.03 and distance.max() < 0.1  # a cell is 0.04
+    assert solid.volume == pytest.approx(4 / 3 * math.pi * radius**3, rel=0.15)
     top = found.vertices[:, 1] > 0.2
     assert found.colors[top, 0].mean() > 0.8 and found.colors[top, 2].mean() < 0.2
-    if surface != "density":
-        assert made.mesh(24).faces.shape[0] > 100  # what an export takes
+    if surface == "density":  # the level was chosen by them; a shell's own silhouette has gaps at the rim
+        assert compare_mesh(cloud(surface, specks=False), found).iou > 0.95
 
 
 def test_open3d_is_asked_for_in_one_line_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +223,7 @@ def test_a_recipe_chains_kinds(kind: str, more: str) -> None:
     assembler = Assembler(wanted, "cpu")
     first = assembler.stage(0, {})
     second = assembler.stage(1, {"shape": first.scene})
-    assert second.scene.kind == kind and (second.kept is None) == (kind == "dmtet")
+    assert second.scene.kind == kind and (not second.changes) == (kind == "dmtet")
     again = assembler.stage(1)  # as when a run resumes in its second stage
     again.scene.load_state_dict(second.scene.state_dict())
     assert compare(second.scene, again.scene).psnr == 100.0
@@ -213,3 +232,46 @@ def test_a_recipe_chains_kinds(kind: str, more: str) -> None:
 def test_what_cannot_begin_from_a_surface_says_so() -> None:
     with pytest.raises(RecipeError, match="cannot become"):
         Assembler(recipe.load(CHAIN % ("several", ""), tables()), "cpu")
+
+
+RUN = """
+prompt: a red mushroom with a white stem
+stages:
+  - name: cloud
+    scene: {kind: gaussians, count: 300, radius: 0.5, opacity: 0.8, surface: fusion}
+    terms: [{guidance: truth, system: photometric}]
+    steps: 4
+    views: 2
+    size: 16
+  - name: skin
+    scene: {kind: mesh, from: cloud, texture: 64, faces: 400, resolution: 24, unwrap: own}
+    terms: [{guidance: truth, system: photometric}]
+    steps: 2
+    size: 16
+  - name: shape
+    scene: {kind: dmtet, from: skin, resolution: 12}
+    terms: [{guidance: truth, system: photometric}]
+    steps: 2
+    size: 16
+export: {resolution: 24, turntable: 2, size: 32}
+"""
+
+
+def test_a_run_says_what_every_change_kept(dreamlab: Commands, tmp_path: Path) -> None:
+    """On the terminal, in the log, in the events and in the export's report; the same numbers, of this run's scenes."""
+    (tmp_path / "chain.yaml").write_text(RUN)
+    ended = dreamlab("dream", "--recipe", "chain.yaml")
+    assert ended.code == 0, ended.err
+    run = tmp_path / ended.out.splitlines()[-1]
+    events = [e for e in map(json.loads, (run / "events.jsonl").open()) if e["kind"] == "became"]
+    assert [(e["was"], e["now"], e["views"]) for e in events] == [("gaussians", "mesh", 24), ("mesh", "dmtet", 24)]
+    for event, source, stage in zip(events, ("cloud", "skin"), ("skin", "shape"), strict=True):
+        line = (
+            f"{stage}: {source} became {event['now']}, keeping {event['psnr']:.1f} dB and {event['silhouette_iou']:.3f}"
+        )
+        assert ended.err.count(line) == 1 and (run / "log.txt").read_text().count(line) == 1
+        assert event["psnr"] > 8 and event["silhouette_iou"] > 0.5
+    changes = json.loads((run / "export" / "report.json").read_text())["changes"]
+    assert [c["now"] for c in changes] == ["mesh", "dmtet", "export"]
+    assert [c["psnr"] for c in changes[:2]] == [e["psnr"] for e in events]
+    assert changes[2]["psnr"] > 15 and changes[2]["silhouette_iou"] > 0.8  # a surface, coloured at its vertices

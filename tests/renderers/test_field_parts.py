@@ -159,6 +159,9 @@ def test_field_seeds_lie_on_the_visible_side_of_what_is_dense() -> None:
     seeds = from_field(lambda p: 200.0 * (p.norm(dim=-1) < 0.6), lambda p: p.abs(), 1.0, 3000, stream(), cells=32)
     radius = seeds.points.norm(dim=-1)
     assert radius.min() > 0.6 - 3 * 0.0625 and radius.max() < 0.6 + 0.0625
+    assert seeds.opacity is not None and seeds.opacity[radius < 0.6].min() > 0.5
+    thin = from_field(lambda p: torch.full_like(p[:, 0], 2.0), lambda p: p.abs(), 1.0, 500, stream(), cells=8)
+    torch.testing.assert_close(thin.opacity, 1 - torch.exp(-2.0 * thin.spacing))
     with pytest.raises(ValueError, match="empty"):
         from_field(lambda p: 0 * p[:, 0], lambda p: p, 1.0, 10, stream(), cells=8)
 

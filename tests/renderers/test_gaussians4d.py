@@ -15,6 +15,7 @@ from torch import Tensor
 from dreamlab import recipe
 from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import turntable
+from dreamlab.core.errors import RecipeError
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Training
 from dreamlab.telemetry import Ring
@@ -75,6 +76,10 @@ def test_time_scaling_keeps_time_zero_static_and_loops_close(kind: str) -> None:
         torch.testing.assert_close(begin, end)
         size = (half - begin).abs().max()
         assert size > 0.01 and (near - begin).abs().max() < 0.02 * size  # no jump on the way there
+        both = moving(kind=kind, loop=True, power=0.35)
+        shake(both)
+        begin, near = (both.posed(torch.tensor(t))[0] for t in (0.0, 1 - 1e-5))
+        assert (begin - means).abs().max() < 0.005 * size and (near - begin).abs().max() < 0.05 * size
 
 
 def test_equal_poses_of_all_control_points_move_everything_rigidly() -> None:
@@ -167,7 +172,7 @@ def test_quaternion_products_are_matrix_products() -> None:
 
 
 def test_segments_follow_one_another_without_a_jump() -> None:
-    settings = MovingSettings(count=50, segments=3, overlap=0.3, deform=DeformSettings(kind="mlp"), segment=1)
+    settings = MovingSettings(count=50, segments=3, overlap=0.3, deform=DeformSettings(kind="mlp"))
     scene = Gaussians4D(settings, stream())
     shake(scene, 0.5)
     spans = scene.spans()
@@ -183,9 +188,86 @@ def test_segments_follow_one_another_without_a_jump() -> None:
             assert (a - b).abs().max() < 0.02 * (a - far).abs().max()
         inside, outside = (scene.motion(torch.tensor(t))[1] for t in ((spans[1][0] + spans[0][1]) / 2, 0.01))
         assert inside > 0 and outside == 0
+    scene.settings = replace(settings, segment=1)
     assert {name.split(".")[0] for name in scene.groups()} >= {"deform1", "means"}
     assert not any(name.startswith(("deform0", "deform2")) for name in scene.groups())
+    late, last = (torch.tensor(t) for t in (0.999, spans[1][1]))  # the third is not there while the second is trained
+    assert torch.equal(scene.posed(late)[0], scene.posed(last)[0])
+    with pytest.raises(RecipeError, match="segment"):
+        Gaussians4D(replace(settings, segment=3), stream())
     assert torch.equal(blend(torch.zeros(2), torch.ones(2), torch.tensor(0.75), 0.5, 1.0), torch.full((2,), 0.5))
+
+
+def test_later_segments_do_not_begin_still() -> None:
+    """Time scaling keeps time 0 static; the motion goes on where the next segment begins."""
+    deform = DeformSettings(kind="mlp", power=0.35)
+    scene = Gaussians4D(MovingSettings(count=50, segments=2, overlap=0.25, deform=deform), stream())
+    shake(scene, 0.5)
+    means = scene.params["means"]
+    with torch.no_grad():
+        later = scene.motions[1].at(means, torch.tensor(0.0)).shift
+        assert scene.motions[0].at(means, torch.tensor(0.0)).shift.abs().max() < 0.01 * later.abs().max()
+
+
+def test_a_ring_of_segments_closes() -> None:
+    deform = DeformSettings(kind="mlp", loop=True)
+    scene = Gaussians4D(MovingSettings(count=50, segments=3, overlap=0.3, deform=deform), stream())
+    shake(scene, 0.5)
+    with torch.no_grad():
+        begin, near, end, half = (scene.posed(torch.tensor(t))[0] for t in (0.0, 1 - 1e-5, 1.0, 0.5))
+        assert torch.equal(begin, end) and (near - begin).abs().max() < 1e-3 * (half - begin).abs().max()
+        for (begin_at, _), (_, before) in itertools.pairwise(reversed(scene.spans())):
+            del before
+            a, b = (scene.posed(torch.tensor(begin_at + side))[0] for side in (-1e-5, 1e-5))
+            assert (a - b).abs().max() < 1e-3 * (half - begin).abs().max()
+        assert scene.motion(torch.tensor(0.95))[1] > 0 and scene.motion(torch.tensor(0.01))[1] == 0
+    with pytest.raises(RecipeError, match="power"):
+        Gaussians4D(MovingSettings(segments=2, deform=replace(deform, power=0.35)), stream())
+
+
+def rocked(points: Tensor, time: Tensor) -> Tensor:
+    """Points [N, 3] turned by 30 degrees times sin(2 pi time) about Z, the motion below."""
+    angle = math.radians(30) * torch.sin(2 * math.pi * time)
+    c, s, x, y, z = angle.cos(), angle.sin(), *points.unbind(-1)
+    return torch.stack([c * x - s * y, s * x + c * y, z], -1)
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_segments_learn_one_after_another_and_the_first_stays(loop: bool) -> None:
+    """Autoregressive extension of a motion known in closed form: each segment is shown its own part of time alone, with
+    `continuity`; the whole then follows the truth, without touching what was learnt before, and a ring closes."""
+    deform = DeformSettings(kind="control", points=12, moments=12, loop=loop)
+    settings = MovingSettings(count=60, radius=0.5, segments=3, overlap=0.3, frozen=True, deform=deform)
+    scene, draw = Gaussians4D(replace(settings, segment=0), stream()), stream(7)
+    truth = scene.params["means"].detach()
+    earlier: dict[str, Tensor] = {}
+    for segment, (begin, end) in enumerate(scene.spans()):
+        scene.settings = replace(settings, segment=segment)
+        before = {name: value.clone() for name, value in scene.state_dict().items()}
+        optimiser = torch.optim.Adam([group.tensor for group in scene.groups().values()], lr=0.03)
+        rate = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.965)
+        for _ in range(100):
+            times = begin + (end - begin) * (torch.rand(4, generator=draw) + torch.arange(4)) / 4
+            posed = [scene.posed(time) for time in times]
+            gaps = [(p[0] - rocked(truth, time)).square().sum(-1).mean() for p, time in zip(posed, times, strict=True)]
+            loss = torch.stack(gaps).mean() + torch.stack([p[-1] for p in posed]).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            rate.step()
+        after = scene.state_dict()
+        moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+        assert moved == {f"deform{segment}"}
+        assert all(torch.equal(after[name], earlier[name]) for name in earlier)
+        earlier |= {name: value.clone() for name, value in after.items() if name.startswith(f"deform{segment}")}
+    scene.settings = settings  # all of them
+    with torch.no_grad():
+        errors = [(scene.posed(t)[0] - rocked(truth, t)).norm(dim=-1).mean() for t in torch.linspace(0, 0.999, 41)]
+        swing = torch.stack([(rocked(truth, t) - truth).norm(dim=-1).mean() for t in torch.linspace(0, 1, 41)]).max()
+    assert torch.stack(errors).max() < 0.1 * swing
+    if loop:
+        first, last = (scene.posed(torch.tensor(t))[0] for t in (0.0, 1 - 1e-5))
+        assert (first - last).abs().max() < 1e-3
 
 
 def test_a_still_scene_becomes_a_moving_one() -> None:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from dreamlab import recipe
 from dreamlab.assemble import Assembler, tables
-from dreamlab.core.cameras import turntable
+from dreamlab.core.cameras import Cameras, OrbitSettings, fixed_orbit, turntable
 from dreamlab.core.schedules import Progress, constant, ramp
 from dreamlab.core.types import Training
+from dreamlab.optim import Adam
 from dreamlab.telemetry import Ring
 from dreamlab.train import METRICS, step
 from renderers import volume
@@ -324,3 +325,52 @@ def test_a_still_field_becomes_a_moving_one() -> None:
     )
     with pytest.raises(ValueError, match="must be equal"):
         small(levels=3).load_state_dict(still.state_dict())
+
+
+BALL, RADIUS = (0.1, -0.05, 0.0), 0.6
+
+
+def ball_pictures(cameras: Cameras, size: int) -> tuple[Tensor, Tensor]:
+    """A ball coloured by its normals over white, and its mask, from the hits of the rays."""
+    eyes, rays = cameras.rays(size, size)
+    away = eyes[:, None, None] - torch.tensor(BALL)
+    along, rest = (rays * away).sum(-1), away.square().sum(-1) - RADIUS**2
+    inside = along**2 - rest
+    normal = (away + rays * (-along - inside.clamp(min=0).sqrt())[..., None]) / RADIUS
+    hit = (inside > 0)[..., None]
+    return torch.where(hit, 0.5 + 0.4 * normal, torch.ones(())), hit.float()
+
+
+@pytest.mark.parametrize("density", ["volsdf", "neus"])
+def test_a_distance_field_finds_the_ball_it_is_shown(density: str) -> None:
+    """From a smaller ball elsewhere, with the eikonal penalty: centre, radius and a slope of one.
+
+    VolSDF's haze is part of the picture: a ray that passes a ball of radius r at distance d meets the optical depth
+    exp(-d / beta) sqrt(2 pi r beta) / (2 beta). Half the light is stopped where that is ln 2, so the ball in the
+    field is smaller than the one in the pictures by that d, which goes to 0 with beta.
+    """
+    settings = {"step": 0.06, "sphere": 0.35, "beta": 0.1, "hidden": 16, "log2_entries": 10, "occupancy": 24}
+    rates = {
+        "lr_table": ramp(0.01, 0.001, curve="exp"),
+        "lr_heads": ramp(0.005, 0.0005, curve="exp"),
+        "lr_beta": constant(0.015),
+    }
+    field = small(density=density, refresh=8, **settings, **rates)
+    optimiser, draw = Adam(field), stream(1)
+    cameras = fixed_orbit(OrbitSettings(distance=(3.2, 3.2), fovy_deg=(42.0, 42.0), elevation_deg=(-60.0, 75.0)), 16)
+    for i in range(300):
+        progress = Progress(i, 300)
+        views = cameras[torch.randint(16, (2,), generator=draw)]
+        frames = field.render(views, 32, torch.ones(2, 3), Training(progress, draw))
+        rgb, alpha = ball_pictures(views, 32)
+        eikonal = field.penalty("eikonal", frames)
+        ((frames.rgb - rgb).square().mean() + (frames.alpha - alpha).square().mean() + 0.1 * eikonal).backward()
+        optimiser.step(progress, torch.tensor(True))
+        field.adapt(progress, frames)
+    beta = float(field.params["beta"].detach().exp())
+    haze = beta * math.log(math.sqrt(2 * math.pi * RADIUS * beta) / (2 * beta * math.log(2)))
+    away = field.mesh(32).vertices - torch.tensor(BALL)
+    radius = away.norm(dim=-1)
+    assert beta < 0.02 and float(eikonal.detach()) < 0.02
+    assert float(radius.mean()) == pytest.approx(RADIUS - (haze if density == "volsdf" else 0), abs=0.01)
+    assert float((radius - radius.mean()).abs().mean()) < 0.02 and away.mean(0).abs().max() < 0.03

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import orbit
+from dreamlab.core.noise import rescaled
+from dreamlab.core.pixels import tiled, untiled
 from dreamlab.core.schedules import Progress, constant
 from systems.bootstrapped import Bootstrapped
 from systems.bridge import Bridge
 from systems.csds import CSDS
 from systems.csm import CSM
-from systems.grid import Grid, tiled, untiled
-from systems.mvdream import MVDream, rescaled
+from systems.grid import Grid
+from systems.mvdream import MVDream
 from systems.sds import SDS
 from systems.semantic import Region, Semantic, about, region_masks
 from systems.style import Style

@@ -17,7 +17,7 @@ from systems.depth_terms import out_of_order, unlike
 from systems.photometric import Photometric
 from systems.residual import Look
 from systems.sgc import SGC, levelled
-from systems.shape_guides import Box, Cloud, surface
+from systems.shape_guides import Box, Cloud, Part, sketched, surface
 from tests.systems.test_newest import sphere
 from tests.systems.test_residual import look
 
@@ -112,3 +112,23 @@ def test_a_cloud_pulls_the_surface_to_its_points(tmp_path: Path) -> None:
     assert Cloud(Cloud.Settings(points=str(file), near=0.35)).loss(seen) == 0
     assert Cloud.check(Cloud.Settings()) is not None and Cloud.check(Cloud.Settings(points=str(file))) is None
     assert math.isfinite(float(Cloud(Cloud.Settings(points=str(file), cover=1.0)).loss(seen)))
+
+
+def test_a_sketch_is_the_outside_of_its_bodies() -> None:
+    ball, rod = Part("ball", (0.0, 0.5, 0.0), (0.6, 0.6, 0.6)), Part("rod", (0.0, 0.0, 0.0), (0.2, 1.0, 0.2))
+    points = sketched((ball, rod))
+    away = (points - torch.tensor(ball.at)).norm(dim=-1)
+    beside = points[:, [0, 2]].norm(dim=-1)
+    on_ball = (away - 0.3).abs() < 1e-5
+    side, cap = (beside - 0.1).abs() < 1e-5, (points[:, 1].abs() - 0.5).abs() < 1e-5
+    on_rod = (side & (points[:, 1].abs() <= 0.5)) | (cap & (beside <= 0.1 + 1e-5))
+    assert (on_ball | on_rod).all() and on_ball.sum() > 1500 and (on_rod & ~on_ball).sum() > 500
+    assert not ((away < 0.29) & on_rod).any() and not (on_ball & (beside < 0.09) & (points[:, 1] < 0.49)).any()
+    box = sketched((Part("box", (1.0, 0.0, 0.0), (2.0, 1.0, 0.5)),))
+    local = (box - torch.tensor([1.0, 0.0, 0.0])) / torch.tensor([1.0, 0.5, 0.25])
+    assert (local.abs().amax(-1) - 1).abs().max() < 1e-5
+    assert Cloud.check(Cloud.Settings(sketch=(ball,))) is None
+    assert Cloud.check(Cloud.Settings(points="x", sketch=(ball,))) == "give points or a sketch, not both"
+    seen = known_sphere()
+    fits = Cloud(Cloud.Settings(sketch=(Part("ball", size=(1.6, 1.6, 1.6)),), cover=1.0))
+    assert fits.loss(seen) < Cloud(Cloud.Settings(sketch=(Part("box"),), cover=1.0)).loss(seen)

@@ -47,7 +47,7 @@ class Linear:
         return rgb.permute(0, 3, 1, 2)
 
     def decode(self, z: Tensor) -> Tensor:
-        return z.permute(0, 2, 3, 1)
+        return z[:, :3].permute(0, 2, 3, 1)  # a picture has three channels
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         rows = torch.arange(len(cameras), dtype=torch.float64)

@@ -112,13 +112,15 @@ def test_a_small_network_learns_eight_pictures_by_heart() -> None:
 
 def test_dropping_text_and_camera_happens_as_often_as_told() -> None:
     generator = torch.Generator().manual_seed(0)
-    plan = dataclasses.replace(PLAN, drop_camera=0.3)
+    plan = dataclasses.replace(PLAN, drop_camera=0.3, tilt=1.0)
     chance = Chance.draw(torch.Size([4_000, 1, 1, 3]), 1000, plan, generator)
     assert abs(chance.no_text.float().mean().item() - 0.1) < 0.02
     assert abs(chance.no_camera.float().mean().item() - 0.3) < 0.03
     both = (chance.no_text & chance.no_camera).float().mean().item()
     assert abs(both - 0.03) < 0.01  # independent
     assert torch.equal(chance.t_index.sort().values // 250, torch.arange(4_000) // 1000)  # stratified
+    tilted = Chance.draw(torch.Size([4_000, 1, 1, 3]), 1000, dataclasses.replace(PLAN, tilt=0.5), generator)
+    assert torch.equal((tilted.t_index < 500).sum(), torch.tensor(1_000))  # t = sqrt(u) lies below 1/2 for a quarter
 
 
 def test_a_dropped_caption_is_the_null_caption() -> None:

@@ -2,14 +2,12 @@
 """Whether pictures do what they were told: measures on pictures alone, none of which asks how they were made.
 
 silhouette     pixels unlike the median colour of the border; a part in the background's colour is not seen
-shading        correlation of log luminance with that of the surface in gray, each about its mean within every part: the
+shading        correlation of luminance with that of the surface in gray, each over its mean within every part: the
                light tells normals, and a part's colour drops out
 depth          a picture has none. So the picture is explained: of many true pictures of other instances and slightly
                other cameras, the nearest one (squared difference, over the picture's own background) lends its depth,
                which is correlated with the given depth where both have some; times the overlap of where they have
 flow           of 8 x 8 blocks between two frames, whole pixels, by least squared difference
-hull           what silhouettes of known cameras leave of a grid; seen again from the same cameras it fills silhouettes
-               that agree with each other, and falls short of those that do not
 one object     the nearest of many true objects, one for all pictures of a set, against the nearest for each picture
 """
 
@@ -21,13 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamlab.core.cameras import Cameras
 from dreamlab.metrics.colours import to_linear
 
 FAR = 0.15  # sum over channels from which a pixel is unlike the border
 FEW = 12  # pixels that a part must have to be compared
 BLOCK, STRIDE = 8, 4
-CELLS, HALF = 64, 1.05  # of the hull's grid
 
 
 def ground_of(rgb: Tensor) -> Tensor:  # [..., H, W, 3] -> [..., 3]
@@ -55,15 +51,22 @@ def luminance(rgb: Tensor) -> Tensor:  # [..., 3] sRGB -> [...]
     return to_linear(rgb.clamp(0, 1)) @ rgb.new_tensor([0.2126, 0.7152, 0.0722])
 
 
+def inner(part: Tensor) -> Tensor:  # [..., H, W] int -> the same, -1 in pixels beside another part
+    """Pixels at a border show both parts."""
+    wide = F.pad(part.float().reshape(-1, 1, *part.shape[-2:]), [1] * 4, mode="replicate")
+    low, high = (F.max_pool2d(sign * wide, 3, 1).reshape(part.shape) for sign in (-1, 1))
+    return torch.where(-low == high, part, -1)
+
+
 def shading(rgb: Tensor, gray: Tensor, part: Tensor) -> float:
     """Of a picture [H, W, 3] with the surface in gray [H, W, 3]; `part` [H, W] is -1 where there is no surface."""
-    mine, light = ((luminance(picture) + 0.02).log() for picture in (rgb, gray))
+    mine, light = luminance(rgb), luminance(gray)
     seen, lit = [], []
     for one in part.unique().tolist():
         here = part == one
         if one >= 0 and int(here.sum()) >= FEW:
-            seen.append(mine[here] - mine[here].mean())
-            lit.append(light[here] - light[here].mean())
+            seen.append(mine[here] / mine[here].mean().clamp(min=0.005) - 1)
+            lit.append(light[here] / light[here].mean().clamp(min=0.005) - 1)
     return correlation(torch.cat(seen), torch.cat(lit)) if seen else 0.0
 
 
@@ -144,28 +147,3 @@ def stirring(clip: Tensor) -> Tensor:  # [T, H, W, 3] -> [N]
 def likeness(a: Tensor, b: Tensor) -> float:
     """Cosine, 0 with nothing."""
     return float((a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-9))
-
-
-def hull_agreement(masks: Tensor, cameras: Cameras) -> float:
-    """Mean IoU of silhouettes [B, S, S] with what the hull that all of them leave fills of them."""
-    size = masks.shape[1]
-    line = ((torch.arange(CELLS) + 0.5) / CELLS * 2 - 1) * HALF
-    points = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), -1).reshape(-1, 3)
-    inside = torch.ones(len(points), dtype=torch.bool)
-    to_camera, focal = cameras.world_to_camera(), cameras.focal_px(size)
-    for i in range(len(cameras)):
-        local = points @ to_camera[i, :3, :3].T + to_camera[i, :3, 3]
-        at = (local[:, :2] / -local[:, 2:]).clamp(-9, 9) * focal[i] * torch.tensor([1.0, -1.0]) + size / 2
-        column, row = at.floor().long().clamp(0, size - 1).unbind(-1)
-        inside &= masks[i, row, column] & ((at >= 0) & (at < size)).all(-1)
-    solid = inside.reshape(CELLS, CELLS, CELLS)
-    origin, direction = cameras.rays(size, size)
-    far = torch.linspace(-1.8, 1.8, 128) + cameras.distance[:, None]  # [B, 128]
-    found = []
-    for i in range(len(cameras)):
-        spots = origin[i] + direction[i][..., None, :] * far[i][:, None]
-        cell = ((spots / HALF + 1) / 2 * CELLS).floor().long()
-        held = ((cell >= 0) & (cell < CELLS)).all(-1)
-        x, y, z = cell.clamp(0, CELLS - 1).unbind(-1)
-        found.append(overlap((solid[x, y, z] & held).any(-1), masks[i]))
-    return sum(found) / len(found)

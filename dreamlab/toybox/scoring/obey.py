@@ -180,7 +180,7 @@ class Surface:
         lit = draw(gray, cameras, size)
         solid = lit.alpha[0, ..., 0] > 0.99
         self.gray = (lit.rgb[0] / lit.alpha[0].clamp(min=1e-3)).clamp(0, 1)
-        self.part = torch.where(solid, draw(shape, cameras, size).part[0], -1)
+        self.part = obedience.inner(torch.where(solid, draw(shape, cameras, size).part[0], -1))
         own = stack([program(category.name, caption.finishes, i) for i in one.others[:EXPLAINERS]])
         turns = torch.arange(AROUND) * (360.0 / AROUND)
         around = orbit((cameras.azimuth_deg[:, None] + turns).flatten(), ELEVATION, DISTANCE, FOVY_DEG)
@@ -347,7 +347,7 @@ class Around:
 
     def __init__(self, one: Held, cameras: Cameras, size: int) -> None:
         caption = parse(one.prompt)
-        self.cameras, self.category = cameras, caption.category
+        self.category = caption.category
         known = stack([program(caption.category, caption.finishes, i) for i in one.others[len(cameras) :]])
         shown = draw(known, cameras, size)
         self.colour, self.alpha = shown.rgb, shown.alpha
@@ -355,8 +355,7 @@ class Around:
 
     def figures(self, rgb: Tensor) -> Figures:
         together, more = obedience.nearest_objects(rgb, self.colour, self.alpha)
-        hull = obedience.hull_agreement(obedience.silhouette(rgb), self.cameras)
-        found = {"nearest object, dB": together, "each its own, dB more": more, "hull IoU": hull}
+        found = {"nearest object, dB": together, "each its own, dB more": more}
         if self.judge is None:
             return found
         return found | {"accepted views": float(self.judge.pictures(rgb, self.category)[0].float().mean())}

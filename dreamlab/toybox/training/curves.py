@@ -19,14 +19,19 @@ LINES = {  # name in the log -> colour, label
     "loss_full": ((245, 195, 160), "training, full size"),
     "held_out_half": ((20, 90, 180), "held out, half size"),
     "held_out_full": ((205, 85, 20), "held out, full size"),
+    "held_out_views": ((30, 140, 60), "views, held out"),
+    "held_out_control": ((120, 120, 120), "control, held out"),
+    "held_out_novel": ((150, 40, 150), "novel, held out"),
+    "held_out_video": ((190, 150, 0), "video, held out"),
 }
 Series = list[tuple[float, float]]
 
 
 def read(path: Path) -> dict[str, Series]:
-    """(pictures, error) of every line of LINES."""
+    """(pictures, error) of every line of LINES that the log has."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {name: [(row["images"], row[name]) for row in rows if name in row] for name in LINES}
+    curves = {name: [(row["images"], row[name]) for row in rows if name in row] for name in LINES}
+    return {name: series for name, series in curves.items() if series}
 
 
 def smooth(series: Series, count: int = 150) -> Series:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training objective: squared error of v = a n - s x0, at full size or at half size; t is uniform at either."""
+"""The training objective: squared error of v = a n - s x0, at full size or at half size, over all t."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Chance:
         strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         order = torch.randperm(count, generator=generator)  # views of one object must not share a stratum every time
         noise = torch.randn(shape, generator=generator)
-        t_index = (strata[order] * steps).long().clamp(max=steps - 1)
+        t_index = (strata[order] ** plan.tilt * steps).long().clamp(max=steps - 1)
         no_text, no_camera = (torch.rand(count, generator=generator) < p for p in (plan.drop_text, plan.drop_camera))
         no_hint = torch.rand(count, generator=generator) < plan.drop_hint
         if joint > 1:  # one hint and caption for a group, and mostly one noise level

@@ -50,6 +50,7 @@ class Plan:
     head_after: int = 270_000  # from here on at full size; before, at half size
     head_every: int = 8  # before, too, one batch in so many is at full size, so that the head follows the rest
     ema: float = 0.999  # per step, reached from below: (1 + step) / (10 + step)
+    tilt: float = 0.7  # t is u^tilt, u uniform: more of the noisy half, where shapes are decided
     drop_text: float = 0.1  # of a batch: its role says
     drop_camera: float = 0.1
     drop_hint: float = 0.1

@@ -57,9 +57,11 @@ class Trainer:
         )
         self.table: NoiseTable = make_table(plan.table).to(self.device)
         self.step, self.seen = 0, 0  # updates, and pictures (a run may change its batch when it is resumed)
+        self.before = 0  # pictures that the prior it starts from had seen
 
     def start_from(self, stored: Stored) -> None:
         """Take over the weights of another role; what this role has more keeps its start at zero."""
+        self.before = stored.facts.get("images", 0)
         for net in (self.net, self.ema):
             missing, unexpected = net.load_state_dict(stored.net.state_dict(), strict=False)
             if unexpected or any(not name.startswith(("hint_", "moment.")) for name in missing):
@@ -89,7 +91,7 @@ class Trainer:
     @torch.no_grad()
     def held_out_error(self, size: int, role: str) -> float:
         """The average's error on 96 fixed held-out pictures with fixed noise, whatever the batch of the plan."""
-        plan, total = dataclasses.replace(self.plan, batch=32, views=2).only(role), 0.0
+        plan, total = dataclasses.replace(self.plan, batch=32, views=2, tilt=1.0).only(role), 0.0
         for index in range(3):
             batch = draw_batch(plan, self.words, index, size, str(self.device), held_out=True)
             chance = self.chance(batch, f"held out {index}", plan)
@@ -105,7 +107,7 @@ class Trainer:
                 tensors |= {f"optimiser.{slot}.{name}": value for slot, value in slots.items()}
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
-    def load_state(self, tensors: dict[str, Tensor], step: int, seen: int) -> None:
+    def load_state(self, tensors: dict[str, Tensor], step: int, seen: int, before: int = 0) -> None:
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
 
@@ -125,7 +127,12 @@ class Trainer:
                     slot: value.to(self.device).contiguous(memory_format=_format(parameter, slot))
                     for slot, value in found.items()
                 }
-        self.step, self.seen = step, seen
+        self.step, self.seen, self.before = step, seen, before
+
+    @property
+    def images(self) -> int:
+        """Pictures that these weights have seen."""
+        return self.before + self.seen
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -196,10 +203,10 @@ class Folder:
         from safetensors.torch import save as pack
 
         # One key: with several their order in the file would be left to chance.
-        counters = {"counters": json.dumps({"step": trainer.step, "seen": trainer.seen})}
+        counters = {"counters": json.dumps({name: getattr(trainer, name) for name in ("step", "seen", "before")})}
         with disk_errors("saving the training state", self.path):
             write_atomic(self.path / STATE, pack(trainer.state(), counters))
-            facts = {"images": trainer.seen, "steps": trainer.step, "seed": trainer.plan.seed}
+            facts = {"images": trainer.images, "steps": trainer.step, "seed": trainer.plan.seed}
             save(self.path / PRIOR, trainer.plan.role, trainer.plan.table, trainer.words, trainer.ema, facts)
 
     def log(self, line: dict[str, float | int | str]) -> None:
@@ -217,7 +224,7 @@ class Tally:
     def line(self, trainer: Trainer) -> dict[str, float | int | str]:
         count = sum(len(error) for _, error, _ in self.rows)
         line: dict[str, float | int | str] = {
-            "images": trainer.seen,
+            "images": trainer.images,
             "rate": trainer.plan.rate_at(trainer.seen),
             "images_per_s": round(count / (time.monotonic() - self.since), 1),
         }
@@ -254,14 +261,14 @@ def look(trainer: Trainer, folder: Folder) -> None:
     first, size = trainer.roles[0], trainer.plan.net.size
     half, full = (trainer.held_out_error(s, first) for s in (trainer.plan.net.half, size))
     others = {role: trainer.held_out_error(size, role) for role in trainer.roles[1:]}
-    line = {"images": trainer.seen, "held_out_half": half, "held_out_full": full}
+    line = {"images": trainer.images, "held_out_half": half, "held_out_full": full}
     line |= {f"held_out_{role}": error for role, error in others.items()}
     folder.log({name: round(value, 5) for name, value in line.items()})
     sheets = folder.path / "sheets"
     role = trainer.roles[len(list(sheets.glob("*.png"))) % len(trainer.roles)]
     error = others.get(role, full)
-    title = f"{role}: {trainer.seen} images, held-out error {error:.4f}; the truth, then the prior's"
-    sheet(sheets / f"{trainer.seen:09d}-{role}.png", trainer.guidance(role), title)
+    title = f"{role}: {trainer.images} images, held-out error {error:.4f}; the truth, then the prior's"
+    sheet(sheets / f"{trainer.images:09d}-{role}.png", trainer.guidance(role), title)
 
 
 def new_plan(device: str, role: str = "image", start: Stored | None = None, **changes: Any) -> tuple[Plan, Words]:

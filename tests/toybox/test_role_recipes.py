@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipes of the prior's roles from end to end, with a network of random weights and a few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from dreamlab import pipeline, recipe
+from dreamlab.assemble import tables
+from dreamlab.core.cameras import OrbitSettings, orbit, sample_orbit
+from dreamlab.core.errors import InputError
+from dreamlab.inspection import write_object
+from dreamlab.runs import Run
+from dreamlab.toybox.draw import draw
+from dreamlab.toybox.mesh import inside
+from dreamlab.toybox.shapes import program
+from tests.toybox.tiny_prior import tiny_prior
+
+FAST = ("stages.0.steps=2", "stages.0.size=16", "export.turntable=2", "export.size=32", "export.resolution=24")
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_prior(tmp_path_factory.mktemp("prior"))
+
+
+def made(name: str, out: Path, prior: Path, *more: str, image: Path | None = None) -> Run:
+    term = 1 if name == "image" else 0
+    weights = f"stages.0.terms.{term}.guidance={{kind: {kind_of(name)}, weights: {prior}}}"
+    return pipeline.create(None, recipe.find(name), out, [*FAST, weights, *more], None, [], image)
+
+
+def kind_of(name: str) -> str:
+    return {"image": "toybox-novel", "texture": "toybox-control", "video": "toybox-video"}.get(name, f"toybox-{name}")
+
+
+def finished(run: Run) -> trimesh.Trimesh:
+    names = {path.name for path in pipeline.execute(run)}
+    assert {"model.glb", "contact.png", "turntable.mp4"} <= names and run.state()["state"] == "succeeded"
+    found = trimesh.load(run.export / "model.glb", force="mesh")
+    assert isinstance(found, trimesh.Trimesh) and len(found.faces) > 50
+    return found
+
+
+@pytest.mark.parametrize("name", ["views", "video"])
+def test_text_becomes_an_asset(name: str, tmp_path: Path, prior: Path) -> None:
+    finished(made(name, tmp_path, prior, "stages.0.scene.count=400"))
+
+
+def test_a_picture_becomes_an_asset_and_the_run_keeps_it(tmp_path: Path, prior: Path) -> None:
+    shown = draw(program("mug"), orbit([0.0], 20.0, 3.2, 42.0), 64)
+    picture = tmp_path / "mug.png"
+    Image.fromarray((shown.over(0.9)[0, 0] * 255).byte().numpy()).save(picture)
+    with pytest.raises(InputError, match="--image"):
+        made("image", tmp_path, prior)
+    run = made("image", tmp_path, prior, "image.elevation_deg=25", image=picture)
+    picture.unlink()
+    wanted = recipe.load(run.recipe_path(), tables())
+    assert wanted.image.file == "image.png" and wanted.image.elevation_deg == 25
+    finished(Run.open(run.path.rename(tmp_path / "moved")))
+
+
+def test_a_given_mesh_is_painted(tmp_path: Path, prior: Path) -> None:
+    """The shape stays but for its simplification to 600 triangles; its base colour is a texture that has learnt."""
+    file = write_object("a mushroom", tmp_path / "mushroom.obj", 0, False)
+    run = made(
+        "texture",
+        tmp_path,
+        prior,
+        f"stages.paint.scene.file={file}",
+        "stages.0.scene.faces=600",
+        "stages.0.scene.texture=128",
+        "stages.0.views=2",
+    )
+    file.unlink()
+    found = finished(run)
+    low, high = found.bounds
+    points = np.array(found.vertices)
+    assert np.linalg.norm(points - (low + high) / 2, axis=1).max() == pytest.approx(0.9, abs=0.02)
+    base = np.asarray(found.visual.material.baseColorTexture.convert("RGB"), np.float32) / 255
+    assert base.shape[0] == 128 and np.abs(base - 0.7).max() > 0.02
+
+
+def test_a_true_object_is_written_gray_or_painted(tmp_path: Path) -> None:
+    gray = trimesh.load(write_object("a duck", tmp_path / "duck.ply", 3, False), force="mesh")
+    painted = trimesh.load(write_object("a red duck", tmp_path / "red.ply", 3, True), force="mesh")
+    assert isinstance(gray, trimesh.Trimesh) and gray.is_watertight and isinstance(painted, trimesh.Trimesh)
+    centre = torch.from_numpy(np.array(gray.vertices, np.float32)).mean(0)
+    assert bool(inside(program("duck", seed=3), centre[None, None])[0, 0])
+    colours = np.asarray(painted.visual.vertex_colors)[:, :3]
+    assert (colours[:, 0].astype(int) > colours[:, 2] + 60).mean() > 0.5
+    with pytest.raises(InputError, match=r"\.glb, \.obj or \.ply"):
+        write_object("a duck", tmp_path / "duck.stl", 0, False)
+
+
+def test_rings_stand_around_at_one_height() -> None:
+    settings = OrbitSettings(ring=4)
+    cameras = sample_orbit(settings, 8, torch.Generator().manual_seed(0))
+    for group in (cameras[:4], cameras[4:]):
+        gaps = torch.remainder(group.azimuth_deg.roll(-1) - group.azimuth_deg, 360.0)
+        torch.testing.assert_close(gaps, torch.full((4,), 90.0), atol=1e-3, rtol=0)
+        for value in (group.elevation_deg, group.distance, group.fovy_deg):
+            torch.testing.assert_close(value, value[:1].expand(4))
+    assert cameras.elevation_deg[0] != cameras.elevation_deg[4]
+    plain = sample_orbit(OrbitSettings(), 8, torch.Generator().manual_seed(0))  # one stream of draws with or without
+    torch.testing.assert_close(plain.elevation_deg[::4], cameras.elevation_deg[::4])
+    torch.testing.assert_close(plain.fovy_deg[::4], cameras.fovy_deg[::4])
