@@ -48,7 +48,7 @@ SOURCES = {  # kind: settings, steps, views per step
     "dmtet": ("resolution: 40", 150, 2),
 }
 REGULARISERS = {"dmtet": "{sdf_sign: {from: 0.1, to: 0.02}, normal_consistency: 0.03, laplacian: 0.2}"}
-MADE = {
+MADE: dict[str, dict[str, Any]] = {
     "mesh": {"texture": 512, "faces": 8000, "unwrap": "own"},
     "dmtet": {"resolution": 48},
     "gaussians": {"count": 6000},

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cuda_ext.texture import texture
 from dreamlab.core.cameras import Cameras
@@ -27,15 +28,15 @@ OUTVOTED = 10  # views that find a corner deep behind what they see, for each th
 def fuse(show: Callable[[Cameras], Frames], cameras: Cameras, size: int, resolution: int, extent: float = 1.0) -> Mesh:
     """The surface in [-extent, extent]^3 that `show` draws from `cameras`, `size` pixels a side.
 
-    A corner of the grid in front of a depth, or beside the silhouette, is seen to be empty; one behind it by more
-    than the truncation learns nothing from that view. Corners that no view reaches are inside, and so are those that
-    very few reach: clouds have gaps.
+    A corner of the grid in front of a depth is seen to be empty, and so is one beside the silhouette, by its distance
+    from that; one behind a depth by more than the truncation learns nothing from that view. Corners that no view
+    reaches are inside, and so are those that very few reach: clouds have gaps.
     """
     grid = KuhnGrid(resolution, extent)
     points = grid.vertices(cameras.camera_to_world.device)
     reach = TRUNCATION * grid.cell
     total, weight = points.new_zeros(len(points), 4), points.new_zeros(len(points), 1)
-    carved, behind = points.new_zeros(len(points)), points.new_zeros(len(points))
+    beside, behind = points.new_zeros(len(points), 2), points.new_zeros(len(points))  # sum of distances, count
     for i in range(len(cameras)):
         one = cameras[i : i + 1]
         with torch.no_grad():
@@ -48,28 +49,39 @@ def fuse(show: Callable[[Cameras], Frames], cameras: Cameras, size: int, resolut
                 + 0.5
             )
             inside = ((uv > 0) & (uv < 1)).all(-1) & (away > 1e-3)
-            layers = torch.cat([frames.depth, frames.rgb, frames.alpha], -1)[0]
-            depth, rgb, seen = texture(layers, uv[None, None], boundary="clamp")[0, 0].split([1, 3, 1], -1)
+            layers = torch.cat([frames.depth, frames.rgb, frames.alpha, outside(frames.alpha)], -1)[0]
+            depth, rgb, seen, off = texture(layers, uv[None, None], boundary="clamp")[0, 0].split([1, 3, 1, 1], -1)
             solid = inside & (seen[:, 0] > OPAQUE)
             gap = (depth[:, 0] - away) / reach
             near = solid & (gap > -1)
             value = torch.cat([gap.clamp(max=1)[:, None], rgb], 1)
             total = total + value * near[:, None]
             weight = weight + near[:, None]
-            carved = carved + (inside & (seen[:, 0] <= OPAQUE))
+            clear = (inside & (seen[:, 0] <= OPAQUE)).to(points)
+            distance = (off[:, 0] * away / focal / reach).clamp(max=1)
+            beside = beside + torch.stack([clear * distance, clear], 1)
             behind = behind + (solid & (gap <= -1))
-    mean = total / weight.clamp(min=1)
-    sdf = torch.where(weight[:, 0] > 0, mean[:, 0], -1.0)
-    sdf = torch.where(carved > 0, sdf.clamp(min=0.0) + 1e-3 + (weight[:, 0] == 0), sdf)
-    sdf = torch.where(behind > OUTVOTED * (weight[:, 0] + carved), -1.0, sdf)
+    votes = weight[:, 0] + beside[:, 1]
+    sdf = torch.where(votes > 0, (total[:, 0] + beside[:, 0]) / votes.clamp(min=1), -1.0)
+    sdf = torch.where(behind > OUTVOTED * votes, -1.0, sdf)
     sdf = torch.where(grid.border(sdf.device), sdf.abs() + 1e-3, sdf)
     edges, faces = grid.cross(sdf)
     if not len(faces):
         raise Diverged("empty geometry: no view shows anything opaque; train longer")
     vertices = place(grid.points(edges), sdf[edges])
-    known = weight[edges] + 1e-6
-    colors = ((mean[edges][..., 1:] * known).sum(1) / known.sum(1)).clamp(0, 1)
+    colors = (total[edges][..., 1:].sum(1) / (weight[edges].sum(1) + 1e-6)).clamp(0, 1)
     return Mesh(vertices.cpu(), faces.cpu(), colors.cpu(), vertex_normals(vertices, faces).cpu())
+
+
+def outside(alpha: Tensor) -> Tensor:
+    """[1, H, W, 1]: how many pixels away the silhouette is, 0 in it; where there is none, as far as can be."""
+    from scipy.ndimage import distance_transform_edt
+
+    solid = (alpha[0, ..., 0] > OPAQUE).cpu().numpy()
+    if not solid.any():
+        return torch.full_like(alpha, float(sum(solid.shape)))
+    away = torch.from_numpy(distance_transform_edt(~solid)).to(alpha)
+    return (away - 0.5).clamp(min=0)[None, ..., None]  # to the pixel's edge, not to its middle
 
 
 def fuse_open3d(

@@ -121,7 +121,9 @@ def role_pictures(
     frames, _ = scene_of(prompt, cameras, guidance.size, instance)
     given = None
     if guidance.role == "novel":
-        given = Reference((frames.rgb[0] - GRAY * (1 - frames.alpha[0])).clamp(0, 1), frames.alpha[0], cameras[:1])
+        alpha = frames.alpha[0]
+        straight = (frames.rgb[0] - GRAY * (1 - alpha)) / alpha.clamp(min=1e-3)
+        given = Reference(straight.clamp(0, 1), alpha, cameras[:1])
     told = guidance.condition(Prompt(prompt, image=given), cameras, frames)
     return frames.rgb, ddim(guidance, told["text"], told["null"], len(cameras), scale, steps, seed).cpu()
 
