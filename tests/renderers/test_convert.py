@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import trimesh
 
 from dreamlab.core.errors import Diverged
 from dreamlab.core.types import Mesh
+from dreamlab.export.glb import glb_bytes
+from dreamlab.export.text_formats import obj_bytes, ply_bytes
 from renderers.convert import LEVEL, gaussians_to_mesh
+from renderers.files import read_mesh
 
 
 def one_gaussian(sigma: float = 0.3, opacity: float = 0.9) -> Mesh:
@@ -91,3 +96,21 @@ def test_broken_gaussians_are_left_out() -> None:
         32,
     )
     assert torch.isfinite(mesh.vertices).all() and mesh.vertices.abs().max() < 1
+
+
+@pytest.mark.parametrize("suffix", ["glb", "obj", "ply"])
+def test_a_surface_comes_back_from_its_file_with_its_colours(suffix: str, tmp_path: Path) -> None:
+    """What an export wrote, as a stage reads it: places to rounding, sRGB colours to a step of eight bits."""
+    shape = trimesh.creation.icosphere(subdivisions=2, radius=0.9)
+    vertices = torch.from_numpy(np.array(shape.vertices)).float()
+    mesh = Mesh(vertices, torch.from_numpy(np.array(shape.faces)).long(), (vertices + 0.9) / 1.8, vertices / 0.9)
+    made = {
+        "glb": lambda: glb_bytes(mesh, "a", {}),
+        "obj": lambda: obj_bytes(mesh, "a"),
+        "ply": lambda: ply_bytes(mesh),
+    }
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(made[suffix]())
+    found = read_mesh(str(path))
+    assert len(found.vertices) == len(vertices) and found.vertices.norm(dim=-1).max() <= 0.9 + 1e-5
+    torch.testing.assert_close(found.colors, (found.vertices + 0.9) / 1.8, atol=0.004, rtol=0)
