@@ -264,9 +264,9 @@ def toybox_score(
 def toybox_obey(
     role: Annotated[str, typer.Option(help="views, control, novel, video, some with commas, or all")] = "all",
     prior: Annotated[str | None, typer.Option(help="a shipped prior by name, or its folder")] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="so many held-out objects, one per category")] = 24,
+    prompts: Annotated[int, typer.Option(min=1, help="so many held-out objects, one per category")] = 12,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="of the sampler")] = 25,
-    scale: Annotated[float | None, typer.Option(help="of guidance (default: by role)")] = None,
+    scale: Annotated[float, typer.Option(help="of guidance")] = 4.0,
     seed: Annotated[int, typer.Option(min=0, help="of the samples")] = 0,
     out: Annotated[Path, typer.Option(help="folder of the contact sheets")] = Path("scores"),
     json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,

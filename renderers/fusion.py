@@ -7,6 +7,7 @@ Open3D do it, for those who have it installed; it knows no silhouettes, so it ca
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +26,28 @@ OPAQUE = 0.5  # less alpha than this is empty space
 OUTVOTED = 10  # views that find a corner deep behind what they see, for each that looks past it through a gap
 
 
-def fuse(show: Callable[[Cameras], Frames], cameras: Cameras, size: int, resolution: int, extent: float = 1.0) -> Mesh:
-    """The surface in [-extent, extent]^3 that `show` draws from `cameras`, `size` pixels a side.
+class Fused(NamedTuple):
+    """Distances on a grid, in truncations, negative inside, with what was seen near its corners."""
+
+    grid: KuhnGrid
+    sdf: Tensor  # [V] in [-1, 1]
+    colors: Tensor  # [V, 3] summed over views
+    weight: Tensor  # [V, 1] of views
+
+    def surface(self, level: float = 0.0) -> Mesh:
+        """Where the distance is `level`: above 0 in front of the mean depths, where the outside of a soft scene is."""
+        border = self.grid.border(self.sdf.device)
+        sdf = torch.where(border, (self.sdf - level).abs() + 1e-3, self.sdf - level)
+        edges, faces = self.grid.cross(sdf)
+        if not len(faces):
+            raise Diverged("empty geometry: no view shows anything opaque; train longer")
+        vertices = place(self.grid.points(edges), sdf[edges])
+        colors = (self.colors[edges].sum(1) / (self.weight[edges].sum(1) + 1e-6)).clamp(0, 1)
+        return Mesh(vertices.cpu(), faces.cpu(), colors.cpu(), vertex_normals(vertices, faces).cpu())
+
+
+def fuse(show: Callable[[Cameras], Frames], cameras: Cameras, size: int, resolution: int, extent: float = 1.0) -> Fused:
+    """What `show` draws from `cameras`, `size` pixels a side, as distances in [-extent, extent]^3.
 
     A corner of the grid in front of a depth is seen to be empty, and so is one beside the silhouette, by its distance
     from that; one behind a depth by more than the truncation learns nothing from that view. Corners that no view
@@ -64,13 +85,7 @@ def fuse(show: Callable[[Cameras], Frames], cameras: Cameras, size: int, resolut
     votes = weight[:, 0] + beside[:, 1]
     sdf = torch.where(votes > 0, (total[:, 0] + beside[:, 0]) / votes.clamp(min=1), -1.0)
     sdf = torch.where(behind > OUTVOTED * votes, -1.0, sdf)
-    sdf = torch.where(grid.border(sdf.device), sdf.abs() + 1e-3, sdf)
-    edges, faces = grid.cross(sdf)
-    if not len(faces):
-        raise Diverged("empty geometry: no view shows anything opaque; train longer")
-    vertices = place(grid.points(edges), sdf[edges])
-    colors = (total[edges][..., 1:].sum(1) / (weight[edges].sum(1) + 1e-6)).clamp(0, 1)
-    return Mesh(vertices.cpu(), faces.cpu(), colors.cpu(), vertex_normals(vertices, faces).cpu())
+    return Fused(grid, sdf, total[:, 1:], weight)
 
 
 def outside(alpha: Tensor) -> Tensor:
