@@ -36,8 +36,8 @@ from systems import SYSTEMS
 
 ROWS, PROMPTS, SEEDS = 3200, 3, 2
 EQUAL = ("stages.0.particles=1",)  # one scene for all
-# Not painters: they compare with known pictures or shapes, and stand beside a rule that paints.
-BESIDE = ("photometric", "sgc", "box", "cloud", "video")
+# They compare with known pictures or shapes and stand beside a rule that paints; or paint other colours than asked for.
+BESIDE = ("photometric", "sgc", "box", "cloud", "video", "style")
 OF_PARTS = ("semantic",)  # its recipe names the parts of its own prompt; here each half of space is the whole prompt
 FOR_GUIDANCE = {"toybox": ("stages.0.regularisers={opacity: 0.02}",)}  # as in `configs/toybox.yaml`
 FIGURES = {  # name in the table -> unit, what is better

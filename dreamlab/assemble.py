@@ -48,6 +48,7 @@ class BuiltTerm:
     see: str
     views: str
     sample: int
+    clip_pixel: float | None
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,7 @@ class Assembler:
                 term.see,
                 term.views,
                 term.sample,
+                term.clip_pixel,
             )
             for j, term in enumerate(spec.terms)
         )

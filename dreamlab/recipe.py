@@ -41,6 +41,7 @@ class Term:
     views: str = setting(
         "all", choices=WHICH, help="which of the stage's: those of the prompt's picture (given), or the others"
     )
+    clip_pixel: float | None = setting(None, above=0, help="largest gradient on a channel of a pixel; direction kept")
     sample: int = setting(0, low=0, high=64, help="so many of those views, drawn anew in each step; 0: all of them")
 
 

@@ -15,6 +15,7 @@ from dreamlab import checkpoint
 from dreamlab.assemble import Assembler, BuiltStage, BuiltTerm, Change
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import Diverged, InputError, Interrupted
+from dreamlab.core.pixels import limited
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Frames, Scene, Training
 from dreamlab.core.views import chosen, sample_views
@@ -117,7 +118,7 @@ def latents(term: BuiltTerm, frames: Frames) -> Tensor:
     latent       the latents a latent field renders (Latent-NeRF, SJC)
     """
     if term.see == "rgb":
-        return term.guidance.encode(frames.rgb)
+        return term.guidance.encode(limited(frames.rgb, term.clip_pixel))
     if term.see == "latent":
         if "latent" not in frames.extra:
             raise InputError("terms: see: latent needs a scene that renders latents: a field with latent: true")
@@ -125,7 +126,7 @@ def latents(term: BuiltTerm, frames: Frames) -> Tensor:
     if frames.normal is None:
         raise InputError(f"terms: see: {term.see} needs a scene that renders normals; for a field set scene.normals")
     if term.see == "normal":
-        return term.guidance.encode((frames.normal + frames.alpha) / 2)
+        return term.guidance.encode(limited((frames.normal + frames.alpha) / 2, term.clip_pixel))
     return torch.cat([frames.normal, frames.alpha], -1).permute(0, 3, 1, 2)
 
 

@@ -44,6 +44,8 @@ def oracle_world(prompt: Prompt, settings: Oracle.Settings, seed: int) -> World:
     objects = stack(wanted + others + shown)
     total = len(wanted) + len(others) + len(shown)
 
+    moving = [moments_of(caption, first + i) for i in range(settings.instances)]
+
     def evenly(begin: int, count: int) -> Tensor:
         """[K] log-probabilities: the same for `count` objects from `begin` on, none for the rest."""
         log = torch.full((total,), -math.inf)
@@ -60,7 +62,12 @@ def oracle_world(prompt: Prompt, settings: Oracle.Settings, seed: int) -> World:
 
     def look(cameras: Cameras, size: int) -> Views:
         seen = draw(objects.to(cameras.camera_to_world.device), cameras, size)
-        return Views(seen.rgb, seen.alpha)
+        if caption.action is None or cameras.time is None:
+            return Views(seen.rgb, seen.alpha)
+        shown = [at_their_times(at, cameras, size) for at in moving]
+        rgb, alpha = ([getattr(one, name) for one in (*shown, seen)] for name in ("rgb", "alpha"))
+        rgb[-1], alpha[-1] = rgb[-1][len(wanted) :], alpha[-1][len(wanted) :]
+        return Views(torch.cat(rgb), torch.cat(alpha))
 
     world = World(log_text, log_null, log_negative, look, more)
     return world if settings.sides == 0 else with_blind(world, settings.sides)
@@ -123,19 +130,27 @@ def true_pictures(prompt: Prompt, seed: int) -> Callable[[Cameras, int], Picture
     caption = understand(prompt.text)
     instance = derive(seed, "instance") % 10_000
 
-    @lru_cache(maxsize=1024)
-    def at(time: float) -> Program:
-        return programs_for(caption, instance, [time])
+    at = moments_of(caption, instance)
 
     def look(cameras: Cameras, size: int) -> Pictures:
-        device = cameras.camera_to_world.device
         if caption.action is None or cameras.time is None:
-            return draw(at(0.0).to(device), cameras, size)
-        moments = stack([at(time) for time in cameras.time.tolist()])
-        shown = draw(moments.to(device), cameras, size, per_program=True)
-        return Pictures(*(value.transpose(0, 1) for value in vars(shown).values()))
+            return draw(at(0.0).to(cameras.camera_to_world.device), cameras, size)
+        return at_their_times(at, cameras, size)
 
     return look
+
+
+def moments_of(caption: Caption, instance: int) -> Callable[[float], Program]:
+    """The object at a time in [0, 1]; times that come again are remembered."""
+    return lru_cache(maxsize=1024)(lambda time: programs_for(caption, instance, [time]))
+
+
+def at_their_times(at: Callable[[float], Program], cameras: Cameras, size: int) -> Pictures:
+    """[1, B, ...] a moving object from each camera, at that camera's time."""
+    assert cameras.time is not None
+    moments = stack([at(time) for time in cameras.time.tolist()])
+    shown = draw(moments.to(cameras.camera_to_world.device), cameras, size, per_program=True)
+    return Pictures(*(value.transpose(0, 1) for value in vars(shown).values()))
 
 
 def _unknown(words: Mapping[str, tuple[str, ...]]) -> str:

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from dreamlab.core import pixels
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.noise import TABLES, NoiseTable, make_table
+from dreamlab.core.errors import InputError
+from dreamlab.core.noise import TABLES
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
+from guidance.known import InPixels
 
 STYLED, KNOWN, GRIDS = ("content", "style"), ("control", "control_null", "category"), ("grid", "grid_null")
 BLIND = ("blind", "blind_null", "front", "side", "back", "overhead")  # what a camera-blind model can be told
@@ -48,7 +50,7 @@ class World:
     more: Mapping[str, Tensor] = field(default_factory=dict)  # [K] of further conditions, by name
 
 
-class Oracle:
+class Oracle(InPixels):
     """Exact eps of a finite mixture of pictures per camera; pixel space, pictures scaled to [-1, 1]."""
 
     paper: ClassVar[str] = "closed form (posterior mean of a finite mixture)"
@@ -64,6 +66,7 @@ class Oracle:
             0, low=0, high=36, help="> 0: also a model that does not know the camera, and has seen so many azimuths"
         )
         grids: bool = setting(False, help="also a model of four views in one picture")
+        clip: int = setting(0, low=0, high=64, help="> 0: so many views in a row are one clip, of one object")
         style: str = setting("", help="prompt of a picture whose colours are a style: also a model that knows it")
 
     @staticmethod
@@ -71,27 +74,25 @@ class Oracle:
         """The conditions it makes: also of a camera-blind model, of a model of grids, of one that knows a style
         picture; and, where the prompt has several instances, of one that has seen the very first (`control`)."""
         s = settings
-        more = {BLIND: s.sides > 0, GRIDS: s.grids, STYLED: s.style != "", KNOWN: s.instances > 1}
+        more = {
+            ("clip",): s.clip > 0,
+            BLIND: s.sides > 0,
+            GRIDS: s.grids,
+            STYLED: s.style != "",
+            KNOWN: s.instances > 1,
+        }
         return Oracle.variants.union(*(names for names, there in more.items() if there))
 
     def __init__(self, settings: Settings, worlds: Callable[[Prompt], World]) -> None:
         self.settings = settings
-        self.table: NoiseTable = make_table(settings.table)
+        super().__init__(settings.table)
         self._worlds = worlds
         self._world: tuple[Prompt, World] | None = None
 
-    def to(self, device: torch.device | str) -> Oracle:
-        self.table = self.table.to(device)
-        return self
-
-    def encode(self, rgb: Tensor) -> Tensor:
-        return pixels.encode(rgb)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return pixels.decode(z)
-
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         """The world drawn from these cameras, over the same background as the frames."""
+        if self.settings.clip and len(cameras) % self.settings.clip:
+            raise InputError(f"oracle: {len(cameras)} views are not clips of {self.settings.clip}; set views and clip")
         if self._world is None or self._world[0] != prompt:
             self._world = (prompt, self._worlds(prompt))
         world = self._world[1]
@@ -113,7 +114,8 @@ class Oracle:
         centre, offset = condition.shared["centre"][view], condition.shared["offset"][view]
         flat = z_t.flatten(1)
         a, s = self.table.signal_noise(t_index, flat)
-        return mixture_eps(flat, a, s, centre, offset, log_prior, self.settings.spread).reshape(z_t.shape)
+        together = max(self.settings.clip, 1)
+        return mixture_eps(flat, a, s, centre, offset, log_prior, self.settings.spread, together).reshape(z_t.shape)
 
 
 def asked(pictures: Tensor, view: Tensor, named: Mapping[str, Tensor]) -> dict[str, Condition]:
@@ -143,12 +145,16 @@ def mixture_eps(
     offset: Tensor,  # [M, K, D]
     log_prior: Tensor,  # [M, K]
     spread: float,
+    together: int = 1,  # rows in a row that show one object: frames of a clip
 ) -> Tensor:  # [M, D]
     """E[n | z_t] of the mixture whose pictures are centre + offset; any float type."""
     variance = a.square() * spread**2 + s.square()
     # |z_t - a centre|^2 is common to all k and falls out of the softmax.
     inner = torch.bmm(offset, (z_t - a * centre)[:, :, None])[:, :, 0]
-    log_r = log_prior + (a * inner - 0.5 * a.square() * offset.square().sum(-1)) / variance
+    evidence = (a * inner - 0.5 * a.square() * offset.square().sum(-1)) / variance
+    if together > 1:
+        evidence = evidence.unflatten(0, (-1, together)).sum(1).repeat_interleave(together, 0)
+    log_r = log_prior + evidence
     mean = centre + torch.bmm(log_r.softmax(-1)[:, None], offset)[:, 0]
     shrink = a * spread**2 / variance  # x0 = mean + shrink (z_t - a mean)
     return (z_t * (1 - a * shrink) - (a - a.square() * shrink) * mean) / s

@@ -15,19 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamlab.core import pixels
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import InputError
-from dreamlab.core.noise import TABLES, NoiseTable, make_table
+from dreamlab.core.noise import TABLES
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt, Reference
+from guidance.known import Certain
 
 
-class Picture:
+class Picture(Certain):
     """The given picture, for terms that compare the views of its own camera with it."""
 
     paper: ClassVar[str] = "the given picture"
-    variants: frozenset[str] = frozenset({"truth"})
     sees: ClassVar[str] = "given"  # the only views it can speak of
 
     @dataclass(frozen=True)
@@ -35,18 +34,8 @@ class Picture:
         table: str = setting("cosine", choices=TABLES, help="noise table")
 
     def __init__(self, settings: Settings) -> None:
-        self.table: NoiseTable = make_table(settings.table)
+        super().__init__(settings.table)
         self._fitted: tuple[Reference, int, torch.device, dict[str, Tensor]] | None = None
-
-    def to(self, device: torch.device | str) -> Picture:
-        self.table = self.table.to(device)
-        return self
-
-    def encode(self, rgb: Tensor) -> Tensor:
-        return pixels.encode(rgb)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return pixels.decode(z)
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         """What the picture shows, over each view's own background, at the frames' size."""
@@ -56,10 +45,6 @@ class Picture:
         rows = {name: value.expand(len(cameras), -1, -1, -1) for name, value in maps.items()}
         rgb = rows["rgb"] + (1 - rows["alpha"]) * frames.background[:, None, None]
         return {"truth": Condition({**rows, "rgb": rgb})}
-
-    def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
-        a, s = self.table.signal_noise(t_index, z_t)
-        return (z_t - a * self.encode(condition.rows["rgb"])) / s
 
     def _at(self, given: Reference, size: int, device: torch.device) -> dict[str, Tensor]:
         """Its maps at `size`, [1, size, size, C] each; made again only when the size of the frames changes."""

@@ -14,11 +14,11 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from dreamlab.core import pixels
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.noise import TABLES, NoiseTable, make_table
+from dreamlab.core.noise import TABLES
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
+from guidance.known import Certain
 
 
 class Shown(Protocol):
@@ -40,30 +40,19 @@ class Shown(Protocol):
 Sight = Callable[[Cameras, int], Shown]
 
 
-class Truth:
+class Truth(Certain):
     """Exact pictures, masks, depths and normals of the prompt's object in the procedural world, moving if it moves."""
 
     paper: ClassVar[str] = "known pictures"
-    variants: frozenset[str] = frozenset({"truth"})
 
     @dataclass(frozen=True)
     class Settings:
         table: str = setting("cosine", choices=TABLES, help="noise table")
 
     def __init__(self, settings: Settings, worlds: Callable[[Prompt], Sight]) -> None:
-        self.table: NoiseTable = make_table(settings.table)
+        super().__init__(settings.table)
         self._worlds = worlds
         self._sight: tuple[Prompt, Sight] | None = None
-
-    def to(self, device: torch.device | str) -> Truth:
-        self.table = self.table.to(device)
-        return self
-
-    def encode(self, rgb: Tensor) -> Tensor:
-        return pixels.encode(rgb)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return pixels.decode(z)
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         """What these cameras see, over the same background as the frames."""
@@ -74,7 +63,3 @@ class Truth:
             rgb = shown.rgb[0] + (1 - shown.alpha[0]) * frames.background[:, None, None]
         rows = {"rgb": rgb, "alpha": shown.alpha[0], "depth": shown.depth[0], "normal": shown.normal[0]}
         return {"truth": Condition(rows)}
-
-    def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
-        a, s = self.table.signal_noise(t_index, z_t)
-        return (z_t - a * self.encode(condition.rows["rgb"])) / s

@@ -33,16 +33,19 @@ class Texels(NamedTuple):
 
     def picture(self, values: Tensor) -> Tensor:
         """[size, size, C] of values [M, C]; texels outside all charts take the nearest value inside."""
+        flat = values.new_zeros(self.size**2, values.shape[1]).index_copy(0, self.hit, values)
+        return flat[self.nearest()].reshape(self.size, self.size, -1)
+
+    def nearest(self) -> Tensor:
+        """[size * size] the covered texel that is nearest to each; a covered one itself."""
         from scipy.ndimage import distance_transform_edt
 
-        flat = values.new_zeros(self.size**2, values.shape[1]).index_copy(0, self.hit, values)
         empty = torch.ones(self.size**2, dtype=torch.bool)
         empty[self.hit.cpu()] = False
         row, column = distance_transform_edt(
             empty.reshape(self.size, self.size).numpy(), return_distances=False, return_indices=True
         )
-        nearest = torch.from_numpy(row.astype("int64") * self.size + column).to(values.device)
-        return flat[nearest.reshape(-1)].reshape(self.size, self.size, -1)
+        return torch.from_numpy(row.astype("int64") * self.size + column).reshape(-1).to(self.hit.device)
 
 
 def texels(atlas: Atlas, size: int) -> Texels:

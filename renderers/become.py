@@ -124,10 +124,20 @@ def surface_of(scene: Scene, resolution: int) -> Mesh:
 
 
 def best_level(scene: Any, resolution: int) -> float:
-    """The level whose surface covers what the scene's own pictures cover: the best of those it names, then twice the
-    geometric middles between it and its neighbours."""
+    """Of the levels of a scene's density."""
     if len(scene.levels) == 1:
         return float(scene.levels[0])
+    return fitting(scene, scene.levels, lambda level: scene.mesh_at(resolution, level), lambda a, b: math.sqrt(a * b))
+
+
+def fitting(
+    scene: Scene,
+    levels: tuple[float, ...],
+    mesh_at: Callable[[float], Mesh],
+    middle: Callable[[float, float], float],
+) -> float:
+    """The level whose surface covers what the scene's own pictures cover: the best of those named, then twice the
+    middles between it and its neighbours."""
     cameras = all_around(12).to(device_of(scene))
     with torch.no_grad():
         truth = scene.render(cameras, SIZE, background(cameras)).alpha
@@ -135,12 +145,12 @@ def best_level(scene: Any, resolution: int) -> float:
 
     def measure(level: float) -> None:
         try:
-            mesh = without_floaters(scene.mesh_at(resolution, level))
+            mesh = without_floaters(mesh_at(level))
         except Diverged:
             return
         overlap[level] = silhouette_iou(outline(mesh, cameras), truth)
 
-    for level in scene.levels:
+    for level in levels:
         measure(level)
     if not overlap:
         raise Diverged("empty geometry: no level of the density gives a surface; train longer")
@@ -148,15 +158,20 @@ def best_level(scene: Any, resolution: int) -> float:
         tried = sorted(overlap)
         at = tried.index(max(tried, key=overlap.__getitem__))
         for low, high in itertools.pairwise(tried[max(at - 1, 0) : at + 2]):
-            measure(math.sqrt(low * high))
+            measure(middle(low, high))
     return max(overlap, key=overlap.__getitem__)
 
 
 def fused(scene: Scene, way: str, resolution: int, extent: float) -> Mesh:
-    """The surface that the scene's depth pictures show from all around, in [-extent, extent]^3, without floaters."""
+    """The surface that the scene's depth pictures show from all around, in [-extent, extent]^3, without floaters. Its
+    level, too, is the one that fits the silhouettes: the mean depth of what is soft lies behind its outside."""
     cameras, size = all_around(FUSED).to(device_of(scene)), max(SIZE, 5 * resolution // 4)
-    fusing = fuse_open3d if way == "open3d" else fuse
-    return without_floaters(fusing(shown(scene, size), cameras, size, resolution, extent))
+    arguments = (shown(scene, size), cameras, size, resolution, extent)
+    if way == "open3d":
+        return without_floaters(fuse_open3d(*arguments))
+    found = fuse(*arguments)
+    level = fitting(scene, (0.0, 0.3, 0.6), found.surface, lambda a, b: (a + b) / 2)
+    return without_floaters(found.surface(level))
 
 
 def outline(mesh: Mesh, cameras: Cameras) -> Tensor:

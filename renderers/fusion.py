@@ -7,9 +7,11 @@ Open3D do it, for those who have it installed; it knows no silhouettes, so it ca
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cuda_ext.texture import texture
 from dreamlab.core.cameras import Cameras
@@ -24,18 +26,38 @@ OPAQUE = 0.5  # less alpha than this is empty space
 OUTVOTED = 10  # views that find a corner deep behind what they see, for each that looks past it through a gap
 
 
-def fuse(show: Callable[[Cameras], Frames], cameras: Cameras, size: int, resolution: int, extent: float = 1.0) -> Mesh:
-    """The surface in [-extent, extent]^3 that `show` draws from `cameras`, `size` pixels a side.
+class Fused(NamedTuple):
+    """Distances on a grid, in truncations, negative inside, with what was seen near its corners."""
 
-    A corner of the grid in front of a depth, or beside the silhouette, is seen to be empty; one behind it by more
-    than the truncation learns nothing from that view. Corners that no view reaches are inside, and so are those that
-    very few reach: clouds have gaps.
+    grid: KuhnGrid
+    sdf: Tensor  # [V] in [-1, 1]
+    colors: Tensor  # [V, 3] summed over views
+    weight: Tensor  # [V, 1] of views
+
+    def surface(self, level: float = 0.0) -> Mesh:
+        """Where the distance is `level`: above 0 in front of the mean depths, where the outside of a soft scene is."""
+        border = self.grid.border(self.sdf.device)
+        sdf = torch.where(border, (self.sdf - level).abs() + 1e-3, self.sdf - level)
+        edges, faces = self.grid.cross(sdf)
+        if not len(faces):
+            raise Diverged("empty geometry: no view shows anything opaque; train longer")
+        vertices = place(self.grid.points(edges), sdf[edges])
+        colors = (self.colors[edges].sum(1) / (self.weight[edges].sum(1) + 1e-6)).clamp(0, 1)
+        return Mesh(vertices.cpu(), faces.cpu(), colors.cpu(), vertex_normals(vertices, faces).cpu())
+
+
+def fuse(show: Callable[[Cameras], Frames], cameras: Cameras, size: int, resolution: int, extent: float = 1.0) -> Fused:
+    """What `show` draws from `cameras`, `size` pixels a side, as distances in [-extent, extent]^3.
+
+    A corner of the grid in front of a depth is seen to be empty, and so is one beside the silhouette, by its distance
+    from that; one behind a depth by more than the truncation learns nothing from that view. Corners that no view
+    reaches are inside, and so are those that very few reach: clouds have gaps.
     """
     grid = KuhnGrid(resolution, extent)
     points = grid.vertices(cameras.camera_to_world.device)
     reach = TRUNCATION * grid.cell
     total, weight = points.new_zeros(len(points), 4), points.new_zeros(len(points), 1)
-    carved, behind = points.new_zeros(len(points)), points.new_zeros(len(points))
+    beside, behind = points.new_zeros(len(points), 2), points.new_zeros(len(points))  # sum of distances, count
     for i in range(len(cameras)):
         one = cameras[i : i + 1]
         with torch.no_grad():
@@ -48,28 +70,33 @@ def fuse(show: Callable[[Cameras], Frames], cameras: Cameras, size: int, resolut
                 + 0.5
             )
             inside = ((uv > 0) & (uv < 1)).all(-1) & (away > 1e-3)
-            layers = torch.cat([frames.depth, frames.rgb, frames.alpha], -1)[0]
-            depth, rgb, seen = texture(layers, uv[None, None], boundary="clamp")[0, 0].split([1, 3, 1], -1)
+            layers = torch.cat([frames.depth, frames.rgb, frames.alpha, outside(frames.alpha)], -1)[0]
+            depth, rgb, seen, off = texture(layers, uv[None, None], boundary="clamp")[0, 0].split([1, 3, 1, 1], -1)
             solid = inside & (seen[:, 0] > OPAQUE)
             gap = (depth[:, 0] - away) / reach
             near = solid & (gap > -1)
             value = torch.cat([gap.clamp(max=1)[:, None], rgb], 1)
             total = total + value * near[:, None]
             weight = weight + near[:, None]
-            carved = carved + (inside & (seen[:, 0] <= OPAQUE))
+            clear = (inside & (seen[:, 0] <= OPAQUE)).to(points)
+            distance = (off[:, 0] * away / focal / reach).clamp(max=1)
+            beside = beside + torch.stack([clear * distance, clear], 1)
             behind = behind + (solid & (gap <= -1))
-    mean = total / weight.clamp(min=1)
-    sdf = torch.where(weight[:, 0] > 0, mean[:, 0], -1.0)
-    sdf = torch.where(carved > 0, sdf.clamp(min=0.0) + 1e-3 + (weight[:, 0] == 0), sdf)
-    sdf = torch.where(behind > OUTVOTED * (weight[:, 0] + carved), -1.0, sdf)
-    sdf = torch.where(grid.border(sdf.device), sdf.abs() + 1e-3, sdf)
-    edges, faces = grid.cross(sdf)
-    if not len(faces):
-        raise Diverged("empty geometry: no view shows anything opaque; train longer")
-    vertices = place(grid.points(edges), sdf[edges])
-    known = weight[edges] + 1e-6
-    colors = ((mean[edges][..., 1:] * known).sum(1) / known.sum(1)).clamp(0, 1)
-    return Mesh(vertices.cpu(), faces.cpu(), colors.cpu(), vertex_normals(vertices, faces).cpu())
+    votes = weight[:, 0] + beside[:, 1]
+    sdf = torch.where(votes > 0, (total[:, 0] + beside[:, 0]) / votes.clamp(min=1), -1.0)
+    sdf = torch.where(behind > OUTVOTED * votes, -1.0, sdf)
+    return Fused(grid, sdf, total[:, 1:], weight)
+
+
+def outside(alpha: Tensor) -> Tensor:
+    """[1, H, W, 1]: how many pixels away the silhouette is, 0 in it; where there is none, as far as can be."""
+    from scipy.ndimage import distance_transform_edt
+
+    solid = (alpha[0, ..., 0] > OPAQUE).cpu().numpy()
+    if not solid.any():
+        return torch.full_like(alpha, float(sum(solid.shape)))
+    away = torch.from_numpy(distance_transform_edt(~solid)).to(alpha)
+    return (away - 0.5).clamp(min=0)[None, ..., None]  # to the pixel's edge, not to its middle
 
 
 def fuse_open3d(

@@ -37,6 +37,7 @@ from renderers.surface import Surface, View, compose, look, vertex_normals
 MATERIALS = ("texture", "hash")
 SHADINGS = ("flat", "pbr", "montecarlo")
 PENALTY_POINTS = 4096
+FILL = 10  # steps between fillings of what no chart covers
 PAINT_VIEWS, PAINT_SIZE = 36, 192  # pictures that a surface is painted with
 Paint = Callable[[Tensor, Tensor, Tensor], Tensor]  # points, normals, colours of the vertices there -> base colours
 SHAPE = ("vertices", "faces", "uv", "uv_faces", "uv_source")
@@ -142,6 +143,8 @@ class TexturedMesh:
         self.normals = vertex_normals(surface.vertices, surface.faces)
         source = atlas.source
         self.tangents = tangents(surface.vertices[source], self.normals[source], atlas.uv, atlas.faces)
+        textured = self.settings.material == "texture"
+        self.nearest = texels(atlas, self.settings.texture).nearest() if textured else None
         self.boxes = Boxes.over(surface.vertices, surface.faces) if self.settings.shading == "montecarlo" else None
 
     def to(self, device: torch.device | str) -> TexturedMesh:
@@ -223,7 +226,12 @@ class TexturedMesh:
         return {"points": vertices[faces[rows.to(faces.device)]].mean(1), "shift": 0.05 * shift.to(vertices)}
 
     def adapt(self, progress: Progress, frames: Frames) -> None:
-        """The shape is fixed."""
+        """The shape is fixed. Now and then texels outside all charts take the nearest value inside: filters let
+        traces of gradient reach them, which Adam follows at full rate, and seams would show."""
+        if self.nearest is not None and (progress.step % FILL == FILL - 1 or progress.step == progress.total - 1):
+            with torch.no_grad():
+                image = self.params["texture"]
+                image.copy_(image.flatten(0, 1)[self.nearest].reshape(image.shape))
 
     def state_dict(self) -> dict[str, Tensor]:
         shape = (self.surface.vertices, self.surface.faces, *self.atlas)

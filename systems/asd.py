@@ -14,41 +14,35 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, State, Stateless, combine
+from systems.residual import Branch, Look, combine, guiding
+from systems.rule import NoiseSettings, Rule
 
 
-class ASD(Stateless):
+class ASD(Rule["ASD.Settings"]):
     """VSD's idea without a second network: the variational score is the prior's own, a little later in time."""
 
     paper: ClassVar[str] = "Ma et al. 2024, arXiv:2407.02040"
     cost: ClassVar[str] = "3"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
     guided: ClassVar[bool] = True
+    rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(NoiseSettings):
         cfg: Schedule = setting(constant(7.5), low=0)
         rho: float = setting(0.1, low=0, high=1, help="largest shift as a share of t - t_min")
         t_min: Schedule = setting(ramp(0.5, 0.02), low=0, high=1)
         t_max: Schedule = setting(ramp(0.98, 0.5), low=0, high=1)
-        weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
-        clip: float | None = setting(None, above=0)
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
-        low = c.t_min.at(now)
-        t = look.timesteps(low, c.t_max.at(now))
+        t = c.times(look)
         draw = torch.rand(len(t), generator=look.time_stream).to(t.device)
-        shift = torch.minimum(c.rho * (t - look.index(low)).float(), (len(table) - 1 - t).float())
+        shift = torch.minimum(c.rho * (t - look.index(c.t_min.at(now))).float(), (len(table) - 1 - t).float())
         later = t + (shift * draw).long()
         noise = look.noise()
-        here, there = State(table.add_noise(look.z, noise, t), t), State(table.add_noise(look.z, noise, later), later)
-        scale = c.cfg.at(now)
-        branches = [Branch(here, "text", scale), Branch(here, "null", 1.0 - scale), Branch(there, "text", -1.0)]
+        here, there = look.noised(noise, t), look.noised(noise, later)
+        branches = [*guiding(here, c.cfg.at(now)), Branch(there, "text", -1.0)]
         return combine(look, branches, table.weight(c.weight, t))

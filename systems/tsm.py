@@ -3,7 +3,8 @@
 g = 0.1 w(t) (cfg(eps)(z_t, t) - eps_null(z_mu, mu)), z_t and z_mu each one DDIM step from the same z_s.
 
 mu = s + gamma (t - s) in the paper (`linear`), s + (t - s) sqrt(1 - gamma^2) in its code (`sqrt`); mu = s is ISM. Their
-code caps the hop s -> mu at 200 while it takes the score at mu; here the hop always ends at mu.
+code caps the hop s -> mu at 200 while it takes the score at mu; here the hop always ends at mu. Their pixel-wise
+clipping of the gradient is a setting of the term, `clip_pixel: 0.05`.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ eps_phi: the adapter of a guidance that offers one (`net: adapter`, the paper's 
 hears the camera, dropped with probability 0.1, and the prompt without words of direction.
 
 What adds to the prior begins as the prior: g is then (cfg - 1) (eps_text - eps_null), classifier score distillation,
-until it has learnt what the renders look like. In the paper's 25 000 steps it does; in some hundred from a bare start it
-does not, and the scene has gone astray by then (docs/systems.md). What stands alone begins as the score of pure noise,
-and pulls towards the text's picture from the first step. Differences: that default; Adam without weight decay; the
-learning rate of `small` is a small network's, 3e-3, not the 1e-4 of a LoRA.
+until it has learnt what the renders look like. In the paper's 25 000 steps it does; in some hundred from a bare start
+the scene has gone astray by then (docs/systems.md). What stands alone begins as the score of pure noise, and pulls
+towards the text's picture from the first step. Differences: that default; Adam without weight decay; the learning rate
+of `small` is a small network's, 3e-3, not the 1e-4 of a LoRA.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dreamlab.core.noise import WEIGHTS
+from dreamlab.core.noise import cfg
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, State, per_row, times_in_order
+from systems.residual import Branch, Look, State, per_row
+from systems.rule import Configured, NoiseSettings
 from systems.score_net import ScoreNet
 from systems.trained import Trained
 
 
-class VSD:
+class VSD(Configured["VSD.Settings"]):
     """Match the distribution of renders to the model's, not a point to its mode."""
 
     paper: ClassVar[str] = "Wang et al. 2023, arXiv:2305.16213"
     cost: ClassVar[str] = "2 + 1 own, 1 own trained (+ 1 with base: prior)"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
     guided: ClassVar[bool] = True
+    rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(NoiseSettings):
         cfg: Schedule = setting(constant(7.5), low=0)
         cfg_own: float = setting(1.0, low=0, help="of eps_phi, camera against no camera; 1 asks once")
-        t_min: Schedule = setting(constant(0.02), low=0, high=1)
         t_max: Schedule = setting(ramp(0.98, 0.5, begin=When(5000, "steps"), end=When(5001, "steps")), low=0, high=1)
-        weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
         net: str = setting("small", choices=("small", "adapter"))
         base: str = setting("none", choices=("prior", "none"), help="what the small network adds to")
         predicts: str = setting("v", choices=("v", "eps"), help="what the small network is trained to say")
@@ -53,10 +53,9 @@ class VSD:
         lr: float = setting(3e-3, low=0, high=1)
         warmup: int = setting(0, low=0, help="steps over which lr rises (500 in their code)")
         camera_drop: float = setting(0.1, low=0, high=1)
-        clip: float | None = setting(None, above=0)
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.net: Any = None
         self.trained: Trained | None = None
         self._waiting: Mapping[str, Tensor] | None = None  # a checkpoint read before the first step
@@ -69,19 +68,19 @@ class VSD:
     def check(settings: Settings) -> str | None:
         if settings.width % 4:
             return f"width {settings.width} is not a multiple of 4"
-        return times_in_order(settings.t_min, settings.t_max)
+        return Configured.check(settings)
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
         own = self._built(look)
-        t = look.timesteps(c.t_min.at(now), c.t_max.at(now))
-        state = State(table.add_noise(look.z, look.noise(), t), t)
+        t = c.times(look)
+        state = look.noised(look.noise(), t)
         scale = c.cfg.at(now)
         branches = [Branch(state, "text"), *([Branch(state, "null")] if scale != 1.0 else [])]
         if self._adds and look.steered:
             branches.append(Branch(state, "plain"))
         eps = look.predict(branches)
-        pretrained = eps[0] if scale == 1.0 else eps[1] + scale * (eps[0] - eps[1])
+        pretrained = eps[0] if scale == 1.0 else look.settled(state, cfg(eps[1], eps[0], scale), eps[0])
         base = (eps[-1] if look.steered else eps[0]) if self._adds else None
         with torch.no_grad():
             mine = self._own(look, own.params(), state, look.poses(), base)
@@ -97,7 +96,7 @@ class VSD:
         t = torch.randint(0, len(table), (len(look.z),), generator=look.time_stream).to(look.z.device)
         kept = (torch.rand(len(look.z), generator=look.time_stream) >= c.camera_drop).to(look.z)
         noise = look.noise()
-        state = State(table.add_noise(look.z, noise, t), t)
+        state = look.noised(noise, t)
         base = look.predict([Branch(state, "plain")])[0] if self._adds else None
         leaf = own.leaf()
         with torch.enable_grad():

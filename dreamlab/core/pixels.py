@@ -3,12 +3,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 
 def encode(rgb: Tensor) -> Tensor:
     """[B, H, W, 3] sRGB in [0, 1] -> [B, 3, H, W]; differentiable."""
     return 2 * rgb.permute(0, 3, 1, 2) - 1
+
+
+class _Limited(torch.autograd.Function):
+    """The identity; its gradient is scaled down where a channel of a pixel exceeds a limit."""
+
+    @staticmethod
+    def forward(ctx: Any, rgb: Tensor, most: float) -> Tensor:
+        ctx.most = most
+        return rgb.view_as(rgb)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        largest = grad.abs().amax(-1, keepdim=True)
+        return grad * (ctx.most / largest.clamp(min=1e-20)).clamp(max=1.0), None
+
+
+def limited(rgb: Tensor, most: float | None) -> Tensor:  # [B, H, W, C]
+    """The same picture, whose gradient is at most `most` in each channel of a pixel, its direction kept (pixel-wise
+    gradient clipping: Pan et al. 2023, PGC-3D, arXiv:2310.12474; Dreamer XL takes 0.05)."""
+    limited_rgb: Tensor = rgb if most is None else _Limited.apply(rgb, most)
+    return limited_rgb
 
 
 def tiled(views: Tensor) -> Tensor:  # [4 G, C, h, w] -> [G, C, 2h, 2w], row by row

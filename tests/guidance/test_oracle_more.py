@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
 from dreamlab.core import pixels
 from dreamlab.core.cameras import turntable
+from dreamlab.core.errors import InputError
 from dreamlab.core.types import Condition, Frames, Prompt
 from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.draw import draw
-from dreamlab.worlds import oracle_world, styled
+from dreamlab.worlds import oracle_world, styled, true_pictures
 from guidance.oracle import Oracle
 
 PROMPT = Prompt("a red mushroom with a white stem")
@@ -79,3 +83,30 @@ def test_a_style_is_the_prompts_object_in_the_pictures_colours() -> None:
     assert allowed == {
         "text": [True, False, False, False], "content": [False, False, True, False], "style": [False] * 3 + [True],
     }  # fmt: skip
+
+
+def test_frames_of_a_clip_are_one_object_at_their_times() -> None:
+    """The posterior over objects is one for the clip: the product of what its frames say."""
+    prompt, cameras = Prompt("a spinning windmill"), replace(turntable(4), time=torch.tensor([0.0, 0.2, 0.5, 0.7]))
+    settings = Oracle.Settings(others=2, clip=2, spread=0.3)
+    guidance, frames = oracle(settings), blank(4, 12)
+    made = guidance.condition(prompt, cameras, frames)["null"]
+    truth = true_pictures(prompt, 0)(cameras, 12)
+    over = pixels.encode(truth.rgb[0] + (1 - truth.alpha[0]) * frames.background[:, None, None])
+    means = made.shared["centre"][:, None] + made.shared["offset"]  # [B, K, D]
+    torch.testing.assert_close(means[:, 0], over.flatten(1), rtol=0, atol=1e-5)  # each frame at its own time
+    t = torch.tensor([880, 880, 600, 600])
+    z = guidance.table.add_noise(over, torch.randn(over.shape, generator=torch.Generator().manual_seed(3)), t)
+    a, s = (value[:, :, 0, 0].double() for value in guidance.table.signal_noise(t, z))
+    variance = a.square() * 0.09 + s.square()
+    square = (z.flatten(1)[:, None].double() - a[:, :, None] * means.double()).square().sum(-1)
+    each = -square / (2 * variance)
+    posterior = each.reshape(2, 2, 3).sum(1).repeat_interleave(2, 0).softmax(-1)  # even priors of three objects
+    mean = (posterior[:, :, None] * means.double()).sum(1)
+    x0 = mean + a * 0.09 / variance * (z.flatten(1).double() - a * mean)
+    found = guidance.table.x0(z, guidance.predict(z, t, made), t).flatten(1).double()
+    torch.testing.assert_close(found, x0, rtol=0, atol=5e-3)
+    assert (each.softmax(-1) - posterior).abs().max() > 1e-3  # alone, the frames would not agree
+    assert "clip" in Oracle.offers(settings) and "clip" not in Oracle.offers(Oracle.Settings())
+    with pytest.raises(InputError, match="not clips of 2"):
+        guidance.condition(prompt, cameras[:3], blank(3, 12))

@@ -188,7 +188,7 @@ def test_open3d_is_asked_for_in_one_line_where_it_is_missing(monkeypatch: pytest
 
 def test_depths_are_fused_to_the_surface_they_show() -> None:
     ball = painted()
-    found = fuse(shown(ball, 96), all_around(16), 96, resolution=32)
+    found = fuse(shown(ball, 96), all_around(16), 96, resolution=32).surface()
     solid = trimesh.Trimesh(found.vertices.numpy(), found.faces.numpy(), process=False)
     largest = max(solid.split(only_watertight=False), key=lambda part: part.area)
     assert solid.is_watertight and largest.volume == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.06)

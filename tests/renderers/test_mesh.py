@@ -145,6 +145,25 @@ def test_a_white_chalk_ball_in_a_white_world_is_white_and_gradients_flow(shading
     assert torch.isfinite(made.params["texture"].grad).all()
 
 
+def test_what_no_chart_covers_follows_the_nearest_texel_inside() -> None:
+    made = scene(texture=32)
+    covered = torch.zeros(32 * 32, dtype=torch.bool)
+    covered[texels(made.atlas, 32).hit] = True
+    places = torch.cartesian_prod(torch.arange(32.0), torch.arange(32.0))
+    nearest = torch.cdist(places, places[covered]).amin(1)
+    with torch.no_grad():
+        made.params["texture"].normal_(generator=torch.Generator().manual_seed(0))
+    before = made.params["texture"].detach().flatten(0, 1).clone()
+    frames = made.render(orbit([0.0]), 8, torch.zeros(1, 3))
+    made.adapt(Progress(3, 100), frames)
+    assert torch.equal(made.params["texture"].flatten(0, 1), before)
+    made.adapt(Progress(99, 100), frames)
+    after = made.params["texture"].detach().flatten(0, 1)
+    assert torch.equal(after[covered], before[covered]) and 0 < int(covered.sum()) < 32 * 32
+    source = (after[:, None] == before[covered]).all(-1).int().argmax(1)  # colours are all different
+    torch.testing.assert_close((places - places[covered][source]).norm(dim=-1), nearest)
+
+
 def test_the_state_of_one_shape_loads_into_another() -> None:
     made, other = scene(), scene()
     other.wear(of(SHAPES["torus"]()))

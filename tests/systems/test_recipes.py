@@ -14,7 +14,7 @@ from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.telemetry import Ring
 from dreamlab.train import METRICS, step
 
-SMALL = ("stages.0.scene={kind: gaussians, count: 32}", "stages.0.size=16")
+SMALL = ("stages.0.scene.count=32", "stages.0.size=16")
 
 TEXT = """
 prompt: a red mushroom
@@ -28,7 +28,7 @@ stages:
 """
 
 
-@pytest.mark.parametrize("name", [*rules(), "sgc", "box", "cloud"])
+@pytest.mark.parametrize("name", [*rules(), "sgc", "box", "cloud", "style", "video-oracle"])
 def test_a_rules_recipe_takes_a_healthy_step_on_the_cpu(name: str) -> None:
     stage = Assembler(recipe.load(recipe.find(name), tables(), overrides=SMALL), "cpu").stage(0)
     ring = Ring(METRICS, 4, "cpu")

@@ -67,7 +67,7 @@ def test_a_picture_becomes_an_asset_and_the_run_keeps_it(tmp_path: Path, prior: 
 
 
 def test_a_given_mesh_is_painted(tmp_path: Path, prior: Path) -> None:
-    """The shape stays, but for its simplification to 600 triangles; its base colour is a texture that has learnt something."""
+    """The shape stays but for its simplification to 600 triangles; its base colour is a texture that has learnt."""
     file = write_object("a mushroom", tmp_path / "mushroom.obj", 0, False)
     run = made(
         "texture",
