@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -66,6 +67,8 @@ def dream(
 
     recipe = recipe or ("default" if image is None else "image")
     own = recipe != "default" and prompt is None and prompt_file is None and prompt_env is None
+    if recipe != "default" and prompt is not None and re.match(r"[a-z_]+(\.\w+)+=", prompt):  # nobody asks for that
+        raise RecipeError(f'{prompt!r} stands where the prompt does; settings come after it: dream "a duck" {prompt}')
     text, more = (None, []) if own else read_prompt(prompt, prompt_file, prompt_env)
     check_device(device)
     settings = [*more, *(overrides or [])]
