@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -66,6 +67,8 @@ def dream(
 
     recipe = recipe or ("default" if image is None else "image")
     own = recipe != "default" and prompt is None and prompt_file is None and prompt_env is None
+    if recipe != "default" and prompt is not None and re.match(r"[a-z_]+(\.\w+)+=", prompt):  # nobody asks for that
+        raise RecipeError(f'{prompt!r} stands where the prompt does; settings come after it: dream "a duck" {prompt}')
     text, more = (None, []) if own else read_prompt(prompt, prompt_file, prompt_env)
     check_device(device)
     settings = [*more, *(overrides or [])]
@@ -264,9 +267,9 @@ def toybox_score(
 def toybox_obey(
     role: Annotated[str, typer.Option(help="views, control, novel, video, some with commas, or all")] = "all",
     prior: Annotated[str | None, typer.Option(help="a shipped prior by name, or its folder")] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="so many held-out objects, one per category")] = 24,
+    prompts: Annotated[int, typer.Option(min=1, help="so many held-out objects, one per category")] = 12,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="of the sampler")] = 25,
-    scale: Annotated[float | None, typer.Option(help="of guidance (default: by role)")] = None,
+    scale: Annotated[float, typer.Option(help="of guidance")] = 4.0,
     seed: Annotated[int, typer.Option(min=0, help="of the samples")] = 0,
     out: Annotated[Path, typer.Option(help="folder of the contact sheets")] = Path("scores"),
     json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,

@@ -14,7 +14,7 @@ from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.telemetry import Ring
 from dreamlab.train import METRICS, step
 
-SMALL = ("stages.0.scene={kind: gaussians, count: 32}", "stages.0.size=16")
+SMALL = ("stages.0.scene.count=32", "stages.0.size=16")
 
 TEXT = """
 prompt: a red mushroom

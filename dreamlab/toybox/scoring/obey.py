@@ -37,7 +37,7 @@ ELEVATION = 20.0
 TURNS = (90.0, 180.0, -90.0)  # of the novel views
 SEEN = 12  # instances of a category that training may have seen, for comparison
 EXPLAINERS, AROUND, STRANGERS = 6, 12, 24  # of a picture: instances, azimuths of each, other categories
-SCALES = {"image": 4.0, "views": 4.0, "control": 4.0, "novel": 2.0, "video": 4.0}  # of guidance
+SCALE = 4.0  # of guidance
 LIKE = 0.2  # cosine below which a clip is like no action
 Figures = dict[str, float]
 
@@ -69,21 +69,20 @@ class Drawing:
 
     prior: str | None
     steps: int = 25
-    scale: float | None = None
+    scale: float = SCALE
     seed: int = 0
     device: str = "cpu"
 
     def guidance(self, role: str) -> Toybox:
         kind = TOYBOXES[role]
-        weights = {} if self.prior is None else {"weights": self.prior}
-        return kind(kind.Settings(**weights)).to(self.device)
+        settings = kind.Settings() if self.prior is None else kind.Settings(weights=self.prior)
+        return kind(settings).to(self.device)
 
     def draw(self, guidance: Toybox, prompt: Prompt, cameras: Cameras, frames: Frames, index: int) -> Tensor:
         """[B, S, S, 3] samples; `frames` are what the guidance may look at (a surface, a background)."""
         told = guidance.condition(prompt, cameras, frames)
-        scale = SCALES[guidance.role] if self.scale is None else self.scale
         seed = 1000 * self.seed + index
-        return ddim(guidance, told["text"], told["null"], len(cameras), scale, self.steps, seed).cpu()
+        return ddim(guidance, told["text"], told["null"], len(cameras), self.scale, self.steps, seed).cpu()
 
 
 def held_out(prompts: Sequence[str]) -> list[Held]:
@@ -101,7 +100,12 @@ def obey(
 ) -> Obeyed:
     """Measure one role on some held-out prompts."""
     guidance = drawing.guidance(role)
-    measure = {"control": control, "novel": novel, "video": video, "views": views}[role]
+    measure: Callable[..., tuple[dict[str, Figures], Tensor]] = {
+        "control": control,
+        "novel": novel,
+        "video": video,
+        "views": views,
+    }[role]
     if role == "video":
         prompts = [acted(prompt) for prompt in prompts]
     held, found, tiles = held_out(prompts), [], []
@@ -158,13 +162,14 @@ def control(
         "samples": drawing.draw(guidance, Prompt(one.prompt), cameras, true, index),
     }
     if image is not None:
-        scale = SCALES["image"] if drawing.scale is None else drawing.scale
-        untold = sample(image, [one.prompt] * len(cameras), cameras, scale, drawing.steps, 1000 * drawing.seed + index)
+        untold = sample(
+            image, [one.prompt] * len(cameras), cameras, drawing.scale, drawing.steps, 1000 * drawing.seed + index
+        )
         answers["samples without the surface"] = untold.cpu()
     answers |= {"another true instance": instance.rgb, "another object": other.rgb}
     target = Surface(one, cameras, true, shape, size)
     rows = {name: target.figures(rgb) for name, rgb in answers.items()}
-    normals = (true.normal + true.alpha) / 2 if true.normal is not None else true.rgb  # type: ignore[operator]
+    normals = (true.normal + true.alpha) / 2 if true.normal is not None else true.rgb
     strip = [normals, true.rgb, answers["samples"], answers.get("samples without the surface", instance.rgb)]
     return rows, torch.stack(strip, 1).flatten(0, 1)
 
@@ -332,9 +337,10 @@ def views(
     mixed = [scene_of(one.prompt, cameras[i : i + 1], size, one.others[i])[0].rgb for i in range(count)]
     answers = {"a true object": true.rgb, "samples": drawing.draw(guidance, Prompt(one.prompt), cameras, true, index)}
     if image is not None:
-        scale = SCALES["image"] if drawing.scale is None else drawing.scale
         seed = 1000 * drawing.seed + index
-        answers["samples one by one"] = sample(image, [one.prompt] * count, cameras, scale, drawing.steps, seed).cpu()
+        answers["samples one by one"] = sample(
+            image, [one.prompt] * count, cameras, drawing.scale, drawing.steps, seed
+        ).cpu()
     answers["four true instances"] = torch.cat(mixed)
     answers["one view four times"] = true.rgb[1:2].expand_as(true.rgb)
     target = Around(one, cameras, size)

@@ -276,7 +276,7 @@ def new_plan(device: str, role: str = "image", start: Stored | None = None, **ch
     words = start.words if start else vocabulary()
     net = start.net.net if start else NetSettings(len(words.tokens))
     recipe = RECIPES[torch.device(device).type]
-    if start:  # it knows the world already: a third of the pictures, all at full size after half of them
-        total = recipe.get("total", Plan.total) // 3
+    if start:  # it knows the world already: a third of the pictures for one role, all at full size after half of them
+        total = recipe.get("total", Plan.total) // (1 if role == EVERY else 3)
         changes = {"total": total, "head_after": total // 2, "rate": recipe.get("rate", Plan.rate) / 2} | changes
     return Plan.of(role, net, **(recipe | changes)), words
