@@ -60,7 +60,7 @@ class Levelled(Protocol):
     @property
     def levels(self) -> tuple[float, ...]: ...  # worth trying, low to high; none: the scene knows best
 
-    def mesh_at(self, resolution: int, level: float) -> Mesh: ...
+    def surfaces(self, resolution: int) -> Callable[[float], Mesh]: ...  # by level
 
 
 @runtime_checkable
@@ -118,16 +118,11 @@ def surface_of(scene: Scene, resolution: int) -> Mesh:
         found = scene.mesh(resolution)
         # Texture coordinates repeat vertices along their seams, so that charts would pass for parts.
         return found if found.uv is not None else without_floaters(found)
-    # On the same grid: Gaussians thinner than a cell are widened to it, which moves the level.
-    level = best_level(scene, resolution)
-    return without_floaters(scene.mesh_at(resolution, level))
-
-
-def best_level(scene: Any, resolution: int) -> float:
-    """Of the levels of a scene's density."""
-    if len(scene.levels) == 1:
-        return float(scene.levels[0])
-    return fitting(scene, scene.levels, lambda level: scene.mesh_at(resolution, level), lambda a, b: math.sqrt(a * b))
+    # One grid for all levels: Gaussians thinner than its cells are widened to them, which moves the level.
+    whole: Any = scene
+    mesh_at, levels = whole.surfaces(resolution), whole.levels
+    level = levels[0] if len(levels) == 1 else fitting(whole, levels, mesh_at, lambda a, b: math.sqrt(a * b))
+    return without_floaters(mesh_at(level))
 
 
 def fitting(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,16 +16,28 @@ REACH = 3.0  # standard deviations beyond which a Gaussian adds nothing
 MIN_PART = 0.02  # connected parts with less than this share of the largest one's area are floaters
 
 
-def gaussians_to_mesh(
+class Density(NamedTuple):
+    """What a cloud stops, on a grid: made once for all levels."""
+
+    density: Tensor  # [X, Y, Z]
+    tint: Tensor  # [X, Y, Z, 3] colours weighted by it
+    low: Tensor  # [3] its first corner
+    cell: float
+
+    def surface(self, level: float = LEVEL) -> Mesh:
+        """Marching cubes, coloured by the same weights."""
+        return _surface(self.density, self.tint, self.low, self.cell, level)
+
+
+def density_of(
     means: Tensor,  # [N, 3]
     quats: Tensor,  # [N, 4] wxyz
     scales: Tensor,  # [N, 3]
     opacities: Tensor,  # [N]
     colors: Tensor,  # [N, 3]
     resolution: int,
-    level: float = LEVEL,
-) -> Mesh:
-    """Marching cubes at `level` on sum_i -log(1 - o_i) exp(-d_i^2 / 2), coloured by the same weights."""
+) -> Density:
+    """sum_i -log(1 - o_i) exp(-d_i^2 / 2)."""
     keep = (opacities > 1 / 255) & torch.isfinite(means).all(-1) & (means.abs() < 2).all(-1)
     if not bool(keep.any()):
         raise Diverged("the scene is empty: no Gaussian is visible; try more steps, or a lower opacity regulariser")
@@ -35,8 +49,22 @@ def gaussians_to_mesh(
     high = (means + REACH * scales.amax(-1, keepdim=True)).amax(0).clamp(max=1.6)
     cell = float((high - low).max()) / resolution
     shape = [int(n) for n in ((high - low) / cell).ceil().long() + 1]
-    density, tint = _density_grid(means, quats, scales.clamp(min=0.6 * cell), mass, colors, low, cell, shape)
-    return _surface(density, tint, low, cell, level)
+    return Density(
+        *_density_grid(means, quats, scales.clamp(min=0.6 * cell), mass, colors, low, cell, shape), low, cell
+    )
+
+
+def gaussians_to_mesh(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    resolution: int,
+    level: float = LEVEL,
+) -> Mesh:
+    """The surface at one level of `density_of` a cloud."""
+    return density_of(means, quats, scales, opacities, colors, resolution).surface(level)
 
 
 def _density_grid(

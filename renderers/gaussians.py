@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
 from renderers import densify
 from renderers.become import fused
-from renderers.convert import LEVEL, gaussians_to_mesh
+from renderers.convert import LEVEL, density_of
 from renderers.densify import DensifySettings
 from renderers.fusion import WAYS
 from renderers.seeds import Seeds, ball, from_file, shell
@@ -195,8 +195,8 @@ class Gaussians:
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """Optical densities worth trying for a surface."""
-        return (0.2, LEVEL, 1.2, 3.0) if self.settings.surface == "density" else ()
+        """Optical densities worth trying for a surface; at higher ones a shell of discs has an inner side."""
+        return (0.2, LEVEL, 1.2) if self.settings.surface == "density" else ()
 
     def mesh(self, resolution: int) -> Mesh:
         if self.settings.surface != "density":
@@ -205,13 +205,10 @@ class Gaussians:
 
     def mesh_at(self, resolution: int, level: float) -> Mesh:
         """The surface where the optical density reaches `level`."""
+        return self.surfaces(resolution)(level)
+
+    def surfaces(self, resolution: int) -> Callable[[float], Mesh]:
+        """Surfaces by level of one density."""
         p = {name: value.detach() for name, value in self.params.items()}
-        return gaussians_to_mesh(
-            p["means"],
-            p["quats"],
-            p["log_scales"].exp(),
-            p["logit_opacity"].sigmoid(),
-            p["logit_color"].sigmoid(),
-            resolution,
-            level,
-        )
+        shapes = (p["means"], p["quats"], p["log_scales"].exp(), p["logit_opacity"].sigmoid())
+        return density_of(*shapes, p["logit_color"].sigmoid(), resolution).surface

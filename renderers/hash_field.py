@@ -8,7 +8,7 @@ The heads are one hidden layer without biases (threestudio). Levels come in one 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ from renderers import shading, volume
 from renderers.background import Background, BackgroundSettings
 from renderers.become import fused
 from renderers.fusion import WAYS
-from renderers.isosurface import isosurface
+from renderers.isosurface import evaluated, grid_points, isosurface
 from renderers.seeds import Seeds, from_field
 from renderers.shading import ShadingSettings
 
@@ -343,12 +343,19 @@ class HashField:
 
     def mesh_at(self, resolution: int, level: float) -> Mesh:
         """The surface of a density, or distance, of `level`."""
+        return self.surfaces(resolution)(level)
+
+    def surfaces(self, resolution: int) -> Callable[[float], Mesh]:
+        """Surfaces by level, of values that are found once."""
 
         def inside(points: Tensor) -> Tensor:
             raw = self.raw(points)
             return -raw if self.distance else self.sigma(raw)
 
-        return isosurface(inside, self.color_at, self.bounds, resolution, level, self.params["table"].device)
+        device = self.params["table"].device
+        with torch.no_grad():
+            values = evaluated(inside, grid_points(self.bounds, resolution, device))
+        return lambda level: isosurface(inside, self.color_at, self.bounds, resolution, level, device, values)
 
     def color_at(self, points: Tensor) -> Tensor:
         """[M, 3] sRGB of points [M, 3]."""

@@ -36,21 +36,25 @@ def isosurface(
     resolution: int,
     level: float,
     device: torch.device,
+    values: Tensor | None = None,
 ) -> Mesh:
-    """Where `function` [N, 3] -> [N], large inside, crosses `level`; coloured by `color` [N, 3] -> [N, 3] sRGB."""
+    """Where `function` [N, 3] -> [N], large inside, crosses `level`; coloured by `color` [N, 3] -> [N, 3] sRGB.
+    `values` [R^3] are those of `function` at `grid_points`, when they are known already."""
     import numpy as np
     import trimesh
     from skimage.measure import marching_cubes
 
     with torch.no_grad():
-        values = evaluated(function, grid_points(bounds, resolution, device)).reshape((resolution,) * 3).cpu().numpy()
-        if values.max() <= level:
+        if values is None:
+            values = evaluated(function, grid_points(bounds, resolution, device))
+        found = values.reshape((resolution,) * 3).cpu().numpy()
+        if found.max() <= level:
             raise Diverged(
-                f"empty geometry: the field peaks at {values.max():.3g}, the surface needs {level:.3g}; train longer"
+                f"empty geometry: the field peaks at {found.max():.3g}, the surface needs {level:.3g}; train longer"
             )
         spacing = (bounds[1][0] - bounds[0][0]) / (resolution - 1)
         # One more layer of emptiness closes what reaches the box.
-        padded = np.pad(values, 1, constant_values=min(float(values.min()), level - 1.0))
+        padded = np.pad(found, 1, constant_values=min(float(found.min()), level - 1.0))
         corners, faces, _, _ = marching_cubes(padded, level, gradient_direction="ascent")
         mesh = trimesh.Trimesh((corners - 1) * spacing + np.array(bounds[0]), faces, process=False)
         areas = [

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,10 @@ class Foggy:
     def render(self, cameras: Cameras, size: int, background: torch.Tensor, training: object = None) -> Frames:
         return self.solid.render(cameras, size, background)
 
-    def mesh_at(self, resolution: int, level: float) -> Mesh:
+    def surfaces(self, resolution: int) -> Callable[[float], Mesh]:
+        return self.at
+
+    def at(self, level: float) -> Mesh:
         if level > 50:
             raise Diverged("nothing is that dense")
         shape = trimesh.creation.icosphere(subdivisions=3, radius=0.5 / level**0.3)
