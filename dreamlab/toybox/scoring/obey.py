@@ -100,12 +100,13 @@ def obey(
 ) -> Obeyed:
     """Measure one role on some held-out prompts."""
     guidance = drawing.guidance(role)
-    measure: Callable[..., tuple[dict[str, Figures], Tensor]] = {
+    measures: dict[str, Callable[..., tuple[dict[str, Figures], Tensor]]] = {
         "control": control,
         "novel": novel,
         "video": video,
         "views": views,
-    }[role]
+    }
+    measure = measures[role]
     if role == "video":
         prompts = [acted(prompt) for prompt in prompts]
     held, found, tiles = held_out(prompts), [], []
