@@ -140,10 +140,10 @@ def test_a_dropped_caption_is_the_null_caption() -> None:
 
 
 def test_rate_and_size_over_a_run() -> None:
-    plan = dataclasses.replace(PLAN, rate=1.0, warmup=100, total=1_000, cooldown=0.5, head_after=400)
+    plan = dataclasses.replace(PLAN, rate=1.0, warmup=100, total=1_000, cooldown=0.5, even=0.4, head_after=400)
     rates = [plan.rate_at(seen) for seen in (0, 96, 300, 500, 750, 1_000)]
     assert rates == pytest.approx([0.04, 1.0, 1.0, 1.0, 0.5, 0.0])
-    assert [plan.weighted_at(seen) for seen in (0, 499, 500, 999)] == [True, True, False, False]
+    assert [plan.weighted_at(seen) for seen in (0, 599, 600, 999)] == [True, True, False, False]
     assert [plan.size_at(seen, 0) for seen in (0, 399, 400)] == [8, 8, 16]
     assert [plan.size_at(0, step) for step in range(16)] == [*[8] * 7, 16] * 2
     assert Plan.from_json(plan.to_json()) == plan
