@@ -66,8 +66,9 @@ def dream(
     from dreamlab.recipe import find
 
     recipe = recipe or ("default" if image is None else "image")
-    own = recipe != "default" and prompt is None and prompt_file is None and prompt_env is None
-    if recipe != "default" and prompt is not None and re.match(r"[a-z_]+(\.\w+)+=", prompt):  # nobody asks for that
+    spoken = recipe != "default" and prompt_file is None and prompt_env is None  # a prompt, if any, is the argument
+    own = spoken and prompt is None
+    if spoken and prompt is not None and re.match(r"[a-z_]+(\.\w+)+=", prompt):  # nobody asks for that
         raise RecipeError(f'{prompt!r} stands where the prompt does; settings come after it: dream "a duck" {prompt}')
     text, more = (None, []) if own else read_prompt(prompt, prompt_file, prompt_env)
     check_device(device)
