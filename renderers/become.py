@@ -11,8 +11,8 @@
 | gaussians | anything else with a surface | opaque discs on it, uniform by area, with its colours |
 | gaussians4d, field4d | gaussians, field | their state, without motion yet |
 
-The surface of a cloud or field is a level of its density, chosen by silhouettes, or with `surface: fusion` on it what
-its depth pictures show.
+The surface of a cloud or field is a level of its density, chosen by silhouettes and by how much of it can be seen, or
+with `surface: fusion` on it what its depth pictures show.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ from dreamlab.core.types import Frames, Mesh, Scene
 from renderers.fusion import fuse, fuse_open3d
 from renderers.seeds import Seeds
 from renderers.shapes import area_of, sample_surface, without_floaters
-from renderers.surface import Surface, compose, look
+from renderers.surface import NEAR, Surface, View, compose, look
 
 VIEWS, SIZE = 24, 96  # of the comparison before and after
 AROUND = OrbitSettings(distance=(3.2, 3.2), fovy_deg=(42.0, 42.0), elevation_deg=(-60.0, 75.0))
 RESOLUTION = 96  # of the grid on which a surface is found when the target does not say
+HIDDEN = 0.5  # of overlap that a surface loses where no view sees any of it: pits are dug where nobody looks
+SLACK = 2.0  # pixels by which a vertex may lie behind what is seen there
 REFINED = 2  # rounds of looking between the levels that a scene names
 FUSED = 36  # views whose depths are fused
 THIN, OPAQUE = 0.15, 0.9  # of discs on a surface: thickness in their width, opacity at least
@@ -113,7 +115,7 @@ def lay_flat(params: dict[str, Tensor], normals: Tensor) -> None:
 
 
 def surface_of(scene: Scene, resolution: int) -> Mesh:
-    """The scene's surface without floaters; of a density, at the level that fits its silhouettes best."""
+    """The scene's surface without floaters; of a density, at the level that `fitting` finds."""
     if not isinstance(scene, Levelled) or not scene.levels:
         found = scene.mesh(resolution)
         # Texture coordinates repeat vertices along their seams, so that charts would pass for parts.
@@ -132,34 +134,36 @@ def fitting(
     middle: Callable[[float, float], float],
 ) -> float:
     """The level whose surface covers what the scene's own pictures cover: the best of those named, then twice the
-    middles between it and its neighbours."""
+    middles between it and its neighbours. Silhouettes do not see pits, and a surface all pitted inside fits them best
+    where its outside does; so what lies out of every view counts against a level."""
     cameras = all_around(12).to(device_of(scene))
     with torch.no_grad():
         truth = scene.render(cameras, SIZE, background(cameras)).alpha
-    overlap: dict[float, float] = {}
+    scores: dict[float, float] = {}
 
     def measure(level: float) -> None:
         try:
             mesh = without_floaters(mesh_at(level))
         except Diverged:
             return
-        overlap[level] = silhouette_iou(outline(mesh, cameras), truth)
+        view = look(Surface.of(mesh.vertices.to(truth.device), mesh.faces.to(truth.device)), cameras, SIZE)
+        scores[level] = silhouette_iou(outline(view), truth) - HIDDEN * unseen(view)
 
     for level in levels:
         measure(level)
-    if not overlap:
+    if not scores:
         raise Diverged("empty geometry: no level of the density gives a surface; train longer")
     for _ in range(REFINED):
-        tried = sorted(overlap)
-        at = tried.index(max(tried, key=overlap.__getitem__))
+        tried = sorted(scores)
+        at = tried.index(max(tried, key=scores.__getitem__))
         for low, high in itertools.pairwise(tried[max(at - 1, 0) : at + 2]):
             measure(middle(low, high))
-    return max(overlap, key=overlap.__getitem__)
+    return max(scores, key=scores.__getitem__)
 
 
 def fused(scene: Scene, way: str, resolution: int, extent: float) -> Mesh:
     """The surface that the scene's depth pictures show from all around, in [-extent, extent]^3, without floaters. Its
-    level, too, is the one that fits the silhouettes: the mean depth of what is soft lies behind its outside."""
+    level, too, is found by `fitting`: the mean depth of what is soft lies behind its outside."""
     cameras, size = all_around(FUSED).to(device_of(scene)), max(SIZE, 5 * resolution // 4)
     arguments = (shown(scene, size), cameras, size, resolution, extent)
     if way == "open3d":
@@ -169,11 +173,22 @@ def fused(scene: Scene, way: str, resolution: int, extent: float) -> Mesh:
     return without_floaters(found.surface(level))
 
 
-def outline(mesh: Mesh, cameras: Cameras) -> Tensor:
-    """[B, SIZE, SIZE, 1] coverage of a mesh."""
-    device = cameras.camera_to_world.device
-    view = look(Surface.of(mesh.vertices.to(device), mesh.faces.to(device)), cameras, SIZE)
-    return view.over(torch.ones(len(view.hit), 1, device=device), torch.zeros(len(cameras), 1, device=device))
+def outline(view: View) -> Tensor:
+    """[B, H, W, 1] coverage of a surface."""
+    device = view.clip.device
+    return view.over(torch.ones(len(view.hit), 1, device=device), torch.zeros(len(view.cameras), 1, device=device))
+
+
+def unseen(view: View) -> float:
+    """The share of a surface's vertices that no camera sees: in each view they lie behind what is seen there."""
+    views, height, width = view.raster.triangle.shape
+    x, y, _, away = view.clip.unbind(-1)  # [B, V]; the camera's z is clip w
+    clear = away.clamp(min=NEAR)
+    column = ((x / clear + 1) * width / 2).long().clamp(0, width - 1)
+    row = ((1 - y / clear) * height / 2).long().clamp(0, height - 1)
+    front = view.depth.reshape(views, -1).gather(1, row * width + column)
+    seen = away < front + SLACK * clear / view.cameras.focal_px(height)[:, None]
+    return float((~seen.any(0)).float().mean())
 
 
 def compare(before: Scene, after: Scene) -> Kept:

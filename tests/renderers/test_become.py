@@ -30,11 +30,14 @@ from renderers.become import (
     shown,
     silhouette_iou,
     surface_of,
+    unseen,
 )
 from renderers.dmtet import DMTet
 from renderers.fusion import fuse
 from renderers.gaussians import Gaussians
+from renderers.isosurface import isosurface
 from renderers.mesh import TexturedMesh
+from renderers.surface import Surface, look
 from tests.conftest import Commands
 
 
@@ -105,6 +108,19 @@ def test_a_mesh_hands_its_material_on_without_its_light() -> None:
             torch.testing.assert_close(x, y, atol=0.02, rtol=0)
 
 
+def test_what_no_view_sees_is_counted() -> None:
+    """All of a ball inside a ball, nothing of a ball alone: a vertex at the rim of one view is inside another."""
+    ball = trimesh.creation.icosphere(subdivisions=3, radius=0.5)
+    vertices, faces = torch.from_numpy(ball.vertices).float(), torch.from_numpy(ball.faces)
+    alone = look(Surface.of(vertices, faces), all_around(12), 64)
+    assert unseen(alone) == 0
+    both = (
+        torch.cat([vertices, 0.5 * vertices, 0.25 * vertices]),
+        torch.cat([faces + i * len(vertices) for i in range(3)]),
+    )
+    assert unseen(look(Surface.of(*both), all_around(12), 64)) == pytest.approx(2 / 3)
+
+
 class Foggy:
     """A ball of radius 0.5 whose density has levels: only one of them is the ball its pictures show."""
 
@@ -140,6 +156,43 @@ def test_a_level_between_those_named_is_found() -> None:
     scene.levels = (0.4, 3.2)
     found = surface_of(scene, 16)
     assert float(found.vertices.norm(dim=-1).mean()) == pytest.approx(0.5, rel=0.06)  # those named are off by 30 %
+
+
+class Burrowed(Foggy):
+    """A ball of radius 0.6 with a soft rim: a density of 6 there, and of 3 at 0.63. Nobody has seen its inside: the
+    density is 4 there at most, and in a narrow burrow that leads into it from above. At 6 the silhouettes are exact and
+    more than half of the ball is a cave; below 4 it is full, and a little too large."""
+
+    levels = (3.0, 6.0)
+
+    def __init__(self) -> None:
+        self.solid = DMTet(DMTet.Settings(resolution=32, radii=(0.6, 0.6, 0.6)), stream())
+        self.groups, self.state_dict = self.solid.groups, self.solid.state_dict
+
+    def at(self, level: float) -> Mesh:
+        def density(points: torch.Tensor) -> torch.Tensor:
+            x, y, z = points.unbind(-1)
+            radius = points.norm(dim=-1)
+            rim = (0.66 - radius) / 0.01
+            inside = (radius < 0.5) | ((y > 0) & ((x * x + z * z).sqrt() < 0.1))
+            return torch.where(inside, rim.clamp(max=4), rim)
+
+        return isosurface(density, torch.ones_like, ((-1.0,) * 3, (1.0,) * 3), 64, level, torch.device("cpu"))
+
+
+def volume(found: Mesh) -> float:
+    """Enclosed, with its sign."""
+    a, b, c = found.vertices.double()[found.faces].unbind(1)
+    return float((torch.linalg.cross(a, b) * c).sum() / 6)
+
+
+def test_a_level_whose_surface_is_pitted_where_nobody_looks_is_not_taken() -> None:
+    scene, whole = Burrowed(), 4 / 3 * math.pi * 0.6**3
+    cave = scene.at(6.0)
+    assert volume(cave) < 0.5 * whole  # though its silhouettes are better than those of any full level
+    found = surface_of(scene, 64)
+    assert whole < volume(found) < 1.2 * whole
+    assert compare_mesh(scene, cave).iou > compare_mesh(scene, found).iou > 0.9
 
 
 def test_a_textured_mesh_keeps_its_small_charts() -> None:
