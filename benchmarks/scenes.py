@@ -62,6 +62,7 @@ FITS = {
     "field4d": Fit(MOVES, 25.0),
     "dmtet": Fit(STILL, 26.0, 0.9),
     "mesh": Fit(STILL, 26.0, 0.9),
+    "several": Fit("a red mushroom on a blue table", 28.0),
 }
 
 # The thresholds of growing are made for the loss of its paper.
