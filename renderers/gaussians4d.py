@@ -22,7 +22,7 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.schedules import Progress
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
+from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Skin, Training
 from renderers.convert import gaussians_to_mesh
 from renderers.deform import Deformation, DeformSettings, Motion, anchored, blend, spread_change, stretch
 from renderers.gaussians import Gaussians, GaussianSettings
@@ -40,17 +40,6 @@ class MovingSettings(GaussianSettings):
     segments: int = setting(1, low=1, high=16, help="deformations one after another in [0, 1]")
     overlap: float = setting(0.25, above=0, high=0.5, help="part of a segment that it shares with the next")
     segment: int | None = setting(None, low=0, high=15, help="the one that is trained; missing: all")
-
-
-@dataclass(frozen=True)
-class Skin:
-    """Linear blend skinning of N Gaussians by K control points over T times, for export."""
-
-    anchors: Tensor  # [K, 3] rest positions
-    index: Tensor  # [N, k] control points that move a Gaussian
-    weight: Tensor  # [N, k], each row sums to 1
-    shift: Tensor  # [T, K, 3] of each control point
-    turn: Tensor  # [T, K, 4] wxyz, about the rest position
 
 
 class Gaussians4D(Gaussians):
@@ -183,15 +172,24 @@ class Gaussians4D(Gaussians):
             self.neighbours = None
         return rows
 
-    def skin(self, times: Tensor) -> Skin:
-        """The first segment's control points as a skin at times [T]."""
+    def skin(self, times: Tensor, points: Tensor | None = None) -> Skin:
+        """The first segment's control points as a skin at times [T], of the Gaussians or of other `points`."""
         motion = self.motions[0]
         if motion.settings.kind != "control":
             raise ValueError(f"only control points make a skin; this motion is {motion.settings.kind!r}")
         with torch.no_grad():
-            index, weight = motion.skin(self.params["means"])
+            index, weight = motion.skin(self.params["means"] if points is None else points)
             shift, turn = zip(*(motion.poses(time) for time in times), strict=True)
-        return Skin(motion.params["anchors"].detach(), index, weight, torch.stack(shift), torch.stack(turn))
+        anchors = motion.params["anchors"].detach()
+        return Skin(times, anchors, index, weight, torch.stack(shift), torch.stack(turn))
+
+    def rig(self, vertices: Tensor) -> Skin | None:
+        """How its surface moves, at its knots in time and between; of one motion by control points."""
+        motion = self.motions[0]
+        if motion.settings.kind != "control" or len(self.motions) > 1:
+            return None
+        knots = 2 * motion.settings.moments + 1  # power bends the motion between knots
+        return self.skin(torch.linspace(0, 1, knots, device=vertices.device), vertices)
 
     def state_dict(self) -> dict[str, Tensor]:
         state = super().state_dict()

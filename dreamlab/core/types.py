@@ -173,6 +173,27 @@ class Maker(Protocol):
 
 
 @dataclass(frozen=True)
+class Skin:
+    """Linear blend skinning of N points by K control points over T times: p moves to the weighted mean of
+    turn (p - anchor) + anchor + shift."""
+
+    times: Tensor  # [T] in [0, 1]
+    anchors: Tensor  # [K, 3] rest positions
+    index: Tensor  # [N, k] control points that move a point
+    weight: Tensor  # [N, k], each row sums to 1
+    shift: Tensor  # [T, K, 3] of each control point
+    turn: Tensor  # [T, K, 4] wxyz, about the rest position
+
+
+@runtime_checkable
+class Rigged(Protocol):
+    """A scene whose surface moves by a skin."""
+
+    def rig(self, vertices: Tensor) -> Skin | None:
+        """The skin of the surface's vertices [V, 3] at time 0; none where another thing moves it."""
+
+
+@dataclass(frozen=True)
 class Textures:
     """A surface's material in pictures, glTF's metallic-roughness model; row 0 is v = 0."""
 

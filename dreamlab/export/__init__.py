@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dreamlab.core.text import slug
-from dreamlab.core.types import Maker, Mesh, Scene
+from dreamlab.core.types import Maker, Mesh, Rigged, Scene
 from dreamlab.export.glb import glb_bytes
 from dreamlab.export.simplify import simplify
 from dreamlab.export.text_formats import obj_bytes, obj_companions, ply_bytes
@@ -48,8 +48,9 @@ def write_mesh(
     """The surface of one scene, in a folder."""
     mesh = simplify(surface_of(scene, recipe.export.resolution), recipe.export.faces)
     name = slug(prompt)
+    skin = scene.rig(mesh.vertices) if isinstance(scene, Rigged) else None
     writers = {
-        "glb": lambda: glb_bytes(mesh, name, {"dreamlab_recipe": as_plain(recipe)}),
+        "glb": lambda: glb_bytes(mesh, name, {"dreamlab_recipe": as_plain(recipe)}, skin),
         "obj": lambda: obj_bytes(mesh, name),
         "ply": lambda: ply_bytes(mesh),
     }
