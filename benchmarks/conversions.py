@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Check, report
+from benchmarks.training import every_stage
 from dreamlab import recipe
 from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import fixed_orbit
@@ -35,8 +36,6 @@ from dreamlab.export.glb import glb_bytes
 from dreamlab.export.simplify import simplify
 from dreamlab.export.text_formats import obj_bytes, obj_companions, ply_bytes
 from dreamlab.preview import save_sheet, to_bytes
-from dreamlab.telemetry import Ring
-from dreamlab.train import METRICS, step
 from dreamlab.worlds import true_pictures
 from renderers import SCENES
 from renderers.become import SIZE, VIEWS, Kept, all_around, background, become, compare_mesh, psnr
@@ -86,10 +85,8 @@ stages:
     size: 64
     cameras: {{fixed: 40, elevation_deg: [-45, 75]}}
 """
-    stage, ring = Assembler(recipe.load(text, tables()), "cpu").stage(0), Ring(METRICS, 10_000, "cpu")
-    for i in range(steps):
-        step(stage, i, ring)
-    return stage.scene
+    ((_, scene),) = every_stage(Assembler(recipe.load(text, tables()), "cpu"))[0].items()
+    return scene
 
 
 def against_truth(scene: Scene) -> float:
@@ -150,15 +147,7 @@ def in_segments(images: Path | None) -> list[Check]:
     """The recipe `longer-motion` to its end: what it shows at moments and from sides that nobody trained on, and how
     far the loop is from closing."""
     wanted = recipe.load(recipe.find("longer-motion"), tables())
-    assembler, ring = Assembler(wanted, "cpu"), Ring(METRICS, 10_000, "cpu")
-    done: dict[str, Scene] = {}
-    began = time.process_time()
-    for index, spec in enumerate(wanted.stages):
-        stage = assembler.stage(index, done)
-        for i in range(spec.steps):
-            step(stage, i, ring)
-        done[spec.name] = stage.scene
-    spent = time.process_time() - began
+    done, spent = every_stage(Assembler(wanted, "cpu"))
     cameras = fixed_orbit(wanted.stages[-1].cameras, 20, offset=0.5)
     shown = true_pictures(Prompt(wanted.prompt), wanted.seed)(cameras, 64)
     truth, white = shown.over(1.0)[0], torch.ones(20, 3)

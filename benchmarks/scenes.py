@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Check, report
+from benchmarks.training import every_stage
 from dreamlab import recipe
 from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import Cameras, fixed_orbit
@@ -112,16 +113,10 @@ def fit(name: str, overrides: list[str]) -> tuple[Scene, Held, float, int]:
     chosen = ALL[name]
     file = recipe.find(f"fit-{chosen.recipe or name}")
     wanted = recipe.load(file, tables(), prompt=chosen.prompt, overrides=[*chosen.changes, *overrides])
-    assembler, ring = Assembler(wanted, "cpu"), Ring(METRICS, 10_000, "cpu")
+    assembler = Assembler(wanted, "cpu")
     held = Held.of(wanted, assembler)
-    finished: dict[str, Scene] = {}
-    began = time.process_time()
-    for index, spec in enumerate(wanted.stages):
-        stage = assembler.stage(index, finished)
-        for i in range(spec.steps):
-            step(stage, i, ring)
-        finished[spec.name] = stage.scene
-    return stage.scene, held, time.process_time() - began, sum(spec.steps for spec in wanted.stages)
+    finished, seconds = every_stage(assembler)
+    return finished[wanted.stages[-1].name], held, seconds, sum(spec.steps for spec in wanted.stages)
 
 
 def measured(name: str, images: Path | None = None, overrides: list[str] | None = None) -> list[Check]:
