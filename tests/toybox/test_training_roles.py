@@ -187,6 +187,24 @@ def test_a_given_picture_is_clean_and_not_graded() -> None:
     torch.testing.assert_close(third, fourth, atol=0, rtol=0)  # withheld: it is not seen at all
 
 
+def test_some_groups_have_a_clean_first_picture() -> None:
+    """A share of them; none where errors are compared; and no dropped hint withholds it, as it does a novel one."""
+    plan = dataclasses.replace(plan_of("views"), batch=64)
+    groups = torch.cat([draw_batch(plan, WORDS, index, 16).graded for index in range(8)]).unflatten(0, (-1, 4))
+    assert groups[:, 1:].all() and 0.1 < (~groups[:, 0]).float().mean() < 0.4
+    assert draw_batch(plan, WORDS, 0, 16, held_out=True).graded.all()
+    trainer = Trainer(plan, WORDS)
+    trainer.start_from(trained_image())  # fresh weights answer with zeros
+    batch = draw_batch(plan, WORDS, 0, 16)
+    chance = dataclasses.replace(trainer.chance(batch, 0, plan), no_hint=torch.ones(64).bool())
+    given = ~batch.graded
+    darker = dataclasses.replace(batch, rgb=batch.rgb * torch.where(given, 0.2, 1.0)[:, None, None, None])
+    with torch.no_grad():
+        change = errors(trainer.net, trainer.table, batch, chance) - errors(trainer.net, trainer.table, darker, chance)
+    seen = given.unflatten(0, (-1, 4))[:, :1].expand(-1, 4).flatten()
+    assert (change[seen & batch.graded].abs() > 0).all() and not change[~seen].any()
+
+
 def test_one_network_learns_every_role() -> None:
     """Batches of all roles come in their shares; each trains what is its own; the result serves each guidance."""
     start = trained_image()

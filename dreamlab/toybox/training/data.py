@@ -33,7 +33,7 @@ from dreamlab.toybox.program import Program, Sketch, stack
 from dreamlab.toybox.shapes import CATEGORIES, finishes
 from dreamlab.toybox.split import held_out_combination, held_out_instance, phrasings
 from dreamlab.toybox.training.plan import Plan
-from dreamlab.toybox.training.roles import ROLES, cameras_of, clip_times, graded, told
+from dreamlab.toybox.training.roles import GIVEN, ROLES, cameras_of, clip_times, graded, told
 from guidance.toybox import padded
 from guidance.toybox_net import CAMERA_FEATURES, hint_of
 from guidance.toybox_words import Words
@@ -63,6 +63,7 @@ class Batch:
     graded: Tensor  # [B] bool: whose error counts; the others are given without noise
     joint: int = 1  # rows that follow one another and see each other
     hint: Tensor | None = None  # [B, S, S, HINT_CHANNELS]
+    novel: bool = False  # the given pictures are all that is told of the objects, and can be withheld as hints can
 
 
 def vocabulary() -> Words:
@@ -208,9 +209,10 @@ def draw_batch(
         weight,
         ids.repeat_interleave(plan.views, 0).to(device),
         F.pad(camera, (0, CAMERA_FEATURES + 2 * plan.net.moments - camera.shape[1])).to(device),
-        graded(plan.role, count, joint).to(device),
+        graded(plan.role, count, joint, 0.0 if held_out else GIVEN, generator).to(device),
         joint,
         hint if plan.net.hint and plan.role != "novel" else None,
+        novel=plan.role == "novel",
     )
 
 

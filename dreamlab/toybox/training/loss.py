@@ -57,8 +57,9 @@ def errors(net: Prior, table: NoiseTable, batch: Batch, chance: Chance) -> Tenso
     bar, noise = table.alpha_bar[chance.t_index], chance.noise
     if not batch.graded.all():  # a picture that is given is clean; one that is withheld is black, at full noise
         given = ~batch.graded
-        bar = torch.where(given, (~chance.no_hint).to(bar), bar)
-        held_back = (given & chance.no_hint)[:, None, None, None]
+        withheld = given & chance.no_hint & batch.novel
+        bar = torch.where(given, (~withheld).to(bar), bar)
+        held_back = withheld[:, None, None, None]
         x, noise = x * ~held_back, noise * ~held_back
     bar = bar.clamp(1e-9, 1 - 1e-6)
     half = x.shape[1] == net.net.half

@@ -50,6 +50,7 @@ ROLES = {
     "video": Role(ToyboxVideo.together, moments=MOMENTS, share={"action": 1.0}),
 }
 MIX = {"image": 0.40, "views": 0.20, "control": 0.08, "novel": 0.16, "video": 0.16}  # of the batches of every role
+GIVEN = 0.25  # of the groups of views and of frames have a clean first picture
 
 
 def cameras_of(role: str, count: int, joint: int, generator: torch.Generator) -> Cameras:
@@ -88,6 +89,9 @@ def clip_times(count: int, joint: int, generator: torch.Generator) -> Tensor:
     return torch.remainder(start + torch.arange(count) % joint / joint, 1.0)
 
 
-def graded(role: str, count: int, joint: int) -> Tensor:
-    """[count] bool: the pictures whose error counts; the first of a novel group is given, clean."""
-    return torch.arange(count) % joint > 0 if role == "novel" else torch.ones(count, dtype=torch.bool)
+def graded(role: str, count: int, joint: int, share: float, generator: torch.Generator) -> Tensor:
+    """[count] bool: the pictures whose error counts. The others are given, clean: the first of every novel group, and
+    of a share of other roles' groups, so that they teach the same paths from a given picture to the rest."""
+    given = torch.rand(count // joint, generator=generator) < (1.0 if role == "novel" else share)
+    first = torch.arange(count) % joint == 0
+    return ~(first & given.repeat_interleave(joint) & (joint > 1))
