@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -221,7 +222,11 @@ def main() -> int:
     wanted = given.rules.split(",") if given.rules else None
     counts = {"texts": given.prompts, "seeds": given.seeds, "rows": given.rows}
     where = {"out": given.out, "guidance": given.guidance, "file": given.json}
-    report(measure(wanted, settings=given.set, **counts, **where), None)
+    try:
+        report(measure(wanted, settings=given.set, **counts, **where), None)
+    except KeyboardInterrupt:
+        print("stopped; finished cells are kept, and the same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -4,8 +4,9 @@ on renders that the frozen model has polished: g = w(t) (cfg(eps_prior)(z_t) - e
 
 A cycle of `cycle` steps begins with a share `dream` in which only the prior learns: renders are noised to t_max and
 denoised in `polish` guided steps (SDEdit), a cache of them, renewed every `renew` steps, is what it learns. Then the
-scene moves; eps_phi learns the renders in every step. Both networks add to the frozen text prediction. Differences:
-theirs fine-tune two whole U-Nets at 1e-5; here two small ones (`score_net`); DDIM steps for DPM-Solver's.
+scene moves; eps_phi learns the renders in every step. The prior adds to the frozen text prediction; eps_phi stands
+alone or adds likewise (`base`), see `vsd`. Differences: that default; theirs fine-tune two whole U-Nets at 1e-5, here
+two small ones (`score_net`); DDIM steps for DPM-Solver's.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
     """A prior that learns this very object from polished renders, and VSD towards it."""
 
     paper: ClassVar[str] = "Sun et al. 2023, arXiv:2310.16818"
-    cost: ClassVar[str] = "3 + 2 own, 1 own trained; while dreaming 1 + 1 own trained, 2 x polish every `renew`"
+    cost: ClassVar[str] = (
+        "2 + 2 own, 1 own trained (+ 1 with base: prior); while dreaming 1 + 1 own trained, 2 x polish every `renew`"
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
     rescales: ClassVar[bool] = True
 
@@ -46,19 +49,20 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
         polish: int = setting(25, low=1, high=100, help="denoising steps of SDEdit")
         cfg_polish: float = setting(7.5, low=0)
         lr_prior: float = setting(1e-3, low=0, high=1)
-        lr: float = setting(1e-3, low=0, high=1)
+        base: str = setting("none", choices=("prior", "none"), help="what eps_phi adds to")
+        lr: float = setting(3e-3, low=0, high=1)
         width: int = setting(32, low=8, high=512, help="channels of each network, a multiple of 4")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.net: ScoreNet | None = None
+        self.forms: dict[str, ScoreNet] = {}
         self.nets: dict[str, Trained] = {}
         self.polished: list[Tensor] = []  # each [B, C h w + 16]: pictures and their cameras
         self._waiting: dict[str, Tensor] = {}
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
-        net = self._built(look)
+        self._build(look)
         place = now.step % c.cycle
         camera = look.poses()
         if place < c.dream * c.cycle:
@@ -71,11 +75,8 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
         t = c.times(look)
         state = look.noised(look.noise(), t)
         text, null = look.predict([Branch(state, "text"), Branch(state, "null")])
-        said = {
-            name: net.apply(self.nets[name].params(), state.z_t, t, camera).detach() for name in ("prior", "render")
-        }
-        look.calls, look.rows = look.calls + 2, look.rows + 2 * len(look.z)
-        prior, mine = text + said["prior"], text + said["render"]
+        with torch.no_grad():
+            prior, mine = (self._said(look, name, state, camera, text) for name in self.nets)
         self._learn(look, "render", look.z, camera, c.lr)
         g = look.settled(state, null + c.cfg.at(now) * (prior - null), prior) - mine
         return per_row(table.weight(c.weight, t), g) * g
@@ -94,28 +95,35 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
 
     def _learn(self, look: Look, name: str, pictures: Tensor, camera: Tensor, rate: float) -> None:
         """One step of the diffusion loss, in v, of what a network adds to the frozen text prediction."""
-        assert self.net is not None
         table, own = look.guidance.table, self.nets[name]
         t = torch.randint(0, len(table), (len(pictures),), generator=look.time_stream).to(pictures.device)
         noise = look.noise()
         state = State(table.add_noise(pictures, noise, t), t)
-        base = look.predict([Branch(state, "plain")])[0]
+        base = look.predict([Branch(state, "plain")])[0] if self.forms[name].adds else torch.zeros_like(noise)
         leaf = own.leaf()
         with torch.enable_grad():
-            error = base + self.net.apply(own.params(leaf), state.z_t, t, camera) - noise
+            error = self._said(look, name, state, camera, base, leaf) - noise
             own.learn((error / table.signal_noise(t, noise)[0].clamp(min=0.05)).square().mean(), leaf, rate)
-        look.calls, look.rows, look.trained = look.calls + 1, look.rows + len(noise), look.trained + len(noise)
+        look.trained += len(noise)
 
-    def _built(self, look: Look) -> ScoreNet:
-        if self.net is None:
-            channels, height, width = look.z.shape[1:]
-            self.net = ScoreNet((channels, height, width), look.guidance.table, self.settings.width, "v", adds=True)
-            self.nets = {name: Trained(self.net.start(look.z)) for name in ("prior", "render")}
-            for name, trained in self.nets.items():
-                mine = f"{name}."
-                if state := {k.removeprefix(mine): v for k, v in self._waiting.items() if k.startswith(mine)}:
-                    trained.load_state_dict(state)
-        return self.net
+    def _said(
+        self, look: Look, name: str, state: State, camera: Tensor, base: Tensor, leaf: Tensor | None = None
+    ) -> Tensor:
+        """eps of one of the two networks, upon `base` if it adds."""
+        form = self.forms[name]
+        look.calls, look.rows = look.calls + 1, look.rows + len(base)
+        said = form.apply(self.nets[name].params(leaf), state.z_t, state.t_index, camera)
+        return base + said if form.adds else said
+
+    def _build(self, look: Look) -> None:
+        if self.forms:
+            return
+        channels, height, width = look.z.shape[1:]
+        for name, adds in (("prior", True), ("render", self.settings.base == "prior")):
+            form = ScoreNet((channels, height, width), look.guidance.table, self.settings.width, "v", adds)
+            self.forms[name], self.nets[name] = form, Trained(form.start(look.z))
+            if state := {k.removeprefix(f"{name}."): v for k, v in self._waiting.items() if k.startswith(f"{name}.")}:
+                self.nets[name].load_state_dict(state)
 
     def _keep(self, pictures: Tensor, camera: Tensor) -> None:
         flat = torch.cat([pictures.flatten(1), camera], 1)
@@ -123,13 +131,12 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
 
     def _kept(self, index: int, camera: Tensor) -> tuple[Tensor, Tensor]:
         flat = self.polished[index].to(camera)
-        assert self.net is not None
-        return flat[:, :-16].reshape(len(flat), *self.net.shape), flat[:, -16:]
+        return flat[:, :-16].reshape(len(flat), *self.forms["prior"].shape), flat[:, -16:]
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {f"{name}.{key}": value for name, own in self.nets.items() for key, value in own.state_dict().items()}
         return state | ({"polished": torch.stack(self.polished)} if self.polished else {})
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.net, self.nets, self._waiting = None, {}, dict(state)
+        self.forms, self.nets, self._waiting = {}, {}, dict(state)
         self.polished = list(state["polished"]) if "polished" in state else []

@@ -31,6 +31,7 @@ class HiFA(Rule["HiFA.Settings"]):
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
     guided: ClassVar[bool] = True
     rescales: ClassVar[bool] = True
+    colours: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings(NoiseSettings):

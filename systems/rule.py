@@ -43,6 +43,7 @@ class Configured(Generic[Settings]):
 
     guided: ClassVar[bool] = False  # adaptive guidance may leave the unconditional half out
     rescales: ClassVar[bool] = False  # `prompting.rescale` reaches its guidance
+    colours: ClassVar[bool] = False  # reads the colours of the frames, whatever the guidance is shown
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

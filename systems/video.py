@@ -35,6 +35,10 @@ class Video(Rule["Video.Settings"]):
         frames: int = setting(16, low=2, high=256, help="of one clip")
         amplify: Schedule = setting(constant(0.0), low=0, help="of the motion in the text's direction")
 
+    @staticmethod
+    def rescaled(settings: Settings) -> bool:
+        return settings.form == "sds"
+
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
         if len(look.z) % c.frames:

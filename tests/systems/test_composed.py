@@ -198,9 +198,10 @@ def test_a_region_sees_the_camera_about_its_own_centre() -> None:
     assert about(cameras, (0.0, 3.0, 0.0)).elevation_deg.item() == pytest.approx(-45.0, abs=1e-4)
 
 
-def test_bootstrapping_dreams_first_then_distils() -> None:
+@pytest.mark.parametrize("base", ["none", "prior"])
+def test_bootstrapping_dreams_first_then_distils(base: str) -> None:
     """Ten steps of a cycle: two only teach the prior (g = 0), the rest follow cfg(prior) - eps_phi, all counted."""
-    settings = Bootstrapped.Settings(cycle=10, dream=0.2, polish=3, width=8, renew=1, cache=2)
+    settings = Bootstrapped.Settings(cycle=10, dream=0.2, polish=3, width=8, renew=1, cache=2, base=base)
     system = Bootstrapped(settings)
     for step in range(2):
         seen = look(seed=step)
@@ -216,10 +217,11 @@ def test_bootstrapping_dreams_first_then_distils() -> None:
     draws = Draws(7)
     t = draws.times(50, 499)  # t_max has begun to fall
     z = noisy(draws.z, draws.noise(), t)
-    assert system.net is not None
-    added = system.net.apply(system.nets["prior"].params(), z, t, seen.poses())
-    # eps_phi had not learnt yet: it is the text's own prediction.
-    expected = eps(z, t, "null") + 2.0 * (eps(z, t, "text") + added - eps(z, t, "null")) - eps(z, t, "text")
+    added = system.forms["prior"].apply(system.nets["prior"].params(), z, t, seen.poses())
+    # eps_phi had not learnt yet: it is the text's own prediction, or the score of pure noise, sigma z.
+    mine = eps(z, t, "text") if base == "prior" else per((1 - BAR[t]).sqrt(), z) * z
+    expected = eps(z, t, "null") + 2.0 * (eps(z, t, "text") + added - eps(z, t, "null")) - mine
+    assert sum(seen.guidance.sizes) == 3 * (3 if base == "prior" else 2)  # type: ignore[attr-defined]
     torch.testing.assert_close(got, per(1 - BAR[t], z) * expected.detach(), rtol=1e-5, atol=1e-6)
     again = Bootstrapped(settings)
     again.load_state_dict({name: value.clone() for name, value in system.state_dict().items()})

@@ -38,6 +38,16 @@ def test_a_rules_recipe_takes_a_healthy_step_on_the_cpu(name: str) -> None:
         assert row["healthy"] == 1 and math.isfinite(row["loss"])
 
 
+@pytest.mark.parametrize(("rule", "refused"), [("hifa", True), ("sds", False)])
+def test_a_rule_that_compares_colours_must_be_shown_them(rule: str, refused: bool) -> None:
+    text = TEXT.format(system=f"kind: {rule}", prompting="", guidance="") + "        see: normal_mask\n"
+    made = recipe.load(text, tables())
+    if not refused:
+        return check(made)
+    with pytest.raises(RecipeError, match=r"see: hifa compares colours"):
+        check(made)
+
+
 @pytest.mark.parametrize(
     ("system", "prompting", "guidance", "said"),
     [
@@ -56,6 +66,8 @@ def test_a_rules_recipe_takes_a_healthy_step_on_the_cpu(name: str) -> None:
         ("kind: csd", "rescale: 0.5", "", "csd has no guidance that it could pull back"),
         ("kind: mvdream", "rescale: 0.5", "", "mvdream has no guidance that it could pull back"),
         ("kind: ism", "rescale: 0.5", "", None),
+        ("kind: video, form: csd, frames: 8", "rescale: 0.5", ", clip: 8", "video has no guidance that it could"),
+        ("kind: video, frames: 8", "rescale: 0.5", ", clip: 8", None),
         ("kind: nfsd, t_max: 0.01", "", "", "t_max falls to 0.01, below t_min 0.02"),
         ("kind: semantic", "", "", "semantic needs `regions`"),
         ("kind: cloud", "", "", "is not a file of x y z lines"),

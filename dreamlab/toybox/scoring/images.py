@@ -64,7 +64,7 @@ def score_images(
     seed: int = 0,
     device: str = "cpu",
 ) -> ImageScore:
-    """One DDIM sample for each prompt, from cameras all around in turn."""
+    """One sample for each prompt, from cameras all around in turn."""
     if not isinstance(prior, Toybox):
         prior = Toybox(Toybox.Settings(weights=str(prior))).to(device)
     captions = [parse_plain(prompt) for prompt in prompts]

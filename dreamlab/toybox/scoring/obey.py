@@ -29,7 +29,7 @@ from dreamlab.toybox.program import Program, stack
 from dreamlab.toybox.scoring import obedience
 from dreamlab.toybox.shapes import CATEGORIES, program
 from dreamlab.toybox.split import fraction
-from dreamlab.toybox.training.sample import GRAY, ddim, sample, scene_of
+from dreamlab.toybox.training.sample import GRAY, ancestral, sample, scene_of
 from guidance.toybox import Toybox
 from guidance.toybox_roles import TOYBOXES
 
@@ -82,7 +82,7 @@ class Drawing:
         """[B, S, S, 3] samples; `frames` are what the guidance may look at (a surface, a background)."""
         told = guidance.condition(prompt, cameras, frames)
         seed = 1000 * self.seed + index
-        return ddim(guidance, told["text"], told["null"], len(cameras), self.scale, self.steps, seed).cpu()
+        return ancestral(guidance, told["text"], told["null"], len(cameras), self.scale, self.steps, seed).cpu()
 
 
 def held_out(prompts: Sequence[str]) -> list[Held]:

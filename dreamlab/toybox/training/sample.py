@@ -62,18 +62,23 @@ def sample(guidance: Toybox, prompts: Sequence[str], cameras: Cameras, scale: fl
     camera = guidance.view(cameras).to(device)
     index = torch.arange(count, device=device) + 1
     told, untold = (Condition({"caption": caption, "camera": camera}, shared) for caption in (index, 0 * index))
-    return ddim(guidance, told, untold, count, scale, steps, seed)
+    return ancestral(guidance, told, untold, count, scale, steps, seed)
 
 
 @torch.no_grad()
-def ddim(
+def ancestral(
     guidance: Toybox, told: Condition, untold: Condition, count: int, scale: float, steps: int, seed: int
 ) -> Tensor:
-    """[count, H, W, 3] from pure noise by DDIM with guidance; x0 is clamped on the way."""
+    """[count, H, W, 3] from pure noise with guidance; x0 is clamped on the way.
+
+    The sampler is that of Song et al. 2021, eq. 12, with eta = 1: each step puts fresh noise in the place of old, and so
+    forgives the network errors that the deterministic one (eta = 0) carries to the end.
+    """
     table, both = guidance.table, Condition.cat([told, untold])
     device = both.rows["camera"].device
     shape = (count, 3, guidance.size, guidance.size)
-    z = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(shape, generator=generator).to(device)
     times = torch.linspace(len(table) - 1, 0, steps + 1, device=device).round().long()
     for t_from, t_to in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
         t = torch.full((count,), t_from, device=device)
@@ -81,7 +86,9 @@ def ddim(
         a, s = table.signal_noise(t, z)
         x0 = ((z - s * cfg(null, text, scale)) / a).clamp(-1, 1)
         a_to, s_to = table.signal_noise(torch.full_like(t, t_to), z)
-        z = a_to * x0 + s_to * (z - a * x0) / s
+        fresh = s_to / s * (1 - (a / a_to) ** 2).sqrt()
+        noise = (s_to**2 - fresh**2).sqrt() * (z - a * x0) / s
+        z = a_to * x0 + noise + fresh * torch.randn(shape, generator=generator).to(device)
     return guidance.decode(x0).clamp(0, 1)
 
 
@@ -125,7 +132,7 @@ def role_pictures(
         straight = (frames.rgb[0] - GRAY * (1 - alpha)) / alpha.clamp(min=1e-3)
         given = Reference(straight.clamp(0, 1), alpha, cameras[:1])
     told = guidance.condition(Prompt(prompt, image=given), cameras, frames)
-    return frames.rgb, ddim(guidance, told["text"], told["null"], len(cameras), scale, steps, seed).cpu()
+    return frames.rgb, ancestral(guidance, told["text"], told["null"], len(cameras), scale, steps, seed).cpu()
 
 
 def _png(tiles: Tensor, captions: Sequence[str], title: str, columns: int = 4) -> bytes:
