@@ -1,33 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of the rules says what the code says."""
+"""The table of docs/systems.md: rules are compared on the cells they share with SDS, the best comes first."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import pytest
 
-from dreamlab.recipe import names
-from systems import SYSTEMS
-
-PAGE = (Path(__file__).parents[2] / "docs" / "systems.md").read_text()
+from benchmarks.systems_table import COLUMNS, gains, table
 
 
-def test_every_rule_has_its_line_with_paper_cost_and_needs() -> None:
+def cell(rule: str, seed: int, iou: float | None) -> dict[str, object]:
+    figures = None if iou is None else {"iou": iou}
+    return {"cell": {"system": rule, "prompt": "a red ball", "seed": seed}, "figures": figures}
+
+
+CELLS = [cell("sds", 0, 0.5), cell("sds", 1, 0.7), cell("sds", 2, 0.6), cell("ism", 0, 0.6), cell("ism", 1, 0.6)]
+
+
+def test_gains_pair_prompts_and_seeds() -> None:
+    mean, error = gains(CELLS)["ism"]  # +0.1 and -0.1; the seed that ism lacks does not count
+    assert mean == pytest.approx(0.0, abs=1e-12)
+    assert error == pytest.approx(0.1)  # sqrt((0.1^2 + 0.1^2) / 1) / sqrt 2
+
+
+def test_nothing_to_measure_counts_as_no_overlap_and_one_cell_says_nothing() -> None:
+    assert gains([*CELLS, cell("csd", 0, None), cell("csd", 1, None)])["csd"] == pytest.approx((-0.6, 0.1))
+    assert "csd" not in gains([*CELLS, cell("csd", 0, 0.9)])
+
+
+def test_rows_come_by_overlap() -> None:
+    fields = {field for field, _ in COLUMNS.values()}
     rows = {
-        row[0].strip(" `"): [cell.strip() for cell in row[1:]] for row in map(cells, PAGE.splitlines()) if len(row) == 6
+        rule: dict.fromkeys(fields, 0.0) | {"iou": iou, "diversity": None} for rule, iou in (("a", 0.2), ("b", 0.4))
     }
-    assert sorted(SYSTEMS) == [name for name in rows if name in SYSTEMS]
-    for name, rule in SYSTEMS.items():
-        what, paper, cost, needs, sure = rows[name]
-        assert what == (rule.__doc__ or "").strip().splitlines()[0].rstrip(".")
-        assert (paper, cost) == (rule.paper, rule.cost) and sure
-        assert needs == (", ".join(sorted(rule.needs)) or "-")
-
-
-def test_recipes_that_the_page_names_exist() -> None:
-    for name in re.findall(r"`(paper/\w+)`", PAGE):
-        assert name in names()
-
-
-def cells(line: str) -> list[str]:
-    return line.strip().strip("|").split("|") if line.startswith("|") else []
+    lines = table({"cells": [], "rows": rows})
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["`b`", "`a`"]
+    assert {line.count("|") for line in lines} == {len(COLUMNS) + 3} and " - " in lines[2]
