@@ -71,8 +71,8 @@ def ancestral(
 ) -> Tensor:
     """[count, H, W, 3] from pure noise with guidance; x0 is clamped on the way.
 
-    The sampler is that of Song et al. 2021, eq. 12, with eta = 1: each step puts fresh noise in the place of old, and so
-    forgives the network errors that the deterministic one (eta = 0) carries to the end.
+    The sampler is that of Song et al. 2021, eq. 12, with eta = 1: each step puts fresh noise in the place of old, and
+    so forgives the network errors that the deterministic one (eta = 0) carries to the end.
     """
     table, both = guidance.table, Condition.cat([told, untold])
     device = both.rows["camera"].device
