@@ -7,6 +7,7 @@ picture (Liu et al. 2023), ControlNet's maps (Zhang et al. 2023), and frames of 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -91,17 +92,20 @@ class ToyboxControl(Toybox):
 
 
 class ToyboxNovel(Toybox):
-    """The object of a picture from elsewhere: told the picture, clean, and how far each view is turned from it."""
+    """The object of a picture from elsewhere: told the picture, clean, how far each view is turned from it, and what it
+    is, if the prompt says so in words that it knows."""
 
     paper: ClassVar[str] = "relative poses as in Zero123 (Liu et al. 2023, arXiv:2303.11328)"
     role: ClassVar[str] = "novel"
     together: ClassVar[int] = 2  # the given picture and a view
-    variants: frozenset[str] = frozenset({"text", "null"})  # "text" is the picture
+    variants: frozenset[str] = frozenset({"text", "null"})  # "text" is the picture, and the words
 
     @staticmethod
     def listen(settings: Toybox.Settings, prompt: Prompt) -> None:
-        """It hears no words; only whether it is there at all."""
-        words_of(folder_of(settings.weights))
+        """A prompt may say nothing of the object, so words that it does not know are no mistake."""
+        reading = words_of(folder_of(settings.weights)).read(prompt.text)
+        if reading.unknown:
+            warnings.warn(f"prompt: {reading.report()}; going by the picture alone", stacklevel=2)
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         if prompt.image is None:
@@ -109,7 +113,8 @@ class ToyboxNovel(Toybox):
         given = prompt.image
         first = given.camera.to(cameras.azimuth_deg.device)
         device = self.net.place.device
-        captions = self.captions({"null": ""})
+        said = "" if self.words.read(prompt.text).unknown else prompt.text
+        captions = self.captions({"null": "", "words": said})
         # The given picture stands before each view's own background, so that all pictures of a group agree.
         rgb = given.rgb.to(device)[None] * given.alpha.to(device)[None]
         over = rgb + (1 - given.alpha.to(device)) * frames.background[:, None, None].to(device)
@@ -118,13 +123,15 @@ class ToyboxNovel(Toybox):
             "mask": captions.mask,
             "first": self._turned(first, first).to(device),
         }
-        index = torch.zeros(len(cameras), dtype=torch.long, device=device)
         view = self._turned(cameras, first).to(device)
-        rows = {"caption": index, "camera": view, "picture": self.encode(over).detach()}
-        known = torch.ones(len(cameras), device=device)
+        rows = {"camera": view, "picture": self.encode(over).detach()}
+        known, second = (
+            torch.ones(len(cameras), device=device),
+            torch.ones(len(cameras), dtype=torch.long, device=device),
+        )
         return {
-            "text": Condition({**rows, "known": known}, shared),
-            "null": Condition({**rows, "known": 0 * known}, shared),
+            "text": Condition({**rows, "known": known, "caption": second}, shared),
+            "null": Condition({**rows, "known": 0 * known, "caption": 0 * second}, shared),
         }
 
     def _turned(self, cameras: Cameras, first: Cameras) -> Tensor:

@@ -167,6 +167,23 @@ def test_novel_knows_only_how_far_it_is_turned() -> None:
         guidance.condition(PROMPT, cameras, frames)
 
 
+def test_novel_hears_a_prompt_whose_words_it_knows() -> None:
+    guidance, cameras = lively("novel"), turntable(2)
+    frames = frames_of(cameras)
+    z, t = torch.randn(2, 3, 16, 16), torch.full((2,), 500)
+    given = Reference(frames.rgb[0], frames.alpha[0], cameras[:1])
+
+    def eps(text: str, variant: str = "text") -> torch.Tensor:
+        return guidance.predict(z, t, guidance.condition(Prompt(text, image=given), cameras, frames)[variant])
+
+    silent = eps("")
+    assert (eps("a red mushroom") - silent).abs().max() > 1e-3
+    torch.testing.assert_close(eps("a red mushroom", "null"), eps("", "null"))
+    assert torch.equal(eps("the thing in my picture"), silent)  # half-heard words would mislead
+    with pytest.warns(UserWarning, match="going by the picture alone"):
+        guidance.listen(TOYBOXES["novel"].Settings(), Prompt("the thing in my picture"))
+
+
 def test_a_given_picture_is_clean_and_not_graded() -> None:
     trainer = Trainer(plan_of("novel"), WORDS)
     batch = draw_batch(trainer.plan, WORDS, 0, 16)

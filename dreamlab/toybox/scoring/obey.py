@@ -240,19 +240,22 @@ def mean_views(held: Sequence[Held], size: int) -> Tensor:
 def novel(
     one: Held, index: int, drawing: Drawing, guidance: Toybox, extra: tuple[Tensor, int]
 ) -> tuple[dict[str, Figures], Tensor]:
-    """Given a true picture, from where it was not taken."""
+    """Given a true picture, from where it was not taken; without a word, and with its caption."""
     cameras = views_around(one)
     frames, _ = scene_of(one.prompt, cameras, guidance.size, one.instance)
     alpha = frames.alpha[0]
     straight = ((frames.rgb[0] - GRAY * (1 - alpha)) / alpha.clamp(min=1e-3)).clamp(0, 1)
-    prompt = Prompt("", image=Reference(straight, alpha, cameras[:1]))
+    given = Reference(straight, alpha, cameras[:1])
     empty = Frames(frames.rgb[1:], frames.alpha[1:], frames.depth[1:], frames.background[1:])
-    drawn = drawing.draw(guidance, prompt, cameras[1:], empty, index)
+    drawn, told = (
+        drawing.draw(guidance, Prompt(text, image=given), cameras[1:], empty, index) for text in ("", one.prompt)
+    )
     true, (mean, count) = frames.rgb[1:], extra
     others = (count * mean - true) / max(count - 1, 1)  # an answer must not know its own truth
     instance = scene_of(one.prompt, cameras, guidance.size, one.others[0])[0].rgb[1:]
     answers = {
         "samples": drawn,
+        "samples with the caption": told,
         "another true instance": instance,
         "the given picture": frames.rgb[:1].expand_as(true),
         "the mean picture": others if count > 1 else mean,
@@ -263,7 +266,7 @@ def novel(
         error = (rgb - true).square().mean((1, 2, 3)).tolist()
         rows[name] = {f"{turn:+.0f} deg": value for turn, value in zip(TURNS, error, strict=True)}
         rows[name]["all"] = sum(error) / len(error)
-    return rows, torch.cat([frames.rgb[:1], true, drawn])
+    return rows, torch.cat([frames.rgb[:1], true, drawn, told])
 
 
 # ---- a clip ---------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ WHAT = {  # role -> what its table shows
 SHOWS = {  # role -> what a strip of its sheet shows, in order
     "views": "true; samples; the image role's, one by one",
     "control": "for each camera: given normals, true picture, sample, image role's",
-    "novel": "given; true views; samples",
+    "novel": "given; true views; samples; samples with the caption",
     "video": "true frames; samples",
 }
 NOVEL_FLOOR = 4.0  # dB above copying the given picture

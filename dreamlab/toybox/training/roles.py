@@ -4,8 +4,8 @@
 image    one picture, told a caption and a camera
 views    four pictures of one object around it, seen together (joint attention, as in MVDream, Shi et al. 2023)
 control  one picture, told depth, normals and mask besides (as ControlNet is, Zhang et al. 2023)
-novel    a clean picture and one of the same object from elsewhere; told only how far it is turned (as Zero123, Liu
-         et al. 2023); nothing is said in words
+novel    a clean picture and one of the same object from elsewhere; told how far it is turned (as Zero123, Liu et al.
+         2023), and half of the time a caption
 video    eight frames of an action at even times of its period, from one camera
 
 One network can be trained for one of them, or for every one: then each batch belongs to a role drawn by MIX, and all
@@ -46,7 +46,7 @@ ROLES = {
     "image": Role(),
     "views": Role(ToyboxViews.together),
     "control": Role(hint=HINT_CHANNELS, drop_hint=0.1),
-    "novel": Role(ToyboxNovel.together, drop_text=1.0, drop_camera=0.0, drop_hint=0.1),
+    "novel": Role(ToyboxNovel.together, drop_text=0.5, drop_camera=0.0, drop_hint=0.1),
     "video": Role(ToyboxVideo.together, moments=MOMENTS, share={"action": 1.0}),
 }
 MIX = {"image": 0.40, "views": 0.20, "control": 0.08, "novel": 0.16, "video": 0.16}  # of the batches of every role
