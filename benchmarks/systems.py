@@ -23,6 +23,7 @@ from benchmarks.harness import Check, machine, report
 from dreamlab import recipe
 from dreamlab.assemble import check, tables
 from dreamlab.core.errors import RecipeError
+from dreamlab.core.schedules import constant
 from dreamlab.core.text import did_you_mean
 from dreamlab.files import write_json
 from dreamlab.metrics.judge import Judge
@@ -40,7 +41,9 @@ EQUAL = ("stages.0.particles=1",)  # one scene for all
 # They compare with known pictures or shapes and stand beside a rule that paints; or paint other colours than asked for.
 BESIDE = ("photometric", "sgc", "box", "cloud", "video", "style")
 OF_PARTS = ("semantic",)  # its recipe names the parts of its own prompt; here each half of space is the whole prompt
-FOR_GUIDANCE = {"toybox": ("stages.0.regularisers={opacity: 0.02}",)}  # as in `configs/toybox.yaml`
+# As in `configs/toybox.yaml`; the scale where a rule's recipe has the one that is ours for the oracle.
+FOR_GUIDANCE = {"toybox": ("stages.0.regularisers={opacity: 0.02}",)}
+OURS, SCALES = constant(3.0), {"toybox": 5.0}
 FIGURES = {  # name in the table -> unit, what is better
     "retrieved": ("share", "higher"),
     "colours_right": ("share", "higher"),
@@ -76,6 +79,9 @@ def served_by(rule: str, guidance: str) -> list[str]:
         return []
     terms = recipe.load(recipe.find(rule), tables()).stages[0].terms
     exchanged = [f"stages.0.terms.{i}.guidance={{kind: {guidance}}}" for i in range(len(terms))]
+    if guidance in SCALES:
+        scaled = [i for i, term in enumerate(terms) if getattr(term.system.settings, "cfg", None) == OURS]
+        exchanged += [f"stages.0.terms.{i}.system.cfg={SCALES[guidance]}" for i in scaled]
     return [*exchanged, *FOR_GUIDANCE.get(guidance, ())]
 
 
