@@ -66,7 +66,8 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
 
     cameras, given = sample_views(spec.cameras, spec.given, spec.views, prompt.image, progress, streams.camera)
     cameras = cameras.to(stage.device)
-    background = draw_background(spec.background, spec.views, streams.background).to(stage.device)
+    together = max(spec.cameras.clip, spec.cameras.ring, 1)
+    background = draw_background(spec.background, spec.views, together, streams.background).to(stage.device)
     frames = scene.render(cameras, spec.size, background, Training(progress, streams.render))
 
     loss = frames.rgb.new_zeros(())
@@ -130,9 +131,11 @@ def latents(term: BuiltTerm, frames: Frames) -> Tensor:
     return torch.cat([frames.normal, frames.alpha], -1).permute(0, 3, 1, 2)
 
 
-def draw_background(kind: str, views: int, stream: torch.Generator) -> Tensor:
-    """[B, 3]; one draw whatever the kind, so that changing it moves no other stream."""
+def draw_background(kind: str, views: int, together: int, stream: torch.Generator) -> Tensor:
+    """[B, 3]; one draw whatever the kind, so that changing it moves no other stream. Views that a model sees together
+    (frames of a clip, a ring of cameras) stand before one colour, as pictures of one scene do."""
     drawn = torch.rand(views, 3, generator=stream, device=stream.device)
+    drawn = drawn[torch.arange(views, device=drawn.device) // together * together]
     fixed = {"white": 1.0, "black": 0.0, "gray": 0.5}
     return torch.full_like(drawn, fixed[kind]) if kind in fixed else drawn
 

@@ -15,6 +15,7 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.schedules import Progress, constant, ramp
 from dreamlab.core.types import Frames, Reference
 from dreamlab.core.views import GivenViews, chosen, given_count, joined, narrowed, sample_views
+from dreamlab.train import draw_background
 
 
 def reference(azimuth: float = 20.0, elevation: float = 5.0) -> Reference:
@@ -93,3 +94,13 @@ def test_frames_are_taken_by_view() -> None:
     for name in ("rgb", "alpha", "depth", "background", "normal"):
         assert torch.equal(getattr(some, name), getattr(frames, name)[[2, 0]])
     assert torch.equal(some.extra["latent"], latent[[2, 0]]) and "other" not in some.extra
+
+
+def test_views_that_are_seen_together_stand_before_one_colour() -> None:
+    def drawn(together: int, kind: str = "random") -> torch.Tensor:
+        return draw_background(kind, 8, together, torch.Generator().manual_seed(3))
+
+    single, four = drawn(1), drawn(4)
+    assert len(single.unique(dim=0)) == 8 and len(four.unique(dim=0)) == 2
+    assert torch.equal(four[::4], single[::4]) and torch.equal(four[4:], single[4:5].expand(4, -1))
+    assert torch.equal(drawn(4, "white"), torch.ones(8, 3))

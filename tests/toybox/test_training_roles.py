@@ -112,6 +112,7 @@ def test_frames_of_a_clip_run_through_one_period() -> None:
     batch = draw_batch(plan_of("video"), WORDS, 0, 16)
     assert not torch.equal(batch.rgb[0], batch.rgb[1])  # something moves
     torch.testing.assert_close(batch.camera[:8, :16], batch.camera[:1, :16].expand(8, -1))
+    assert torch.equal(batch.rgb[:, 0, 0], batch.rgb[:1, 0, 0].expand(8, -1))  # before one colour
 
 
 def test_hints_are_depth_before_the_centre_normals_of_the_camera_and_mask() -> None:

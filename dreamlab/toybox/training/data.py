@@ -193,8 +193,9 @@ def draw_batch(
     ids = padded([words.encode(words.read(one.text), plan.net.longest) for one in objects])
     cameras = cameras_of(plan.role, count, joint, generator)
     background = draw_background(count, generator)
-    if joint > 1:  # half of the groups stand before one colour
-        same = (torch.rand(count // joint, generator=generator) < 0.5).repeat_interleave(joint)
+    if joint > 1:  # a group stands before one colour; of views, whose runs may differ in that, half of the groups
+        shared = 0.5 if plan.role == "views" else 1.0
+        same = (torch.rand(count // joint, generator=generator) < shared).repeat_interleave(joint)
         background = torch.where(same[:, None], background[torch.arange(count) // joint * joint], background)
     if ROLES[plan.role].moments:
         times = clip_times(count, joint, generator)
