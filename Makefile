@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PROMPT ?= a red mushroom with a white stem
-RECIPE ?= default
+RECIPE ?= toybox
 ARGS ?=
 
 # $(value ...) keeps a prompt byte for byte: without it make would expand every $ in it.

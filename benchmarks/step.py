@@ -97,7 +97,7 @@ def shares(stage: BuiltStage, ring: Ring) -> dict[str, float]:
     return {name: 1e3 * value / STEPS for name, value in (spent | {"step": whole}).items()}
 
 
-def measure(name: str = "default") -> list[Check]:
+def measure(name: str = recipe.DEFAULT) -> list[Check]:
     wanted = recipe.load(recipe.find(name), tables())
     stage = Assembler(wanted, "cpu").stage(0)
     empty = null_stage(stage)

@@ -52,7 +52,7 @@ def dream(
     prompt: Annotated[str | None, typer.Argument(help="what to make; '-' reads it from stdin")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="recipe settings")] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="packaged recipe or file; none: default, with --image: image")
+        str | None, typer.Option(help="packaged recipe or file; none: toybox, with --image: image")
     ] = None,
     image: Annotated[Path | None, typer.Option(help="PNG or JPEG of the object, for recipes that follow one")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="read the prompt from this file")] = None,
@@ -63,10 +63,10 @@ def dream(
 ) -> None:
     """Make an asset from a prompt: a new run, end to end. The last line of stdout is the run folder."""
     from dreamlab import pipeline
-    from dreamlab.recipe import find
+    from dreamlab.recipe import DEFAULT, find
 
-    recipe = recipe or ("default" if image is None else "image")
-    spoken = recipe != "default" and prompt_file is None and prompt_env is None  # a prompt, if any, is the argument
+    recipe = recipe or (DEFAULT if image is None else "image")
+    spoken = recipe != DEFAULT and prompt_file is None and prompt_env is None  # a prompt, if any, is the argument
     own = spoken and prompt is None
     if spoken and prompt is not None and re.match(r"[a-z_]+(\.\w+)+=", prompt):  # nobody asks for that
         raise RecipeError(f'{prompt!r} stands where the prompt does; settings come after it: dream "a duck" {prompt}')
@@ -248,7 +248,7 @@ def toybox_score(
     seeds: Annotated[int, typer.Option(min=1, help="runs of each prompt")] = 1,
     prompts: Annotated[int, typer.Option(min=0, help="so many held-out prompts, one per category; 0: none")] = 8,
     steps: Annotated[int | None, typer.Option(min=1, help="of the first stage (default: the recipe's)")] = None,
-    recipe: Annotated[str, typer.Option(help="name of a packaged recipe, or a file")] = "default",
+    recipe: Annotated[str, typer.Option(help="name of a packaged recipe, or a file")] = "toybox",
     settings: Annotated[list[str] | None, typer.Option("--set", help="recipe setting key=value, repeatable")] = None,
     images: Annotated[int, typer.Option(min=0, help="also judge so many pictures drawn by the prior")] = 0,
     prior: Annotated[str, typer.Option(help="of --images: a shipped prior by name, or its folder")] = "toybox",

@@ -24,6 +24,7 @@ from dreamlab.core.views import WHICH, GivenViews
 from dreamlab.picture import PictureSettings
 from dreamlab.yaml_source import Source, Tree, parse, read_file
 
+DEFAULT = "toybox"  # of `make dream`
 BACKGROUNDS = ("random", "white", "black", "gray")
 SIGHTS = ("rgb", "normal", "normal_mask", "latent")
 FORMATS = ("glb", "ply", "obj")
@@ -146,7 +147,7 @@ def names() -> dict[str, str]:
     """The recipes that come with the package: name -> the comment on its first line."""
     found = {}
     for folder, prefix in ((resources.files("configs"), ""), (resources.files("configs") / "paper", "paper/")):
-        for entry in sorted(folder.iterdir(), key=lambda e: (e.name != "default.yaml", e.name)):
+        for entry in sorted(folder.iterdir(), key=lambda e: (e.name != f"{DEFAULT}.yaml", e.name)):
             if entry.name.endswith(".yaml"):
                 first = entry.read_text("utf-8").splitlines()[0]
                 found[prefix + entry.name.removesuffix(".yaml")] = first.lstrip("# ").strip()

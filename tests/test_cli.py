@@ -76,7 +76,7 @@ def test_inspect_render_and_export_again(finished_run: Path, dreamlab: Commands)
         (["dream", "--image", "absent.png", "image.fill=0"], 2, "'image.fill=0' stands where the prompt does"),
         (["dream", "a duck", "--image", "absent.png", "image.fill=2"], 2, "image.fill must be at most 1"),
         (["dream", "--recipe", "image"], 3, "give one with --image"),
-        (["dream", "a mushroom", "--recipe", "default", "--image", "absent.png"], 2, "use --recipe image"),
+        (["dream", "a mushroom", "--recipe", "toybox", "--image", "absent.png"], 2, "use --recipe image"),
         (["toybox", "obey", "--role", "vidio"], 2, "did you mean 'video'?"),
         (["toybox", "mesh", "a mushroom", "--out", "a.stl"], 3, ".glb, .obj or .ply"),
         (["dream", "--prompt-file", "absent.txt"], 3, "absent.txt"),
@@ -85,7 +85,7 @@ def test_inspect_render_and_export_again(finished_run: Path, dreamlab: Commands)
         (["resume", "."], 3, "not a run folder"),
         (["inspect", "absent.glb"], 3, "no such file"),
         (["list", "sistems"], 2, "did you mean 'systems'?"),
-        (["show", "recipe", "defalt"], 2, "did you mean 'default'?"),
+        (["show", "recipe", "toybx"], 2, "did you mean 'toybox'?"),
         (["toybox", "render", "mushrom"], 3, "did you mean 'mushroom'?"),
         (["toybox", "render", "--out", "x.jpg"], 3, "is a .png"),
         (["bench", "stp"], 2, "did you mean 'step'?"),
@@ -109,8 +109,8 @@ def test_lists_and_shows(dreamlab: Commands) -> None:
     assert "sds" in dreamlab("list", "systems").out and "arXiv:2209.14988" in dreamlab("list", "systems").out
     assert "gaussians" in dreamlab("list", "scenes").out
     assert "oracle" in dreamlab("list", "guidance").out
-    assert dreamlab("list", "recipes").out.startswith("default")
-    assert yaml.safe_load(dreamlab("show", "recipe", "default").out)["stages"]
+    assert dreamlab("list", "recipes").out.startswith("toybox")
+    assert yaml.safe_load(dreamlab("show", "recipe", "toybox").out)["stages"]
 
 
 def test_the_world_is_listed_and_drawn(dreamlab: Commands) -> None:

@@ -198,8 +198,8 @@ def test_unreadable_files(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.yaml", tmp_path, tmp_path / "latin.yaml"):
         with pytest.raises(RecipeError, match=r"no such recipe file|not UTF-8"):
             recipe.load(path, tables())
-    with pytest.raises(RecipeError, match="did you mean 'default'"):
-        recipe.find("defualt")
+    with pytest.raises(RecipeError, match="did you mean 'toybox'"):
+        recipe.find("tyobox")
 
 
 def test_nothing_in_a_recipe_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,5 +307,5 @@ def test_a_rule_asking_for_what_the_guidance_lacks_is_refused_when_read(monkeypa
 
 def test_loading_does_not_look_at_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "default").write_text("prompt: wrong")
-    assert recipe.find("default").parent != Path(os.curdir)
+    (tmp_path / "toybox").write_text("prompt: wrong")
+    assert recipe.find("toybox").parent != Path(os.curdir)

@@ -22,6 +22,7 @@ from dreamlab.metrics.asset import judging_cameras, true_answer
 from dreamlab.metrics.janus import GROUND
 from dreamlab.metrics.judge import Judge, views_of
 from dreamlab.metrics.measure import Figures, Yardstick
+from dreamlab.recipe import DEFAULT
 from dreamlab.toybox.scoring.cells import Cell, Cost, Outcome, check_cells, named, run_cell
 from dreamlab.toybox.shapes import CATEGORIES
 from dreamlab.toybox.split import fraction
@@ -84,7 +85,7 @@ def score_run(
     out: Path,
     guidance: str | None = None,
     steps: int | None = None,
-    recipe: str = "default",
+    recipe: str = DEFAULT,
     settings: Sequence[str] = (),
     device: str = "cpu",
     judge: Judge | None = None,

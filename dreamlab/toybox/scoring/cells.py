@@ -30,7 +30,7 @@ from dreamlab.files import disk_errors, write_json
 from dreamlab.metrics.asset import DISTANCE, FOVY_DEG
 from dreamlab.metrics.measure import Figures, Yardstick
 from dreamlab.preview import render_views, save_sheet
-from dreamlab.recipe import Recipe
+from dreamlab.recipe import DEFAULT, Recipe
 from dreamlab.runs import Run
 from dreamlab.signals import catching
 from dreamlab.train import train
@@ -50,7 +50,7 @@ class Cell:
     scene: str | None = None
     guidance: str | None = None
     steps: int | None = None
-    recipe: str = "default"
+    recipe: str = DEFAULT
     settings: tuple[str, ...] = ()
 
     @property
