@@ -41,7 +41,7 @@ EQUAL = ("stages.0.particles=1",)  # one scene for all
 # They compare with known pictures or shapes and stand beside a rule that paints; or paint other colours than asked for.
 BESIDE = ("photometric", "sgc", "box", "cloud", "video", "style")
 OF_PARTS = ("semantic",)  # its recipe names the parts of its own prompt; here each half of space is the whole prompt
-# As in `configs/toybox.yaml`; the scale where a rule's recipe has the one that is ours for the oracle.
+# As in `configs/toybox-single.yaml`; the scale where a rule's recipe has the one that is ours for the oracle.
 FOR_GUIDANCE = {"toybox": ("stages.0.regularisers={opacity: 0.02}",)}
 OURS, SCALES = constant(3.0), {"toybox": 5.0}
 FIGURES = {  # name in the table -> unit, what is better

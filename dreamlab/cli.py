@@ -270,7 +270,7 @@ def toybox_obey(
     prior: Annotated[str | None, typer.Option(help="a shipped prior by name, or its folder")] = None,
     prompts: Annotated[int, typer.Option(min=1, help="so many held-out objects, one per category")] = 12,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="of the sampler")] = 25,
-    scale: Annotated[float, typer.Option(help="of guidance")] = 4.0,
+    scale: Annotated[float | None, typer.Option(help="of guidance; none: the role's own")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the samples")] = 0,
     out: Annotated[Path, typer.Option(help="folder of the contact sheets")] = Path("scores"),
     json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,

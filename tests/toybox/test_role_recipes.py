@@ -37,7 +37,8 @@ def made(name: str, out: Path, prior: Path, *more: str, image: Path | None = Non
 
 
 def kind_of(name: str) -> str:
-    return {"image": "toybox-novel", "texture": "toybox-control", "video": "toybox-video"}.get(name, f"toybox-{name}")
+    roles = {"toybox": "views", "image": "novel", "texture": "control", "video": "video"}
+    return f"toybox-{roles[name]}"
 
 
 def finished(run: Run) -> trimesh.Trimesh:
@@ -48,7 +49,7 @@ def finished(run: Run) -> trimesh.Trimesh:
     return found
 
 
-@pytest.mark.parametrize("name", ["views", "video"])
+@pytest.mark.parametrize("name", ["toybox", "video"])
 def test_text_becomes_an_asset(name: str, tmp_path: Path, prior: Path) -> None:
     finished(made(name, tmp_path, prior, "stages.0.scene.count=400"))
 

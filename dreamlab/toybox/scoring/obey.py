@@ -37,7 +37,7 @@ ELEVATION = 20.0
 TURNS = (90.0, 180.0, -90.0)  # of the novel views
 SEEN = 12  # instances of a category that training may have seen, for comparison
 EXPLAINERS, AROUND, STRANGERS = 6, 12, 24  # of a picture: instances, azimuths of each, other categories
-SCALE = 4.0  # of guidance
+SCALE, SCALES = 4.0, {"novel": 2.0}  # of guidance; a picture says more than a caption does
 LIKE = 0.2  # cosine below which a clip is like no action
 Figures = dict[str, float]
 
@@ -69,7 +69,7 @@ class Drawing:
 
     prior: str | None
     steps: int = 25
-    scale: float = SCALE
+    scale: float | None = None  # none: the role's own
     seed: int = 0
     device: str = "cpu"
 
@@ -78,11 +78,15 @@ class Drawing:
         settings = kind.Settings() if self.prior is None else kind.Settings(weights=self.prior)
         return kind(settings).to(self.device)
 
+    def strength(self, role: str) -> float:
+        return SCALES.get(role, SCALE) if self.scale is None else self.scale
+
     def draw(self, guidance: Toybox, prompt: Prompt, cameras: Cameras, frames: Frames, index: int) -> Tensor:
         """[B, S, S, 3] samples; `frames` are what the guidance may look at (a surface, a background)."""
         told = guidance.condition(prompt, cameras, frames)
         seed = 1000 * self.seed + index
-        return ancestral(guidance, told["text"], told["null"], len(cameras), self.scale, self.steps, seed).cpu()
+        how = self.strength(guidance.role), self.steps, seed
+        return ancestral(guidance, told["text"], told["null"], len(cameras), *how, frames.background).cpu()
 
 
 def held_out(prompts: Sequence[str]) -> list[Held]:
@@ -163,9 +167,8 @@ def control(
         "samples": drawing.draw(guidance, Prompt(one.prompt), cameras, true, index),
     }
     if image is not None:
-        untold = sample(
-            image, [one.prompt] * len(cameras), cameras, drawing.scale, drawing.steps, 1000 * drawing.seed + index
-        )
+        how = drawing.strength("image"), drawing.steps, 1000 * drawing.seed + index
+        untold = sample(image, [one.prompt] * len(cameras), cameras, *how, true.background)
         answers["samples without the surface"] = untold.cpu()
     answers |= {"another true instance": instance.rgb, "another object": other.rgb}
     target = Surface(one, cameras, true, shape, size)
@@ -342,9 +345,8 @@ def views(
     answers = {"a true object": true.rgb, "samples": drawing.draw(guidance, Prompt(one.prompt), cameras, true, index)}
     if image is not None:
         seed = 1000 * drawing.seed + index
-        answers["samples one by one"] = sample(
-            image, [one.prompt] * count, cameras, drawing.scale, drawing.steps, seed
-        ).cpu()
+        how = drawing.strength("image"), drawing.steps, seed
+        answers["samples one by one"] = sample(image, [one.prompt] * count, cameras, *how, true.background).cpu()
     answers["four true instances"] = torch.cat(mixed)
     answers["one view four times"] = true.rgb[1:2].expand_as(true.rgb)
     target = Around(one, cameras, size)

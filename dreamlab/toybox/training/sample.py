@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, orbit, turntable
@@ -39,6 +40,7 @@ ACTED = (
 )
 LOOKS = ((30.0, 20.0), (-140.0, 20.0))  # azimuth, elevation
 GRAY = 0.7
+EDGE = 2  # pixels of a picture's edge that no object of the world reaches
 
 
 def held_out_prompts(names: Sequence[str] = PROBES) -> list[str]:
@@ -53,7 +55,15 @@ def held_out_prompts(names: Sequence[str] = PROBES) -> list[str]:
     return prompts
 
 
-def sample(guidance: Toybox, prompts: Sequence[str], cameras: Cameras, scale: float, steps: int, seed: int) -> Tensor:
+def sample(
+    guidance: Toybox,
+    prompts: Sequence[str],
+    cameras: Cameras,
+    scale: float,
+    steps: int,
+    seed: int,
+    backdrop: Tensor | None = None,
+) -> Tensor:
     """[B, H, W, 3] of the image role: one picture for each prompt and camera."""
     count = len(prompts)
     captions = guidance.captions({"null": ""} | {f"prompt {i}": text for i, text in enumerate(prompts)})
@@ -62,14 +72,22 @@ def sample(guidance: Toybox, prompts: Sequence[str], cameras: Cameras, scale: fl
     camera = guidance.view(cameras).to(device)
     index = torch.arange(count, device=device) + 1
     told, untold = (Condition({"caption": caption, "camera": camera}, shared) for caption in (index, 0 * index))
-    return ancestral(guidance, told, untold, count, scale, steps, seed)
+    return ancestral(guidance, told, untold, count, scale, steps, seed, backdrop)
 
 
 @torch.no_grad()
 def ancestral(
-    guidance: Toybox, told: Condition, untold: Condition, count: int, scale: float, steps: int, seed: int
+    guidance: Toybox,
+    told: Condition,
+    untold: Condition,
+    count: int,
+    scale: float,
+    steps: int,
+    seed: int,
+    backdrop: Tensor | None = None,
 ) -> Tensor:
-    """[count, H, W, 3] from pure noise with guidance; x0 is clamped on the way.
+    """[count, H, W, 3] from pure noise with guidance; x0 is clamped on the way. A known `backdrop` [count, 3] is held
+    at the pictures' edge, as the renders of a run have it all over.
 
     The sampler is that of Song et al. 2021, eq. 12, with eta = 1: each step puts fresh noise in the place of old, and
     so forgives the network errors that the deterministic one (eta = 0) carries to the end.
@@ -79,12 +97,16 @@ def ancestral(
     shape = (count, 3, guidance.size, guidance.size)
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(shape, generator=generator).to(device)
+    solid = None if backdrop is None else guidance.encode(backdrop[:, None, None].expand(shape[0], *shape[2:], 3)).to(z)
+    edge = F.pad(torch.zeros(shape[2] - 2 * EDGE, shape[3] - 2 * EDGE, device=device), [EDGE] * 4, value=1.0).bool()
     times = torch.linspace(len(table) - 1, 0, steps + 1, device=device).round().long()
     for t_from, t_to in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
         t = torch.full((count,), t_from, device=device)
         text, null = guidance.predict(torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)
         a, s = table.signal_noise(t, z)
         x0 = ((z - s * cfg(null, text, scale)) / a).clamp(-1, 1)
+        if solid is not None:
+            x0 = torch.where(edge, solid, x0)
         a_to, s_to = table.signal_noise(torch.full_like(t, t_to), z)
         fresh = s_to / s * (1 - (a / a_to) ** 2).sqrt()
         noise = (s_to**2 - fresh**2).sqrt() * (z - a * x0) / s
@@ -132,7 +154,8 @@ def role_pictures(
         straight = (frames.rgb[0] - GRAY * (1 - alpha)) / alpha.clamp(min=1e-3)
         given = Reference(straight.clamp(0, 1), alpha, cameras[:1])
     told = guidance.condition(Prompt(prompt, image=given), cameras, frames)
-    return frames.rgb, ancestral(guidance, told["text"], told["null"], len(cameras), scale, steps, seed).cpu()
+    conditions = told["text"], told["null"]
+    return frames.rgb, ancestral(guidance, *conditions, len(cameras), scale, steps, seed, frames.background).cpu()
 
 
 def _png(tiles: Tensor, captions: Sequence[str], title: str, columns: int = 4) -> bytes:
