@@ -154,3 +154,15 @@ def test_train_is_the_same_command(dreamlab: Callable, tmp_path: Path) -> None:
     assert ended.code == 2 and "image" in ended.err
     ended = dreamlab("toybox", "train", "--resume", "--out", "nothing")
     assert ended.code == 3 and "nothing to resume" in ended.err
+
+
+def test_diversity_is_a_ratio_of_sums() -> None:
+    """A prompt whose true instances do not differ at all adds its spread and no division by nothing."""
+
+    def done(prompt: str, seed: int, *features: float) -> Outcome:
+        return Outcome(Cell(prompt, seed=seed), None, Cost(0, 0, 0, 0.0, 0.0, 0.0), features)
+
+    right_angle = [done("a", 0, 1.0, 0.0), done("a", 1, 0.0, 1.0)]  # cosine distance 1
+    opposite = [done("b", 0, 1.0, 0.0), done("b", 1, -1.0, 0.0)]  # 2
+    assert boards._diversity([*right_angle, *opposite], {"a": 4.0, "b": 0.0}) == pytest.approx(3 / 4)
+    assert boards._diversity(right_angle[:1], {"a": 4.0}) is None

@@ -192,11 +192,14 @@ def _true_diversity(yardstick: Yardstick) -> float:
 
 
 def _diversity(outcomes: Sequence[Outcome], true: dict[str, float]) -> float | None:
-    """Mean over prompts of the seeds' spread over that of true instances; 1 is as varied as the world."""
-    found = []
+    """The seeds' spread, summed over prompts, over that of true instances; 1 is as varied as the world.
+
+    Not a mean of ratios: a dice is like the other, so that one odd dice would count for more than all other prompts.
+    """
+    mine, theirs = 0.0, 0.0
     for prompt in dict.fromkeys(done.cell.prompt for done in outcomes):
-        mine = [torch.tensor(done.features) for done in outcomes if done.cell.prompt == prompt and done.features]
-        spread = diversity(mine)
-        if spread is not None and true[prompt] > 1e-6:
-            found.append(spread / true[prompt])
-    return sum(found) / len(found) if found else None
+        found = [torch.tensor(done.features) for done in outcomes if done.cell.prompt == prompt and done.features]
+        spread = diversity(found)
+        if spread is not None:
+            mine, theirs = mine + spread, theirs + true[prompt]
+    return mine / theirs if theirs > 1e-6 else None
