@@ -255,3 +255,12 @@ def test_pictures_of_a_role_are_drawn(role: str) -> None:
     true, drawn = role_pictures(lively(role), prompt, 2.0, 3, 0)
     assert true.shape == drawn.shape == ((8 if role == "video" else 4), 16, 16, 3)
     assert not torch.equal(true[0], true[1]) and drawn.isfinite().all()
+
+
+def test_novel_samples_stand_before_the_backdrop_of_the_given_picture() -> None:
+    guidance = lively("novel")
+    _, drawn = role_pictures(guidance, PROMPT.text, 2.0, 3, 0)
+    edge = torch.ones(drawn.shape[1:3]).bool()
+    edge[2:-2, 2:-2] = False
+    torch.testing.assert_close(drawn[:, edge], torch.full_like(drawn[:, edge], 0.7), atol=1e-4, rtol=0)
+    assert (drawn[:, ~edge] - 0.7).abs().mean() > 0.05  # inside the network paints

@@ -29,7 +29,7 @@ from dreamlab.toybox.program import Program, stack
 from dreamlab.toybox.scoring import obedience
 from dreamlab.toybox.shapes import CATEGORIES, program
 from dreamlab.toybox.split import fraction
-from dreamlab.toybox.training.sample import GRAY, ancestral, sample, scene_of
+from dreamlab.toybox.training.sample import GRAY, ancestral, backdrop_of, sample, scene_of
 from guidance.toybox import Toybox
 from guidance.toybox_roles import TOYBOXES
 
@@ -86,7 +86,8 @@ class Drawing:
         told = guidance.condition(prompt, cameras, frames)
         seed = 1000 * self.seed + index
         how = self.strength(guidance.role), self.steps, seed
-        return ancestral(guidance, told["text"], told["null"], len(cameras), *how, frames.background).cpu()
+        backdrop = backdrop_of(guidance, frames)
+        return ancestral(guidance, told["text"], told["null"], len(cameras), *how, backdrop).cpu()
 
 
 def held_out(prompts: Sequence[str]) -> list[Held]:
@@ -168,7 +169,7 @@ def control(
     }
     if image is not None:
         how = drawing.strength("image"), drawing.steps, 1000 * drawing.seed + index
-        untold = sample(image, [one.prompt] * len(cameras), cameras, *how, true.background)
+        untold = sample(image, [one.prompt] * len(cameras), cameras, *how)
         answers["samples without the surface"] = untold.cpu()
     answers |= {"another true instance": instance.rgb, "another object": other.rgb}
     target = Surface(one, cameras, true, shape, size)
@@ -346,7 +347,7 @@ def views(
     if image is not None:
         seed = 1000 * drawing.seed + index
         how = drawing.strength("image"), drawing.steps, seed
-        answers["samples one by one"] = sample(image, [one.prompt] * count, cameras, *how, true.background).cpu()
+        answers["samples one by one"] = sample(image, [one.prompt] * count, cameras, *how).cpu()
     answers["four true instances"] = torch.cat(mixed)
     answers["one view four times"] = true.rgb[1:2].expand_as(true.rgb)
     target = Around(one, cameras, size)

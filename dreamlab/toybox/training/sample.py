@@ -55,15 +55,7 @@ def held_out_prompts(names: Sequence[str] = PROBES) -> list[str]:
     return prompts
 
 
-def sample(
-    guidance: Toybox,
-    prompts: Sequence[str],
-    cameras: Cameras,
-    scale: float,
-    steps: int,
-    seed: int,
-    backdrop: Tensor | None = None,
-) -> Tensor:
+def sample(guidance: Toybox, prompts: Sequence[str], cameras: Cameras, scale: float, steps: int, seed: int) -> Tensor:
     """[B, H, W, 3] of the image role: one picture for each prompt and camera."""
     count = len(prompts)
     captions = guidance.captions({"null": ""} | {f"prompt {i}": text for i, text in enumerate(prompts)})
@@ -72,7 +64,7 @@ def sample(
     camera = guidance.view(cameras).to(device)
     index = torch.arange(count, device=device) + 1
     told, untold = (Condition({"caption": caption, "camera": camera}, shared) for caption in (index, 0 * index))
-    return ancestral(guidance, told, untold, count, scale, steps, seed, backdrop)
+    return ancestral(guidance, told, untold, count, scale, steps, seed)
 
 
 @torch.no_grad()
@@ -87,7 +79,7 @@ def ancestral(
     backdrop: Tensor | None = None,
 ) -> Tensor:
     """[count, H, W, 3] from pure noise with guidance; x0 is clamped on the way. A known `backdrop` [count, 3] is held
-    at the pictures' edge, as the renders of a run have it all over.
+    at the pictures' edge.
 
     The sampler is that of Song et al. 2021, eq. 12, with eta = 1: each step puts fresh noise in the place of old, and
     so forgives the network errors that the deterministic one (eta = 0) carries to the end.
@@ -154,8 +146,14 @@ def role_pictures(
         straight = (frames.rgb[0] - GRAY * (1 - alpha)) / alpha.clamp(min=1e-3)
         given = Reference(straight.clamp(0, 1), alpha, cameras[:1])
     told = guidance.condition(Prompt(prompt, image=given), cameras, frames)
-    conditions = told["text"], told["null"]
-    return frames.rgb, ancestral(guidance, *conditions, len(cameras), scale, steps, seed, frames.background).cpu()
+    backdrop = backdrop_of(guidance, frames)
+    return frames.rgb, ancestral(guidance, told["text"], told["null"], len(cameras), scale, steps, seed, backdrop).cpu()
+
+
+def backdrop_of(guidance: Toybox, frames: Frames) -> Tensor | None:
+    """What is known of the samples' backdrop: a novel view stands before that of its given picture. Elsewhere the prior
+    is free to choose one; held at the edge it would seldom be the one inside."""
+    return frames.background if guidance.role == "novel" else None
 
 
 def _png(tiles: Tensor, captions: Sequence[str], title: str, columns: int = 4) -> bytes:
