@@ -37,12 +37,12 @@ def gains(cells: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
     for one in cells:
         place = one["cell"]["prompt"], one["cell"]["seed"]
         found.setdefault(one["cell"]["system"], {})[place] = one["figures"]["iou"] if one["figures"] else 0.0
-    base, table = found.get(BASE, {}), {}
+    base, gained = found.get(BASE, {}), {}
     for rule, mine in found.items():
         gain = [value - base[place] for place, value in mine.items() if place in base]
         if rule != BASE and len(gain) > 1:
-            table[rule] = statistics.mean(gain), statistics.stdev(gain) / len(gain) ** 0.5
-    return table
+            gained[rule] = statistics.mean(gain), statistics.stdev(gain) / len(gain) ** 0.5
+    return gained
 
 
 def table(content: Mapping[str, Any]) -> list[str]:

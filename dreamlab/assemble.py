@@ -159,8 +159,8 @@ def check_term(term: Term, where: str) -> None:
         raise RecipeError(f"{where}.system: {complaint}")
     if term.prompting.adaptive > 0 and not getattr(rule, "guided", False):
         raise RecipeError(f"{where}.prompting.adaptive: the unconditional call is the gradient of {term.system.kind}")
-    rescaled = getattr(rule, "rescaled", lambda settings: getattr(rule, "rescales", False))
-    if term.prompting.rescale > 0 and not rescaled(term.system.settings):
+    rescaled = getattr(rule, "rescaled", None)
+    if term.prompting.rescale > 0 and not (rescaled and rescaled(term.system.settings)):
         raise RecipeError(f"{where}.prompting.rescale: {term.system.kind} has no guidance that it could pull back")
     if term.see != "rgb" and getattr(rule, "colours", False):
         raise RecipeError(f"{where}.see: {term.system.kind} compares colours, so its guidance must be shown rgb")

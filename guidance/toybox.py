@@ -63,7 +63,7 @@ class Toybox:
         self.words: Words = stored.words
         self.size = stored.net.net.size
         self._source: Prior = stored.net  # float32; `net` is what runs
-        self._captions: tuple[Prompt, Text] | None = None
+        self._captions: tuple[dict[str, str], Text] | None = None
         self.to("cpu")
 
     def to(self, device: torch.device | str) -> Toybox:
@@ -139,11 +139,15 @@ class Toybox:
         return ((said.words[0] * there[:, None]).sum(0) / there.sum()).float()
 
     def _encoded(self, prompt: Prompt) -> Text:
-        """The captions text, null, negative; the tensors stay the same while the prompt does."""
-        if self._captions is None or self._captions[0] != prompt:
-            texts = {"prompt": prompt.text, "null": "", "negative": prompt.negative}
-            self._captions = (prompt, self.captions(texts))
+        """The captions of `texts`, in order; the tensors stay the same while the prompt does."""
+        texts = self.texts(prompt)
+        if self._captions is None or self._captions[0] != texts:
+            self._captions = (texts, self.captions(texts))
         return self._captions[1]
+
+    def texts(self, prompt: Prompt) -> dict[str, str]:
+        """What is encoded of a prompt; the first is what it says, the second nothing."""
+        return {"prompt": prompt.text, "null": "", "negative": prompt.negative}
 
     def _ids(self, text: str, what: str) -> list[int]:
         reading = heard(self.words, text, what, self.settings.unknown)

@@ -113,8 +113,7 @@ class ToyboxNovel(Toybox):
         given = prompt.image
         first = given.camera.to(cameras.azimuth_deg.device)
         device = self.net.place.device
-        said = "" if self.words.read(prompt.text).unknown else prompt.text
-        captions = self.captions({"null": "", "words": said})
+        captions = self._encoded(prompt)
         # The given picture stands before each view's own background, so that all pictures of a group agree.
         rgb = given.rgb.to(device)[None] * given.alpha.to(device)[None]
         over = rgb + (1 - given.alpha.to(device)) * frames.background[:, None, None].to(device)
@@ -125,14 +124,14 @@ class ToyboxNovel(Toybox):
         }
         view = self._turned(cameras, first).to(device)
         rows = {"camera": view, "picture": self.encode(over).detach()}
-        known, second = (
-            torch.ones(len(cameras), device=device),
-            torch.ones(len(cameras), dtype=torch.long, device=device),
-        )
+        known = torch.ones(len(cameras), device=device)
         return {
-            "text": Condition({**rows, "known": known, "caption": second}, shared),
-            "null": Condition({**rows, "known": 0 * known, "caption": 0 * second}, shared),
+            "text": Condition({**rows, "known": known, "caption": 0 * known.long()}, shared),
+            "null": Condition({**rows, "known": 0 * known, "caption": known.long()}, shared),
         }
+
+    def texts(self, prompt: Prompt) -> dict[str, str]:
+        return {"words": "" if self.words.read(prompt.text).unknown else prompt.text, "null": ""}
 
     def _turned(self, cameras: Cameras, first: Cameras) -> Tensor:
         return F.pad(turned_features(cameras, first.azimuth_deg), (0, 2 * self.net.net.moments))

@@ -48,6 +48,11 @@ class Configured(Generic[Settings]):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
+    @classmethod
+    def rescaled(cls, settings: Settings) -> bool:
+        """Whether `prompting.rescale` reaches the guidance of a rule so set."""
+        return cls.rescales
+
     @staticmethod
     def check(settings: Settings) -> str | None:
         """What is wrong between the settings, or None."""

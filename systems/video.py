@@ -35,8 +35,8 @@ class Video(Rule["Video.Settings"]):
         frames: int = setting(16, low=2, high=256, help="of one clip")
         amplify: Schedule = setting(constant(0.0), low=0, help="of the motion in the text's direction")
 
-    @staticmethod
-    def rescaled(settings: Settings) -> bool:
+    @classmethod
+    def rescaled(cls, settings: Settings) -> bool:
         return settings.form == "sds"
 
     def gradient(self, look: Look) -> Tensor:
