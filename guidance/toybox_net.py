@@ -16,7 +16,12 @@ What is left of z in each block, z_fine, holds detail of deviation d and noise; 
 
     v_fine = a s (1 - d^2) / (a^2 d^2 + s^2) z_fine,  and its error has deviation d / sqrt(a^2 d^2 + s^2),
 
-which scales what the head adds. Attention is written as plain matrix products: on a CPU their backward pass is three
+which scales what the head adds.
+
+Rays. Each token and each cell of the level above is told the line through the world that it looks along: a part of an
+object stays where it is in the world whatever the camera, so the network need not learn from angles where it projects.
+
+Attention is written as plain matrix products: on a CPU their backward pass is three
 times as fast as the fused one.
 """
 
@@ -33,7 +38,8 @@ from dreamlab.core.cameras import Cameras
 from guidance.toybox_words import NULL, PAD
 
 CAMERA_FEATURES = 16
-HINT_CHANNELS = 5  # depth, normal, mask
+HINT_CHANNELS = 9  # of a surface: depth, normal, mask; of another picture of the object: colour, and that it is there
+RAY_CHANNELS = 24
 HARMONICS = (1, 2, 3, 4)  # of the azimuth: a four-fold solid repeats every 90 degrees
 
 
@@ -54,6 +60,7 @@ class NetSettings:
     detail: float = 0.07  # deviation d of a picture about its 2 x 2 means, on the scale [-1, 1]
     hint: int = 0  # channels of a control picture
     moments: int = 0  # harmonics of a frame's time within a clip
+    rays: int = 0  # channels of the line that a cell looks along
 
     @property
     def half(self) -> int:
@@ -66,6 +73,14 @@ class Text:
 
     words: Tensor  # [M, L, D]
     mask: Tensor  # [M, L] 0 or -inf, added to the scores
+
+
+@dataclass(frozen=True)
+class Told:
+    """What every level of the network is told of a state beside the words."""
+
+    condition: Tensor  # [M, C] time, camera, caption and backdrop
+    rays: Tensor | None  # [M, h, w, RAY_CHANNELS] of the cells at a quarter of the picture's size
 
 
 def camera_features(cameras: Cameras) -> Tensor:  # [B, CAMERA_FEATURES]
@@ -100,7 +115,31 @@ def hint_of(depth: Tensor, normal: Tensor, alpha: Tensor, cameras: Cameras) -> T
     there = alpha > 0.5
     before = cameras.distance[:, None, None, None] - depth
     turned = torch.einsum("bji,bhwj->bhwi", cameras.camera_to_world[:, :3, :3].to(normal), normal)
-    return torch.cat([before * there, turned * there, alpha], -1)
+    return F.pad(torch.cat([before * there, turned * there, alpha], -1), (0, 4))
+
+
+def hint_of_picture(picture: Tensor) -> Tensor:  # [B, H, W, 3] in [-1, 1] -> [B, H, W, HINT_CHANNELS]
+    """What the novel role is told of a picture beside it: the given one, pixel for pixel."""
+    return torch.cat([F.pad(picture, (HINT_CHANNELS - 4, 0)), torch.ones_like(picture[..., :1])], -1)
+
+
+def ray_features(camera: Tensor, cells: int) -> Tensor:  # [B, CAMERA_FEATURES] -> [B, cells, cells, RAY_CHANNELS]
+    """Of the line through each cell's centre: its point nearest to the orbit's centre, direction, and waves of both;
+    zero where no camera is told. Azimuths may be counted from a given picture: then so is the world."""
+    camera = camera.float()
+    (sin_a, cos_a), (sin_e, cos_e) = camera[:, 0:2].unbind(1), camera[:, 8:10].unbind(1)
+    distance, fovy, zero = 0.5 * camera[:, 12] + 3.3, 6.0 * camera[:, 13] + 42.0, torch.zeros_like(sin_a)
+    right = torch.stack([cos_a, zero, -sin_a], 1)
+    back = torch.stack([cos_e * sin_a, sin_e, cos_e * cos_a], 1)
+    up = torch.stack([-sin_e * sin_a, cos_e, -sin_e * cos_a], 1)
+    place = (torch.arange(cells, device=camera.device) + 0.5) * (2 / cells) - 1
+    slope = torch.tan(torch.deg2rad(fovy) / 2)[:, None] * place
+    across, above = slope[:, None, :, None] * right[:, None, None], -slope[:, :, None, None] * up[:, None, None]
+    direction = F.normalize(across + above - back[:, None, None], dim=-1)
+    origin = (distance[:, None] * back)[:, None, None]
+    near = origin - (origin * direction).sum(-1, keepdim=True) * direction
+    waves = [f(k * math.pi * x) for k, x in ((1, near), (2, near), (1, direction)) for f in (torch.sin, torch.cos)]
+    return torch.cat([near, direction, *waves], -1) * camera[:, -1].abs()[:, None, None, None]
 
 
 def moment_features(time: Tensor, harmonics: int) -> Tensor:  # [B] in [0, 1) -> [B, 2 harmonics]
@@ -260,6 +299,9 @@ class Prior(nn.Module):
         if net.moments:
             self.moment = nn.Linear(2 * net.moments, c, bias=False)
             started += [self.moment]
+        if net.rays:
+            self.ray_middle, self.ray_core = (nn.Linear(net.rays, width, bias=False) for width in (net.middle, c))
+            started += [self.ray_middle, self.ray_core]
         for layer in started:
             _zero(layer)
 
@@ -273,8 +315,8 @@ class Prior(nn.Module):
     def null_ids(self, rows: int = 1) -> Tensor:
         return torch.full((rows, 1), NULL, device=self.place.device)
 
-    def _condition(self, z: Tensor, log_snr: Tensor, text: Text, camera: Tensor) -> tuple[Tensor, Text]:
-        """[M, C] of time, camera, caption and backdrop of a half-size state; the words with the camera as one more."""
+    def _told(self, z: Tensor, log_snr: Tensor, text: Text, camera: Tensor) -> tuple[Told, Text]:
+        """Time, camera, caption and backdrop of a half-size state; the words with the camera as one more."""
         frequency = torch.exp2(torch.linspace(-3.0, 3.0, 16, device=log_snr.device))
         angle = log_snr.clamp(-12, 12)[:, None] / 4 * frequency
         view = self.camera(camera[:, :CAMERA_FEATURES].to(self.dtype))
@@ -284,16 +326,23 @@ class Prior(nn.Module):
         around = self.around(backdrop(z, log_snr).to(self.dtype))
         condition = F.silu(time + view + self.summary(text.words[:, 0]) + around)
         words = torch.cat([text.words, self.camera_word(view)[:, None]], 1)
-        return condition, Text(words, F.pad(text.mask, (0, 1)))
+        rays = ray_features(camera[:, :CAMERA_FEATURES], z.shape[1] // 2).to(self.dtype) if self.net.rays else None
+        return Told(condition, rays), Text(words, F.pad(text.mask, (0, 1)))
 
     def _half(
-        self, z: Tensor, s: Tensor, condition: Tensor, text: Text, joint: int, extra: Tensor | None = None
+        self, z: Tensor, s: Tensor, told: Told, text: Text, joint: int, extra: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """v [B, h, w, 3] of a half-size state, and the last map; `extra` is what else the stem is told."""
+        condition = told.condition
         x = self.stem(self._seen(z, z - doubled(pooled(z)), s))
         wide = x if extra is None else x + extra
-        middle = self.down_middle(self.to_middle(F.silu(wide)), condition)
+        middle = self.to_middle(F.silu(wide))
+        if told.rays is not None:
+            middle = middle + self.ray_middle(told.rays)
+        middle = self.down_middle(middle, condition)
         core = self.to_core(middle)
+        if told.rays is not None:
+            core = core + self.ray_core(pooled(told.rays))
         x = core.flatten(1, 2) + self.place.to(core.dtype)
         modulation = self.modulate(condition).unflatten(-1, (6, -1))
         for block in self.trunk:
@@ -310,7 +359,7 @@ class Prior(nn.Module):
         """v of half-size states z [B, h, w, 3] of any noise; see `forward`."""
         s = torch.sigmoid(-log_snr).sqrt()[:, None, None, None]
         extra = None if hint is None else self.hint_half(hint.to(self.dtype))
-        return self._half(z, s, *self._condition(z, log_snr, text, camera), joint, extra)[0]
+        return self._half(z, s, *self._told(z, log_snr, text, camera), joint, extra)[0]
 
     def _seen(self, z: Tensor, fine: Tensor, s: Tensor) -> Tensor:  # [B, H, W, 6]
         """A state, and its 2 x 2 detail in units of the noise: where the picture is flat that is the noise itself,
@@ -328,15 +377,15 @@ class Prior(nn.Module):
         low = pooled(z)
         fine = z - doubled(low)
         r = radius(a, s)
-        condition, text = self._condition(low / r, matched_log_snr(bar), text, camera)
+        told, text = self._told(low / r, matched_log_snr(bar), text, camera)
         x = self.head_in(self._seen(z, fine, s))
         extra = None
         if hint is not None:
             x = x + self.hint_full(hint.to(self.dtype))
             extra = self.hint_half(pooled(hint).to(self.dtype))
         down = self.head_down(F.silu(x))
-        v_half, last = self._half(low / r, s / (2 * r), condition, text, joint, down if extra is None else down + extra)
-        x = self.head_block(x + doubled(self.head_up(last)), condition)
+        v_half, last = self._half(low / r, s / (2 * r), told, text, joint, down if extra is None else down + extra)
+        x = self.head_block(x + doubled(self.head_up(last)), told.condition)
         added = self.head_out(x).float()
         guess = doubled(v_of_means(v_half, low, a, s)) + v_of_detail(fine, a, s, self.net.detail)
         return guess + self.net.detail * (a * a * self.net.detail**2 + s * s).rsqrt() * added

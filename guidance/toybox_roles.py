@@ -19,7 +19,7 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import InputError
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.toybox import Toybox, folder_of
-from guidance.toybox_net import Text, camera_features, hint_of, moment_features, turned_features
+from guidance.toybox_net import Text, camera_features, hint_of, hint_of_picture, moment_features, turned_features
 from guidance.toybox_store import words_of
 
 
@@ -147,7 +147,10 @@ class ToyboxNovel(Toybox):
             return torch.stack([given, row], 1).flatten(0, 1)
 
         camera = paired(first, condition.rows["camera"])
-        v = self.net(paired(picture, z), paired(known, bar), Text(words, mask), camera, None, self.together)
+        hint = None
+        if self.net.net.hint:
+            hint = paired(*2 * [hint_of_picture(picture) * known[:, None, None, None]])
+        v = self.net(paired(picture, z), paired(known, bar), Text(words, mask), camera, hint, self.together)
         return v[1::2]
 
 

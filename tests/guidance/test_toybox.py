@@ -23,6 +23,8 @@ from guidance.toybox_net import (
     matched_log_snr,
     pooled,
     radius,
+    ray_features,
+    turned_features,
     v_of_detail,
     v_of_means,
 )
@@ -116,6 +118,22 @@ def test_cameras_differ_by_what_they_see() -> None:
     torch.testing.assert_close(here[6:8], quarter[6:8], atol=1e-5, rtol=0)
     assert (here[:6] - quarter[:6]).abs().amin() > 1e-2
     assert (here[-1], quarter[-1]) == (1, 1)  # "told"
+
+
+def test_rays_are_those_of_the_cameras() -> None:
+    """Direction, and the nearest point to the centre, against the cameras' own rays in float64; no camera, no rays."""
+    cameras = orbit([10.0, -130.0, 77.0], [20.0, -10.0, 55.0], [3.0, 3.3, 3.6], [38.0, 42.0, 46.0])
+    found = ray_features(camera_features(cameras), 16)
+    origin, direction = cameras.to(dtype=torch.float64).rays(16, 16)
+    origin = origin[:, None, None].expand_as(direction)
+    near = torch.linalg.cross(direction, torch.linalg.cross(origin, direction, dim=-1), dim=-1)
+    torch.testing.assert_close(found[..., :3].double(), near, atol=2e-5, rtol=0)
+    torch.testing.assert_close(found[..., 3:6].double(), direction, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[..., 6:9].double(), (torch.pi * near).sin(), atol=1e-4, rtol=0)
+    assert not ray_features(torch.zeros(2, 16), 4).any()
+    turned = turned_features(cameras, cameras.azimuth_deg)  # seen from its own side, each stands at azimuth 0
+    front = orbit([0.0] * 3, cameras.elevation_deg, cameras.distance, cameras.fovy_deg)
+    torch.testing.assert_close(ray_features(turned, 4), ray_features(camera_features(front), 4), atol=1e-5, rtol=0)
 
 
 def test_contract_shapes_and_variants() -> None:

@@ -80,7 +80,7 @@ def test_a_role_starts_as_the_image_role_and_learns(role: str) -> None:
     before = {name: value.clone() for name, value in trainer.net.state_dict().items()}
     trainer.train_step(batch)
     more = [name for name in before if name.startswith(("hint_", "moment."))]
-    assert len(more) == {"control": 2, "video": 1}.get(role, 0)
+    assert len(more) == {"control": 2, "novel": 2, "video": 1}.get(role, 0)
     for name in more:
         assert not torch.equal(trainer.net.state_dict()[name], before[name]), name
 
@@ -109,6 +109,8 @@ def test_frames_of_a_clip_run_through_one_period() -> None:
     times = clip_times(24, 8, torch.Generator().manual_seed(0)).reshape(3, 8)
     steps = torch.remainder(times.diff(dim=1), 1.0)
     torch.testing.assert_close(steps, torch.full_like(steps, 1 / 8))
+    pairs = clip_times(24, 2, torch.Generator().manual_seed(0))
+    assert len(pairs.unique()) == 24 and ((pairs >= 0) & (pairs < 1)).all()
     batch = draw_batch(plan_of("video"), WORDS, 0, 16)
     assert not torch.equal(batch.rgb[0], batch.rgb[1])  # something moves
     torch.testing.assert_close(batch.camera[:8, :16], batch.camera[:1, :16].expand(8, -1))
@@ -123,7 +125,27 @@ def test_hints_are_depth_before_the_centre_normals_of_the_camera_and_mask() -> N
     middle = hint[:, 16, 16]
     torch.testing.assert_close(middle[:, 1:4], torch.tensor([0.0, 0.0, 1.0]).expand(3, 3), atol=0.05, rtol=0)
     assert (middle[:, 0] - middle[0, 0]).abs().max() < 0.03 and 0.5 < middle[0, 0] < 1.0
-    assert torch.equal(hint[..., 4:], frames.alpha) and not hint[:, 0, 0].any()
+    assert torch.equal(hint[..., 4:5], frames.alpha) and not hint[..., 5:].any() and not hint[:, 0, 0].any()
+
+
+def test_novel_batches_show_the_given_picture_beside_each_row() -> None:
+    batch = draw_batch(plan_of("novel"), WORDS, 0, 16)
+    assert batch.hint is not None and not batch.hint[..., :5].any() and (batch.hint[..., 8] == 1).all()
+    given = 2 * batch.rgb[::2].repeat_interleave(2, 0) - 1
+    assert torch.equal(batch.hint[..., 5:8], given) and not batch.graded[::2].any()
+
+
+def test_a_run_for_every_role_has_clips_of_two_frames_too() -> None:
+    plan, count = dataclasses.replace(Plan.of(EVERY, NET, batch=8)), {}
+    for index in range(1500):
+        task = plan.task(index)
+        count[task.role, task.joint] = count.get((task.role, task.joint), 0) + 1
+    assert set(count) == {("image", 1), ("views", 4), ("control", 1), ("novel", 2), ("video", 2), ("video", 8)}
+    share = count["video", 2] / (count["video", 2] + count["video", 8])
+    assert abs(share - ROLES["video"].pairs) < 0.1
+    index = next(i for i in range(1500) if plan.task(i).role == "video" and plan.task(i).joint == 2)
+    batch = draw_batch(plan.task(index), WORDS, index, 16)
+    assert batch.joint == 2 and torch.equal(batch.ids[::2], batch.ids[1::2])
 
 
 def test_joint_rows_see_each_other_only_within_their_group() -> None:
@@ -237,7 +259,7 @@ def test_one_network_learns_every_role() -> None:
         trainer.step = index
         task = plan.task(index)
         batch = draw_batch(task, WORDS, index, 16)
-        assert batch.joint == ROLES[task.role].joint and (batch.hint is None) == (task.role == "novel")
+        assert batch.joint == task.joint <= ROLES[task.role].joint and batch.hint is not None
         assert bool(batch.camera[:, 16:].any()) == (task.role == "video")  # the others know of no moment
         trainer.train_step(batch)
     still = [name for name, value in trainer.net.state_dict().items() if torch.equal(value, before[name])]

@@ -9,7 +9,7 @@ import torch
 
 from dreamlab.toybox.training.data import vocabulary
 from dreamlab.toybox.training.roles import MOMENTS
-from guidance.toybox_net import HINT_CHANNELS, NetSettings, Prior
+from guidance.toybox_net import HINT_CHANNELS, RAY_CHANNELS, NetSettings, Prior
 from guidance.toybox_store import EVERY, save
 
 
@@ -17,7 +17,9 @@ def tiny_prior(folder: Path, size: int = 16) -> Path:
     """Layers that start at zero hold something, so that every input matters."""
     words = vocabulary()
     small = {"fine": 8, "wide": 16, "middle": 16, "core": 32, "blocks": 1, "words": 16, "word_blocks": 1}
-    settings = NetSettings(len(words.tokens), size=size, hint=HINT_CHANNELS, moments=MOMENTS, **small)
+    settings = NetSettings(
+        len(words.tokens), size=size, hint=HINT_CHANNELS, moments=MOMENTS, rays=RAY_CHANNELS, **small
+    )
     torch.manual_seed(0)
     net = Prior(settings)
     for parameter in net.parameters():

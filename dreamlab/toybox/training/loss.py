@@ -12,7 +12,6 @@ from torch import Tensor
 from dreamlab.core.noise import NoiseTable
 from dreamlab.toybox.training.data import Batch
 from dreamlab.toybox.training.plan import Plan
-from dreamlab.toybox.training.roles import ROLES
 from guidance.toybox import fast_dtype
 from guidance.toybox_net import Prior
 from guidance.toybox_words import NULL, PAD
@@ -30,7 +29,7 @@ class Chance:
 
     @staticmethod
     def draw(shape: torch.Size, steps: int, plan: Plan, generator: torch.Generator) -> Chance:
-        count, joint = shape[0], ROLES[plan.role].joint
+        count, joint = shape[0], plan.joint
         strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         order = torch.randperm(count, generator=generator)  # views of one object must not share a stratum every time
         noise = torch.randn(shape, generator=generator)

@@ -12,7 +12,7 @@ from typing import Any
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.streams import derive
 from dreamlab.toybox.training.roles import MIX, ROLES
-from guidance.toybox_net import NetSettings
+from guidance.toybox_net import RAY_CHANNELS, NetSettings
 from guidance.toybox_store import EVERY
 
 SHARES: dict[str, float] = {  # of captions
@@ -64,7 +64,7 @@ class Plan:
         """The plan of a role; `net` says how large the network is."""
         roles = [ROLES[name] for name in (MIX if role == EVERY else (role,))]
         hint, moments = (max(getattr(one, name) for one in roles) for name in ("hint", "moments"))
-        made = Plan(dataclasses.replace(net, hint=hint, moments=moments), role, **changes)
+        made = Plan(dataclasses.replace(net, hint=hint, moments=moments, rays=RAY_CHANNELS), role, **changes)
         return made if role == EVERY else made.only(role)
 
     def task(self, index: int) -> Plan:
@@ -72,7 +72,13 @@ class Plan:
         if self.role != EVERY:
             return self
         dice = random.Random(derive(self.seed, "role", index))  # noqa: S311
-        return self.only(dice.choices(tuple(MIX), tuple(MIX.values()))[0])
+        made = self.only(dice.choices(tuple(MIX), tuple(MIX.values()))[0])
+        return dataclasses.replace(made, views=2) if dice.random() < ROLES[made.role].pairs else made
+
+    @property
+    def joint(self) -> int:
+        """How many rows of a batch see each other."""
+        return self.views if ROLES[self.role].joint > 1 else 1
 
     def only(self, role: str) -> Plan:
         """The same with what belongs to a role."""

@@ -40,14 +40,15 @@ class Role:
     drop_camera: float = 0.1
     drop_hint: float = 0.7  # in a run for every role; it costs nothing to tell some of all pictures their surface
     share: Mapping[str, float] = field(default_factory=dict)  # of captions, where it differs
+    pairs: float = 0.0  # of its batches hold groups of two: as many objects more as the groups are smaller
 
 
 ROLES = {
     "image": Role(),
     "views": Role(ToyboxViews.together),
     "control": Role(hint=HINT_CHANNELS, drop_hint=0.1),
-    "novel": Role(ToyboxNovel.together, drop_text=0.5, drop_camera=0.0, drop_hint=0.1),
-    "video": Role(ToyboxVideo.together, moments=MOMENTS, share={"action": 1.0}),
+    "novel": Role(ToyboxNovel.together, hint=HINT_CHANNELS, drop_text=0.5, drop_camera=0.0, drop_hint=0.1),
+    "video": Role(ToyboxVideo.together, moments=MOMENTS, share={"action": 1.0}, pairs=0.7),
 }
 MIX = {"image": 0.40, "views": 0.20, "control": 0.08, "novel": 0.16, "video": 0.16}  # of the batches of every role
 GIVEN = 0.25  # of the groups of views and of frames have a clean first picture
@@ -84,8 +85,10 @@ def told(role: str, cameras: Cameras, joint: int) -> Tensor:  # [B, features]
 
 
 def clip_times(count: int, joint: int, generator: torch.Generator) -> Tensor:
-    """[count] in [0, 1): each group runs through one period from a random start."""
+    """[count] in [0, 1): each group runs through one period from a random start; two frames are any two."""
     start = torch.rand(count // joint, generator=generator).repeat_interleave(joint)
+    if joint == 2:
+        return torch.where(torch.arange(count) % 2 == 0, start, torch.rand(count, generator=generator))
     return torch.remainder(start + torch.arange(count) % joint / joint, 1.0)
 
 

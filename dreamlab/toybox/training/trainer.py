@@ -8,6 +8,7 @@ from (seed, step), so on one machine with fixed threads a resumed run ends byte-
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -24,7 +25,7 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.noise import NoiseTable, make_table
 from dreamlab.core.streams import derive
 from dreamlab.files import disk_errors, write_atomic
-from dreamlab.toybox.training.data import Batch, ahead, draw_batch, vocabulary
+from dreamlab.toybox.training.data import Batch, ahead, draw_batch, in_turn, vocabulary
 from dreamlab.toybox.training.loss import Chance, errors
 from dreamlab.toybox.training.muon import Muon, split
 from dreamlab.toybox.training.plan import RECIPES, Plan
@@ -64,7 +65,7 @@ class Trainer:
         self.before = stored.facts.get("images", 0)
         for net in (self.net, self.ema):
             missing, unexpected = net.load_state_dict(stored.net.state_dict(), strict=False)
-            if unexpected or any(not name.startswith(("hint_", "moment.")) for name in missing):
+            if unexpected or any(not name.startswith(("hint_", "moment.", "ray_")) for name in missing):
                 raise InputError(f"the prior to start from does not fit the role {self.plan.role!r}")
 
     def chance(self, batch: Batch, key: object, task: Plan) -> Chance:
@@ -241,7 +242,8 @@ class Tally:
 def train(trainer: Trainer, folder: Folder, minutes: float, stopping: Callable[[], bool]) -> None:
     """Until the plan's total, the time, or a signal; always ends with a saved state."""
     end, rhythm, tally = time.monotonic() + 60 * minutes, Rhythm(), Tally()
-    with ahead(trainer.plan, trainer.words, trainer.step, trainer.seen, str(trainer.device)) as batches:
+    told = (trainer.plan, trainer.words, trainer.step, trainer.seen, str(trainer.device))
+    with ahead(*told) if trainer.device.type == "cuda" else contextlib.nullcontext(in_turn(*told)) as batches:
         while trainer.seen < trainer.plan.total and time.monotonic() < end and not stopping():
             tally.rows.append(trainer.train_step(next(batches)))
             if rhythm.now("log"):
