@@ -162,6 +162,21 @@ def doubled(x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, 2H, 2W, C]
     return x[:, :, None, :, None].expand(b, h, 2, w, 2, c).reshape(b, 2 * h, 2 * w, c)
 
 
+class Up(nn.Linear):
+    """Each cell of [B, H, W, inputs] tells each of its four children [B, 2H, 2W, outputs] something of its own."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, 4 * outputs)
+        with torch.no_grad():  # the four begin alike
+            self.weight.copy_(self.weight[:outputs].repeat(4, 1))
+            self.bias.copy_(self.bias[:outputs].repeat(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, h, w, _ = x.shape
+        children = super().forward(x).reshape(b, h, w, 2, 2, -1)
+        return children.permute(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, -1)
+
+
 def _zero(layer: nn.Linear | nn.Conv2d) -> None:
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
@@ -281,15 +296,15 @@ class Prior(nn.Module):
         self.modulate = nn.Linear(c, 6 * c)
         self.stem = Conv(6, net.wide)
         self.up_wide = ConvBlock(net.wide, c)
-        self.to_middle, self.from_middle = Conv(net.wide, net.middle, 2), nn.Linear(net.middle, net.wide)
+        self.to_middle, self.from_middle = Conv(net.wide, net.middle, 2), Up(net.middle, net.wide)
         self.down_middle, self.up_middle = ConvBlock(net.middle, c), ConvBlock(net.middle, c)
-        self.to_core, self.from_core = Conv(net.middle, c, 2), nn.Linear(c, net.middle)
+        self.to_core, self.from_core = Conv(net.middle, c, 2), Up(c, net.middle)
         self.look_middle = Attention(net.middle, net.words)
         self.place = nn.Parameter(0.02 * torch.randn((net.size // 8) ** 2, c))
         self.trunk = nn.ModuleList(TrunkBlock(c, net.words) for _ in range(net.blocks))
         self.answer = Conv(net.wide, 3)
         self.head_in, self.head_down = Conv(6, net.fine), Conv(net.fine, net.wide, 2)
-        self.head_up, self.head_block = nn.Linear(net.wide, net.fine), ConvBlock(net.fine, c)
+        self.head_up, self.head_block = Up(net.wide, net.fine), ConvBlock(net.fine, c)
         self.head_out = Conv(net.fine, 3)
         started: list[nn.Linear | nn.Conv2d] = [self.around, self.modulate, self.answer, self.head_down, self.head_out]
         if net.hint:
@@ -347,9 +362,9 @@ class Prior(nn.Module):
         modulation = self.modulate(condition).unflatten(-1, (6, -1))
         for block in self.trunk:
             x = block(x, modulation, text, joint)
-        x = middle + doubled(self.from_core(norm(x)).unflatten(1, core.shape[1:3]))
+        x = middle + self.from_core(norm(x).unflatten(1, core.shape[1:3]))
         x = x + self.look_middle(norm(x).flatten(1, 2), text.words, text.mask).unflatten(1, x.shape[1:3])
-        x = wide + doubled(self.from_middle(norm(self.up_middle(x, condition))))
+        x = wide + self.from_middle(norm(self.up_middle(x, condition)))
         x = self.up_wide(x, condition)  # read without a norm: a pixel's noise must keep its size
         return self.answer(x).float(), x
 
@@ -385,7 +400,7 @@ class Prior(nn.Module):
             extra = self.hint_half(pooled(hint).to(self.dtype))
         down = self.head_down(F.silu(x))
         v_half, last = self._half(low / r, s / (2 * r), told, text, joint, down if extra is None else down + extra)
-        x = self.head_block(x + doubled(self.head_up(last)), told.condition)
+        x = self.head_block(x + self.head_up(last), told.condition)
         added = self.head_out(x).float()
         guess = doubled(v_of_means(v_half, low, a, s)) + v_of_detail(fine, a, s, self.net.detail)
         return guess + self.net.detail * (a * a * self.net.detail**2 + s * s).rsqrt() * added

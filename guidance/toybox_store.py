@@ -22,7 +22,7 @@ from dreamlab.core.errors import ModelError
 from guidance.toybox_net import NetSettings, Prior
 from guidance.toybox_words import Words
 
-FORMAT = 2
+FORMAT = 3
 EVERY = "every"  # the role of a prior that serves all of them
 WEIGHTS, VOCABULARY, CONFIG = "model.safetensors", "vocab.json", "config.json"
 

@@ -15,8 +15,10 @@ from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.types import Condition, Frames, Guidance, Prompt
 from guidance.toybox import Toybox, fast_dtype
 from guidance.toybox_net import (
+    RAY_CHANNELS,
     NetSettings,
     Prior,
+    Up,
     backdrop,
     camera_features,
     doubled,
@@ -32,7 +34,8 @@ from guidance.toybox_store import Stored, load, save
 from guidance.toybox_words import Words
 
 WORDS = Words.of_world(untrained=("on",))
-TINY = NetSettings(len(WORDS.tokens), size=16, fine=8, wide=16, middle=16, core=32, blocks=1, words=16, word_blocks=1)
+SMALL = {"fine": 8, "wide": 16, "middle": 16, "core": 32, "blocks": 1, "words": 16, "word_blocks": 1}
+TINY = NetSettings(len(WORDS.tokens), size=16, rays=RAY_CHANNELS, **SMALL)
 PROMPT = Prompt("a red mushroom with a white stem")
 
 
@@ -118,6 +121,17 @@ def test_cameras_differ_by_what_they_see() -> None:
     torch.testing.assert_close(here[6:8], quarter[6:8], atol=1e-5, rtol=0)
     assert (here[:6] - quarter[:6]).abs().amin() > 1e-2
     assert (here[-1], quarter[-1]) == (1, 1)  # "told"
+
+
+def test_a_cell_tells_its_four_children_alike_at_first_and_then_each_its_own() -> None:
+    up, x = Up(5, 3), torch.randn(2, 4, 6, 5)
+    torch.testing.assert_close(up(x), doubled(up(x)[:, ::2, ::2]))
+    with torch.no_grad():
+        up.weight.normal_()
+    found = up(x)
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        rows = slice(3 * (2 * down + right), 3 * (2 * down + right + 1))
+        torch.testing.assert_close(found[:, down::2, right::2], x @ up.weight[rows].T + up.bias[rows])
 
 
 def test_rays_are_those_of_the_cameras() -> None:

@@ -50,7 +50,7 @@ ROLES = {
     "novel": Role(ToyboxNovel.together, hint=HINT_CHANNELS, drop_text=0.5, drop_camera=0.0, drop_hint=0.1),
     "video": Role(ToyboxVideo.together, moments=MOMENTS, share={"action": 1.0}, pairs=0.7),
 }
-MIX = {"image": 0.40, "views": 0.20, "control": 0.08, "novel": 0.16, "video": 0.16}  # of the batches of every role
+MIX = {"image": 0.44, "views": 0.32, "control": 0.06, "novel": 0.10, "video": 0.08}  # of the batches of every role
 GIVEN = 0.25  # of the groups of views and of frames have a clean first picture
 
 
