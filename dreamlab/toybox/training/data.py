@@ -40,14 +40,14 @@ from guidance.toybox_words import Words
 
 PHRASINGS, HELD_PHRASINGS = phrasings()
 UNTRAINED = tuple(RELATIONS)  # scenes of two objects are not drawn for any role
-# Drawn three times and twice as often as others: 688,560 pictures had taught none or one of two held-out prompts.
+# Drawn three times and twice as often as others: 956,592 pictures had taught none and one of two held-out prompts.
 HARD = (
-    *("apple", "ball", "banana", "bed", "bee", "bird", "bus", "car", "crown", "dice", "dog", "duck", "fish", "gift"),
-    *("mug", "pig", "rabbit", "snail", "sofa", "submarine", "teddy bear", "train", "truck", "turtle", "whale"),
+    *("banana", "bee", "book", "car", "cube", "dice", "gift", "mug", "pine tree", "rabbit", "submarine", "turtle"),
+    "whale",
 )
 HALF = (
-    *("boat", "book", "boot", "cactus", "castle", "cat", "chair", "clock", "donut", "drum", "elephant", "hamburger"),
-    *("house", "key", "lighthouse", "octopus", "pear", "penguin", "pine tree", "snowman", "star"),
+    *("airplane", "ball", "bed", "bird", "boat", "bus", "cat", "chair", "dog", "drum", "fish", "flower", "key"),
+    *("pear", "pig", "ring", "snail", "teddy bear", "train", "truck"),
 )
 DRAWN = (*CATEGORIES, *HALF, *HARD, *HARD)
 
