@@ -136,7 +136,7 @@ def test_novel_batches_show_the_given_picture_beside_each_row() -> None:
 
 
 def test_a_run_for_every_role_has_clips_of_two_frames_too() -> None:
-    plan, count = dataclasses.replace(Plan.of(EVERY, NET, batch=8)), {}
+    plan, count = Plan.of(EVERY, NET, batch=8), {}
     for index in range(1500):
         task = plan.task(index)
         count[task.role, task.joint] = count.get((task.role, task.joint), 0) + 1
