@@ -42,6 +42,7 @@ class Toybox:
     abilities: ClassVar[frozenset[str]] = frozenset({"adapter"})
     role: ClassVar[str] = "image"
     together: ClassVar[int] = 1  # pictures whose tokens attend to each other
+    one_noise: ClassVar[bool] = False  # its samples of a group start from one noise: what rests then rests by itself
 
     @classmethod
     def offers(cls, settings: Toybox.Settings) -> frozenset[str]:

@@ -21,6 +21,9 @@ which scales what the head adds.
 Rays. Each token and each cell of the level above is told the line through the world that it looks along: a part of an
 object stays where it is in the world whatever the camera, so the network need not learn from angles where it projects.
 
+Across. Pictures of a group share the trunk's attention over 8 x 8 tokens: enough for what an object is, too coarse for
+where its edges are. A network may look once more, at all cells of the level above, before it goes up.
+
 Attention is written as plain matrix products: on a CPU their backward pass is three
 times as fast as the fused one.
 """
@@ -61,6 +64,7 @@ class NetSettings:
     hint: int = 0  # channels of a control picture
     moments: int = 0  # harmonics of a frame's time within a clip
     rays: int = 0  # channels of the line that a cell looks along
+    across: bool = False  # pictures of a group see each other at a quarter of their size, too
 
     @property
     def half(self) -> int:
@@ -317,6 +321,9 @@ class Prior(nn.Module):
         if net.rays:
             self.ray_middle, self.ray_core = (nn.Linear(net.rays, width, bias=False) for width in (net.middle, c))
             started += [self.ray_middle, self.ray_core]
+        if net.across:
+            self.across = Attention(net.middle)
+            started += [self.across.out]
         for layer in started:
             _zero(layer)
 
@@ -364,6 +371,8 @@ class Prior(nn.Module):
             x = block(x, modulation, text, joint)
         x = middle + self.from_core(norm(x).unflatten(1, core.shape[1:3]))
         x = x + self.look_middle(norm(x).flatten(1, 2), text.words, text.mask).unflatten(1, x.shape[1:3])
+        if joint > 1 and self.net.across:
+            x = x + self.across(norm(x).reshape(len(x) // joint, -1, x.shape[-1])).reshape(x.shape)
         x = wide + self.from_middle(norm(self.up_middle(x, condition)))
         x = self.up_wide(x, condition)  # read without a norm: a pixel's noise must keep its size
         return self.answer(x).float(), x

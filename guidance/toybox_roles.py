@@ -60,6 +60,7 @@ class ToyboxVideo(_Joint):
     paper: ClassVar[str] = "frames as joint views; after Video Diffusion Models (Ho et al. 2022, arXiv:2204.03458)"
     role: ClassVar[str] = "video"
     together: ClassVar[int] = 8
+    one_noise: ClassVar[bool] = True
     abilities: ClassVar[frozenset[str]] = Toybox.abilities | {"clip"}  # rules of whole clips may ask it
     what: ClassVar[str] = "frames"
 

@@ -12,13 +12,13 @@ from dreamlab.core.cameras import Cameras, orbit, turntable
 from dreamlab.core.errors import InputError
 from dreamlab.core.types import Frames, Prompt, Reference
 from dreamlab.toybox.training.data import draw_batch, vocabulary
-from dreamlab.toybox.training.loss import errors
+from dreamlab.toybox.training.loss import Chance, errors
 from dreamlab.toybox.training.plan import Plan
 from dreamlab.toybox.training.roles import MIX, ROLES, cameras_of, clip_times
-from dreamlab.toybox.training.sample import role_pictures, scene_of
+from dreamlab.toybox.training.sample import ancestral, role_pictures, scene_of
 from dreamlab.toybox.training.trainer import Trainer, new_plan
 from guidance.toybox import Toybox
-from guidance.toybox_net import NetSettings, hint_of
+from guidance.toybox_net import HINT_CHANNELS, NetSettings, hint_of
 from guidance.toybox_roles import TOYBOXES
 from guidance.toybox_store import EVERY, Stored
 
@@ -146,6 +146,68 @@ def test_a_run_for_every_role_has_clips_of_two_frames_too() -> None:
     index = next(i for i in range(1500) if plan.task(i).role == "video" and plan.task(i).joint == 2)
     batch = draw_batch(plan.task(index), WORDS, index, 16)
     assert batch.joint == 2 and torch.equal(batch.ids[::2], batch.ids[1::2])
+
+
+def test_a_run_for_clips_alone_has_pairs_too_and_is_told_no_surface() -> None:
+    plan = Plan.of("video", dataclasses.replace(NET, hint=HINT_CHANNELS), batch=16)
+    joints = [plan.task(index).joint for index in range(400)]
+    assert set(joints) == {2, 8} and abs(joints.count(2) / 400 - ROLES["video"].pairs) < 0.1
+    trainer = Trainer(plan, WORDS)
+    batch = draw_batch(plan.task(joints.index(8)), WORDS, 0, 16)
+    assert trainer.chance(batch, 0, plan.task(joints.index(8))).no_hint.all()
+
+
+def test_some_clips_have_one_noise_for_all_frames() -> None:
+    plan = dataclasses.replace(plan_of("video"), batch=64)
+    shared = []
+    for index in range(12):
+        noise = Chance.draw(torch.Size((64, 4, 4, 3)), 1000, plan, torch.Generator().manual_seed(index)).noise
+        clips = noise.unflatten(0, (8, 8))
+        same = (clips == clips[:, :1]).flatten(1).all(1)
+        assert not torch.equal(clips[0, 0], clips[1, 0])  # each clip has its own
+        shared += same.tolist()
+    assert 0.3 < sum(shared) / len(shared) < 0.7
+    others = dataclasses.replace(plan_of("views"), batch=64)
+    noise = Chance.draw(torch.Size((64, 4, 4, 3)), 1000, others, torch.Generator().manual_seed(0)).noise
+    assert len(noise.flatten(1).unique(dim=0)) == 64
+
+
+def test_a_network_for_a_joint_role_alone_looks_across_cell_by_cell() -> None:
+    """With the trunk's own look across cut, a group's pictures still see each other, others never."""
+    start = trained_image()
+    plan, words = new_plan("cpu", "video", start, batch=8)
+    assert plan.net.across and not Plan.of("control", NET).net.across and not Plan.of(EVERY, NET).net.across
+    trainer = Trainer(plan, words)
+    trainer.start_from(start)
+    net = trainer.net.requires_grad_(False)
+    for block in net.trunk:
+        block.attention.out.weight.zero_()
+    batch = draw_batch(plan, words, 0, 16)
+    bar, z = torch.full((8,), 0.3), torch.randn(8, 16, 16, 3)
+
+    def change(joint: int) -> torch.Tensor:
+        text = net.text(batch.ids)
+        other = torch.cat([z[:1] + 1.0, z[1:]])
+        first, second = (net(state, bar, text, batch.camera, batch.hint, joint) for state in (z, other))
+        return (second - first).abs().flatten(1).amax(1)
+
+    assert not change(8)[1:].any()  # it starts with saying nothing
+    torch.nn.init.normal_(net.across.out.weight, std=0.5)
+    assert (change(8) > 1e-5).all() and not change(4)[4:].any() and not change(1)[1:].any()
+
+
+def test_samples_of_a_clip_start_from_one_noise() -> None:
+    """Told the same of all frames, a clip rests; views, told the same, are four pictures."""
+    drawn = {}
+    for role in ("video", "views"):
+        guidance = lively(role)
+        cameras = orbit([30.0] * 8, 20.0, 3.2, 42.0)
+        cameras = dataclasses.replace(cameras, time=torch.zeros(8)) if role == "video" else cameras
+        told = guidance.condition(PROMPT, cameras, frames_of(cameras))
+        drawn[role] = ancestral(guidance, told["text"], told["null"], 8, 2.0, 3, 0)
+    clip, views = drawn["video"], drawn["views"]
+    torch.testing.assert_close(clip, clip[:1].expand(8, -1, -1, -1), atol=1e-4, rtol=0)
+    assert all((views[i] - views[j]).abs().max() > 0.05 for i in range(8) for j in range(i))
 
 
 def test_joint_rows_see_each_other_only_within_their_group() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from dreamlab.core.noise import NoiseTable
 from dreamlab.toybox.training.data import Batch
 from dreamlab.toybox.training.plan import Plan
+from dreamlab.toybox.training.roles import ROLES
 from guidance.toybox import fast_dtype
 from guidance.toybox_net import Prior
 from guidance.toybox_words import NULL, PAD
@@ -40,6 +41,9 @@ class Chance:
             first = torch.arange(count) // joint * joint
             same = (torch.rand(count // joint, generator=generator) < plan.same_time).repeat_interleave(joint)
             t_index, no_text, no_hint = torch.where(same, t_index[first], t_index), no_text[first], no_hint[first]
+            if share := ROLES[plan.role].same_noise:
+                same = (torch.rand(count // joint, generator=generator) < share).repeat_interleave(joint)
+                noise = torch.where(same[:, None, None, None], noise[first], noise)
         return Chance(t_index, noise, no_text, no_camera, no_hint)
 
     def to(self, device: torch.device | str) -> Chance:

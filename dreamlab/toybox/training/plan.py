@@ -63,16 +63,19 @@ class Plan:
     def of(role: str, net: NetSettings, **changes: Any) -> Plan:
         """The plan of a role; `net` says how large the network is."""
         roles = [ROLES[name] for name in (MIX if role == EVERY else (role,))]
-        hint, moments = (max(getattr(one, name) for one in roles) for name in ("hint", "moments"))
-        made = Plan(dataclasses.replace(net, hint=hint, moments=moments, rays=RAY_CHANNELS), role, **changes)
-        return made if role == EVERY else made.only(role)
+        hint, moments = (max(getattr(one, name) for one in (net, *roles)) for name in ("hint", "moments"))
+        across = net.across or all(one.across for one in roles)
+        net = dataclasses.replace(net, hint=hint, moments=moments, rays=RAY_CHANNELS, across=across)
+        made = Plan(net, role, **changes)
+        if role == EVERY:
+            return made
+        made = made.only(role)
+        return made if ROLES[role].hint else dataclasses.replace(made, drop_hint=1.0)
 
     def task(self, index: int) -> Plan:
         """The plan of batch `index`: of this role, or of one of the roles that a run for every one mixes."""
-        if self.role != EVERY:
-            return self
         dice = random.Random(derive(self.seed, "role", index))  # noqa: S311
-        made = self.only(dice.choices(tuple(MIX), tuple(MIX.values()))[0])
+        made = self.only(dice.choices(tuple(MIX), tuple(MIX.values()))[0]) if self.role == EVERY else self
         return dataclasses.replace(made, views=2) if dice.random() < ROLES[made.role].pairs else made
 
     @property

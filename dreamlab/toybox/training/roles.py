@@ -40,6 +40,8 @@ class Role:
     drop_camera: float = 0.1
     drop_hint: float = 0.7  # in a run for every role; it costs nothing to tell some of all pictures their surface
     share: Mapping[str, float] = field(default_factory=dict)  # of captions, where it differs
+    across: bool = False  # a network for it alone looks across at a quarter of the pictures' size, too
+    same_noise: float = 0.0  # of its groups have one noise for all their pictures
     pairs: float = 0.0  # of its batches hold groups of two: as many objects more as the groups are smaller
 
 
@@ -47,8 +49,8 @@ ROLES = {
     "image": Role(),
     "views": Role(ToyboxViews.together),
     "control": Role(hint=HINT_CHANNELS, drop_hint=0.1),
-    "novel": Role(ToyboxNovel.together, hint=HINT_CHANNELS, drop_text=0.5, drop_camera=0.0, drop_hint=0.1),
-    "video": Role(ToyboxVideo.together, moments=MOMENTS, share={"action": 1.0}, pairs=0.7),
+    "novel": Role(ToyboxNovel.together, hint=HINT_CHANNELS, drop_text=0.5, drop_camera=0.0, drop_hint=0.1, across=True),
+    "video": Role(ToyboxVideo.together, moments=MOMENTS, share={"action": 1.0}, pairs=0.7, across=True, same_noise=0.5),
 }
 MIX = {"image": 0.44, "views": 0.32, "control": 0.06, "novel": 0.10, "video": 0.08}  # of the batches of every role
 GIVEN = 0.25  # of the groups of views and of frames have a clean first picture

@@ -88,7 +88,13 @@ def ancestral(
     device = both.rows["camera"].device
     shape = (count, 3, guidance.size, guidance.size)
     generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(shape, generator=generator).to(device)
+
+    def noise() -> Tensor:
+        each = guidance.together if guidance.one_noise else 1
+        drawn = torch.randn((-(-count // each), *shape[1:]), generator=generator)
+        return drawn.repeat_interleave(each, 0)[:count].to(device)
+
+    z = noise()
     solid = None if backdrop is None else guidance.encode(backdrop[:, None, None].expand(shape[0], *shape[2:], 3)).to(z)
     edge = F.pad(torch.zeros(shape[2] - 2 * EDGE, shape[3] - 2 * EDGE, device=device), [EDGE] * 4, value=1.0).bool()
     times = torch.linspace(len(table) - 1, 0, steps + 1, device=device).round().long()
@@ -101,8 +107,8 @@ def ancestral(
             x0 = torch.where(edge, solid, x0)
         a_to, s_to = table.signal_noise(torch.full_like(t, t_to), z)
         fresh = s_to / s * (1 - (a / a_to) ** 2).sqrt()
-        noise = (s_to**2 - fresh**2).sqrt() * (z - a * x0) / s
-        z = a_to * x0 + noise + fresh * torch.randn(shape, generator=generator).to(device)
+        kept = (s_to**2 - fresh**2).sqrt() * (z - a * x0) / s
+        z = a_to * x0 + kept + fresh * noise()
     return guidance.decode(x0).clamp(0, 1)
 
 

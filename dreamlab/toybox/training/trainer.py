@@ -65,7 +65,7 @@ class Trainer:
         self.before = stored.facts.get("images", 0)
         for net in (self.net, self.ema):
             missing, unexpected = net.load_state_dict(stored.net.state_dict(), strict=False)
-            if unexpected or any(not name.startswith(("hint_", "moment.", "ray_")) for name in missing):
+            if unexpected or any(not name.startswith(("hint_", "moment.", "ray_", "across.")) for name in missing):
                 raise InputError(f"the prior to start from does not fit the role {self.plan.role!r}")
 
     def chance(self, batch: Batch, key: object, task: Plan) -> Chance:
