@@ -26,8 +26,9 @@ from dreamlab.core.noise import NoiseTable, eps_from_v, make_table
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.lora import Lora
-from guidance.toybox_net import Prior, Text, camera_features, laid_out
+from guidance.toybox_net import Prior, Text, laid_out
 from guidance.toybox_store import EVERY, Stored, load, words_of
+from guidance.toybox_told import camera_features
 from guidance.toybox_words import PAD, Reading, Words
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -42,6 +43,7 @@ class Toybox:
     abilities: ClassVar[frozenset[str]] = frozenset({"adapter"})
     role: ClassVar[str] = "image"
     together: ClassVar[int] = 1  # pictures whose tokens attend to each other
+    still: ClassVar[bool] = True  # of a caption there is one volume, made once
     one_noise: ClassVar[bool] = False  # its samples of a group start from one noise: what rests then rests by itself
 
     @classmethod
@@ -89,7 +91,7 @@ class Toybox:
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         captions = self._encoded(prompt)
         view = self.view(cameras).to(captions.words.device)
-        shared = {"words": captions.words, "mask": captions.mask}
+        shared = shared_of(captions)
 
         def rows(caption: int, camera: Tensor) -> Condition:
             index = torch.full((len(cameras),), caption, device=camera.device)
@@ -124,14 +126,15 @@ class Toybox:
         return self.net(z, bar, text, condition.rows["camera"])
 
     def text_of(self, condition: Condition) -> Text:
-        caption = condition.rows["caption"]
-        return Text(condition.shared["words"][caption], condition.shared["mask"][caption])
+        shared = condition.shared
+        return Text(shared["words"], shared["mask"], shared.get("volume")).rows(condition.rows["caption"])
 
     def captions(self, texts: Mapping[str, str]) -> Text:
         """Encoded texts, in order; the keys name them in messages. An empty text is the unconditional one."""
         ids = padded([self._ids(text, what) for what, text in texts.items()])
         with torch.no_grad():
-            return self.net.text(ids.to(self.net.place.device))
+            text = self.net.text(ids.to(self.net.place.device))
+            return self.net.shaped(text) if self.still else text
 
     def encoding(self, text: str) -> Tensor:
         """[D] the mean of a text's encoded words, for scenes that are told what to be."""
@@ -203,6 +206,12 @@ class ToyboxAdapter:
 def in_attention(name: str) -> bool:
     """Layers of the attention over pictures; captions are encoded once, apart from them."""
     return name.split(".")[-1] in ("q", "kv", "out") and not name.startswith("encoder.")
+
+
+def shared_of(captions: Text) -> dict[str, Tensor]:
+    """Encoded captions as what the rows of a condition share."""
+    shared = {"words": captions.words, "mask": captions.mask}
+    return shared if captions.volume is None else {**shared, "volume": captions.volume}
 
 
 def padded(captions: list[list[int]]) -> Tensor:

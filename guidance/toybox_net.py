@@ -4,7 +4,7 @@
 Two levels of convolutions (48, 96) around a transformer trunk of 8 x 8 tokens work at half the picture's size; each
 trunk block looks at single words (colour sits beside its noun), and so does the level above on the way up. A thin head
 works at full size and starts at zero: the whole then answers with the half-size net, run at matched noise (below),
-and a linear guess of the detail. Maps are [B, H, W, C] throughout, so that norms and matrix products see them flat.
+and a linear guess of the detail.
 
 Matched noise. Averaging 2 x 2 pixels of z = a x + s n halves the noise and keeps the picture: mean z = a x' + (s/2) n'.
 Divided by r = sqrt(a^2 + s^2/4) it is a variance-preserving state of the small picture with a' = a/r, s' = s/2r, whose
@@ -21,11 +21,10 @@ which scales what the head adds.
 Rays. Each token and each cell of the level above is told the line through the world that it looks along: a part of an
 object stays where it is in the world whatever the camera, so the network need not learn from angles where it projects.
 
+Volume. Before that, the words become a small volume (`toybox_volume`), and each cell is told what its ray meets there.
+
 Across. Pictures of a group share the trunk's attention over 8 x 8 tokens: enough for what an object is, too coarse for
 where its edges are. A network may look once more, at all cells of the level above, before it goes up.
-
-Attention is written as plain matrix products: on a CPU their backward pass is three
-times as fast as the fused one.
 """
 
 from __future__ import annotations
@@ -37,13 +36,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamlab.core.cameras import Cameras
+from guidance.toybox_layers import Attention, Conv, Up, WordBlock, doubled, norm, pooled, zero
+from guidance.toybox_told import CAMERA_FEATURES, ray_features
+from guidance.toybox_volume import Given, Volume, seen_along
 from guidance.toybox_words import NULL, PAD
-
-CAMERA_FEATURES = 16
-HINT_CHANNELS = 9  # of a surface: depth, normal, mask; of another picture of the object: colour, and that it is there
-RAY_CHANNELS = 24
-HARMONICS = (1, 2, 3, 4)  # of the azimuth: a four-fold solid repeats every 90 degrees
 
 
 @dataclass(frozen=True)
@@ -64,6 +60,7 @@ class NetSettings:
     hint: int = 0  # channels of a control picture
     moments: int = 0  # harmonics of a frame's time within a clip
     rays: int = 0  # channels of the line that a cell looks along
+    volume: int = 0  # channels of the volume that the words become
     across: bool = False  # pictures of a group see each other at a quarter of their size, too
 
     @property
@@ -77,6 +74,11 @@ class Text:
 
     words: Tensor  # [M, L, D]
     mask: Tensor  # [M, L] 0 or -inf, added to the scores
+    volume: Tensor | None = None  # [M, C, z, y, x] what they say of the shape, if it was asked for
+
+    def rows(self, index: Tensor) -> Text:
+        words, mask = self.words.index_select(0, index), self.mask.index_select(0, index)
+        return Text(words, mask, None if self.volume is None else self.volume.index_select(0, index))
 
 
 @dataclass(frozen=True)
@@ -85,142 +87,7 @@ class Told:
 
     condition: Tensor  # [M, C] time, camera, caption and backdrop
     rays: Tensor | None  # [M, h, w, RAY_CHANNELS] of the cells at a quarter of the picture's size
-
-
-def camera_features(cameras: Cameras) -> Tensor:  # [B, CAMERA_FEATURES]
-    """Harmonics of azimuth and elevation, distance, field of view, apparent size, one; all zero means "not told"."""
-    azimuth, elevation = torch.deg2rad(cameras.azimuth_deg), torch.deg2rad(cameras.elevation_deg)
-    turns = [f(k * azimuth) for k in HARMONICS for f in (torch.sin, torch.cos)]
-    lifts = [f(k * elevation) for k in (1, 2) for f in (torch.sin, torch.cos)]
-    seen = cameras.distance * torch.tan(torch.deg2rad(cameras.fovy_deg) / 2)  # half the height of the view, metres
-    lens = [(cameras.distance - 3.3) / 0.5, (cameras.fovy_deg - 42.0) / 6.0, 4.0 * torch.log(seen / 1.27)]
-    return torch.stack([*turns, *lifts, *lens, torch.ones_like(azimuth)], -1)
-
-
-def turned_features(cameras: Cameras, first_azimuth_deg: Tensor) -> Tensor:  # [B, CAMERA_FEATURES]
-    """As `camera_features` with azimuths counted from that of a given picture; a last feature of -1 says so."""
-    features = camera_features(replace(cameras, azimuth_deg=cameras.azimuth_deg - first_azimuth_deg))
-    return torch.cat([features[:, :-1], -features[:, -1:]], -1)
-
-
-class Conv(nn.Conv2d):
-    """3 x 3 over [B, H, W, C]."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> None:
-        super().__init__(inputs, outputs, 3, stride, 1, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-
-def hint_of(depth: Tensor, normal: Tensor, alpha: Tensor, cameras: Cameras) -> Tensor:  # [B, H, W, HINT_CHANNELS]
-    """What the control role is told of a surface: how far it lies before the orbit's centre, its normal as the camera
-    sees it, and where it is. depth [B, H, W, 1] camera z, normal [B, H, W, 3] world, alpha [B, H, W, 1]."""
-    there = alpha > 0.5
-    before = cameras.distance[:, None, None, None] - depth
-    turned = torch.einsum("bji,bhwj->bhwi", cameras.camera_to_world[:, :3, :3].to(normal), normal)
-    return F.pad(torch.cat([before * there, turned * there, alpha], -1), (0, 4))
-
-
-def hint_of_picture(picture: Tensor) -> Tensor:  # [B, H, W, 3] in [-1, 1] -> [B, H, W, HINT_CHANNELS]
-    """What the novel role is told of a picture beside it: the given one, pixel for pixel."""
-    return torch.cat([F.pad(picture, (HINT_CHANNELS - 4, 0)), torch.ones_like(picture[..., :1])], -1)
-
-
-def ray_features(camera: Tensor, cells: int) -> Tensor:  # [B, CAMERA_FEATURES] -> [B, cells, cells, RAY_CHANNELS]
-    """Of the line through each cell's centre: its point nearest to the orbit's centre, direction, and waves of both;
-    zero where no camera is told. Azimuths may be counted from a given picture: then so is the world."""
-    camera = camera.float()
-    (sin_a, cos_a), (sin_e, cos_e) = camera[:, 0:2].unbind(1), camera[:, 8:10].unbind(1)
-    distance, fovy, zero = 0.5 * camera[:, 12] + 3.3, 6.0 * camera[:, 13] + 42.0, torch.zeros_like(sin_a)
-    right = torch.stack([cos_a, zero, -sin_a], 1)
-    back = torch.stack([cos_e * sin_a, sin_e, cos_e * cos_a], 1)
-    up = torch.stack([-sin_e * sin_a, cos_e, -sin_e * cos_a], 1)
-    place = (torch.arange(cells, device=camera.device) + 0.5) * (2 / cells) - 1
-    slope = torch.tan(torch.deg2rad(fovy) / 2)[:, None] * place
-    across, above = slope[:, None, :, None] * right[:, None, None], -slope[:, :, None, None] * up[:, None, None]
-    direction = F.normalize(across + above - back[:, None, None], dim=-1)
-    origin = (distance[:, None] * back)[:, None, None]
-    near = origin - (origin * direction).sum(-1, keepdim=True) * direction
-    waves = [f(k * math.pi * x) for k, x in ((1, near), (2, near), (1, direction)) for f in (torch.sin, torch.cos)]
-    return torch.cat([near, direction, *waves], -1) * camera[:, -1].abs()[:, None, None, None]
-
-
-def moment_features(time: Tensor, harmonics: int) -> Tensor:  # [B] in [0, 1) -> [B, 2 harmonics]
-    """Sine and cosine of the time within a clip that repeats."""
-    angle = 2 * math.pi * time[:, None] * torch.arange(1, harmonics + 1, device=time.device)
-    return torch.cat([angle.sin(), angle.cos()], -1)
-
-
-def norm(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:])
-
-
-def pooled(x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, H/2, W/2, C]
-    b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
-
-
-def doubled(x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, 2H, 2W, C]
-    b, h, w, c = x.shape
-    return x[:, :, None, :, None].expand(b, h, 2, w, 2, c).reshape(b, 2 * h, 2 * w, c)
-
-
-class Up(nn.Linear):
-    """Each cell of [B, H, W, inputs] tells each of its four children [B, 2H, 2W, outputs] something of its own."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, 4 * outputs)
-        with torch.no_grad():  # the four begin alike
-            self.weight.copy_(self.weight[:outputs].repeat(4, 1))
-            self.bias.copy_(self.bias[:outputs].repeat(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, h, w, _ = x.shape
-        children = super().forward(x).reshape(b, h, w, 2, 2, -1)
-        return children.permute(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, -1)
-
-
-def _zero(layer: nn.Linear | nn.Conv2d) -> None:
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-
-
-class Attention(nn.Module):
-    """From maps of `width` channels to themselves, or to a sequence of `source` channels; heads of 56 or so."""
-
-    def __init__(self, width: int, source: int | None = None) -> None:
-        super().__init__()
-        self.heads = max(1, width // 56)
-        self.q = nn.Linear(width, width, bias=False)
-        self.kv = nn.Linear(source or width, 2 * width, bias=False)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, source: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        def split(y: Tensor) -> Tensor:
-            return y.unflatten(-1, (self.heads, -1))
-
-        key, value = self.kv(x if source is None else source).chunk(2, -1)
-        q, k = norm(split(self.q(x))).transpose(1, 2), norm(split(key)).transpose(1, 2)
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        if mask is not None:
-            scores = scores + mask[:, None, None, :].to(scores.dtype)
-        seen = scores.softmax(-1).to(value.dtype) @ split(value).transpose(1, 2)
-        return self.out(seen.transpose(1, 2).flatten(2))
-
-
-class WordBlock(nn.Module):
-    """Pre-norm transformer block over the words of a caption."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.attention = Attention(width)
-        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = x + self.attention(norm(x), mask=mask)
-        return x + self.down(F.relu(self.up(norm(x))).square())
+    seen: Tensor | None  # [M, h, w, C + 1] of the volume there
 
 
 class WordEncoder(nn.Module):
@@ -275,7 +142,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.modulate = nn.Linear(condition, 2 * width)
         self.first, self.second = Conv(width, width), Conv(width, width)
-        _zero(self.modulate)
+        zero(self.modulate)
         with torch.no_grad():
             self.second.weight.mul_(0.3)
 
@@ -321,11 +188,17 @@ class Prior(nn.Module):
         if net.rays:
             self.ray_middle, self.ray_core = (nn.Linear(net.rays, width, bias=False) for width in (net.middle, c))
             started += [self.ray_middle, self.ray_core]
+        if net.volume:
+            self.volume = Volume(net.words, net.volume, net.moments)
+            seen = net.volume + 1
+            self.seen_wide = Up(seen, net.wide)
+            self.seen_middle, self.seen_core = (nn.Linear(seen, width, bias=False) for width in (net.middle, c))
+            started += [self.seen_wide, self.seen_middle, self.seen_core]
         if net.across:
             self.across = Attention(net.middle)
             started += [self.across.out]
         for layer in started:
-            _zero(layer)
+            zero(layer)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -334,10 +207,29 @@ class Prior(nn.Module):
     def text(self, ids: Tensor) -> Text:
         return self.encoder(ids)
 
+    def shaped(self, text: Text) -> Text:
+        """The same with its volume."""
+        return replace(text, volume=self.volume(text.words, text.mask)) if self.net.volume else text
+
+    def seen(self, text: Text, camera: Tensor, given: Given | None = None) -> Tensor | None:  # [M, h, w, C + 1]
+        """What the cells at a quarter of the picture's size see of the volume; nothing where no camera is told. A
+        camera counted from a given picture sees what that picture says."""
+        if not self.net.volume:
+            return None
+        volume = text.volume
+        if volume is None:
+            moment = camera[:, CAMERA_FEATURES:] if self.net.moments else None
+            volume = self.volume(text.words, text.mask, moment, given)
+        rays = ray_features(camera[:, :CAMERA_FEATURES], self.net.size // 4)
+        told = camera[:, CAMERA_FEATURES - 1] > 0
+        if given is not None:
+            told = told | given.there
+        return seen_along(volume, rays[..., :3], rays[..., 3:6]) * told[:, None, None, None]
+
     def null_ids(self, rows: int = 1) -> Tensor:
         return torch.full((rows, 1), NULL, device=self.place.device)
 
-    def _told(self, z: Tensor, log_snr: Tensor, text: Text, camera: Tensor) -> tuple[Told, Text]:
+    def _told(self, z: Tensor, log_snr: Tensor, text: Text, camera: Tensor, seen: Tensor | None) -> tuple[Told, Text]:
         """Time, camera, caption and backdrop of a half-size state; the words with the camera as one more."""
         frequency = torch.exp2(torch.linspace(-3.0, 3.0, 16, device=log_snr.device))
         angle = log_snr.clamp(-12, 12)[:, None] / 4 * frequency
@@ -349,7 +241,9 @@ class Prior(nn.Module):
         condition = F.silu(time + view + self.summary(text.words[:, 0]) + around)
         words = torch.cat([text.words, self.camera_word(view)[:, None]], 1)
         rays = ray_features(camera[:, :CAMERA_FEATURES], z.shape[1] // 2).to(self.dtype) if self.net.rays else None
-        return Told(condition, rays), Text(words, F.pad(text.mask, (0, 1)))
+        seen = self.seen(text, camera) if seen is None else seen
+        seen = None if seen is None else seen.to(self.dtype)
+        return Told(condition, rays, seen), Text(words, F.pad(text.mask, (0, 1)))
 
     def _half(
         self, z: Tensor, s: Tensor, told: Told, text: Text, joint: int, extra: Tensor | None = None
@@ -358,13 +252,19 @@ class Prior(nn.Module):
         condition = told.condition
         x = self.stem(self._seen(z, z - doubled(pooled(z)), s))
         wide = x if extra is None else x + extra
+        if told.seen is not None:
+            wide = wide + self.seen_wide(told.seen)
         middle = self.to_middle(F.silu(wide))
+        if told.seen is not None:
+            middle = middle + self.seen_middle(told.seen)
         if told.rays is not None:
             middle = middle + self.ray_middle(told.rays)
         middle = self.down_middle(middle, condition)
         core = self.to_core(middle)
         if told.rays is not None:
             core = core + self.ray_core(pooled(told.rays))
+        if told.seen is not None:
+            core = core + self.seen_core(pooled(told.seen))
         x = core.flatten(1, 2) + self.place.to(core.dtype)
         modulation = self.modulate(condition).unflatten(-1, (6, -1))
         for block in self.trunk:
@@ -378,12 +278,19 @@ class Prior(nn.Module):
         return self.answer(x).float(), x
 
     def half_size(
-        self, z: Tensor, log_snr: Tensor, text: Text, camera: Tensor, hint: Tensor | None = None, joint: int = 1
+        self,
+        z: Tensor,
+        log_snr: Tensor,
+        text: Text,
+        camera: Tensor,
+        hint: Tensor | None = None,
+        joint: int = 1,
+        seen: Tensor | None = None,
     ) -> Tensor:
         """v of half-size states z [B, h, w, 3] of any noise; see `forward`."""
         s = torch.sigmoid(-log_snr).sqrt()[:, None, None, None]
         extra = None if hint is None else self.hint_half(hint.to(self.dtype))
-        return self._half(z, s, *self._told(z, log_snr, text, camera), joint, extra)[0]
+        return self._half(z, s, *self._told(z, log_snr, text, camera, seen), joint, extra)[0]
 
     def _seen(self, z: Tensor, fine: Tensor, s: Tensor) -> Tensor:  # [B, H, W, 6]
         """A state, and its 2 x 2 detail in units of the noise: where the picture is flat that is the noise itself,
@@ -392,16 +299,24 @@ class Prior(nn.Module):
         return torch.cat([z, ratio / (1 + ratio.abs() / 4)], -1).to(self.dtype)
 
     def forward(
-        self, z: Tensor, alpha_bar: Tensor, text: Text, camera: Tensor, hint: Tensor | None = None, joint: int = 1
+        self,
+        z: Tensor,
+        alpha_bar: Tensor,
+        text: Text,
+        camera: Tensor,
+        hint: Tensor | None = None,
+        joint: int = 1,
+        seen: Tensor | None = None,
     ) -> Tensor:
         """v [B, H, W, 3] float32 of states z [B, H, W, 3] float32; alpha_bar [B], camera [B, features of camera and
-        moment], hint [B, H, W, hint]. Each `joint` rows that follow one another are one scene."""
+        moment], hint [B, H, W, hint]. Each `joint` rows that follow one another are one scene.
+        `seen` is what `seen` says of the same rows, if the caller has it already."""
         bar = alpha_bar.clamp(1e-9, 1 - 1e-6).float()
         a, s = (value[:, None, None, None] for value in (bar.sqrt(), (1 - bar).sqrt()))
         low = pooled(z)
         fine = z - doubled(low)
         r = radius(a, s)
-        told, text = self._told(low / r, matched_log_snr(bar), text, camera)
+        told, text = self._told(low / r, matched_log_snr(bar), text, camera, seen)
         x = self.head_in(self._seen(z, fine, s))
         extra = None
         if hint is not None:

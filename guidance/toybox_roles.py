@@ -18,9 +18,11 @@ from torch import Tensor
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import InputError
 from dreamlab.core.types import Condition, Frames, Prompt
-from guidance.toybox import Toybox, folder_of
-from guidance.toybox_net import Text, camera_features, hint_of, hint_of_picture, moment_features, turned_features
+from guidance.toybox import Toybox, folder_of, shared_of
+from guidance.toybox_net import Text
 from guidance.toybox_store import words_of
+from guidance.toybox_told import camera_features, hint_of, hint_of_picture, moment_features, turned_features
+from guidance.toybox_volume import Given
 
 
 def share(rows: int, joint: int, what: str) -> int:
@@ -60,6 +62,7 @@ class ToyboxVideo(_Joint):
     paper: ClassVar[str] = "frames as joint views; after Video Diffusion Models (Ho et al. 2022, arXiv:2204.03458)"
     role: ClassVar[str] = "video"
     together: ClassVar[int] = 8
+    still: ClassVar[bool] = False
     one_noise: ClassVar[bool] = True
     abilities: ClassVar[frozenset[str]] = Toybox.abilities | {"clip"}  # rules of whole clips may ask it
     what: ClassVar[str] = "frames"
@@ -99,6 +102,7 @@ class ToyboxNovel(Toybox):
     paper: ClassVar[str] = "relative poses as in Zero123 (Liu et al. 2023, arXiv:2303.11328)"
     role: ClassVar[str] = "novel"
     together: ClassVar[int] = 2  # the given picture and a view
+    still: ClassVar[bool] = False  # its volume is of the picture, too
     variants: frozenset[str] = frozenset({"text", "null"})  # "text" is the picture, and the words
 
     @staticmethod
@@ -118,11 +122,7 @@ class ToyboxNovel(Toybox):
         # The given picture stands before each view's own background, so that all pictures of a group agree.
         rgb = given.rgb.to(device)[None] * given.alpha.to(device)[None]
         over = rgb + (1 - given.alpha.to(device)) * frames.background[:, None, None].to(device)
-        shared = {
-            "words": captions.words,
-            "mask": captions.mask,
-            "first": self._turned(first, first).to(device),
-        }
+        shared = {**shared_of(captions), "first": self._turned(first, first).to(device)}
         view = self._turned(cameras, first).to(device)
         rows = {"camera": view, "picture": self.encode(over).detach()}
         known = torch.ones(len(cameras), device=device)
@@ -142,7 +142,7 @@ class ToyboxNovel(Toybox):
         known = condition.rows["known"]
         picture = condition.rows["picture"].permute(0, 2, 3, 1) * known[:, None, None, None]
         first = condition.shared["first"].expand(len(z), -1)
-        words, mask = (value.repeat_interleave(2, 0) for value in (text.words, text.mask))
+        text = text.rows(torch.arange(2 * len(z), device=z.device) // 2)
 
         def paired(given: Tensor, row: Tensor) -> Tensor:
             return torch.stack([given, row], 1).flatten(0, 1)
@@ -151,7 +151,9 @@ class ToyboxNovel(Toybox):
         hint = None
         if self.net.net.hint:
             hint = paired(*2 * [hint_of_picture(picture) * known[:, None, None, None]])
-        v = self.net(paired(picture, z), paired(known, bar), Text(words, mask), camera, hint, self.together)
+        given = Given(paired(picture, picture), paired(first, first), paired(known, known) > 0)
+        seen = self.net.seen(text, camera, given)
+        v = self.net(paired(picture, z), paired(known, bar), text, camera, hint, self.together, seen)
         return v[1::2]
 
 

@@ -14,23 +14,10 @@ from dreamlab.core.cameras import orbit, turntable
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.types import Condition, Frames, Guidance, Prompt
 from guidance.toybox import Toybox, fast_dtype
-from guidance.toybox_net import (
-    RAY_CHANNELS,
-    NetSettings,
-    Prior,
-    Up,
-    backdrop,
-    camera_features,
-    doubled,
-    matched_log_snr,
-    pooled,
-    radius,
-    ray_features,
-    turned_features,
-    v_of_detail,
-    v_of_means,
-)
+from guidance.toybox_layers import Up, doubled, pooled
+from guidance.toybox_net import NetSettings, Prior, backdrop, matched_log_snr, radius, v_of_detail, v_of_means
 from guidance.toybox_store import Stored, load, save
+from guidance.toybox_told import RAY_CHANNELS, camera_features, ray_features, turned_features
 from guidance.toybox_words import Words
 
 WORDS = Words.of_world(untrained=("on",))

@@ -101,7 +101,7 @@ def test_a_small_network_learns_eight_pictures_by_heart() -> None:
 
     def error(of: Batch) -> float:
         with torch.no_grad():
-            return errors(trainer.net, trainer.table, of, chance)[chance.t_index > 500].mean().item()
+            return errors(trainer.net, trainer.table, of, chance)[0][chance.t_index > 500].mean().item()
 
     start = error(batch)
     for _ in range(200):
@@ -128,14 +128,14 @@ def test_a_dropped_caption_is_the_null_caption() -> None:
     trainer = Trainer(PLAN, WORDS)
     steps(trainer, 3)
     batch = draw_batch(PLAN, WORDS, 7, 16)
-    other = Batch(batch.rgb, batch.weight, batch.ids.flip(0), torch.randn_like(batch.camera), batch.graded)
+    other = Batch(batch.rgb, batch.weight, batch.ids.flip(0), torch.randn_like(batch.camera), batch.shown, batch.graded)
     chance = trainer.chance(batch, 0, PLAN)
     blind = dataclasses.replace(chance, no_text=torch.ones(4).bool(), no_camera=torch.ones(4).bool())
     seeing = dataclasses.replace(chance, no_text=torch.zeros(4).bool(), no_camera=torch.zeros(4).bool())
     with torch.no_grad():
-        first, second = (errors(trainer.net, trainer.table, one, blind) for one in (batch, other))
+        first, second = (errors(trainer.net, trainer.table, one, blind)[0] for one in (batch, other))
         assert torch.equal(first, second)
-        first, second = (errors(trainer.net, trainer.table, one, seeing) for one in (batch, other))
+        first, second = (errors(trainer.net, trainer.table, one, seeing)[0] for one in (batch, other))
         assert not torch.equal(first, second)
 
 

@@ -18,9 +18,10 @@ from dreamlab.toybox.training.roles import MIX, ROLES, cameras_of, clip_times
 from dreamlab.toybox.training.sample import ancestral, role_pictures, scene_of
 from dreamlab.toybox.training.trainer import Trainer, new_plan
 from guidance.toybox import Toybox
-from guidance.toybox_net import HINT_CHANNELS, NetSettings, hint_of
+from guidance.toybox_net import NetSettings
 from guidance.toybox_roles import TOYBOXES
 from guidance.toybox_store import EVERY, Stored
+from guidance.toybox_told import HINT_CHANNELS, hint_of
 
 WORDS = vocabulary()
 NET = NetSettings(len(WORDS.tokens), size=16, fine=8, wide=16, middle=24, core=48, blocks=1, words=24, word_blocks=1)
@@ -281,10 +282,10 @@ def test_a_given_picture_is_clean_and_not_graded() -> None:
     darker = dataclasses.replace(batch, rgb=batch.rgb * torch.where(batch.graded, 1.0, 0.2)[:, None, None, None])
     with torch.no_grad():
         first, second, third = (
-            errors(trainer.net, trainer.table, *pair)[batch.graded]
+            errors(trainer.net, trainer.table, *pair)[0][batch.graded]
             for pair in ((batch, calm), (batch, dataclasses.replace(louder, no_hint=calm.no_hint)), (batch, silent))
         )
-        fourth = errors(trainer.net, trainer.table, darker, silent)[batch.graded]
+        fourth = errors(trainer.net, trainer.table, darker, silent)[0][batch.graded]
     torch.testing.assert_close(first, second, atol=1e-2, rtol=1e-2)  # its noise is a thousandth
     torch.testing.assert_close(third, fourth, atol=0, rtol=0)  # withheld: it is not seen at all
 
@@ -302,7 +303,8 @@ def test_some_groups_have_a_clean_first_picture() -> None:
     given = ~batch.graded
     darker = dataclasses.replace(batch, rgb=batch.rgb * torch.where(given, 0.2, 1.0)[:, None, None, None])
     with torch.no_grad():
-        change = errors(trainer.net, trainer.table, batch, chance) - errors(trainer.net, trainer.table, darker, chance)
+        first, second = (errors(trainer.net, trainer.table, one, chance)[0] for one in (batch, darker))
+        change = first - second
     seen = given.unflatten(0, (-1, 4))[:, :1].expand(-1, 4).flatten()
     assert (change[seen & batch.graded].abs() > 0).all() and not change[~seen].any()
 

@@ -35,7 +35,7 @@ from dreamlab.toybox.split import held_out_combination, held_out_instance, phras
 from dreamlab.toybox.training.plan import Plan
 from dreamlab.toybox.training.roles import GIVEN, ROLES, cameras_of, clip_times, graded, told
 from guidance.toybox import padded
-from guidance.toybox_net import CAMERA_FEATURES, hint_of, hint_of_picture
+from guidance.toybox_told import CAMERA_FEATURES, hint_of, hint_of_picture
 from guidance.toybox_words import Words
 
 PHRASINGS, HELD_PHRASINGS = phrasings()
@@ -70,6 +70,7 @@ class Batch:
     weight: Tensor  # [B, S, S] of the loss: 1 + alpha + extra where parts other than the main one project
     ids: Tensor  # [B, L] words
     camera: Tensor  # [B, features of camera and moment]
+    shown: Tensor  # [B, S, S, SHOWN] what is there, without a background
     graded: Tensor  # [B] bool: whose error counts; the others are given without noise
     joint: int = 1  # rows that follow one another and see each other
     hint: Tensor | None = None  # [B, S, S, HINT_CHANNELS]
@@ -170,8 +171,8 @@ def draw_background(count: int, generator: torch.Generator) -> Tensor:  # [count
 
 def render(
     objects: list[Drawn], cameras: Cameras, background: Tensor, size: int, second_weight: float | None, device: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures [B, S, S, 3], loss weights [B, S, S] (even, if `second_weight` is None) and hints.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pictures [B, S, S, 3], loss weights [B, S, S] (even, if `second_weight` is None), hints, and what is there.
 
     The cameras are groups, one for each object or frame.
     """
@@ -183,7 +184,9 @@ def render(
     if second_weight is not None:
         weight = weight + shown.alpha[..., 0] + second_weight * (shown.part > 0)  # the main part's id is 0
     hint = hint_of(shown.depth.flatten(0, 1), shown.normal.flatten(0, 1), shown.alpha.flatten(0, 1), cameras)
-    return rgb, weight.flatten(0, 1), hint
+    colour, second = shown.rgb.flatten(0, 1), (shown.part == 1).flatten(0, 1)[..., None]
+    there = torch.cat([colour, hint[..., 4:5], hint[..., :4], second.to(colour)], -1)
+    return rgb, weight.flatten(0, 1), hint, there
 
 
 def draw_batch(
@@ -214,7 +217,7 @@ def draw_batch(
         objects = [replace(one, times=tuple(clip)) for one, clip in zip(objects, clips, strict=True)]
     camera = told(plan.role, cameras, joint)
     extra = plan.second_weight if weighted else None
-    rgb, weight, hint = render(objects, cameras, background, size, extra, device)
+    rgb, weight, hint, there = render(objects, cameras, background, size, extra, device)
     if plan.role == "novel":  # the hint is the given picture in place of the surface
         hint = hint_of_picture(2 * rgb[torch.arange(count) // joint * joint] - 1)
     return Batch(
@@ -222,6 +225,7 @@ def draw_batch(
         weight,
         ids.repeat_interleave(plan.views, 0).to(device),
         F.pad(camera, (0, CAMERA_FEATURES + 2 * plan.net.moments - camera.shape[1])).to(device),
+        there,
         graded(plan.role, count, joint, 0.0 if held_out else GIVEN, generator).to(device),
         joint,
         hint if plan.net.hint else None,

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training objective: squared error of v = a n - s x0, at full size or at half size, over all t."""
+"""The training objective: squared error of v = a n - s x0, at full size or at half size, over all t; and beside it
+that of what the network's volume shows from the batch's cameras."""
 
 from __future__ import annotations
 
@@ -14,8 +15,13 @@ from dreamlab.toybox.training.data import Batch
 from dreamlab.toybox.training.plan import Plan
 from dreamlab.toybox.training.roles import ROLES
 from guidance.toybox import fast_dtype
+from guidance.toybox_layers import pooled
 from guidance.toybox_net import Prior
+from guidance.toybox_told import CAMERA_FEATURES
+from guidance.toybox_volume import Given
 from guidance.toybox_words import NULL, PAD
+
+SHOWN_WEIGHT = (1.0, 1.0, 1.0, 1.0, 1.0, 0.3, 0.3, 0.3, 1.0)  # normals are large and say little more than depth does
 
 
 @dataclass(frozen=True)
@@ -50,14 +56,16 @@ class Chance:
         return Chance(*(value.to(device) for value in vars(self).values()))
 
 
-def errors(net: Prior, table: NoiseTable, batch: Batch, chance: Chance) -> Tensor:
-    """[B] weighted mean squared error of each picture's v; of those that are not graded it means nothing."""
+def errors(net: Prior, table: NoiseTable, batch: Batch, chance: Chance) -> tuple[Tensor, Tensor]:
+    """[B] weighted mean squared error of each picture's v, of those that are not graded it means nothing; and the mean
+    squared error of what the volume shows."""
     x = 2 * batch.rgb - 1
     ids = torch.full_like(batch.ids, PAD)
     ids[:, 0] = NULL
     ids = torch.where(chance.no_text[:, None], ids, batch.ids)
     camera = batch.camera * ~chance.no_camera[:, None]
     bar, noise = table.alpha_bar[chance.t_index], chance.noise
+    told = _given(x, camera, batch, chance) if batch.novel else None
     if not batch.graded.all():  # a picture that is given is clean; one that is withheld is black, at full noise
         given = ~batch.graded
         withheld = given & chance.no_hint & batch.novel
@@ -70,11 +78,31 @@ def errors(net: Prior, table: NoiseTable, batch: Batch, chance: Chance) -> Tenso
     z, v = a * x + s * noise, a * noise - s * x
     hint = None if batch.hint is None else batch.hint * ~chance.no_hint[:, None, None, None]
     with mixed_precision(x.device):
-        text = net.text(ids)
-        told = (text, camera, hint, batch.joint)
-        guess = net.half_size(z, torch.logit(bar), *told) if half else net(z, bar, *told)
+        said, row = ids.unique(dim=0, return_inverse=True)
+        text = net.text(said)
+        still = told is None and not batch.camera[:, CAMERA_FEATURES:].any()
+        text = (net.shaped(text) if still else text).rows(row)  # of a caption one volume, unless it moves or is given
+        seen = net.seen(text, camera, told)
+        more = (text, camera, hint, batch.joint, seen)
+        guess = net.half_size(z, torch.logit(bar), *more) if half else net(z, bar, *more)
+        shown = None if seen is None else net.volume.look(seen).float()
     error = (guess.float() - v).square().mean(-1)
-    return (batch.weight * error).flatten(1).sum(1) / batch.weight.flatten(1).sum(1)
+    error = (batch.weight * error).flatten(1).sum(1) / batch.weight.flatten(1).sum(1)
+    return error, error.new_zeros(()) if seen is None or shown is None else _shown_error(shown, batch.shown, seen)
+
+
+def _given(x: Tensor, camera: Tensor, batch: Batch, chance: Chance) -> Given:
+    """Each row's given picture: the first of its group, unless it is withheld."""
+    first = torch.arange(len(x), device=x.device) // batch.joint * batch.joint
+    return Given(x[first], camera[first], ~chance.no_hint[first])
+
+
+def _shown_error(shown: Tensor, true: Tensor, seen: Tensor) -> Tensor:
+    while true.shape[1] > shown.shape[1]:
+        true = pooled(true)
+    told = seen.abs().flatten(1).amax(1) > 0  # without a camera nothing is seen
+    error = ((shown - true).square() * shown.new_tensor(SHOWN_WEIGHT)).mean((1, 2, 3))
+    return (error * told).sum() / told.sum().clamp(min=1)
 
 
 def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:

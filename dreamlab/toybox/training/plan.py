@@ -12,8 +12,10 @@ from typing import Any
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.streams import derive
 from dreamlab.toybox.training.roles import MIX, ROLES
-from guidance.toybox_net import RAY_CHANNELS, NetSettings
+from guidance.toybox_net import NetSettings
 from guidance.toybox_store import EVERY
+from guidance.toybox_told import RAY_CHANNELS
+from guidance.toybox_volume import VOLUME_CHANNELS
 
 SHARES: dict[str, float] = {  # of captions
     "bare": 0.06,  # "a mushroom": everything in its usual colours
@@ -65,8 +67,8 @@ class Plan:
         roles = [ROLES[name] for name in (MIX if role == EVERY else (role,))]
         hint, moments = (max(getattr(one, name) for one in (net, *roles)) for name in ("hint", "moments"))
         across = net.across or all(one.across for one in roles)
-        net = dataclasses.replace(net, hint=hint, moments=moments, rays=RAY_CHANNELS, across=across)
-        made = Plan(net, role, **changes)
+        told = {"hint": hint, "moments": moments, "rays": RAY_CHANNELS, "volume": VOLUME_CHANNELS, "across": across}
+        made = Plan(dataclasses.replace(net, **told), role, **changes)
         if role == EVERY:
             return made
         made = made.only(role)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, OrbitSettings, orbit, sample_orbit
-from guidance.toybox_net import HINT_CHANNELS, camera_features, moment_features, turned_features
 from guidance.toybox_roles import ToyboxNovel, ToyboxVideo, ToyboxViews
+from guidance.toybox_told import HINT_CHANNELS, camera_features, moment_features, turned_features
 
 # The defaults of a recipe's cameras (distance 3-3.6, field of view 38-46, elevation -10..60) with a margin around.
 VIEWS = OrbitSettings((2.8, 3.8), (36.0, 48.0), (-15.0, 65.0), "mix", stratified=False)
@@ -52,7 +52,7 @@ ROLES = {
     "novel": Role(ToyboxNovel.together, hint=HINT_CHANNELS, drop_text=0.5, drop_camera=0.0, drop_hint=0.1, across=True),
     "video": Role(ToyboxVideo.together, moments=MOMENTS, share={"action": 1.0}, pairs=0.7, across=True, same_noise=0.5),
 }
-MIX = {"image": 0.44, "views": 0.32, "control": 0.06, "novel": 0.10, "video": 0.08}  # of the batches of every role
+MIX = {"image": 0.42, "views": 0.28, "control": 0.06, "novel": 0.14, "video": 0.10}  # of the batches of every role
 GIVEN = 0.25  # of the groups of views and of frames have a clean first picture
 
 

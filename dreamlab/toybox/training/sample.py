@@ -22,7 +22,7 @@ from dreamlab.toybox.program import Program
 from dreamlab.toybox.shapes import CATEGORIES
 from dreamlab.toybox.split import fraction, held_out_combination
 from dreamlab.toybox.training.data import Drawn, program_of
-from guidance.toybox import Toybox
+from guidance.toybox import Toybox, shared_of
 
 PROBES = (
     *("mushroom", "mug", "chair", "house", "cube", "pyramid", "car", "airplane"),
@@ -59,7 +59,7 @@ def sample(guidance: Toybox, prompts: Sequence[str], cameras: Cameras, scale: fl
     """[B, H, W, 3] of the image role: one picture for each prompt and camera."""
     count = len(prompts)
     captions = guidance.captions({"null": ""} | {f"prompt {i}": text for i, text in enumerate(prompts)})
-    shared = {"words": captions.words, "mask": captions.mask}
+    shared = shared_of(captions)
     device = captions.mask.device
     camera = guidance.view(cameras).to(device)
     index = torch.arange(count, device=device) + 1

@@ -39,6 +39,7 @@ from guidance.toybox_words import Words
 
 STATE, PLAN, LOG, PRIOR = "state.safetensors", "plan.json", "log.jsonl", "prior"
 WORD_TABLE = "encoder.table.weight"
+ADDED = ("hint_", "moment.", "ray_", "seen_", "volume.", "across.")  # what a network may have more, starting silent
 
 
 class Trainer:
@@ -61,25 +62,26 @@ class Trainer:
         self.before = 0  # pictures that the prior it starts from had seen
 
     def start_from(self, stored: Stored) -> None:
-        """Take over the weights of another role; what this role has more keeps its start at zero."""
+        """Take over the weights of another role; what this role has more begins silent."""
         self.before = stored.facts.get("images", 0)
         for net in (self.net, self.ema):
             missing, unexpected = net.load_state_dict(stored.net.state_dict(), strict=False)
-            if unexpected or any(not name.startswith(("hint_", "moment.", "ray_", "across.")) for name in missing):
+            if unexpected or any(not name.startswith(ADDED) for name in missing):
                 raise InputError(f"the prior to start from does not fit the role {self.plan.role!r}")
 
     def chance(self, batch: Batch, key: object, task: Plan) -> Chance:
         generator = torch.Generator().manual_seed(derive(self.plan.seed, "noise", key))
         return Chance.draw(batch.rgb.shape, len(self.table), task, generator).to(self.device)
 
-    def train_step(self, batch: Batch) -> tuple[int, Tensor, Tensor]:
-        """One update; returns the pictures' size, their errors and their t_index."""
+    def train_step(self, batch: Batch) -> tuple[int, Tensor, Tensor, Tensor]:
+        """One update; returns the pictures' size, their errors and t_index, and the error of what the volume shows."""
         chance = self.chance(batch, self.step, self.plan.task(self.step))
         for group in (group for each in self.optimisers for group in each.param_groups):
             group["lr"] = self.plan.rate_at(self.seen)
         self.net.zero_grad(set_to_none=True)
-        error = errors(self.net, self.table, batch, chance)[batch.graded]
-        error.mean().backward()
+        error, shown = errors(self.net, self.table, batch, chance)
+        error = error[batch.graded]
+        (error.mean() + shown).backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         for each in self.optimisers:
             each.step()
@@ -87,17 +89,20 @@ class Trainer:
         keep = min(self.plan.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - keep)
-        return batch.rgb.shape[1], error.detach(), chance.t_index[batch.graded]
+        return batch.rgb.shape[1], error.detach(), chance.t_index[batch.graded], shown.detach()
 
     @torch.no_grad()
-    def held_out_error(self, size: int, role: str) -> float:
-        """The average's error on 96 fixed held-out pictures with fixed noise, whatever the batch of the plan."""
-        plan, total = dataclasses.replace(self.plan, batch=32, views=2, tilt=1.0).only(role), 0.0
+    def held_out_error(self, size: int, role: str) -> tuple[float, float]:
+        """The average's error on 96 fixed held-out pictures with fixed noise, whatever the batch of the plan; and that
+        of what its volume shows."""
+        plan, found = dataclasses.replace(self.plan, batch=32, views=2, tilt=1.0).only(role), []
         for index in range(3):
             batch = draw_batch(plan, self.words, index, size, str(self.device), held_out=True)
             chance = self.chance(batch, f"held out {index}", plan)
-            total += errors(self.ema, self.table, batch, chance)[batch.graded].mean().item()
-        return total / 3
+            error, shown = errors(self.ema, self.table, batch, chance)
+            found.append((error[batch.graded].mean().item(), shown.item()))
+        error, shown = (sum(column) / len(found) for column in zip(*found, strict=True))
+        return error, shown
 
     def state(self) -> dict[str, Tensor]:
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
@@ -219,18 +224,20 @@ class Folder:
 class Tally:
     """Errors since the last line of the log, by size of picture and by quarter of the noise table."""
 
-    rows: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
+    rows: list[tuple[int, Tensor, Tensor, Tensor]] = field(default_factory=list)
     since: float = field(default_factory=time.monotonic)
 
     def line(self, trainer: Trainer) -> dict[str, float | int | str]:
-        count = sum(len(error) for _, error, _ in self.rows)
+        count = sum(len(error) for _, error, _, _ in self.rows)
         line: dict[str, float | int | str] = {
             "images": trainer.images,
             "rate": trainer.plan.rate_at(trainer.seen),
             "images_per_s": round(count / (time.monotonic() - self.since), 1),
         }
+        if self.rows:
+            line["shown"] = round(torch.stack([shown for *_, shown in self.rows]).mean().item(), 5)
         for name, size in (("half", trainer.plan.net.half), ("full", trainer.plan.net.size)):
-            rows = [(error, t) for found, error, t in self.rows if found == size]
+            rows = [(error, t) for found, error, t, _ in self.rows if found == size]
             if rows:
                 error, t = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
                 quarter = (4 * t) // len(trainer.table)
@@ -261,9 +268,9 @@ def train(trainer: Trainer, folder: Folder, minutes: float, stopping: Callable[[
 def look(trainer: Trainer, folder: Folder) -> None:
     """The error on held-out pictures of each role, and a sample sheet of the next one."""
     first, size = trainer.roles[0], trainer.plan.net.size
-    half, full = (trainer.held_out_error(s, first) for s in (trainer.plan.net.half, size))
-    others = {role: trainer.held_out_error(size, role) for role in trainer.roles[1:]}
-    line = {"images": trainer.images, "held_out_half": half, "held_out_full": full}
+    (half, _), (full, shown) = (trainer.held_out_error(s, first) for s in (trainer.plan.net.half, size))
+    others = {role: trainer.held_out_error(size, role)[0] for role in trainer.roles[1:]}
+    line = {"images": trainer.images, "held_out_half": half, "held_out_full": full, "held_out_shown": shown}
     line |= {f"held_out_{role}": error for role, error in others.items()}
     folder.log({name: round(value, 5) for name, value in line.items()})
     sheets = folder.path / "sheets"
