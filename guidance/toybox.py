@@ -127,7 +127,9 @@ class Toybox:
 
     def text_of(self, condition: Condition) -> Text:
         shared = condition.shared
-        return Text(shared["words"], shared["mask"], shared.get("volume")).rows(condition.rows["caption"])
+        volume = shared.get("volume")
+        row = None if volume is None else torch.arange(len(volume), device=volume.device)
+        return Text(shared["words"], shared["mask"], volume, row).rows(condition.rows["caption"])
 
     def captions(self, texts: Mapping[str, str]) -> Text:
         """Encoded texts, in order; the keys name them in messages. An empty text is the unconditional one."""

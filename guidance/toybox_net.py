@@ -74,11 +74,12 @@ class Text:
 
     words: Tensor  # [M, L, D]
     mask: Tensor  # [M, L] 0 or -inf, added to the scores
-    volume: Tensor | None = None  # [M, C, z, y, x] what they say of the shape, if it was asked for
+    volume: Tensor | None = None  # [K, z, y, x, C] what they say of the shape, if it was asked for
+    volume_row: Tensor | None = None  # [M] which of these is whose
 
     def rows(self, index: Tensor) -> Text:
         words, mask = self.words.index_select(0, index), self.mask.index_select(0, index)
-        return Text(words, mask, None if self.volume is None else self.volume.index_select(0, index))
+        return Text(words, mask, self.volume, None if self.volume_row is None else self.volume_row[index])
 
 
 @dataclass(frozen=True)
@@ -209,22 +210,26 @@ class Prior(nn.Module):
 
     def shaped(self, text: Text) -> Text:
         """The same with its volume."""
-        return replace(text, volume=self.volume(text.words, text.mask)) if self.net.volume else text
+        if not self.net.volume:
+            return text
+        row = torch.arange(len(text.words), device=text.words.device)
+        return replace(text, volume=self.volume(text.words, text.mask), volume_row=row)
 
     def seen(self, text: Text, camera: Tensor, given: Given | None = None) -> Tensor | None:  # [M, h, w, C + 1]
         """What the cells at a quarter of the picture's size see of the volume; nothing where no camera is told. A
         camera counted from a given picture sees what that picture says."""
         if not self.net.volume:
             return None
-        volume = text.volume
-        if volume is None:
+        volume, row = text.volume, text.volume_row
+        if volume is None or row is None:
             moment = camera[:, CAMERA_FEATURES:] if self.net.moments else None
             volume = self.volume(text.words, text.mask, moment, given)
+            row = torch.arange(len(volume), device=volume.device)
         rays = ray_features(camera[:, :CAMERA_FEATURES], self.net.size // 4)
         told = camera[:, CAMERA_FEATURES - 1] > 0
         if given is not None:
             told = told | given.there
-        return seen_along(volume, rays[..., :3], rays[..., 3:6]) * told[:, None, None, None]
+        return seen_along(volume, row, rays) * told[:, None, None, None]
 
     def null_ids(self, rows: int = 1) -> Tensor:
         return torch.full((rows, 1), NULL, device=self.place.device)

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cuda_ext.volume import volume as look_through
 from guidance.toybox_layers import WordBlock, norm, pooled, zero
 from guidance.toybox_told import CAMERA_FEATURES
 
@@ -29,6 +30,7 @@ VOLUME_CHANNELS = 20  # the first is density
 REACH = 1.0  # half the volume's edge in metres; objects have a radius of 0.9
 TOKENS, PATCH = 4, 4  # along an edge; cells along the edge of what one token says
 SAMPLES = 14  # along a ray, over the diameter of the volume's ball
+SHIFT, GAIN = 2.0, 8.0 * 2 * REACH / SAMPLES  # density per metre is 8 softplus(first channel - 2): at 0 hardly any
 GIVEN, GIVEN_PATCH = 32, 4  # a given picture's size, and that of its patches
 SHOWN = 9  # colour over black (3), mask, distance before the centre, normal in the camera's axes (3), second part
 
@@ -43,7 +45,7 @@ class Given:
 
 
 class Volume(nn.Module):
-    """Words, and what else is told of an object, to [M, C, z, y, x] over the cube of REACH."""
+    """Words, and what else is told of an object, to cells over the cube of REACH."""
 
     def __init__(self, words: int, channels: int, moments: int, blocks: int = 3) -> None:
         super().__init__()
@@ -60,7 +62,7 @@ class Volume(nn.Module):
             zero(self.moment)
 
     def forward(self, words: Tensor, mask: Tensor, moment: Tensor | None = None, given: Given | None = None) -> Tensor:
-        """words [M, L, D] with their mask; moment [M, features] of the frames of a clip."""
+        """words [M, L, D] with their mask; moment [M, features] of the frames of a clip -> [M, z, y, x, C]."""
         place = self.place.to(words.dtype).expand(len(words), -1, -1)
         if moment is not None and self.moment is not None:
             place = place + self.moment(moment.to(self.place.dtype))[:, None].to(words.dtype)
@@ -73,8 +75,8 @@ class Volume(nn.Module):
         for block in self.blocks:
             x = block(x, mask)
         said = self.out(norm(x[:, : TOKENS**3])).float().unflatten(-1, (*3 * [PATCH], self.channels))
-        said = said.unflatten(1, 3 * [TOKENS]).permute(0, 7, 1, 4, 2, 5, 3, 6)
-        return said.reshape(len(x), self.channels, *3 * [TOKENS * PATCH])
+        said = said.unflatten(1, 3 * [TOKENS]).permute(0, 1, 4, 2, 5, 3, 6, 7)
+        return said.reshape(len(x), *3 * [TOKENS * PATCH], self.channels)
 
     def _patches(self, given: Given) -> Tensor:  # [M, N, D]
         picture = given.picture
@@ -87,15 +89,9 @@ class Volume(nn.Module):
         return self.patch(flat) + self.given_place[: count * count] + camera[:, None]
 
 
-def seen_along(volume: Tensor, near: Tensor, direction: Tensor) -> Tensor:
-    """[B, C, D, D, D] along rays [B, h, w, 3], given by their point nearest to the centre and unit direction ->
+def seen_along(volume: Tensor, row: Tensor, rays: Tensor) -> Tensor:
+    """[K, z, y, x, C], which of them each picture looks at [B], and its `ray_features` [B, h, w, RAY_CHANNELS] ->
     [B, h, w, C + 1]: features, each where the ray ends; how much of it ends; how far before the centre."""
-    step = 2 * REACH / SAMPLES
-    way = (torch.arange(SAMPLES, device=near.device) + 0.5) * step - REACH
-    points = (near[:, None] + way[:, None, None, None] * direction[:, None]) / REACH  # [B, K, h, w, 3]
-    found = F.grid_sample(volume, points, align_corners=False)  # [B, C, K, h, w], nothing outside
-    clear = torch.exp(-F.softplus(found[:, 0] - 2.0).cumsum(1) * (8.0 * step))
-    ends = torch.cat([torch.ones_like(clear[:, :1]), clear[:, :-1]], 1) - clear  # [B, K, h, w]
-    features = (ends[:, None] * found[:, 1:]).sum(2)
-    before = -(ends * way[:, None, None]).sum(1, keepdim=True)
-    return torch.cat([features, ends.sum(1, keepdim=True), before], 1).permute(0, 2, 3, 1)
+    near, direction = rays[..., :3].flatten(1, 2), rays[..., 3:6].flatten(1, 2)
+    seen = look_through(volume, row, near, direction, samples=SAMPLES, reach=REACH, shift=SHIFT, gain=GAIN)
+    return seen.unflatten(1, rays.shape[1:3])

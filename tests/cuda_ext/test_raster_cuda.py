@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CUDA kernels of the raster family without a GPU: compiled for two architectures, their bodies run on the host.
+"""The CUDA kernels of the raster family and of `volume` without a GPU: compiled for two architectures, their bodies run
+on the host.
 
 The host compiler takes the same `.cu` files with the CUDA words defined away; a loop over blocks and threads stands
 for the device. That checks indexing, launch sizes and arithmetic, not the memory model.
@@ -19,10 +20,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cuda_ext import antialias, build, interpolate, raster, texture
+from cuda_ext import antialias, build, interpolate, raster, texture, volume
 from tests.cuda_ext.raster_scenes import assert_close_except, mesh_tensors, soup, sphere, to_clip, views
 
-OPS = ("raster", "interpolate", "texture", "antialias")
+OPS = ("raster", "interpolate", "texture", "antialias", "volume")
 HOST = """
 #include <cmath>
 #include <cstring>
@@ -219,3 +220,16 @@ def test_kernels_compile_without_spills(op: str, tmp_path: Path) -> None:
     kernels = (build.SOURCES / f"{op}_cuda.cu").read_text().count('extern "C" __global__')
     assert len(spills) == 2 * kernels
     assert set(spills) == {("0", "0")}
+
+
+def test_volume_kernels(run: Run) -> None:
+    g = torch.Generator().manual_seed(0)
+    grid, row = torch.randn(3, 5, 6, 4, 7, generator=g), torch.tensor([2, 0, 2])
+    near, direction = (0.5 * torch.randn(3, 40, 3, generator=g) for _ in range(2))
+    inputs = (grid, row, near, torch.nn.functional.normalize(direction, dim=-1), 14, 1.0, 2.0, 1.2)
+    params, out = volume._params(*inputs), torch.full((3, 40, 8), 7.0)
+    run("volume", "dl_volume", params, [out], 120)
+    assert_close_except(out, torch.ops.dreamlab.volume(*inputs), 0, "value", 1e-5)
+    found = torch.zeros_like(grid)
+    run("volume", "dl_volume_backward", params, [out, found], 120)
+    assert_close_except(found, torch.ops.dreamlab.volume_backward(*inputs, out), 0, "grad grid", 1e-4)

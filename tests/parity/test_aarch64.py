@@ -29,6 +29,7 @@ from cuda_ext.interpolate import interpolate
 from cuda_ext.raster import projection, raster
 from cuda_ext.splat import splat
 from cuda_ext.texture import texture
+from cuda_ext.volume import volume
 from dreamlab.core.cameras import turntable
 from dreamlab.toybox.draw import draw
 from dreamlab.toybox.shapes import program
@@ -221,6 +222,18 @@ def test_triangles(emulate: Callable[[], dict[str, Emulated]]) -> None:
         return [hit.triangle, hit.uv, color, soft, *torch.autograd.grad(soft.square().sum(), [clip, image])]
 
     agree(*both(run, emulate), flips=5e-3)
+
+
+def test_volume(emulate: Callable[[], dict[str, Emulated]]) -> None:
+    def run() -> list[Tensor]:
+        g = torch.Generator().manual_seed(0)
+        grid = torch.randn(2, 6, 6, 6, 20, generator=g).requires_grad_()
+        near, direction = (0.5 * torch.randn(3, 50, 3, generator=g) for _ in range(2))
+        direction = torch.nn.functional.normalize(direction, dim=-1)
+        seen = volume(grid, torch.tensor([0, 1, 0]), near, direction, samples=14, shift=2.0, backend="native")
+        return [seen, *torch.autograd.grad(seen.square().sum(), [grid])]
+
+    agree(*both(run, emulate))
 
 
 def test_world(emulate: Callable[[], dict[str, Emulated]]) -> None:
