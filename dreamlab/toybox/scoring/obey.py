@@ -329,7 +329,8 @@ class Motion:
         best = max(like, key=lambda name: like[name])
         return {
             "trajectory error": float(way.square().sum(-1).mean().sqrt()),
-            "flow error": float(apart[where].mean()) if bool(where.any()) else 0.0,
+            # Over the true object's blocks: a clip that covers the whole picture must not thin its error out.
+            "flow error": float(apart[where].sum()) / max(int(self.where.sum()), 1),
             "action recognised": float(best == self.action and like[best] > LIKE),
         }
 
