@@ -40,16 +40,9 @@ from guidance.toybox_words import Words
 
 PHRASINGS, HELD_PHRASINGS = phrasings()
 UNTRAINED = tuple(RELATIONS)  # scenes of two objects are not drawn for any role
-# Drawn three times and twice as often as others: 956,592 pictures had taught none and one of two held-out prompts.
-HARD = (
-    *("banana", "bee", "book", "car", "cube", "dice", "gift", "mug", "pine tree", "rabbit", "submarine", "turtle"),
-    "whale",
-)
-HALF = (
-    *("airplane", "ball", "bed", "bird", "boat", "bus", "cat", "chair", "dog", "drum", "fish", "flower", "key"),
-    *("pear", "pig", "ring", "snail", "teddy bear", "train", "truck"),
-)
-DRAWN = (*CATEGORIES, *HALF, *HARD, *HARD)
+# Drawn twice as often as others: 1,223,760 pictures had taught one of two held-out prompts.
+HARD = ("apple", "book", "bus", "mug", "submarine", "whale")
+DRAWN = (*CATEGORIES, *HARD)
 
 
 @dataclass(frozen=True)
