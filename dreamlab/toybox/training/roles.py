@@ -52,8 +52,8 @@ ROLES = {
     "novel": Role(ToyboxNovel.together, hint=HINT_CHANNELS, drop_text=0.5, drop_camera=0.0, drop_hint=0.1, across=True),
     "video": Role(ToyboxVideo.together, moments=MOMENTS, share={"action": 1.0}, pairs=0.7, across=True, same_noise=0.5),
 }
-# Of the batches of every role. The shipped weights saw 0.42, 0.28, 0.06, 0.14, 0.10 since the volume: what is left to learn
-# is to take a shape from a picture, and to move.
+# Of the batches of every role. The shipped weights saw 0.42, 0.28, 0.06, 0.14, 0.10 since the volume: what is left to
+# learn is to take a shape from a picture, and to move.
 MIX = {"image": 0.28, "views": 0.20, "control": 0.08, "novel": 0.26, "video": 0.18}
 GIVEN = 0.25  # of the groups of views and of frames have a clean first picture
 
