@@ -214,6 +214,7 @@ def toybox_train(
     total: Annotated[int | None, typer.Option(min=1, help="pictures after which the rate has fallen to zero")] = None,
     cooldown: Annotated[float | None, typer.Option(min=0.01, max=1, help="share of it while the rate falls")] = None,
     head_after: Annotated[int | None, typer.Option(help="pictures after which training is at full size")] = None,
+    shape_for: Annotated[int | None, typer.Option(help="pictures for which only the volume learns, first")] = None,
 ) -> None:
     """Train the embedded prior from nothing but the procedural world."""
     from dreamlab.core.text import did_you_mean
@@ -225,7 +226,7 @@ def toybox_train(
     if role not in (*ROLES, EVERY):
         raise RecipeError(f"--role {role!r}{did_you_mean(role, (*ROLES, EVERY))}")
     given = {"seed": seed, "batch": batch, "views": views, "rate": rate, "total": total}
-    given |= {"cooldown": cooldown, "head_after": head_after}
+    given |= {"cooldown": cooldown, "head_after": head_after, "shape_for": shape_for}
     changes = {name: value for name, value in given.items() if value is not None}
     code = begin(
         out,

@@ -208,28 +208,25 @@ class Prior(nn.Module):
     def text(self, ids: Tensor) -> Text:
         return self.encoder(ids)
 
-    def shaped(self, text: Text) -> Text:
-        """The same with its volume."""
+    def shaped(self, text: Text, moment: Tensor | None = None, given: Given | None = None) -> Text:
+        """The same with its volume: of the words, of a moment of a clip, and of a picture."""
         if not self.net.volume:
             return text
         row = torch.arange(len(text.words), device=text.words.device)
-        return replace(text, volume=self.volume(text.words, text.mask), volume_row=row)
+        return replace(text, volume=self.volume(text.words, text.mask, moment, given), volume_row=row)
 
-    def seen(self, text: Text, camera: Tensor, given: Given | None = None) -> Tensor | None:  # [M, h, w, C + 1]
+    def seen(self, text: Text, camera: Tensor, there: Tensor | None = None) -> Tensor | None:  # [M, h, w, C + 1]
         """What the cells at a quarter of the picture's size see of the volume; nothing where no camera is told. A
-        camera counted from a given picture sees what that picture says."""
+        camera counted from a given picture is told where that picture is `there` [M]."""
         if not self.net.volume:
             return None
-        volume, row = text.volume, text.volume_row
-        if volume is None or row is None:
-            moment = camera[:, CAMERA_FEATURES:] if self.net.moments else None
-            volume = self.volume(text.words, text.mask, moment, given)
-            row = torch.arange(len(volume), device=volume.device)
-        rays = ray_features(camera[:, :CAMERA_FEATURES], self.net.size // 4)
+        if text.volume is None:
+            text = self.shaped(text, camera[:, CAMERA_FEATURES:] if self.net.moments else None)
+        assert text.volume is not None and text.volume_row is not None
         told = camera[:, CAMERA_FEATURES - 1] > 0
-        if given is not None:
-            told = told | given.there
-        return seen_along(volume, row, rays) * told[:, None, None, None]
+        told = told if there is None else told | there
+        rays = ray_features(camera[:, :CAMERA_FEATURES], self.net.size // 4)
+        return seen_along(text.volume, text.volume_row, rays) * told[:, None, None, None]
 
     def null_ids(self, rows: int = 1) -> Tensor:
         return torch.full((rows, 1), NULL, device=self.place.device)

@@ -142,7 +142,6 @@ class ToyboxNovel(Toybox):
         known = condition.rows["known"]
         picture = condition.rows["picture"].permute(0, 2, 3, 1) * known[:, None, None, None]
         first = condition.shared["first"].expand(len(z), -1)
-        text = text.rows(torch.arange(2 * len(z), device=z.device) // 2)
 
         def paired(given: Tensor, row: Tensor) -> Tensor:
             return torch.stack([given, row], 1).flatten(0, 1)
@@ -151,8 +150,9 @@ class ToyboxNovel(Toybox):
         hint = None
         if self.net.net.hint:
             hint = paired(*2 * [hint_of_picture(picture) * known[:, None, None, None]])
-        given = Given(paired(picture, picture), paired(first, first), paired(known, known) > 0)
-        seen = self.net.seen(text, camera, given)
+        text = self.net.shaped(text, None, Given(picture, first, known > 0))
+        text = text.rows(torch.arange(2 * len(z), device=z.device) // 2)
+        seen = self.net.seen(text, camera, paired(known, known) > 0)
         v = self.net(paired(picture, z), paired(known, bar), text, camera, hint, self.together, seen)
         return v[1::2]
 

@@ -309,6 +309,26 @@ def test_some_groups_have_a_clean_first_picture() -> None:
     assert (change[seen & batch.graded].abs() > 0).all() and not change[~seen].any()
 
 
+def test_the_volume_can_learn_first_and_alone() -> None:
+    plan = dataclasses.replace(plan_of("views"), shape_for=8 * 40, rate=3e-3, warmup=80, batch=8)
+    trainer = Trainer(plan, WORDS)
+    assert plan.size_at(8 * 39, 7) == NET.half and plan.size_at(8 * 40, 7) == NET.size
+    before = {name: value.clone() for name, value in trainer.net.state_dict().items()}
+    shown = []
+    for index in range(40):
+        _, error, times, beside = trainer.train_step(draw_batch(plan, WORDS, index % 4, NET.half))
+        assert not len(error) and not len(times)
+        shown.append(beside.item())
+    assert sum(shown[-4:]) < 0.6 * sum(shown[:4])
+    changed = {name for name, value in trainer.net.state_dict().items() if not torch.equal(value, before[name])}
+    learnt = {name for name in before if name.startswith("volume.")} - changed
+    assert all(name.startswith("volume.") for name in changed)
+    assert learnt == {name for name in learnt if ".given" in name or ".patch." in name}  # nothing was given
+    _, error, times, _ = trainer.train_step(draw_batch(plan, WORDS, 40, NET.size))
+    assert len(error) == len(times) > 0
+    assert not torch.equal(trainer.net.state_dict()["stem.weight"], before["stem.weight"])
+
+
 def test_one_network_learns_every_role() -> None:
     """Batches of all roles come in their shares; each trains what is its own; the result serves each guidance."""
     start = trained_image()

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dreamlab.core.errors import InputError
 from dreamlab.core.noise import NoiseTable
 from dreamlab.toybox.training.data import Batch
 from dreamlab.toybox.training.plan import Plan
 from dreamlab.toybox.training.roles import ROLES
 from guidance.toybox import fast_dtype
 from guidance.toybox_layers import pooled
-from guidance.toybox_net import Prior
+from guidance.toybox_net import Prior, Text
 from guidance.toybox_told import CAMERA_FEATURES
 from guidance.toybox_volume import Given
 from guidance.toybox_words import NULL, PAD
@@ -60,12 +61,7 @@ def errors(net: Prior, table: NoiseTable, batch: Batch, chance: Chance) -> tuple
     """[B] weighted mean squared error of each picture's v, of those that are not graded it means nothing; and the mean
     squared error of what the volume shows."""
     x = 2 * batch.rgb - 1
-    ids = torch.full_like(batch.ids, PAD)
-    ids[:, 0] = NULL
-    ids = torch.where(chance.no_text[:, None], ids, batch.ids)
-    camera = batch.camera * ~chance.no_camera[:, None]
     bar, noise = table.alpha_bar[chance.t_index], chance.noise
-    told = _given(x, camera, batch, chance) if batch.novel else None
     if not batch.graded.all():  # a picture that is given is clean; one that is withheld is black, at full noise
         given = ~batch.graded
         withheld = given & chance.no_hint & batch.novel
@@ -78,26 +74,49 @@ def errors(net: Prior, table: NoiseTable, batch: Batch, chance: Chance) -> tuple
     z, v = a * x + s * noise, a * noise - s * x
     hint = None if batch.hint is None else batch.hint * ~chance.no_hint[:, None, None, None]
     with mixed_precision(x.device):
-        said, row = ids.unique(dim=0, return_inverse=True)
-        text = net.text(said)
-        still = told is None and not batch.camera[:, CAMERA_FEATURES:].any()
-        text = (net.shaped(text) if still else text).rows(row)  # of a caption one volume, unless it moves or is given
-        seen = net.seen(text, camera, told)
+        text, camera, seen = _asked(net, batch, chance)
         more = (text, camera, hint, batch.joint, seen)
         guess = net.half_size(z, torch.logit(bar), *more) if half else net(z, bar, *more)
-        shown = None if seen is None else net.volume.look(seen).float()
+        shown = v.new_zeros(()) if seen is None else _shown_error(net, batch, seen)
     error = (guess.float() - v).square().mean(-1)
-    error = (batch.weight * error).flatten(1).sum(1) / batch.weight.flatten(1).sum(1)
-    return error, error.new_zeros(()) if seen is None or shown is None else _shown_error(shown, batch.shown, seen)
+    return (batch.weight * error).flatten(1).sum(1) / batch.weight.flatten(1).sum(1), shown
 
 
-def _given(x: Tensor, camera: Tensor, batch: Batch, chance: Chance) -> Given:
-    """Each row's given picture: the first of its group, unless it is withheld."""
-    first = torch.arange(len(x), device=x.device) // batch.joint * batch.joint
-    return Given(x[first], camera[first], ~chance.no_hint[first])
+def shape_error(net: Prior, batch: Batch, chance: Chance) -> Tensor:
+    """That of what the volume shows alone; the words stay what they are."""
+    with mixed_precision(batch.rgb.device):
+        seen = _asked(net, batch, chance, words_learn=False)[2]
+        if seen is None:
+            raise InputError("this prior has no volume to train")
+        return _shown_error(net, batch, seen)
 
 
-def _shown_error(shown: Tensor, true: Tensor, seen: Tensor) -> Tensor:
+def _asked(net: Prior, batch: Batch, chance: Chance, words_learn: bool = True) -> tuple[Text, Tensor, Tensor | None]:
+    """Captions and cameras, less those that are left out, and what the pictures' cells see of the volume."""
+    ids = torch.full_like(batch.ids, PAD)
+    ids[:, 0] = NULL
+    ids = torch.where(chance.no_text[:, None], ids, batch.ids)
+    camera = batch.camera * ~chance.no_camera[:, None]
+    rows = torch.arange(len(ids), device=ids.device)
+    if batch.novel:  # each group has one caption and one given picture, its first
+        first, row = rows[:: batch.joint], rows // batch.joint
+        said = ids[first]
+    else:
+        said, row = ids.unique(dim=0, return_inverse=True)
+    with contextlib.nullcontext() if words_learn else torch.no_grad():
+        text = net.text(said)
+    if batch.novel:
+        given = Given(2 * batch.rgb[first] - 1, camera[first], ~chance.no_hint[first])
+        text = net.shaped(text, None, given).rows(row)
+        return text, camera, net.seen(text, camera, ~chance.no_hint)
+    if not batch.camera[:, CAMERA_FEATURES:].any():  # of a caption one volume, unless it moves
+        text = net.shaped(text)
+    text = text.rows(row)
+    return text, camera, net.seen(text, camera)
+
+
+def _shown_error(net: Prior, batch: Batch, seen: Tensor) -> Tensor:
+    shown, true = net.volume.look(seen).float(), batch.shown
     while true.shape[1] > shown.shape[1]:
         true = pooled(true)
     told = seen.abs().flatten(1).amax(1) > 0  # without a camera nothing is seen

@@ -49,6 +49,7 @@ class Plan:
     total: int = 450_000  # the rate falls linearly to zero over the last `cooldown` of these
     cooldown: float = 0.3
     even: float = 0.3  # the last part of the run, in which all pixels weigh the same; see `weighted_at`
+    shape_for: int = 0  # until then only the volume learns, from what it shows: four times as many pictures a second
     head_after: int = 270_000  # from here on at full size; before, at half size
     head_every: int = 8  # before, too, one batch in so many is at full size, so that the head follows the rest
     ema: float = 0.999  # per step, reached from below: (1 + step) / (10 + step)
@@ -107,6 +108,8 @@ class Plan:
         return seen < (1 - self.even) * self.total
 
     def size_at(self, seen: int, step: int) -> int:
+        if seen < self.shape_for:
+            return self.net.half
         full = seen >= self.head_after or step % self.head_every == self.head_every - 1
         return self.net.size if full else self.net.half
 

@@ -26,7 +26,7 @@ from dreamlab.core.noise import NoiseTable, make_table
 from dreamlab.core.streams import derive
 from dreamlab.files import disk_errors, write_atomic
 from dreamlab.toybox.training.data import Batch, ahead, draw_batch, in_turn, vocabulary
-from dreamlab.toybox.training.loss import Chance, errors
+from dreamlab.toybox.training.loss import Chance, errors, shape_error
 from dreamlab.toybox.training.muon import Muon, split
 from dreamlab.toybox.training.plan import RECIPES, Plan
 from dreamlab.toybox.training.roles import MIX
@@ -79,9 +79,15 @@ class Trainer:
         for group in (group for each in self.optimisers for group in each.param_groups):
             group["lr"] = self.plan.rate_at(self.seen)
         self.net.zero_grad(set_to_none=True)
-        error, shown = errors(self.net, self.table, batch, chance)
-        error = error[batch.graded]
-        (error.mean() + shown).backward()
+        graded = batch.graded
+        if self.seen < self.plan.shape_for:
+            shown, graded = shape_error(self.net, batch, chance), torch.zeros_like(graded)
+            error = shown.new_zeros(0)
+            shown.backward()
+        else:
+            error, shown = errors(self.net, self.table, batch, chance)
+            error = error[graded]
+            (error.mean() + shown).backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         for each in self.optimisers:
             each.step()
@@ -89,7 +95,7 @@ class Trainer:
         keep = min(self.plan.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - keep)
-        return batch.rgb.shape[1], error.detach(), chance.t_index[batch.graded], shown.detach()
+        return batch.rgb.shape[1], error.detach(), chance.t_index[graded], shown.detach()
 
     @torch.no_grad()
     def held_out_error(self, size: int, role: str) -> tuple[float, float]:
@@ -224,20 +230,20 @@ class Folder:
 class Tally:
     """Errors since the last line of the log, by size of picture and by quarter of the noise table."""
 
+    first: int  # pictures seen before them
     rows: list[tuple[int, Tensor, Tensor, Tensor]] = field(default_factory=list)
     since: float = field(default_factory=time.monotonic)
 
     def line(self, trainer: Trainer) -> dict[str, float | int | str]:
-        count = sum(len(error) for _, error, _, _ in self.rows)
         line: dict[str, float | int | str] = {
             "images": trainer.images,
             "rate": trainer.plan.rate_at(trainer.seen),
-            "images_per_s": round(count / (time.monotonic() - self.since), 1),
+            "images_per_s": round((trainer.seen - self.first) / (time.monotonic() - self.since), 1),
         }
         if self.rows:
             line["shown"] = round(torch.stack([shown for *_, shown in self.rows]).mean().item(), 5)
         for name, size in (("half", trainer.plan.net.half), ("full", trainer.plan.net.size)):
-            rows = [(error, t) for found, error, t, _ in self.rows if found == size]
+            rows = [(error, t) for found, error, t, _ in self.rows if found == size and len(error)]
             if rows:
                 error, t = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
                 quarter = (4 * t) // len(trainer.table)
@@ -248,14 +254,14 @@ class Tally:
 
 def train(trainer: Trainer, folder: Folder, minutes: float, stopping: Callable[[], bool]) -> None:
     """Until the plan's total, the time, or a signal; always ends with a saved state."""
-    end, rhythm, tally = time.monotonic() + 60 * minutes, Rhythm(), Tally()
+    end, rhythm, tally = time.monotonic() + 60 * minutes, Rhythm(), Tally(trainer.seen)
     told = (trainer.plan, trainer.words, trainer.step, trainer.seen, str(trainer.device))
     with ahead(*told) if trainer.device.type == "cuda" else contextlib.nullcontext(in_turn(*told)) as batches:
         while trainer.seen < trainer.plan.total and time.monotonic() < end and not stopping():
             tally.rows.append(trainer.train_step(next(batches)))
             if rhythm.now("log"):
                 folder.log(tally.line(trainer))
-                tally = Tally()
+                tally = Tally(trainer.seen)
             if rhythm.now("save"):
                 folder.save(trainer)
             if rhythm.now("sheet"):
