@@ -8,7 +8,7 @@ import io
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,17 @@ stages:
 export: {resolution: 24, turntable: 3, size: 32}
 keeping: {checkpoint: 3, keep: 2, preview: 6, log: 2}
 """
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The test's torch and native code run on one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

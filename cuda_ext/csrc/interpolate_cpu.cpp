@@ -1,35 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // interpolate_cpu.cpp - one parallel region over rows of pixels; common channel counts are compiled out.
+#include "channels.h"
 #include "interpolate.h"
 #include "raster_slabs.h"
 
-namespace {
-
 using namespace dl;
-
-// A number of channels the compiler knows; 0 means "ask p".
-template <int C>
-struct Known {
-  static int64_t of(const InterpolateParams& p) { return C ? C : p.channels; }
-};
-
-template <class Body>
-void with_channels(int64_t channels, const Body& body) {
-  switch (channels) {
-    case 1: return body(Known<1>());
-    case 2: return body(Known<2>());
-    case 3: return body(Known<3>());
-    case 4: return body(Known<4>());
-    default: return body(Known<0>());
-  }
-}
-
-}  // namespace
 
 // value [B, H, W, C]; slope [B, H, W, C, 2] when p.uv_dxy.
 DL_API int dl_interpolate(const dl::InterpolateParams* params, float* value, float* slope, int threads) {
   const InterpolateParams p = *params;
-  with_channels(p.channels, [&](auto known) {
+  with_channels<1, 2, 3, 4>(p.channels, [&](auto known) {
     const int64_t channels = known.of(p);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 16)
     for (int64_t row = 0; row < p.views * p.height; ++row)
@@ -45,7 +25,7 @@ DL_API int dl_interpolate_backward(const dl::InterpolateParams* params, const fl
   const InterpolateParams p = *params;
   const int64_t size = p.vertices * p.channels, rows = p.views * p.height / p.sets;
   bool done = true;
-  with_channels(p.channels, [&](auto known) {
+  with_channels<1, 2, 3, 4>(p.channels, [&](auto known) {
     const int64_t channels = known.of(p);
     done = sum_slabs(grad_attributes, p.sets, rows, size, threads, [&](int64_t set, int64_t first, int64_t last, float* target) {
       float* to = target - set * size;

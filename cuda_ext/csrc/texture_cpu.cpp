@@ -1,27 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // texture_cpu.cpp - fetches over rows of pixels, pyramids over rows of texels, each in one parallel region.
+#include "channels.h"
 #include "raster_slabs.h"
 #include "texture.h"
 
 namespace {
 
 using namespace dl;
-
-// A number of channels the compiler knows; 0 means "ask p".
-template <int C>
-struct Known {
-  static int64_t of(const TextureParams& p) { return C ? C : p.channels; }
-};
-
-template <class Body>
-void with_channels(int64_t channels, const Body& body) {
-  switch (channels) {
-    case 1: return body(Known<1>());
-    case 3: return body(Known<3>());
-    case 4: return body(Known<4>());
-    default: return body(Known<0>());
-  }
-}
 
 int32_t level_side(int32_t size, int level) { return size >> level > 1 ? size >> level : 1; }
 
@@ -30,7 +15,7 @@ int32_t level_side(int32_t size, int level) { return size >> level > 1 ? size >>
 // out [B, H, W, C]
 DL_API int dl_texture_fetch(const dl::TextureParams* params, float* out, int threads) {
   const TextureParams p = *params;
-  with_channels(p.channels, [&](auto known) {
+  with_channels<1, 3, 4>(p.channels, [&](auto known) {
     const int64_t channels = known.of(p);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 16)
     for (int64_t row = 0; row < p.views * p.rows; ++row)
@@ -46,7 +31,7 @@ DL_API int dl_texture_fetch_backward(
   const TextureParams p = *params;
   const int64_t size = p.texels * p.channels, rows = p.views * p.rows / p.sets;
   bool done = true;
-  with_channels(p.channels, [&](auto known) {
+  with_channels<1, 3, 4>(p.channels, [&](auto known) {
     const int64_t channels = known.of(p);
     done = sum_slabs(grad_pyramid, p.sets, rows, size, threads, [&](int64_t set, int64_t first, int64_t last, float* target) {
       float* to = target - set * size;
@@ -80,7 +65,7 @@ DL_API int dl_texture_level_backward(
 // pyramid [A, P, C] with level 0 filled in: computes the others. Uses only the sizes of p.
 DL_API int dl_texture_pyramid(const dl::TextureParams* params, float* pyramid, int threads) {
   const TextureParams p = *params;
-  with_channels(p.channels, [&](auto known) {
+  with_channels<1, 3, 4>(p.channels, [&](auto known) {
     const int64_t n = known.of(p);
 #pragma omp parallel num_threads(threads)
     for (int l = 1; l < p.levels; ++l) {
@@ -110,7 +95,7 @@ DL_API int dl_texture_pyramid(const dl::TextureParams* params, float* pyramid, i
 // folded in place. Uses only the sizes of p.
 DL_API int dl_texture_pyramid_backward(const dl::TextureParams* params, const float* grad, float* coarse, float* out, int threads) {
   const TextureParams p = *params;
-  with_channels(p.channels, [&](auto known) {
+  with_channels<1, 3, 4>(p.channels, [&](auto known) {
     const int64_t n = known.of(p), base = p.start[1];
 #pragma omp parallel num_threads(threads)
     for (int l = p.levels - 1; l >= 1; --l) {

@@ -1,32 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // volume_cpu.cpp - rays over threads forward, grids over threads backward (a grid's gradient is summed by one thread in
 // the order of its rays, so any thread count gives the same bits); the prior's channel count is compiled out.
+#include "channels.h"
 #include "volume.h"
 
 #include <cstring>
 
-namespace {
-
 using namespace dl;
-
-// A number of channels the compiler knows; 0 means "ask p".
-template <int C>
-struct Known {
-  static int64_t of(const VolumeParams& p) { return C ? C : p.channels; }
-};
-
-template <class Body>
-void with_channels(int64_t channels, const Body& body) {
-  if (channels == 20) return body(Known<20>());
-  body(Known<0>());
-}
-
-}  // namespace
 
 // out [B, N, C + 1].
 DL_API int dl_volume(const dl::VolumeParams* params, float* out, int threads) {
   const VolumeParams p = *params;
-  with_channels(p.channels, [&](auto known) {
+  with_channels<20>(p.channels, [&](auto known) {
     const int64_t channels = known.of(p);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 64)
     for (int64_t ray = 0; ray < p.views * p.rays; ++ray) volume_ray(p, ray, channels, out + ray * (channels + 1));
@@ -37,7 +22,7 @@ DL_API int dl_volume(const dl::VolumeParams* params, float* out, int threads) {
 // grad [B, N, C + 1] to grad_grid [G, D, H, W, C].
 DL_API int dl_volume_backward(const dl::VolumeParams* params, const float* grad, float* grad_grid, int threads) {
   const VolumeParams p = *params;
-  with_channels(p.channels, [&](auto known) {
+  with_channels<20>(p.channels, [&](auto known) {
     const int64_t channels = known.of(p), size = p.depth * p.height * p.width * channels;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
     for (int64_t set = 0; set < p.grids; ++set) {

@@ -21,13 +21,8 @@ RED = {"a": Finish("red"), "b": Finish("blue", "spotted", "white", 0.2), "c": Fi
 SAMPLES = 60_000
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The twin makes thousands of small tensors: more threads only get in each other's way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# The twin makes thousands of small tensors: more threads only get in each other's way.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def packed(sketch: Sketch) -> Program:

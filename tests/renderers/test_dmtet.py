@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -146,16 +145,7 @@ def test_a_file_as_its_start(tmp_path: Path) -> None:
     assert found.volume == pytest.approx(shape.volume * scale**3, rel=0.05)
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """A fit of 200 steps ends elsewhere each time when threads sum gradients in the order they come."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.usefixtures("one_thread")  # on more a fit of 200 steps ends elsewhere each time
 def test_silhouettes_and_colours_of_a_ball_are_recovered() -> None:
     """From an ellipsoid to a smaller, shifted red ball, by pictures alone."""
     size, steps = 48, 200
