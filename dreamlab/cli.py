@@ -200,7 +200,9 @@ def toybox_mesh(
 
 @toybox.command("train")
 def toybox_train(
-    role: Annotated[str, typer.Option(help="image, views, control, novel, video; every: one for all")] = "image",
+    role: Annotated[
+        str, typer.Option(help="image, views, control, novel, video; every (one for all); reader")
+    ] = "image",
     out: Annotated[Path, typer.Option(help="run folder")] = Path("runs/toybox-prior"),
     minutes: Annotated[float, typer.Option(help="stop after this long; --resume goes on")] = 180.0,
     device: Device = "cpu",
@@ -218,13 +220,13 @@ def toybox_train(
 ) -> None:
     """Train the embedded prior from nothing but the procedural world."""
     from dreamlab.core.text import did_you_mean
-    from dreamlab.toybox.training.command import begin
+    from dreamlab.toybox.training.command import READER, begin
     from dreamlab.toybox.training.roles import ROLES
     from guidance.toybox_store import EVERY
 
     check_device(device)
-    if role not in (*ROLES, EVERY):
-        raise RecipeError(f"--role {role!r}{did_you_mean(role, (*ROLES, EVERY))}")
+    if role not in (*ROLES, EVERY, READER):
+        raise RecipeError(f"--role {role!r}{did_you_mean(role, (*ROLES, EVERY, READER))}")
     given = {"seed": seed, "batch": batch, "views": views, "rate": rate, "total": total}
     given |= {"cooldown": cooldown, "head_after": head_after, "shape_for": shape_for}
     changes = {name: value for name, value in given.items() if value is not None}

@@ -215,16 +215,14 @@ class Prior(nn.Module):
         row = torch.arange(len(text.words), device=text.words.device)
         return replace(text, volume=self.volume(text.words, text.mask, moment, given), volume_row=row)
 
-    def seen(self, text: Text, camera: Tensor, there: Tensor | None = None) -> Tensor | None:  # [M, h, w, C + 1]
-        """What the cells at a quarter of the picture's size see of the volume; nothing where no camera is told. A
-        camera counted from a given picture is told where that picture is `there` [M]."""
+    def seen(self, text: Text, camera: Tensor) -> Tensor | None:  # [M, h, w, C + 1]
+        """What the cells at a quarter of the picture's size see of the volume; nothing where no camera is told."""
         if not self.net.volume:
             return None
         if text.volume is None:
             text = self.shaped(text, camera[:, CAMERA_FEATURES:] if self.net.moments else None)
         assert text.volume is not None and text.volume_row is not None
         told = camera[:, CAMERA_FEATURES - 1] > 0
-        told = told if there is None else told | there
         rays = ray_features(camera[:, :CAMERA_FEATURES], self.net.size // 4)
         return seen_along(text.volume, text.volume_row, rays) * told[:, None, None, None]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -17,11 +18,15 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import InputError
-from dreamlab.core.types import Condition, Frames, Prompt
+from dreamlab.core.settings import setting
+from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.toybox import Toybox, folder_of, shared_of
 from guidance.toybox_net import Text
-from guidance.toybox_store import words_of
-from guidance.toybox_told import camera_features, hint_of, hint_of_picture, moment_features, turned_features
+from guidance.toybox_reader import FILE as READER
+from guidance.toybox_reader import load as load_reader
+from guidance.toybox_reader import read
+from guidance.toybox_store import Stored, words_of
+from guidance.toybox_told import camera_features, hint_of, hint_of_picture, moment_features
 from guidance.toybox_volume import Given
 
 
@@ -96,14 +101,29 @@ class ToyboxControl(Toybox):
 
 
 class ToyboxNovel(Toybox):
-    """The object of a picture from elsewhere: told the picture, clean, how far each view is turned from it, and what it
-    is, if the prompt says so in words that it knows."""
+    """The object of a picture from elsewhere: told the picture, clean, and how far each view is turned from it. Which
+    side the picture shows, and of what unless the prompt says so in words that it knows, it reads off the picture."""
 
     paper: ClassVar[str] = "relative poses as in Zero123 (Liu et al. 2023, arXiv:2303.11328)"
     role: ClassVar[str] = "novel"
     together: ClassVar[int] = 2  # the given picture and a view
     still: ClassVar[bool] = False  # its volume is of the picture, too
     variants: frozenset[str] = frozenset({"text", "null"})  # "text" is the picture, and the words
+
+    @dataclass(frozen=True)
+    class Settings(Toybox.Settings):
+        weights: str = setting("toybox-novel", help="a folder, or the name of one shipped with the package")
+        reader: str = setting("toybox-reader", help="what tells a picture's side and words: a folder, or a shipped one")
+
+    def __init__(self, settings: Settings, stored: Stored | None = None) -> None:
+        self.reader = load_reader(folder_of(settings.reader) / READER)
+        self._told: tuple[str, Reference, Text, Tensor] | None = None
+        super().__init__(settings, stored)
+
+    def to(self, device: torch.device | str) -> ToyboxNovel:
+        self.reader, self._told = self.reader.to(device), None
+        super().to(device)
+        return self
 
     @staticmethod
     def listen(settings: Toybox.Settings, prompt: Prompt) -> None:
@@ -116,14 +136,12 @@ class ToyboxNovel(Toybox):
         if prompt.image is None:
             raise InputError("toybox-novel: the prompt has no picture; give one with --image")
         given = prompt.image
-        first = given.camera.to(cameras.azimuth_deg.device)
         device = self.net.place.device
-        captions = self._encoded(prompt)
+        captions, turn = self._of(prompt.text, given)
         # The given picture stands before each view's own background, so that all pictures of a group agree.
-        rgb = given.rgb.to(device)[None] * given.alpha.to(device)[None]
-        over = rgb + (1 - given.alpha.to(device)) * frames.background[:, None, None].to(device)
-        shared = {**shared_of(captions), "first": self._turned(first, first).to(device)}
-        view = self._turned(cameras, first).to(device)
+        over = _alone(given, device) + (1 - given.alpha.to(device)) * frames.background[:, None, None].to(device)
+        view = self.view(_turned(cameras, turn.to(cameras.azimuth_deg))).to(device)
+        shared = {**shared_of(captions), "first": self.view(_turned(given.camera.to(device), turn))}
         rows = {"camera": view, "picture": self.encode(over).detach()}
         known = torch.ones(len(cameras), device=device)
         return {
@@ -131,30 +149,47 @@ class ToyboxNovel(Toybox):
             "null": Condition({**rows, "known": 0 * known, "caption": known.long()}, shared),
         }
 
-    def texts(self, prompt: Prompt) -> dict[str, str]:
-        return {"words": "" if self.words.read(prompt.text).unknown else prompt.text, "null": ""}
-
-    def _turned(self, cameras: Cameras, first: Cameras) -> Tensor:
-        return F.pad(turned_features(cameras, first.azimuth_deg), (0, 2 * self.net.net.moments))
+    @torch.no_grad()
+    def _of(self, text: str, given: Reference) -> tuple[Text, Tensor]:
+        """(captions of the given picture and of nothing, with their volumes; degrees from its camera's azimuth to the
+        one that the object was seen from); made anew when the words or the picture change."""
+        if self._told is None or self._told[0] != text or self._told[1] is not given:
+            device = self.net.place.device
+            camera = given.camera.to(device)
+            words, azimuth = read(self.reader, given)
+            said = self.words.read(text)
+            heard = text if said.tokens and not said.unknown else words  # half-heard words would mislead
+            turn = azimuth - camera.azimuth_deg
+            picture = self.encode(_alone(given, device)[None] + (1 - given.alpha.to(device)) / 2).permute(0, 2, 3, 1)
+            first = self.view(_turned(camera, turn))
+            there = torch.tensor([True, False], device=device)
+            seen = Given(picture.expand(2, -1, -1, -1), first.expand(2, -1), there)
+            self._told = (text, given, self.net.shaped(self.captions({"words": heard, "null": ""}), None, seen), turn)
+        return self._told[2], self._told[3]
 
     def velocity(self, z: Tensor, bar: Tensor, text: Text, condition: Condition) -> Tensor:
         """Each row beside its picture; where that is not known, a black one said to be at full noise."""
         known = condition.rows["known"]
         picture = condition.rows["picture"].permute(0, 2, 3, 1) * known[:, None, None, None]
-        first = condition.shared["first"].expand(len(z), -1)
 
         def paired(given: Tensor, row: Tensor) -> Tensor:
             return torch.stack([given, row], 1).flatten(0, 1)
 
-        camera = paired(first, condition.rows["camera"])
+        camera = paired(condition.shared["first"].expand(len(z), -1), condition.rows["camera"])
         hint = None
         if self.net.net.hint:
             hint = paired(*2 * [hint_of_picture(picture) * known[:, None, None, None]])
-        text = self.net.shaped(text, None, Given(picture, first, known > 0))
         text = text.rows(torch.arange(2 * len(z), device=z.device) // 2)
-        seen = self.net.seen(text, camera, paired(known, known) > 0)
-        v = self.net(paired(picture, z), paired(known, bar), text, camera, hint, self.together, seen)
-        return v[1::2]
+        return self.net(paired(picture, z), paired(known, bar), text, camera, hint, self.together)[1::2]
+
+
+def _turned(cameras: Cameras, by_deg: Tensor) -> Cameras:
+    return replace(cameras, azimuth_deg=cameras.azimuth_deg + by_deg)
+
+
+def _alone(given: Reference, device: torch.device) -> Tensor:  # [H, W, 3]
+    """A picture's object before black."""
+    return given.rgb.to(device) * given.alpha.to(device)
 
 
 TOYBOXES: Mapping[str, type[Toybox]] = {

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -28,12 +27,6 @@ def camera_features(cameras: Cameras) -> Tensor:  # [B, CAMERA_FEATURES]
     return torch.stack([*turns, *lifts, *lens, torch.ones_like(azimuth)], -1)
 
 
-def turned_features(cameras: Cameras, first_azimuth_deg: Tensor) -> Tensor:  # [B, CAMERA_FEATURES]
-    """As `camera_features` with azimuths counted from that of a given picture; a last feature of -1 says so."""
-    features = camera_features(replace(cameras, azimuth_deg=cameras.azimuth_deg - first_azimuth_deg))
-    return torch.cat([features[:, :-1], -features[:, -1:]], -1)
-
-
 def hint_of(depth: Tensor, normal: Tensor, alpha: Tensor, cameras: Cameras) -> Tensor:  # [B, H, W, HINT_CHANNELS]
     """What the control role is told of a surface: how far it lies before the orbit's centre, its normal as the camera
     sees it, and where it is. depth [B, H, W, 1] camera z, normal [B, H, W, 3] world, alpha [B, H, W, 1]."""
@@ -50,7 +43,7 @@ def hint_of_picture(picture: Tensor) -> Tensor:  # [B, H, W, 3] in [-1, 1] -> [B
 
 def ray_features(camera: Tensor, cells: int) -> Tensor:  # [B, CAMERA_FEATURES] -> [B, cells, cells, RAY_CHANNELS]
     """Of the line through each cell's centre: its point nearest to the orbit's centre, direction, and waves of both;
-    zero where no camera is told. Azimuths may be counted from a given picture: then so is the world."""
+    zero where no camera is told."""
     camera = camera.float()
     (sin_a, cos_a), (sin_e, cos_e) = camera[:, 0:2].unbind(1), camera[:, 8:10].unbind(1)
     distance, fovy, zero = 0.5 * camera[:, 12] + 3.3, 6.0 * camera[:, 13] + 42.0, torch.zeros_like(sin_a)
@@ -64,7 +57,7 @@ def ray_features(camera: Tensor, cells: int) -> Tensor:  # [B, CAMERA_FEATURES] 
     origin = (distance[:, None] * back)[:, None, None]
     near = origin - (origin * direction).sum(-1, keepdim=True) * direction
     waves = [f(k * math.pi * x) for k, x in ((1, near), (2, near), (1, direction)) for f in (torch.sin, torch.cos)]
-    return torch.cat([near, direction, *waves], -1) * camera[:, -1].abs()[:, None, None, None]
+    return torch.cat([near, direction, *waves], -1) * camera[:, -1, None, None, None]
 
 
 def moment_features(time: Tensor, harmonics: int) -> Tensor:  # [B] in [0, 1) -> [B, 2 harmonics]

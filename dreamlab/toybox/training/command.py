@@ -10,11 +10,13 @@ import torch
 
 from dreamlab.core.errors import InputError
 from dreamlab.signals import catching
+from dreamlab.toybox.training import reader
 from dreamlab.toybox.training.trainer import STATE, Folder, Trainer, new_plan, train
 from guidance.toybox import folder_of
 from guidance.toybox_store import load
 
 SHIPPED_PRIOR = "toybox"  # what other roles start from
+READER = "reader"  # not a role of the prior, but trained beside it
 
 
 def begin(
@@ -33,6 +35,8 @@ def begin(
     if threads:
         torch.set_num_threads(threads)
     given = {name: value for name, value in (changes or {}).items() if not (resume and name == "seed")}
+    if role == READER:
+        return reader.begin(out, minutes=minutes, resume=resume, changes=given)
     folder = Folder(out)
     if resume:
         plan, words = folder.resumed(**given)

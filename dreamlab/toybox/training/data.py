@@ -33,7 +33,7 @@ from dreamlab.toybox.program import Program, Sketch, stack
 from dreamlab.toybox.shapes import CATEGORIES, finishes
 from dreamlab.toybox.split import held_out_combination, held_out_instance, phrasings
 from dreamlab.toybox.training.plan import Plan
-from dreamlab.toybox.training.roles import GIVEN, ROLES, cameras_of, clip_times, graded, told
+from dreamlab.toybox.training.roles import GIVEN, ROLES, cameras_of, clip_times, graded, misread, told
 from guidance.toybox import padded
 from guidance.toybox_told import CAMERA_FEATURES, hint_of, hint_of_picture
 from guidance.toybox_words import Words
@@ -208,7 +208,7 @@ def draw_batch(
         cameras = replace(cameras, time=times)
         clips = times.unflatten(0, (-1, joint)).tolist()
         objects = [replace(one, times=tuple(clip)) for one, clip in zip(objects, clips, strict=True)]
-    camera = told(plan.role, cameras, joint)
+    camera = told(plan.role, misread(cameras, joint, generator) if plan.role == "novel" else cameras)
     extra = plan.second_weight if weighted else None
     rgb, weight, hint, there = render(objects, cameras, background, size, extra, device)
     if plan.role == "novel":  # the hint is the given picture in place of the surface

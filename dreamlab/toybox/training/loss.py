@@ -106,9 +106,10 @@ def _asked(net: Prior, batch: Batch, chance: Chance, words_learn: bool = True) -
     with contextlib.nullcontext() if words_learn else torch.no_grad():
         text = net.text(said)
     if batch.novel:
-        given = Given(2 * batch.rgb[first] - 1, camera[first], ~chance.no_hint[first])
-        text = net.shaped(text, None, given).rows(row)
-        return text, camera, net.seen(text, camera, ~chance.no_hint)
+        there = batch.shown[first]
+        picture = 2 * there[..., :3] - there[..., 3:4]  # before mid gray, whatever stands behind the group
+        text = net.shaped(text, None, Given(picture, camera[first], ~chance.no_hint[first])).rows(row)
+        return text, camera, net.seen(text, camera)
     if not batch.camera[:, CAMERA_FEATURES:].any():  # of a caption one volume, unless it moves
         text = net.shaped(text)
     text = text.rows(row)

@@ -4,8 +4,8 @@
 image    one picture, told a caption and a camera
 views    four pictures of one object around it, seen together (joint attention, as in MVDream, Shi et al. 2023)
 control  one picture, told depth, normals and mask besides (as ControlNet is, Zhang et al. 2023)
-novel    a clean picture and one of the same object from elsewhere; told how far it is turned (as Zero123, Liu et al.
-         2023), and half of the time a caption
+novel    a clean picture and one of the same object from elsewhere; mostly told a caption, and where both were taken
+         from, half of the time not quite rightly: in use both are read off the picture (`guidance.toybox_reader`)
 video    eight frames of an action at even times of its period, from one camera
 
 One network can be trained for one of them, or for every one: then each batch belongs to a role drawn by MIX, and all
@@ -15,14 +15,14 @@ roles teach the same trunk what the world looks like.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, OrbitSettings, orbit, sample_orbit
 from guidance.toybox_roles import ToyboxNovel, ToyboxVideo, ToyboxViews
-from guidance.toybox_told import HINT_CHANNELS, camera_features, moment_features, turned_features
+from guidance.toybox_told import HINT_CHANNELS, camera_features, moment_features
 
 # The defaults of a recipe's cameras (distance 3-3.6, field of view 38-46, elevation -10..60) with a margin around.
 VIEWS = OrbitSettings((2.8, 3.8), (36.0, 48.0), (-15.0, 65.0), "mix", stratified=False)
@@ -49,12 +49,13 @@ ROLES = {
     "image": Role(),
     "views": Role(ToyboxViews.together),
     "control": Role(hint=HINT_CHANNELS, drop_hint=0.1),
-    "novel": Role(ToyboxNovel.together, hint=HINT_CHANNELS, drop_text=0.5, drop_camera=0.0, drop_hint=0.1, across=True),
+    "novel": Role(ToyboxNovel.together, hint=HINT_CHANNELS, drop_text=0.2, drop_camera=0.0, drop_hint=0.1, across=True),
     "video": Role(ToyboxVideo.together, moments=MOMENTS, share={"action": 1.0}, pairs=0.7, across=True, same_noise=0.5),
 }
 # Of the batches of every role. The shipped weights saw 0.42, 0.28, 0.06, 0.14, 0.10 since the volume: what is left to
 # learn is to take a shape from a picture, and to move.
 MIX = {"image": 0.28, "views": 0.20, "control": 0.08, "novel": 0.26, "video": 0.18}
+OFF_DEG = 6.0  # deviation of the misread groups
 GIVEN = 0.25  # of the groups of views and of frames have a clean first picture
 
 
@@ -77,15 +78,20 @@ def cameras_of(role: str, count: int, joint: int, generator: torch.Generator) ->
     return orbit(first.azimuth_deg + turn, elevation, distance, fovy)
 
 
-def told(role: str, cameras: Cameras, joint: int) -> Tensor:  # [B, features]
+def told(role: str, cameras: Cameras) -> Tensor:  # [B, features]
     """What the network is told of its cameras; `time` of a camera is told where the role has moments."""
-    if role == "novel":  # turned so that the first of each group stands at azimuth 0
-        return turned_features(cameras, cameras.azimuth_deg[torch.arange(len(cameras)) // joint * joint])
     features = camera_features(cameras)
     if ROLES[role].moments:
         time = cameras.time if cameras.time is not None else torch.zeros(len(cameras))
         features = torch.cat([features, moment_features(time.to(features), ROLES[role].moments)], -1)
     return features
+
+
+def misread(cameras: Cameras, joint: int, generator: torch.Generator) -> Cameras:
+    """Half of the groups turned together by some degrees: what a reader makes of the side that a picture shows."""
+    groups = len(cameras) // joint
+    off = OFF_DEG * torch.randn(groups, generator=generator) * (torch.rand(groups, generator=generator) < 0.5)
+    return replace(cameras, azimuth_deg=cameras.azimuth_deg + off.repeat_interleave(joint))
 
 
 def clip_times(count: int, joint: int, generator: torch.Generator) -> Tensor:

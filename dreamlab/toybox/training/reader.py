@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of the reader (`guidance.toybox_reader`): batches of the training split, drawn on the fly.
+
+Batch `index` is a pure function of (seed, index) and the state is saved with its counters, so a resumed run goes on as
+if it had not stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamlab.core.cameras import sample_orbit
+from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.streams import derive
+from dreamlab.files import disk_errors, write_atomic, write_json
+from dreamlab.signals import catching
+from dreamlab.toybox.colours import COLOURS
+from dreamlab.toybox.shapes import CATEGORIES, finishes
+from dreamlab.toybox.training.data import draw_caption, render
+from dreamlab.toybox.training.loss import mixed_precision
+from dreamlab.toybox.training.muon import Muon, split
+from dreamlab.toybox.training.plan import SHARES, Plan
+from dreamlab.toybox.training.roles import VIEWS
+from dreamlab.toybox.training.trainer import LOG, PLAN, STATE, Rhythm
+from guidance.toybox_net import NetSettings
+from guidance.toybox_reader import FILE, SIZE, Answers, Known, Reader, azimuth_of, prepared, save, turn_error
+
+NAMES = tuple(sorted(CATEGORIES))
+LOOKS = 2  # pictures of each object
+NOISE, GAIN = 0.03, 0.15  # deviations of what pictures differ by beside their object, at most
+
+
+@dataclass(frozen=True)
+class ReaderPlan:
+    total: int = 500_000  # pictures; the rate falls linearly to zero over the last two thirds
+    batch: int = 64
+    rate: float = 2e-3
+    warmup: int = 4_000
+    seed: int = 0
+
+    def rate_at(self, seen: int) -> float:
+        left = (self.total - seen) / (2 / 3 * self.total)
+        return self.rate * min(1.0, (seen + self.batch) / self.warmup, max(left, 0.0))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Pictures and what is right of them."""
+
+    picture: Tensor  # `prepared`
+    category: Tensor  # [B]
+    colour: Tensor  # [B, 2]; -1 where there is no second part
+    azimuth_deg: Tensor  # [B]
+    fronted: Tensor  # [B] bool
+
+
+def known() -> Known:
+    parts = {name: (*CATEGORIES[name].nameable, "")[1] for name in NAMES}
+    return Known(tuple(parts.items()), tuple(COLOURS))
+
+
+def draw_shown(plan: ReaderPlan, index: int, held_out: bool = False) -> Shown:
+    rng = random.Random(derive(plan.seed, "reader objects", index, held_out))  # noqa: S311
+    generator = torch.Generator().manual_seed(derive(plan.seed, "reader views", index, held_out))
+    captions = Plan(NetSettings(1), share=SHARES | {"action": 0.0})
+    objects = [draw_caption(rng, captions, held_out) for _ in range(plan.batch // LOOKS)]
+    count = len(objects) * LOOKS
+    cameras = sample_orbit(VIEWS, count, generator)
+    there = render(objects, cameras, torch.zeros(count, 3), SIZE, None, "cpu")[3]
+    rgb, alpha = there[..., :3], there[..., 3:4]
+    if not held_out:
+        gain = 1 + GAIN * (2 * torch.rand(count, 1, 1, 3, generator=generator) - 1)
+        strength = NOISE * torch.rand(count, 1, 1, 1, generator=generator)
+        rgb = (rgb * gain + strength * alpha * torch.randn(rgb.shape, generator=generator)).clamp(0, 1)
+    colours, tones = tuple(COLOURS), []
+    for one in objects:
+        category = CATEGORIES[one.caption.category]
+        looks = finishes(category, one.caption.finishes)
+        named = [colours.index(looks[part].colour) for part in category.nameable[:2]]
+        tones.append([*named, -1][:2])
+    names = [one.caption.category for one in objects]
+
+    def each(values: list[int] | list[list[int]] | list[bool]) -> Tensor:
+        return torch.tensor(values).repeat_interleave(LOOKS, 0)
+
+    index_of, fronted = each([NAMES.index(name) for name in names]), each([CATEGORIES[name].fronted for name in names])
+    return Shown(prepared(rgb, alpha), index_of, each(tones), cameras.azimuth_deg, fronted)
+
+
+def loss_of(answers: Answers, shown: Shown) -> Tensor:
+    colour = F.cross_entropy(answers.colour.flatten(0, 1), shown.colour.flatten(), ignore_index=-1)
+    turn = turn_error(answers.turn, shown.azimuth_deg).mean()
+    return F.cross_entropy(answers.category, shown.category) + turn + colour
+
+
+@torch.no_grad()
+def figures(reader: Reader, plan: ReaderPlan, batches: int = 16) -> dict[str, float]:
+    """Of held-out objects: how often the category and both colours are right; of those with a front, how far off the
+    azimuth is."""
+    found: dict[str, list[Tensor]] = {"category": [], "colours": [], "apart": []}
+    for index in range(batches):
+        shown = draw_shown(plan, index, held_out=True)
+        answers = reader(shown.picture)
+        right = (answers.colour.argmax(-1) == shown.colour) | (shown.colour < 0)
+        apart = torch.remainder(azimuth_of(answers.turn) - shown.azimuth_deg + 180.0, 360.0) - 180.0
+        found["category"].append((answers.category.argmax(-1) == shown.category).float())
+        found["colours"].append(right.all(-1).float())
+        found["apart"].append(apart.abs()[shown.fronted])
+    category, colours, apart = (torch.cat(found[name]) for name in found)
+    return {
+        "category": float(category.mean()),
+        "both_colours": float(colours.mean()),
+        "degrees_off_median": float(apart.median()),
+        "within_20_degrees": float((apart < 20).float().mean()),
+    }
+
+
+class Run:
+    """A reader in training and its folder: plan.json, state.safetensors, log.jsonl, reader.safetensors."""
+
+    def __init__(self, folder: Path, plan: ReaderPlan) -> None:
+        self.folder, self.plan, self.step = folder, plan, 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(plan.seed, "reader weights") % 2**63)
+            self.reader = Reader(known()).to(memory_format=torch.channels_last)
+        hidden, rest = split(self.reader)
+        self.optimisers = (
+            Muon(hidden, plan.rate),
+            torch.optim.AdamW(rest, plan.rate, betas=(0.9, 0.99), weight_decay=0.01),
+        )
+
+    @property
+    def seen(self) -> int:
+        return self.step * self.plan.batch
+
+    def train_step(self) -> float:
+        shown = draw_shown(self.plan, self.step)
+        for group in (group for each in self.optimisers for group in each.param_groups):
+            group["lr"] = self.plan.rate_at(self.seen)
+        with mixed_precision(shown.picture.device):
+            answers = self.reader(shown.picture)
+        loss = loss_of(answers, shown)
+        self.reader.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
+        for each in self.optimisers:
+            each.step()
+        self.step += 1
+        return loss.item()
+
+    def save(self) -> None:
+        from safetensors.torch import save as pack
+
+        tensors = {f"reader.{name}": value for name, value in self.reader.state_dict().items()}
+        for name, parameter in self.reader.named_parameters():
+            for each in self.optimisers:
+                slots = each.state.get(parameter, {})
+                tensors |= {f"optimiser.{slot}.{name}": value for slot, value in slots.items()}
+        packed = pack({name: value.detach().contiguous() for name, value in tensors.items()}, {"step": str(self.step)})
+        with disk_errors("saving the training state", self.folder):
+            write_atomic(self.folder / STATE, packed)
+        save(self.folder / FILE, self.reader, {"images": self.seen, "seed": self.plan.seed})
+
+    def restore(self) -> None:
+        from safetensors import safe_open
+
+        with safe_open(self.folder / STATE, "pt") as file:
+            self.step = int(file.metadata()["step"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        own = {name.removeprefix("reader."): value for name, value in tensors.items() if name.startswith("reader.")}
+        self.reader.load_state_dict(own)
+        homes = {id(p): each for each in self.optimisers for group in each.param_groups for p in group["params"]}
+        for name, parameter in self.reader.named_parameters():
+            slots = ("momentum", "step", "exp_avg", "exp_avg_sq")
+            found = {slot: tensors[key] for slot in slots if (key := f"optimiser.{slot}.{name}") in tensors}
+            if found:
+                homes[id(parameter)].state[parameter] = {
+                    slot: value if slot == "step" else torch.empty_like(parameter).copy_(value)
+                    for slot, value in found.items()
+                }
+
+    def log(self, **line: float) -> None:
+        rounded = {"images": self.seen} | {name: round(value, 5) for name, value in line.items()}
+        with disk_errors("writing the log", self.folder), (self.folder / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(rounded) + "\n")
+
+    def train(self, minutes: float, stopping: Callable[[], bool]) -> None:
+        """Until the plan's total, the time, or a signal; always ends with a saved state."""
+        end, rhythm, losses, since = time.monotonic() + 60 * minutes, Rhythm(), [], time.monotonic()
+        while self.seen < self.plan.total and time.monotonic() < end and not stopping():
+            losses.append(self.train_step())
+            if rhythm.now("log"):
+                rate = len(losses) * self.plan.batch / (time.monotonic() - since)
+                self.log(rate=self.plan.rate_at(self.seen), images_per_s=rate, loss=sum(losses) / len(losses))
+                losses, since = [], time.monotonic()
+            if rhythm.now("save"):
+                self.save()
+            if rhythm.now("sheet"):
+                self.log(**figures(self.reader, self.plan, 4))
+        self.save()
+        if not stopping():
+            self.log(**figures(self.reader, self.plan))
+
+
+def begin(folder: Path, *, minutes: float, resume: bool, changes: Mapping[str, int | float]) -> int:
+    """Start or go on with a run; the exit code."""
+    unknown = sorted(set(changes) - {field.name for field in fields(ReaderPlan)})
+    if unknown:
+        raise RecipeError(f"--{unknown[0].replace('_', '-')}: the reader has no such setting")
+    there = (folder / STATE).is_file()
+    if resume and not there:
+        raise InputError(f"{folder}: nothing to resume here (no {STATE}); leave out --resume to start")
+    if there and not resume:
+        raise InputError(f"{folder}: holds a run already; add --resume, or choose another --out")
+    former = json.loads((folder / PLAN).read_text(encoding="utf-8")) if resume else {}
+    plan = ReaderPlan(**(former | changes))
+    with disk_errors("writing the plan", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / PLAN, asdict(plan))
+    run = Run(folder, plan)
+    if resume:
+        run.restore()
+    with catching() as stop:
+        run.train(minutes, lambda: stop.requested)
+    return stop.exit_code if stop.requested else 0

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reader of given pictures: its geometry in closed form, its file, its training, and what the shipped one knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreamlab.core.cameras import orbit
+from dreamlab.core.errors import InputError, ModelError, RecipeError
+from dreamlab.core.types import Prompt, Reference
+from dreamlab.toybox.caption import parse
+from dreamlab.toybox.colours import COLOURS
+from dreamlab.toybox.shapes import CATEGORIES
+from dreamlab.toybox.training import reader as training
+from dreamlab.toybox.training.command import READER, begin
+from dreamlab.toybox.training.sample import scene_of
+from guidance.toybox import folder_of
+from guidance.toybox_reader import FILE, TURNS, Known, Reader, azimuth_of, load, prepared, read, save, turn_error
+from guidance.toybox_roles import ToyboxNovel
+from guidance.toybox_store import words_of
+
+PLAN = training.ReaderPlan(total=4_000, batch=8, warmup=8)
+SHIPPED = folder_of("toybox-reader") / FILE
+
+
+def peaked(*azimuths: float) -> torch.Tensor:
+    """Logits [1, TURNS] whose softmax has equal peaks shared between the two directions beside each azimuth."""
+    likely = torch.full((TURNS,), 1e-6)
+    for azimuth in azimuths:
+        place = (azimuth % 360) / 360 * TURNS
+        low = int(place)
+        likely[low % TURNS] += 1 - (place - low)
+        likely[(low + 1) % TURNS] += place - low
+    return likely.log()[None]
+
+
+@pytest.mark.parametrize("azimuth", [0.0, 12.5, 91.0, 179.0, -179.0, -2.0, -91.25])
+def test_an_azimuth_comes_back_from_between_two_directions(azimuth: float) -> None:
+    found = float(azimuth_of(peaked(azimuth)))
+    assert abs((found - azimuth + 180) % 360 - 180) < 0.05
+
+
+def test_of_several_sides_one_is_chosen_not_their_mean() -> None:
+    """A four-fold solid: the mean of its four azimuths is none of them."""
+    found = float(azimuth_of(peaked(10.0, 100.0, -170.0, -80.0)))
+    assert min(abs(found - side) for side in (10.0, 100.0, -170.0, -80.0)) < 0.1
+
+
+def test_the_error_of_a_turn_is_least_where_it_points() -> None:
+    """Its gradient in float64 is the softmax less the two shares; at the target itself that is zero."""
+    logits = torch.randn(3, TURNS, dtype=torch.float64, requires_grad=True)
+    azimuth = torch.tensor([7.0, -1.0, 360.0], dtype=torch.float64)
+    turn_error(logits, azimuth).sum().backward()
+    share = torch.cat([peaked(a).double().exp() for a in azimuth.tolist()])
+    torch.testing.assert_close(logits.grad, logits.detach().softmax(-1) - share, atol=1e-4, rtol=0)
+
+
+def test_sentences_are_captions_that_the_world_and_the_prior_read() -> None:
+    known, words = training.known(), words_of(folder_of("toybox"))
+    colours = tuple(COLOURS)
+    for index, (name, part) in enumerate(known.objects):
+        sentence = known.sentence(index, (colours.index("red"), colours.index("blue")))
+        caption = parse(sentence)
+        assert caption.category == name and caption.finishes[CATEGORIES[name].main].colour == "red"
+        assert not part or caption.finishes[part].colour == "blue"
+        assert not words.read(sentence).unknown, sentence
+
+
+def test_labels_are_the_worlds_truth() -> None:
+    """What is said of a picture is what the picture was drawn from: its main colour covers most of it."""
+    shown = training.draw_shown(PLAN, 0, held_out=True)
+    assert shown.picture.shape == (8, 64, 64, 4) and not torch.equal(shown.azimuth_deg[0], shown.azimuth_deg[1])
+    assert torch.equal(shown.category[::2], shown.category[1::2]) and torch.equal(shown.colour[::2], shown.colour[1::2])
+    outside = shown.picture[..., 3] < -0.999
+    assert not shown.picture[..., :3][outside].any() and 0.05 < (~outside).float().mean() < 0.9
+    assert torch.equal(shown.picture, training.draw_shown(PLAN, 0, held_out=True).picture)
+
+
+def test_a_picture_of_any_size_is_seen_alike() -> None:
+    small, large = (scene_of("a yellow duck", orbit([30.0], 20.0, 3.2, 42.0), size)[0] for size in (64, 128))
+    both = [prepared((f.rgb - 0.7 * (1 - f.alpha)), f.alpha) for f in (small, large)]
+    assert both[1].shape == (1, 64, 64, 4) and (both[0] - both[1]).abs().mean() < 0.02
+
+
+def test_a_reader_comes_back_from_its_file_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    reader = Reader(Known((("ball", ""), ("mug", "handle")), ("red", "blue"))).eval()
+    save(tmp_path / FILE, reader, {"images": 1})
+    again = load(tmp_path / FILE)
+    picture = torch.randn(2, 64, 64, 4)
+    assert again.known == reader.known
+    torch.testing.assert_close(again(picture).turn, reader(picture).turn, atol=5e-3, rtol=0)
+    (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"reader\.safetensors: not a readable reader"):
+        load(tmp_path / FILE)
+    with pytest.raises(ModelError, match="there is no reader here"):
+        load(tmp_path / "nowhere" / FILE)
+
+
+def test_training_learns_and_a_resumed_run_is_the_same(
+    tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = {index: training.draw_shown(PLAN, index) for index in range(2)}  # two batches, over and over
+    monkeypatch.setattr(training, "draw_shown", lambda plan, index: drawn[index % 2])
+    whole, first = (training.Run(tmp_path / name, PLAN) for name in ("whole", "first"))
+    for folder in (whole.folder, first.folder):
+        folder.mkdir()
+    losses = [whole.train_step() for _ in range(24)]
+    assert sum(losses[-4:]) < sum(losses[:4]) - 2.0
+    for _ in range(12):
+        first.train_step()
+    first.save()
+    second = training.Run(first.folder, PLAN)
+    second.restore()
+    for _ in range(12):
+        second.train_step()
+    for name, value in whole.reader.state_dict().items():
+        assert torch.equal(value, second.reader.state_dict()[name]), name
+
+
+def test_the_command_trains_saves_and_refuses(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert begin(out, role=READER, threads=1, changes={"total": 16, "batch": 8}) == 0
+    assert {"plan.json", "state.safetensors", "log.jsonl", FILE} <= {path.name for path in out.iterdir()}
+    assert load(out / FILE).known == training.known()
+    assert begin(out, role=READER, resume=True, changes={"total": 24}) == 0
+    with pytest.raises(InputError, match="--resume"):
+        begin(out, role=READER)
+    with pytest.raises(InputError, match="nothing to resume"):
+        begin(tmp_path / "other", role=READER, resume=True)
+    with pytest.raises(RecipeError, match="--head-after: the reader has no such setting"):
+        begin(tmp_path / "other", role=READER, changes={"head_after": 3})
+
+
+def test_the_shipped_reader_reads_held_out_pictures() -> None:
+    """Of 512 pictures of held-out instances and colourings; chance is 1 %, 1 % and 11 %."""
+    found = training.figures(load(SHIPPED), training.ReaderPlan(), batches=8)
+    assert found["category"] > 0.93 and found["both_colours"] > 0.9
+    assert found["degrees_off_median"] < 5 and found["within_20_degrees"] > 0.85
+    assert SHIPPED.stat().st_size < 4e6 and "MODEL_CARD.md" in {path.name for path in SHIPPED.parent.iterdir()}
+
+
+def test_what_it_reads_is_what_novel_is_told() -> None:
+    """A duck seen from 70 degrees, given as if from the front: its views are asked for from where they really are."""
+    frames, _ = scene_of("a yellow duck with a red beak", orbit([70.0], 20.0, 3.2, 42.0), 64)
+    alpha = frames.alpha[0]
+    rgb = ((frames.rgb[0] - 0.7 * (1 - alpha)) / alpha.clamp(min=1e-3)).clamp(0, 1)
+    given = Reference(rgb, alpha, orbit([0.0], 20.0, 3.2, 42.0))
+    words, azimuth = read(load(SHIPPED), given)
+    assert words == "yellow duck with red beak" and abs(azimuth - 70) < 8
+    guidance = ToyboxNovel(ToyboxNovel.Settings(dtype="float32"))
+    blank = scene_of("a yellow duck", orbit([90.0], 20.0, 3.2, 42.0), 64)[0]
+    told = guidance.condition(Prompt("", image=given), orbit([90.0], 20.0, 3.2, 42.0), blank)["text"]
+    sine, cosine = told.rows["camera"][0, :2].tolist()
+    expected = torch.deg2rad(torch.tensor(90.0 + azimuth))
+    assert abs(sine - float(expected.sin())) < 1e-4 and abs(cosine - float(expected.cos())) < 1e-4
