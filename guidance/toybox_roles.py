@@ -130,7 +130,7 @@ class ToyboxNovel(Toybox):
         """A prompt may say nothing of the object, so words that it does not know are no mistake."""
         reading = words_of(folder_of(settings.weights)).read(prompt.text)
         if reading.unknown:
-            warnings.warn(f"prompt: {reading.report()}; going by the picture alone", stacklevel=2)
+            warnings.warn(f"prompt: {reading.report()}; going by what the picture shows", stacklevel=2)
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         if prompt.image is None:
@@ -159,6 +159,7 @@ class ToyboxNovel(Toybox):
             words, azimuth = read(self.reader, given)
             said = self.words.read(text)
             heard = text if said.tokens and not said.unknown else words  # half-heard words would mislead
+            warnings.warn(f"the picture looks like: {words}, seen from {azimuth:.0f} degrees", stacklevel=4)
             turn = azimuth - camera.azimuth_deg
             picture = self.encode(_alone(given, device)[None] + (1 - given.alpha.to(device)) / 2).permute(0, 2, 3, 1)
             first = self.view(_turned(camera, turn))

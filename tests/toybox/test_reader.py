@@ -138,21 +138,21 @@ def test_the_command_trains_saves_and_refuses(tmp_path: Path) -> None:
 def test_the_shipped_reader_reads_held_out_pictures() -> None:
     """Of 512 pictures of held-out instances and colourings; chance is 1 %, 1 % and 11 %."""
     found = training.figures(load(SHIPPED), training.ReaderPlan(), batches=8)
-    assert found["category"] > 0.93 and found["both_colours"] > 0.9
-    assert found["degrees_off_median"] < 5 and found["within_20_degrees"] > 0.85
+    assert found["category"] > 0.97 and found["both_colours"] > 0.78
+    assert found["degrees_off_median"] < 4 and found["within_20_degrees"] > 0.92
     assert SHIPPED.stat().st_size < 4e6 and "MODEL_CARD.md" in {path.name for path in SHIPPED.parent.iterdir()}
 
 
 def test_what_it_reads_is_what_novel_is_told() -> None:
-    """A duck seen from 70 degrees, given as if from the front: its views are asked for from where they really are."""
-    frames, _ = scene_of("a yellow duck with a red beak", orbit([70.0], 20.0, 3.2, 42.0), 64)
+    """A house seen from 70 degrees, given as if from the front: its views are asked for from where they really are."""
+    frames, _ = scene_of("a green house with a red roof", orbit([70.0], 20.0, 3.2, 42.0), 64)
     alpha = frames.alpha[0]
     rgb = ((frames.rgb[0] - 0.7 * (1 - alpha)) / alpha.clamp(min=1e-3)).clamp(0, 1)
     given = Reference(rgb, alpha, orbit([0.0], 20.0, 3.2, 42.0))
     words, azimuth = read(load(SHIPPED), given)
-    assert words == "yellow duck with red beak" and abs(azimuth - 70) < 8
+    assert words == "green house with red roof" and abs(azimuth - 70) < 5
     guidance = ToyboxNovel(ToyboxNovel.Settings(dtype="float32"))
-    blank = scene_of("a yellow duck", orbit([90.0], 20.0, 3.2, 42.0), 64)[0]
+    blank = scene_of("a green house", orbit([90.0], 20.0, 3.2, 42.0), 64)[0]
     told = guidance.condition(Prompt("", image=given), orbit([90.0], 20.0, 3.2, 42.0), blank)["text"]
     sine, cosine = told.rows["camera"][0, :2].tolist()
     expected = torch.deg2rad(torch.tensor(90.0 + azimuth))

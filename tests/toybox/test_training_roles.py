@@ -268,7 +268,7 @@ def test_novel_hears_a_prompt_whose_words_it_knows() -> None:
     assert (eps("a red mushroom") - silent).abs().max() > 1e-3
     torch.testing.assert_close(eps("a red mushroom", "null"), eps("", "null"))
     assert torch.equal(eps("the thing in my picture"), silent)  # half-heard words would mislead
-    with pytest.warns(UserWarning, match="going by the picture alone"):
+    with pytest.warns(UserWarning, match="going by what the picture shows"):
         guidance.listen(TOYBOXES["novel"].Settings(), Prompt("the thing in my picture"))
 
 

@@ -41,7 +41,7 @@ NOISE, GAIN = 0.03, 0.15  # deviations of what pictures differ by beside their o
 
 @dataclass(frozen=True)
 class ReaderPlan:
-    total: int = 500_000  # pictures; the rate falls linearly to zero over the last two thirds
+    total: int = 220_000  # pictures; the rate falls linearly to zero over the last two thirds
     batch: int = 64
     rate: float = 2e-3
     warmup: int = 4_000
