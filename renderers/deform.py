@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, linear
 
+from dreamlab.core.gather import taken
 from dreamlab.core.schedules import Schedule, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import ParamGroup
@@ -171,17 +172,17 @@ class Deformation:
         p, k = self.params, min(self.settings.nearest, len(self.params["anchors"]))
         distance = torch.cdist(points, p["anchors"])
         near, index = distance.topk(k, dim=1, largest=False)
-        return index, (-0.5 * (near / p["reach"].exp()[index]).square()).softmax(1)
+        return index, (-0.5 * (near / taken(p["reach"].exp(), index)).square()).softmax(1)
 
     def _blended(self, points: Tensor, time: Tensor) -> Motion:
         with torch.no_grad():
             index, weight = self.skin(points)
         shift, turn = self.poses(time)
         anchors = self.params["anchors"].detach()
-        rotated = torch.einsum("nkij,nkj->nki", matrix(turn)[index], points[:, None] - anchors[index])
-        moved = (weight[..., None] * (rotated + anchors[index] + shift[index])).sum(1)
+        rotated = torch.einsum("nkij,nkj->nki", taken(matrix(turn), index), points[:, None] - anchors[index])
+        moved = (weight[..., None] * (rotated + anchors[index] + taken(shift, index))).sum(1)
         # Poses stay near one another inside a neighbourhood, so a normalised sum of quaternions is their mean.
-        return Motion(moved - points, (weight[..., None] * turn[index]).sum(1), torch.zeros_like(points))
+        return Motion(moved - points, (weight[..., None] * taken(turn, index)).sum(1), torch.zeros_like(points))
 
 
 def anchored(still: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -218,8 +219,8 @@ def spread_change(still: Tensor, moved: Tensor) -> Tensor:
 
 def stretch(still: Tensor, moved: Tensor, turn: Tensor, neighbours: Tensor) -> Tensor:
     """As rigid as possible: edges to neighbours [N, k] turn with their point and keep their length; mean square."""
-    before = still[neighbours] - still[:, None]
-    after = moved[neighbours] - moved[:, None]
+    before = taken(still, neighbours) - still[:, None]
+    after = taken(moved, neighbours) - moved[:, None]
     return (after - torch.einsum("nij,nkj->nki", matrix(turn), before)).square().sum(-1).mean()
 
 

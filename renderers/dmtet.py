@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import Diverged, RecipeError
+from dreamlab.core.gather import taken
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
@@ -106,8 +107,8 @@ class DMTet:
         """The zero surface now; differentiable in distances and offsets."""
         sdf = self.distance()
         edges, faces = self.grid.cross(sdf.detach())
-        ends = self.grid.points(edges) + 0.5 * self.grid.cell * self.params["deform"][edges].tanh()
-        distances = sdf[edges]
+        ends = self.grid.points(edges) + 0.5 * self.grid.cell * taken(self.params["deform"], edges).tanh()
+        distances = taken(sdf, edges)
         vertices = place(ends, distances)
         return Extracted(vertices, faces, vertex_normals(vertices, faces), distances / self.grid.cell)
 

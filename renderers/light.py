@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cuda_ext.texture import texture
+from dreamlab.core.gather import taken
 from dreamlab.core.safemath import safe_normalize
 from renderers.environment import directions, resized, solid_angles, to_uv
 from renderers.pbr import F0_DIELECTRIC, MIN_ROUGHNESS, Material, brdf_table, ggx
@@ -113,7 +114,7 @@ class Light:
 
     def irradiance(self, normal: Tensor, which: Tensor) -> Tensor:
         """[M, 3]: irradiance / pi at unit normals [M, 3] under environments `which` [M]."""
-        return torch.einsum("mk,mkc->mc", harmonics(normal), self.diffuse[which]).clamp(min=0)
+        return torch.einsum("mk,mkc->mc", harmonics(normal), taken(self.diffuse, which)).clamp(min=0)
 
     def reflected(self, direction: Tensor, roughness: Tensor, which: Tensor) -> Tensor:
         """[M, 3]: blurred radiance from unit directions [M, 3], between the two nearest levels of roughness [M, 1]."""

@@ -12,6 +12,7 @@ from cuda_ext.antialias import antialias, edge_neighbours
 from cuda_ext.interpolate import interpolate
 from cuda_ext.raster import Raster, projection, raster
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.gather import taken
 from dreamlab.core.safemath import safe_normalize
 from dreamlab.core.types import Frames
 
@@ -55,13 +56,13 @@ class View:
     def read(self, attributes: Tensor, faces: Tensor | None = None) -> Tensor:
         """[M, C] of attributes [V, C]; `faces` when they have rows of their own (texture seams)."""
         faces = self.surface.faces if faces is None else faces
-        return interpolate(attributes, self.raster, faces)[0].flatten(0, 2)[self.hit]
+        return taken(interpolate(attributes, self.raster, faces)[0].flatten(0, 2), self.hit)
 
     def texture_coordinates(self, uv: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
         """[M, 2] and their change per pixel [M, 4], for mip-mapped fetches."""
         value, slope = interpolate(uv, self.raster, faces, derivatives=True)
         assert slope is not None
-        return value.flatten(0, 2)[self.hit], slope.flatten(-2).flatten(0, 2)[self.hit]
+        return taken(value.flatten(0, 2), self.hit), taken(slope.flatten(-2).flatten(0, 2), self.hit)
 
     def to_eye(self, points: Tensor) -> Tensor:
         """[M, 3] unit vectors from points to the camera that sees them."""
@@ -98,7 +99,7 @@ def compose(view: View, rgb: Tensor, normal: Tensor, background: Tensor) -> Fram
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """[V, 3] unit, weighted by the area of the faces around; +Y at a vertex without area, for files ask for a unit."""
-    a, b, c = vertices[faces].unbind(1)
+    a, b, c = taken(vertices, faces).unbind(1)
     face = torch.linalg.cross(b - a, c - a)
     rows = faces.T.reshape(-1)
     total = torch.zeros_like(vertices).index_add(0, rows, face.repeat(3, 1))
@@ -116,7 +117,7 @@ def directed_edges(faces: Tensor) -> Tensor:
 
 def normal_consistency(normals: Tensor, faces: Tensor) -> Tensor:
     """Mean over edges of 1 - cos between the normals of their two ends (Magic3D)."""
-    start, end = normals[directed_edges(faces)].unbind(1)
+    start, end = taken(normals, directed_edges(faces)).unbind(1)
     return (1 - (start * end).sum(-1)).mean()
 
 
@@ -125,8 +126,8 @@ def laplacian(vertices: Tensor, faces: Tensor) -> Tensor:
     edges = directed_edges(faces)
     edges = torch.cat([edges, edges.flip(1)])
     start, end = edges.unbind(1)
-    total = torch.zeros_like(vertices).index_add(0, start, vertices[end])
-    count = torch.zeros_like(vertices[:, :1]).index_add(0, start, torch.ones_like(vertices[end][:, :1]))
+    total = torch.zeros_like(vertices).index_add(0, start, taken(vertices, end))
+    count = torch.zeros_like(vertices[:, :1]).index_add(0, start, vertices.new_ones(len(end), 1))
     used = (count > 0).squeeze(1)
     offset = (total / count.clamp(min=1) - vertices).square().sum(-1)
     return ((offset + 1e-20).sqrt() * used).sum() / used.sum().clamp(min=1)

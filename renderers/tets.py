@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dreamlab.core.gather import taken
+
 SIGNS = ("negative", "positive")  # of the distance inside
 
 
@@ -103,7 +105,7 @@ def marching_tetrahedra(
         turned = (torch.linalg.cross(b - a, c - a) * (d - a)).sum(-1) < 0
         tets = torch.where(turned[:, None], tets[:, [0, 1, 3, 2]], tets)
     edges, faces = cross(sdf, tets)
-    return place(points[edges], sdf[edges]), faces
+    return place(taken(points, edges), taken(sdf, edges)), faces
 
 
 @dataclass(frozen=True)

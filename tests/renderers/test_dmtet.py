@@ -145,7 +145,7 @@ def test_a_file_as_its_start(tmp_path: Path) -> None:
     assert found.volume == pytest.approx(shape.volume * scale**3, rel=0.05)
 
 
-@pytest.mark.usefixtures("one_thread")  # on more a fit of 200 steps ends elsewhere each time
+@pytest.mark.usefixtures("one_thread")  # where a fit of 200 steps ends depends on how many share a sum
 def test_silhouettes_and_colours_of_a_ball_are_recovered() -> None:
     """From an ellipsoid to a smaller, shifted red ball, by pictures alone."""
     size, steps = 48, 200
