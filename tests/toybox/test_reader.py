@@ -129,6 +129,9 @@ def test_the_command_trains_saves_and_refuses(tmp_path: Path) -> None:
     assert begin(out, role=READER, resume=True, changes={"total": 24}) == 0
     with pytest.raises(InputError, match="--resume"):
         begin(out, role=READER)
+    (out / "plan.json").write_text('{"total": 8, "size": 3}')
+    with pytest.raises(InputError, match=r"plan\.json: not a plan of a reader's training"):
+        begin(out, role=READER, resume=True)
     with pytest.raises(InputError, match="nothing to resume"):
         begin(tmp_path / "other", role=READER, resume=True)
     with pytest.raises(RecipeError, match="--head-after: the reader has no such setting"):

@@ -131,7 +131,8 @@ class Run:
         self.folder, self.plan, self.step = folder, plan, 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(plan.seed, "reader weights") % 2**63)
-            self.reader = Reader(known()).to(memory_format=torch.channels_last)
+            self.reader = Reader(known())
+        self.reader.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         hidden, rest = split(self.reader)
         self.optimisers = (
             Muon(hidden, plan.rate),
@@ -221,8 +222,13 @@ def begin(folder: Path, *, minutes: float, resume: bool, changes: Mapping[str, i
         raise InputError(f"{folder}: nothing to resume here (no {STATE}); leave out --resume to start")
     if there and not resume:
         raise InputError(f"{folder}: holds a run already; add --resume, or choose another --out")
-    former = json.loads((folder / PLAN).read_text(encoding="utf-8")) if resume else {}
-    plan = ReaderPlan(**(former | changes))
+    try:
+        former = json.loads((folder / PLAN).read_text(encoding="utf-8")) if resume else {}
+        plan = ReaderPlan(**(former | dict(changes)))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{folder / PLAN}: not a plan of a reader's training ({error}); start in another --out"
+        ) from None
     with disk_errors("writing the plan", folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PLAN, asdict(plan))
