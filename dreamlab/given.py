@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dreamlab.assemble import SHAPE_FILES, looks
+from dreamlab.assemble import GUIDANCE, SHAPE_FILES, looks
 from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.types import Prompt, Reference
 from dreamlab.export.text_formats import ply_bytes
-from dreamlab.picture import png_of, read_picture
+from dreamlab.picture import png_of, read_picture, reframed
 from dreamlab.recipe import Recipe
 from renderers.files import read_mesh
 
@@ -29,7 +30,8 @@ def own_files(recipe: Recipe, beside: Path) -> tuple[Recipe, dict[str, bytes]]:
 
     check_picture(recipe)
     if recipe.image.file:
-        files[PICTURE] = png_of(read_picture(found(recipe.image.file), recipe.image))
+        picture = read_picture(found(recipe.image.file), recipe.image)
+        files[PICTURE] = png_of(fitted(recipe, picture) if recipe.image.fit and recipe.image.fill else picture)
         recipe = replace(recipe, image=replace(recipe.image, file=PICTURE, fill=0.0))
     stages = []
     for stage in recipe.stages:
@@ -41,6 +43,20 @@ def own_files(recipe: Recipe, beside: Path) -> tuple[Recipe, dict[str, bytes]]:
             stage = replace(stage, scene=replace(stage.scene, settings=replace(stage.scene.settings, **{setting: own})))
         stages.append(stage)
     return replace(recipe, stages=tuple(stages)), files
+
+
+def fitted(recipe: Recipe, picture: Reference) -> Reference:
+    """The picture framed as the first guidance that knows how its objects stand would have it. Twice, for what it sees
+    in the better framing may be better."""
+    for term in (term for stage in recipe.stages for term in stage.terms):
+        kind = GUIDANCE[term.guidance.kind]
+        if hasattr(kind, "framing"):
+            guidance = kind(term.guidance.settings)
+            for _ in range(2):
+                framing = guidance.framing(Prompt(recipe.prompt, image=picture))
+                picture = picture if framing is None else reframed(picture, framing)
+            return picture
+    return picture
 
 
 def check_picture(recipe: Recipe) -> None:

@@ -6,6 +6,7 @@
               the border reaches through others like them are background; those beside it are unmixed into object and
               background, c = a f + (1 - a) b, with f the most different colour among their neighbours
     square    the object's bounding box, centred, fills `fill` of the side; `fill: 0` keeps the framing and only pads
+    fit       a guidance that knows how large its objects are, and where they stand, may move the square
     camera    at azimuth 0: the picture says what the front is. Elevation, distance and field of view are settings
 
 Distances between colours are the largest difference of a channel, sRGB in [0, 1].
@@ -21,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from dreamlab.core.cameras import orbit
 from dreamlab.core.errors import InputError
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Reference
+from dreamlab.core.types import Framing, Reference
 
 FORMATS = ("PNG", "JPEG")
 MAX_FILE, MAX_SIDE, MIN_SIDE = 64 << 20, 8192, 16  # bytes, pixels
@@ -47,6 +48,7 @@ class PictureSettings:
     distance: float = setting(3.2, above=0, high=100, help="metres to the object's centre; the object's radius is 0.9")
     fovy_deg: float = setting(42.0, above=0, high=170)
     fill: float = setting(0.65, low=0, high=1, help="share of the side that the object fills; 0: the framing is kept")
+    fit: bool = setting(True, help="with a fill above 0: framed as the guidance knows its objects, if it knows them")
 
 
 def read_picture(path: Path, settings: PictureSettings) -> Reference:
@@ -57,6 +59,20 @@ def read_picture(path: Path, settings: PictureSettings) -> Reference:
     rgb = (rgba[..., :3] / alpha.clamp(min=1e-4)).clamp(0, 1)
     camera = orbit([0.0], settings.elevation_deg, settings.distance, settings.fovy_deg)
     return Reference(rgb, alpha, camera)
+
+
+def reframed(reference: Reference, framing: Framing) -> Reference:
+    """The picture moved and enlarged, before nothing; what is known of its surface goes."""
+    premultiplied = torch.cat([reference.rgb * reference.alpha, reference.alpha], -1)
+    (x, y), (to_x, to_y), scale = framing.centre, framing.wanted, framing.scale
+    # The place of the old picture that each new pixel shows: (place - wanted) / scale + centre.
+    affine = torch.tensor([[[1 / scale, 0.0, x - to_x / scale], [0.0, 1 / scale, y - to_y / scale]]])
+    size = (1, 4, *reference.rgb.shape[:2])
+    picture = premultiplied.permute(2, 0, 1)[None]
+    moved = grid_sample(picture, affine_grid(affine, list(size), align_corners=False), align_corners=False)[0]
+    rgba = moved.permute(1, 2, 0).clamp(0, 1)
+    alpha = rgba[..., 3:]
+    return Reference((rgba[..., :3] / alpha.clamp(min=1e-4)).clamp(0, 1), alpha, reference.camera)
 
 
 def png_of(reference: Reference) -> bytes:

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from dreamlab.core.errors import ModelError
 from dreamlab.core.types import Reference
-from dreamlab.files import disk_errors, write_atomic
 from guidance.toybox_layers import Conv, WordBlock, norm
 
 SIZE = 64
@@ -138,15 +137,14 @@ def turn_error(turn: Tensor, azimuth_deg: Tensor) -> Tensor:  # [B, TURNS], [B] 
     return -(1 - share) * log[rows, low] - share * log[rows, (low + 1) % TURNS]
 
 
-def save(path: Path, reader: Reader, facts: Mapping[str, Any]) -> None:
-    """One safetensors file in fp16; what it can name is in its header."""
+def packed(reader: Reader, facts: Mapping[str, Any]) -> bytes:
+    """A safetensors file in fp16; what it can name is in its header."""
     from safetensors.torch import save as pack
 
     state = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in reader.state_dict().items()}
     header = {"format": FORMAT, "objects": reader.known.objects, "colours": reader.known.colours, "facts": dict(facts)}
-    with disk_errors("saving the reader", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, pack(state, {"reader": json.dumps(header, sort_keys=True)}))
+    data: bytes = pack(state, {"reader": json.dumps(header, sort_keys=True)})
+    return data
 
 
 def load(path: Path) -> Reader:

@@ -19,7 +19,7 @@ from torch import Tensor
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import InputError
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Condition, Frames, Prompt, Reference
+from dreamlab.core.types import Condition, Frames, Framing, Prompt, Reference
 from guidance.toybox import Toybox, folder_of, shared_of
 from guidance.toybox_net import Text
 from guidance.toybox_reader import FILE as READER
@@ -27,7 +27,9 @@ from guidance.toybox_reader import load as load_reader
 from guidance.toybox_reader import read
 from guidance.toybox_store import Stored, words_of
 from guidance.toybox_told import camera_features, hint_of, hint_of_picture, moment_features
-from guidance.toybox_volume import Given
+from guidance.toybox_volume import MASK, Given
+
+APART = 2.0  # factor of sizes beyond which a picture was taken for something else
 
 
 def share(rows: int, joint: int, what: str) -> int:
@@ -71,6 +73,10 @@ class ToyboxVideo(_Joint):
     one_noise: ClassVar[bool] = True
     abilities: ClassVar[frozenset[str]] = Toybox.abilities | {"clip"}  # rules of whole clips may ask it
     what: ClassVar[str] = "frames"
+
+    @dataclass(frozen=True)
+    class Settings(Toybox.Settings):
+        weights: str = setting("toybox-video", help="a folder, or the name of one shipped with the package")
 
     def view(self, cameras: Cameras) -> Tensor:
         if cameras.time is None:
@@ -150,16 +156,40 @@ class ToyboxNovel(Toybox):
         }
 
     @torch.no_grad()
+    def framing(self, prompt: Prompt) -> Framing | None:
+        """How the picture must be moved so that its object is as large, and stands where, this world's is: by the area
+        and the centre of what the words' volume shows from the picture's side. Nothing without a volume or a match."""
+        if prompt.image is None or not self.net.net.volume:
+            return None
+        given = prompt.image
+        heard, azimuth = self._heard(prompt.text, given)
+        camera = self.view(replace(given.camera, azimuth_deg=torch.tensor([azimuth]))).to(self.net.place.device)
+        seen = self.net.seen(self.net.shaped(self.captions({"words": heard})), camera)
+        assert seen is not None  # it has a volume
+        shown = self.net.volume.look(seen.to(self.net.dtype))
+        there = shown[0, ..., MASK].float().clamp(0, 1).cpu()
+        mine, size = given.alpha[..., 0].cpu(), there.shape
+        now = F.interpolate(mine[None, None], size, mode="bilinear", antialias=True)[0, 0]
+        scale = float((there.sum() / now.sum().clamp(min=1e-6)).sqrt())
+        if not 1 / APART < scale < APART:
+            return None
+        return Framing(scale, _centre(now), _centre(there))
+
+    def _heard(self, text: str, given: Reference) -> tuple[str, float]:
+        """What is told of a picture in words, and the azimuth it was taken from."""
+        words, azimuth = read(self.reader, given)
+        said = self.words.read(text)
+        return text if said.tokens and not said.unknown else words, azimuth  # half-heard words would mislead
+
+    @torch.no_grad()
     def _of(self, text: str, given: Reference) -> tuple[Text, Tensor]:
         """(captions of the given picture and of nothing, with their volumes; degrees from its camera's azimuth to the
         one that the object was seen from); made anew when the words or the picture change."""
         if self._told is None or self._told[0] != text or self._told[1] is not given:
             device = self.net.place.device
             camera = given.camera.to(device)
-            words, azimuth = read(self.reader, given)
-            said = self.words.read(text)
-            heard = text if said.tokens and not said.unknown else words  # half-heard words would mislead
-            warnings.warn(f"the picture looks like: {words}, seen from {azimuth:.0f} degrees", stacklevel=4)
+            heard, azimuth = self._heard(text, given)
+            warnings.warn(f"the picture is taken for: {heard}, seen from {azimuth:.0f} degrees", stacklevel=4)
             turn = azimuth - camera.azimuth_deg
             picture = self.encode(_alone(given, device)[None] + (1 - given.alpha.to(device)) / 2).permute(0, 2, 3, 1)
             first = self.view(_turned(camera, turn))
@@ -186,6 +216,12 @@ class ToyboxNovel(Toybox):
 
 def _turned(cameras: Cameras, by_deg: Tensor) -> Cameras:
     return replace(cameras, azimuth_deg=cameras.azimuth_deg + by_deg)
+
+
+def _centre(mask: Tensor) -> tuple[float, float]:  # [h, w] -> x, y in [-1, 1]
+    rows, columns = ((torch.arange(n) + 0.5) * (2 / n) - 1 for n in mask.shape)
+    total = float(mask.sum().clamp(min=1e-6))
+    return float(mask.sum(0) @ columns) / total, float(mask.sum(1) @ rows) / total
 
 
 def _alone(given: Reference, device: torch.device) -> Tensor:  # [H, W, 3]

@@ -32,6 +32,7 @@ TOKENS, PATCH = 4, 4  # along an edge; cells along the edge of what one token sa
 SAMPLES = 14  # along a ray, over the diameter of the volume's ball
 SHIFT, GAIN = 2.0, 8.0 * 2 * REACH / SAMPLES  # density per metre is 8 softplus(first channel - 2): at 0 hardly any
 GIVEN, GIVEN_PATCH = 32, 4  # a given picture's size, and that of its patches
+MASK = 3  # among what is shown
 SHOWN = 9  # colour over black (3), mask, distance before the centre, normal in the camera's axes (3), second part
 
 

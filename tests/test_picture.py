@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dreamlab import pipeline
+from dreamlab import pipeline, recipe
 from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import orbit
 from dreamlab.core.errors import DreamError, InputError, RecipeError
+from dreamlab.core.types import Framing, Reference
 from dreamlab.given import own_files
-from dreamlab.picture import NEAR, PictureSettings, png_of, read_picture
+from dreamlab.picture import NEAR, PictureSettings, png_of, read_picture, reframed
 from dreamlab.recipe import load
 from dreamlab.runs import Run
 from dreamlab.toybox.draw import draw
@@ -149,7 +150,7 @@ def test_bad_files_are_one_line(tmp_path: Path) -> None:
 
 RECIPE = """
 prompt: a ball
-image: {{file: "{image}", elevation_deg: 10, fill: 0.5}}
+image: {{file: "{image}", elevation_deg: 10, fill: 0.5, fit: false}}
 stages:
   - name: paint
     scene: {{kind: mesh, file: "{mesh}", texture: 16}}
@@ -181,6 +182,42 @@ def test_what_a_recipe_names_becomes_the_runs_own(tmp_path: Path) -> None:
     original = Assembler(load(other, tables()), "cpu", tmp_path).stage(0).scene.surface.vertices  # type: ignore[attr-defined]
     torch.testing.assert_close(vertices, original)
     assert isinstance(run, Path) and len(vertices) == 4
+
+
+def test_a_picture_is_moved_and_enlarged_about_what_is_asked_for() -> None:
+    """A disc of radius 0.3 about the middle, made half as large again about (0.2, -0.1)."""
+    place = (torch.arange(96) + 0.5) * (2 / 96) - 1
+    x, y = place[None, :], place[:, None]
+    disc = ((x.square() + y.square()) < 0.09).float()[..., None]
+    camera = orbit([0.0], 20.0, 3.2, 42.0)
+    before = Reference(disc * torch.tensor([1.0, 0.5, 0.0]), disc, camera)
+    after = reframed(before, Framing(1.5, (0.0, 0.0), (0.2, -0.1)))
+    wanted = (((x - 0.2).square() + (y + 0.1).square()) < 0.45**2).float()[..., None]
+    assert (after.alpha - wanted).abs().mean() < 0.01
+    inside = wanted[..., 0].bool() & (after.alpha[..., 0] > 0.99)
+    torch.testing.assert_close(after.rgb[inside], torch.tensor([1.0, 0.5, 0.0]).expand(int(inside.sum()), 3))
+    same = reframed(before, Framing(1.0, (0.3, 0.4), (0.3, 0.4)))
+    torch.testing.assert_close(same.alpha, before.alpha, atol=1e-4, rtol=0)
+
+
+def test_a_recipes_picture_stands_as_its_guidance_knows_such_an_object(tmp_path: Path) -> None:
+    """A true car, cropped to its box: the run's copy lies over the picture that it was cropped from."""
+    shown = draw(program("car"), orbit([40.0], 20.0, 3.2, 42.0), 128)
+    picture = torch.cat([shown.rgb[0, 0], shown.alpha[0, 0]], -1)
+    straight = torch.cat([(picture[..., :3] / picture[..., 3:].clamp(min=1e-4)).clamp(0, 1), picture[..., 3:]], -1)
+    rows, columns = (torch.nonzero((picture[..., 3] > 0).any(axis)).flatten() for axis in (1, 0))
+    tight = straight[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    padded = torch.nn.functional.pad(tight.permute(2, 0, 1), [4] * 4).permute(1, 2, 0)
+    image = saved(tmp_path / "car.png", as_bytes(padded))
+    source, overlap = recipe.find("image").read_text(encoding="utf-8"), {}
+    for fit in (True, False):
+        made = load(f"image: {{file: {image}, fit: {str(fit).lower()}}}\n{source}", tables())
+        (tmp_path / "kept.png").write_bytes(own_files(made, tmp_path)[1]["image.png"])
+        kept = read_picture(tmp_path / "kept.png", KEEP).alpha.permute(2, 0, 1)[None]
+        mask = torch.nn.functional.interpolate(kept, (128, 128), mode="bilinear", antialias=True)[0, 0] > 0.5
+        true = picture[..., 3] > 0.5
+        overlap[fit] = float((mask & true).sum() / (mask | true).sum())
+    assert overlap[True] > 0.9 > 0.8 > overlap[False]
 
 
 def test_a_picture_without_a_use_and_a_use_without_a_picture_are_said(tmp_path: Path) -> None:

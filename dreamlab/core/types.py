@@ -27,6 +27,15 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Framing:
+    """Where an object stands in a picture and where it should; places in [-1, 1], x to the right and y down."""
+
+    scale: float  # by which it should be larger
+    centre: tuple[float, float]
+    wanted: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Prompt:
     """What the user asked for. Text is data: nothing ever parses it but a tokenizer."""
 
@@ -87,7 +96,8 @@ class Guidance(Protocol):
     table: NoiseTable
     # The names of conditions it can make (text, null, negative, front, ...), and what else it can do (adapter). Where
     # they depend on its settings, a static method `offers(settings)` names them all.
-    # Optional: `encoding(text)` says a text in one frozen vector [D], for makers.
+    # Optional: `encoding(text)` says a text in one frozen vector [D], for makers; `framing(prompt)` how the prompt's
+    # picture must be moved so that its object stands as the model knows it.
     variants: frozenset[str]
 
     def encode(self, rgb: Tensor) -> Tensor:

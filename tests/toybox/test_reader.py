@@ -18,7 +18,7 @@ from dreamlab.toybox.training import reader as training
 from dreamlab.toybox.training.command import READER, begin
 from dreamlab.toybox.training.sample import scene_of
 from guidance.toybox import folder_of
-from guidance.toybox_reader import FILE, TURNS, Known, Reader, azimuth_of, load, prepared, read, save, turn_error
+from guidance.toybox_reader import FILE, TURNS, Known, Reader, azimuth_of, load, packed, prepared, read, turn_error
 from guidance.toybox_roles import ToyboxNovel
 from guidance.toybox_store import words_of
 
@@ -88,7 +88,7 @@ def test_a_picture_of_any_size_is_seen_alike() -> None:
 def test_a_reader_comes_back_from_its_file_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     reader = Reader(Known((("ball", ""), ("mug", "handle")), ("red", "blue"))).eval()
-    save(tmp_path / FILE, reader, {"images": 1})
+    (tmp_path / FILE).write_bytes(packed(reader, {"images": 1}))
     again = load(tmp_path / FILE)
     picture = torch.randn(2, 64, 64, 4)
     assert again.known == reader.known

@@ -67,7 +67,10 @@ def test_a_role_starts_as_the_image_role_and_learns(role: str) -> None:
     """What it has more begins at zero: alone (joint = 1) it says what the image role says. A step changes all of it."""
     start = trained_image()
     plan, words = new_plan("cpu", role, start, batch=8)
-    assert plan.total == Plan.total // 3
+    assert plan.total == ROLES[role].alone.get("total", Plan.total // 3)
+    assert plan.shape_for < plan.head_after < plan.total
+    assert new_plan("cpu", role, start, batch=8, total=99)[0].total == 99  # what is asked for goes before
+    plan = dataclasses.replace(plan, shape_for=0)
     trainer = Trainer(plan, words)
     trainer.start_from(start)
     batch = draw_batch(plan, words, 0, 16)

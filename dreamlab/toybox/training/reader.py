@@ -32,7 +32,7 @@ from dreamlab.toybox.training.plan import SHARES, Plan
 from dreamlab.toybox.training.roles import VIEWS
 from dreamlab.toybox.training.trainer import LOG, PLAN, STATE, Rhythm
 from guidance.toybox_net import NetSettings
-from guidance.toybox_reader import FILE, SIZE, Answers, Known, Reader, azimuth_of, prepared, save, turn_error
+from guidance.toybox_reader import FILE, SIZE, Answers, Known, Reader, azimuth_of, packed, prepared, turn_error
 
 NAMES = tuple(sorted(CATEGORIES))
 LOOKS = 2  # pictures of each object
@@ -166,10 +166,11 @@ class Run:
             for each in self.optimisers:
                 slots = each.state.get(parameter, {})
                 tensors |= {f"optimiser.{slot}.{name}": value for slot, value in slots.items()}
-        packed = pack({name: value.detach().contiguous() for name, value in tensors.items()}, {"step": str(self.step)})
+        state = pack({name: value.detach().contiguous() for name, value in tensors.items()}, {"step": str(self.step)})
+        own = packed(self.reader, {"images": self.seen, "seed": self.plan.seed})
         with disk_errors("saving the training state", self.folder):
-            write_atomic(self.folder / STATE, packed)
-        save(self.folder / FILE, self.reader, {"images": self.seen, "seed": self.plan.seed})
+            write_atomic(self.folder / STATE, state)
+            write_atomic(self.folder / FILE, own)
 
     def restore(self) -> None:
         from safetensors import safe_open

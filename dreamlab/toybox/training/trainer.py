@@ -29,7 +29,7 @@ from dreamlab.toybox.training.data import Batch, ahead, draw_batch, in_turn, voc
 from dreamlab.toybox.training.loss import Chance, errors, shape_error
 from dreamlab.toybox.training.muon import Muon, split
 from dreamlab.toybox.training.plan import RECIPES, Plan
-from dreamlab.toybox.training.roles import MIX
+from dreamlab.toybox.training.roles import MIX, ROLES
 from dreamlab.toybox.training.sample import sheet
 from guidance.toybox import Toybox
 from guidance.toybox_net import NetSettings, Prior, laid_out
@@ -293,5 +293,7 @@ def new_plan(device: str, role: str = "image", start: Stored | None = None, **ch
     recipe = RECIPES[torch.device(device).type]
     if start:  # it knows the world already: a third of the pictures for one role, all at full size after half of them
         total = recipe.get("total", Plan.total) // (1 if role == EVERY else 3)
-        changes = {"total": total, "head_after": total // 2, "rate": recipe.get("rate", Plan.rate) / 2} | changes
+        usual = {"total": total, "head_after": total // 2, "rate": recipe.get("rate", Plan.rate) / 2}
+        alone = ROLES[role].alone if role != EVERY and not recipe else {}
+        changes = usual | dict(alone) | changes
     return Plan.of(role, net, **(recipe | changes)), words
