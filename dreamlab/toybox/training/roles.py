@@ -69,7 +69,7 @@ ROLES = {
         pairs=0.7,
         across=True,
         same_noise=0.5,
-        alone={"total": 152_000, "head_after": 122_000, "shape_for": 105_000} | FALLING,
+        alone={"total": 144_000, "head_after": 122_000, "shape_for": 105_000} | FALLING,
     ),
 }
 # Of the batches of every role. The shipped weights saw 0.42, 0.28, 0.06, 0.14, 0.10 since the volume: what is left to
