@@ -37,7 +37,7 @@ ELEVATION = 20.0
 TURNS = (90.0, 180.0, -90.0)  # of the novel views
 SEEN = 12  # instances of a category that training may have seen, for comparison
 EXPLAINERS, AROUND, STRANGERS = 6, 12, 24  # of a picture: instances, azimuths of each, other categories
-# Of guidance. A picture says more than a caption does; frames at 4 flicker (flow 1.01 of a still clip's error; 0.96 at 2).
+# Of guidance. A picture says more than a caption; at 4 frames flicker (flow 1.01 of a still clip's error; 0.96 at 2).
 SCALE, SCALES = 4.0, {"novel": 2.0, "video": 2.0}
 LIKE = 0.2  # cosine below which a clip is like no action
 Figures = dict[str, float]
