@@ -134,6 +134,8 @@ def test_the_command_trains_saves_and_refuses(tmp_path: Path) -> None:
         begin(out, role=READER, resume=True)
     with pytest.raises(InputError, match="nothing to resume"):
         begin(tmp_path / "other", role=READER, resume=True)
+    with pytest.raises(RecipeError, match="--device cuda: the reader is trained on the CPU"):
+        begin(tmp_path / "other", role=READER, device="cuda")
     with pytest.raises(RecipeError, match="--head-after: the reader has no such setting"):
         begin(tmp_path / "other", role=READER, changes={"head_after": 3})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from dreamlab.core.errors import InputError
+from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.signals import catching
 from dreamlab.toybox.training import reader
 from dreamlab.toybox.training.trainer import STATE, Folder, Trainer, new_plan, train
@@ -36,6 +36,8 @@ def begin(
         torch.set_num_threads(threads)
     given = {name: value for name, value in (changes or {}).items() if not (resume and name == "seed")}
     if role == READER:
+        if torch.device(device).type != "cpu":
+            raise RecipeError(f"--device {device}: the reader is trained on the CPU, in 20 minutes; leave out --device")
         return reader.begin(out, minutes=minutes, resume=resume, changes=given)
     folder = Folder(out)
     if resume:

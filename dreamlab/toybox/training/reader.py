@@ -27,6 +27,7 @@ from dreamlab.toybox.colours import COLOURS
 from dreamlab.toybox.shapes import CATEGORIES, finishes
 from dreamlab.toybox.training.data import draw_caption, render
 from dreamlab.toybox.training.loss import mixed_precision
+from dreamlab.toybox.training.moments import moments, remember
 from dreamlab.toybox.training.muon import Muon, split
 from dreamlab.toybox.training.plan import SHARES, Plan
 from dreamlab.toybox.training.roles import VIEWS
@@ -128,7 +129,8 @@ class Run:
     """A reader in training and its folder: plan.json, state.safetensors, log.jsonl, reader.safetensors."""
 
     def __init__(self, folder: Path, plan: ReaderPlan) -> None:
-        self.folder, self.plan, self.step = folder, plan, 0
+        self.folder, self.plan = folder, plan
+        self.step, self.seen = 0, 0  # a run may change its batch when it is resumed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(plan.seed, "reader weights") % 2**63)
             self.reader = Reader(known())
@@ -138,10 +140,6 @@ class Run:
             Muon(hidden, plan.rate),
             torch.optim.AdamW(rest, plan.rate, betas=(0.9, 0.99), weight_decay=0.01),
         )
-
-    @property
-    def seen(self) -> int:
-        return self.step * self.plan.batch
 
     def train_step(self) -> float:
         shown = draw_shown(self.plan, self.step)
@@ -155,18 +153,16 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
         for each in self.optimisers:
             each.step()
-        self.step += 1
+        self.step, self.seen = self.step + 1, self.seen + self.plan.batch
         return loss.item()
 
     def save(self) -> None:
         from safetensors.torch import save as pack
 
         tensors = {f"reader.{name}": value for name, value in self.reader.state_dict().items()}
-        for name, parameter in self.reader.named_parameters():
-            for each in self.optimisers:
-                slots = each.state.get(parameter, {})
-                tensors |= {f"optimiser.{slot}.{name}": value for slot, value in slots.items()}
-        state = pack({name: value.detach().contiguous() for name, value in tensors.items()}, {"step": str(self.step)})
+        tensors |= moments(self.reader, self.optimisers)
+        counters = {"counters": json.dumps({"step": self.step, "seen": self.seen})}
+        state = pack({name: value.detach().contiguous() for name, value in tensors.items()}, counters)
         own = packed(self.reader, {"images": self.seen, "seed": self.plan.seed})
         with disk_errors("saving the training state", self.folder):
             write_atomic(self.folder / STATE, state)
@@ -176,19 +172,12 @@ class Run:
         from safetensors import safe_open
 
         with safe_open(self.folder / STATE, "pt") as file:
-            self.step = int(file.metadata()["step"])
+            counters = json.loads(file.metadata()["counters"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        self.step, self.seen = counters["step"], counters["seen"]
         own = {name.removeprefix("reader."): value for name, value in tensors.items() if name.startswith("reader.")}
         self.reader.load_state_dict(own)
-        homes = {id(p): each for each in self.optimisers for group in each.param_groups for p in group["params"]}
-        for name, parameter in self.reader.named_parameters():
-            slots = ("momentum", "step", "exp_avg", "exp_avg_sq")
-            found = {slot: tensors[key] for slot in slots if (key := f"optimiser.{slot}.{name}") in tensors}
-            if found:
-                homes[id(parameter)].state[parameter] = {
-                    slot: value if slot == "step" else torch.empty_like(parameter).copy_(value)
-                    for slot, value in found.items()
-                }
+        remember(self.reader, self.optimisers, tensors)
 
     def log(self, **line: float) -> None:
         rounded = {"images": self.seen} | {name: round(value, 5) for name, value in line.items()}

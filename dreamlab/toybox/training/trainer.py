@@ -27,6 +27,7 @@ from dreamlab.core.streams import derive
 from dreamlab.files import disk_errors, write_atomic
 from dreamlab.toybox.training.data import Batch, ahead, draw_batch, in_turn, vocabulary
 from dreamlab.toybox.training.loss import Chance, errors, shape_error
+from dreamlab.toybox.training.moments import moments, remember
 from dreamlab.toybox.training.muon import Muon, split
 from dreamlab.toybox.training.plan import RECIPES, Plan
 from dreamlab.toybox.training.roles import MIX, ROLES
@@ -113,10 +114,7 @@ class Trainer:
     def state(self) -> dict[str, Tensor]:
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
-        for name, parameter in self.net.named_parameters():
-            for each in self.optimisers:
-                slots = each.state.get(parameter, {})
-                tensors |= {f"optimiser.{slot}.{name}": value for slot, value in slots.items()}
+        tensors |= moments(self.net, self.optimisers)
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     def load_state(self, tensors: dict[str, Tensor], step: int, seen: int, before: int = 0) -> None:
@@ -130,15 +128,7 @@ class Trainer:
                 tensors[name] = torch.cat([value, 0 * rows if name.startswith("optimiser.") else rows])
         self.net.load_state_dict(part("net."))
         self.ema.load_state_dict(part("ema."))
-        slots = ("momentum", "step", "exp_avg", "exp_avg_sq")
-        moments = {slot: part(f"optimiser.{slot}.") for slot in slots}
-        homes = {id(p): each for each in self.optimisers for group in each.param_groups for p in group["params"]}
-        for name, parameter in self.net.named_parameters():
-            if found := {slot: table[name] for slot, table in moments.items() if name in table}:
-                homes[id(parameter)].state[parameter] = {
-                    slot: value.to(self.device).contiguous(memory_format=_format(parameter, slot))
-                    for slot, value in found.items()
-                }
+        remember(self.net, self.optimisers, tensors)
         self.step, self.seen, self.before = step, seen, before
 
     @property
@@ -155,12 +145,6 @@ class Trainer:
         stored = Stored(self.plan.role, self.plan.table, self.words, self.ema, {})
         kind = TOYBOXES[role]
         return kind(kind.Settings(), stored).to(self.device)
-
-
-def _format(parameter: Tensor, slot: str) -> torch.memory_format:
-    """Moments lie in memory like their parameter: another order of summing would change the last bits."""
-    flat = slot == "step" or parameter.is_contiguous()
-    return torch.contiguous_format if flat else torch.channels_last
 
 
 @dataclass
