@@ -45,15 +45,27 @@ keeping: {checkpoint: 3, keep: 2, preview: 6, log: 2}
 """
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """The test's torch and native code run on one thread."""
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Torch and native code run on so many threads."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    with threads(1):
+        yield
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    with threads(2):
+        yield
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -12,14 +10,6 @@ from dreamlab.core.cameras import orbit
 from dreamlab.core.gather import taken
 from renderers.dmtet import DMTet
 from renderers.surface import laplacian, normal_consistency, vertex_normals
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("shape", [(7,), (7, 3), (7, 2, 3)])

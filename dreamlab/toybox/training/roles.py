@@ -43,9 +43,7 @@ class Role:
     across: bool = False  # a network for it alone looks across at a quarter of the pictures' size, too
     same_noise: float = 0.0  # of its groups have one noise for all their pictures
     pairs: float = 0.0  # of its batches hold groups of two: as many objects more as the groups are smaller
-    alone: Mapping[str, float] = field(
-        default_factory=dict
-    )  # how a run for it alone differs on a CPU; fields of the plan
+    alone: Mapping[str, float] = field(default_factory=dict)  # fields of the plan of a run for it alone, on a CPU
 
 
 FALLING = {"rate": 2.2e-3, "cooldown": 0.85}
