@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import sys
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from cuda_ext import nvrtc, room
@@ -94,6 +96,32 @@ class OnDevice(torch.Tensor):
         if func is torch.ops.aten.copy_.default and not isinstance(args[0], OnDevice):
             return args[0]  # the one way down
         return tree_map_only(Tensor, lambda t: known[id(t)] if id(t) in known else OnDevice(t), found)
+
+
+class _EngineZeros(TorchDispatchMode):
+    """The zeros that autograd makes by itself, which the disguise would put on the CPU."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if any(isinstance(a, Tensor) for a in tree_flatten(args)[0]) or not isinstance(found, Tensor):
+            return found
+        return OnDevice(found) if _asker().endswith("torch/autograd/graph.py") else found
+
+
+def _asker() -> str:
+    """The file that made torch call a dispatch mode."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and ("/_dynamo/" in (file := frame.f_code.co_filename) or "_compile" in file):
+        frame = frame.f_back
+    return frame.f_code.co_filename
+
+
+def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
+    def run(outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        with _EngineZeros() if any(isinstance(t, OnDevice) for t in outputs) else nullcontext():
+            return original(outputs, *args, **kwargs)
+
+    return run
 
 
 class OnDeviceGenerator(torch.Generator):
@@ -263,6 +291,8 @@ def second_device() -> Iterator[None]:
         put(Tensor, "cuda", lambda self, *_: move(self, "cuda"))
         put(Tensor, "tolist", _listed(Tensor.tolist))
         put(torch, "Generator", _generator)
+        for module in (torch.autograd, torch.autograd.graph):
+            put(module, "_engine_run_backward", _backward(module._engine_run_backward))
         put(torch.cuda, "is_available", lambda: True)
         put(torch.cuda, "current_device", lambda: 0)
         put(torch.cuda, "is_current_stream_capturing", lambda: False)
