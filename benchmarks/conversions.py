@@ -26,20 +26,21 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Check, report
 from benchmarks.training import every_stage
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import fixed_orbit
 from dreamlab.core.types import Prompt, Scene
 from dreamlab.export.glb import glb_bytes
 from dreamlab.export.simplify import simplify
-from dreamlab.export.text_formats import obj_bytes, obj_companions, ply_bytes
-from dreamlab.preview import save_sheet, to_bytes
-from dreamlab.worlds import true_pictures
+from dreamlab.export.text_formats import obj_bytes, obj_companions
+from dreamlab.metrics.figures import Check, report
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.preview import save_sheet, to_bytes
+from dreamlab.run.worlds import true_pictures
 from renderers import SCENES
 from renderers.become import SIZE, VIEWS, Kept, all_around, background, become, compare_mesh, psnr
-from renderers.files import read_mesh
+from renderers.surface.files import ply_bytes, read_mesh
 
 PROMPT = "a red mushroom with a white stem"
 SOURCES = {  # kind: settings, steps, views per step

@@ -23,21 +23,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Check, report
 from benchmarks.training import every_stage
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import Cameras, fixed_orbit
 from dreamlab.core.streams import derive
 from dreamlab.core.types import Scene
+from dreamlab.metrics.figures import Check, report
 from dreamlab.metrics.geometry import chamfer, iou, shape_of_mesh, shape_of_program
-from dreamlab.preview import save_sheet, to_bytes
 from dreamlab.recipe import Recipe
-from dreamlab.telemetry import Ring
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.preview import save_sheet, to_bytes
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
+from dreamlab.run.worlds import true_pictures
 from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.draw import Pictures
-from dreamlab.train import METRICS, step
-from dreamlab.worlds import true_pictures
 from renderers.become import surface_of
 
 HELD, SIZE, MESH = 20, 128, 64

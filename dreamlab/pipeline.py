@@ -9,16 +9,18 @@ from pathlib import Path
 
 import torch
 
-from dreamlab import recipe, runs
-from dreamlab.assemble import Assembler, check, tables
+from dreamlab import recipe
 from dreamlab.core.errors import DiskError, DreamError, InputError, Interrupted, OutOfMemory, is_disk_error
 from dreamlab.core.types import Scene
 from dreamlab.export import export_mesh, export_pictures
-from dreamlab.given import own_files
 from dreamlab.recipe import Recipe
-from dreamlab.runs import Run
-from dreamlab.signals import catching
-from dreamlab.train import Tick, restore, train
+from dreamlab.recipe.checks import check
+from dreamlab.recipe.given import own_files
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.folder import Run
+from dreamlab.run.signals import catching
+from dreamlab.run.train import Tick, restore, train
 
 
 def load_recipe(run: Run) -> Recipe:
@@ -135,4 +137,4 @@ def create(
         chosen = replace(chosen, image=replace(chosen.image, file=str(image.absolute())))
     check(chosen)
     chosen, files = own_files(chosen, source.parent)
-    return runs.Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)
+    return Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)

@@ -7,8 +7,8 @@ from typing import Any
 
 from guidance.oracle import Oracle
 from guidance.picture import Picture
-from guidance.toybox import Toybox
-from guidance.toybox_roles import ToyboxControl, ToyboxNovel, ToyboxVideo, ToyboxViews
+from guidance.toybox.prior import Toybox
+from guidance.toybox.roles import ToyboxControl, ToyboxNovel, ToyboxVideo, ToyboxViews
 from guidance.truth import Truth
 
 GUIDANCE: dict[str, Any] = {

@@ -25,7 +25,7 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.noise import TABLES
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
-from guidance.known import InPixels
+from guidance.shared.known import InPixels
 
 STYLED, KNOWN, GRIDS = ("content", "style"), ("control", "control_null", "category"), ("grid", "grid_null")
 BLIND = ("blind", "blind_null", "front", "side", "back", "overhead")  # what a camera-blind model can be told

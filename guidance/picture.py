@@ -20,7 +20,7 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.noise import TABLES
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt, Reference
-from guidance.known import Certain
+from guidance.shared.known import Certain
 
 
 class Picture(Certain):

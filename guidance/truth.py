@@ -18,7 +18,7 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.noise import TABLES
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
-from guidance.known import Certain
+from guidance.shared.known import Certain
 
 
 class Shown(Protocol):

@@ -29,10 +29,10 @@ from dreamlab.core.cameras import Cameras, OrbitSettings, fixed_orbit
 from dreamlab.core.errors import Diverged
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.types import Frames, Mesh, Scene
-from renderers.fusion import fuse, fuse_open3d
-from renderers.seeds import Seeds
-from renderers.shapes import area_of, sample_surface, without_floaters
-from renderers.surface import NEAR, Surface, View, compose, look
+from renderers.gaussian.seeds import Seeds
+from renderers.surface.draw import NEAR, Surface, View, compose, look
+from renderers.surface.fusion import fuse, fuse_open3d
+from renderers.surface.shapes import area_of, sample_surface, without_floaters
 
 VIEWS, SIZE = 24, 96  # of the comparison before and after
 AROUND = OrbitSettings(distance=(3.2, 3.2), fovy_deg=(42.0, 42.0), elevation_deg=(-60.0, 75.0))

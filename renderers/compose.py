@@ -20,18 +20,18 @@ from torch import Tensor
 from cuda_ext.splat import splat
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import RecipeError
+from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import Section, Spec, setting
 from dreamlab.core.streams import derive
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Training
 from renderers.become import Kept, become, surface_of
-from renderers.convert import gaussians_to_mesh
 from renderers.dmtet import DMTet
+from renderers.field.merge import Layer, Volume, merge
+from renderers.gaussian.density import gaussians_to_mesh
 from renderers.gaussians import Gaussians
 from renderers.hash_field import HashField
-from renderers.merge import Layer, Volume, merge
 from renderers.mesh import TexturedMesh
-from renderers.rotation import product
 
 MEMBERS: dict[str, Any] = {"gaussians": Gaussians, "field": HashField, "dmtet": DMTet, "mesh": TexturedMesh}
 CLOUD = ("means", "log_scales", "quats", "logit_opacity", "logit_color")

@@ -23,11 +23,11 @@ from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Training
 from renderers.become import surface_of
-from renderers.files import read_mesh
-from renderers.material import HashField, groups_of
-from renderers.shapes import signed_distances, without_floaters
-from renderers.surface import Surface, compose, laplacian, look, normal_consistency, vertex_normals
-from renderers.tets import KuhnGrid, place
+from renderers.surface.draw import Surface, compose, laplacian, look, normal_consistency, vertex_normals
+from renderers.surface.files import read_mesh
+from renderers.surface.material import HashField, groups_of
+from renderers.surface.shapes import signed_distances, without_floaters
+from renderers.surface.tets import KuhnGrid, place
 
 SHOWS = ("color", "normal", "normal_mask")
 STARTS = ("ellipsoid", "mesh")

@@ -16,12 +16,12 @@ from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
-from renderers import densify
 from renderers.become import fused
-from renderers.convert import LEVEL, density_of
-from renderers.densify import DensifySettings
-from renderers.fusion import WAYS
-from renderers.seeds import Seeds, ball, from_file, shell
+from renderers.gaussian import densify
+from renderers.gaussian.densify import DensifySettings
+from renderers.gaussian.density import LEVEL, density_of
+from renderers.gaussian.seeds import Seeds, ball, from_file, shell
+from renderers.surface.fusion import WAYS
 
 SH0 = 0.28209479177387814  # the constant harmonic
 STATS = ("grad_norm", "count", "radius_max")

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import RecipeError
+from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Skin, Training
-from renderers.convert import gaussians_to_mesh
-from renderers.deform import Deformation, DeformSettings, Motion, anchored, blend, spread_change, stretch
+from renderers.gaussian.deform import Deformation, DeformSettings, Motion, anchored, blend, spread_change, stretch
+from renderers.gaussian.density import gaussians_to_mesh
 from renderers.gaussians import Gaussians, GaussianSettings
-from renderers.rotation import product
 
 NEIGHBOURS = 6
 ROUGHNESS = ("plane_tv", "time_smooth", "time_l1")

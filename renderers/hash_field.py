@@ -23,14 +23,15 @@ from dreamlab.core.safemath import safe_normalize
 from dreamlab.core.schedules import Progress, Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
-from renderers import density as densities
-from renderers import shading, volume
-from renderers.background import Background, BackgroundSettings
 from renderers.become import fused
-from renderers.fusion import WAYS
-from renderers.isosurface import evaluated, grid_points, isosurface
-from renderers.seeds import Seeds, from_field
-from renderers.shading import ShadingSettings
+from renderers.field import density as densities
+from renderers.field import volume
+from renderers.gaussian.seeds import Seeds, from_field
+from renderers.light import shading
+from renderers.light.background import Background, BackgroundSettings
+from renderers.light.shading import ShadingSettings
+from renderers.surface.fusion import WAYS
+from renderers.surface.isosurface import evaluated, grid_points, isosurface
 
 NORMALS = ("none", "analytic", "finite", "central", "predicted")
 # Colours of Stable Diffusion 1.x latents to a linear fit, for looking at a latent field (Latent-NeRF arXiv:2211.07600).

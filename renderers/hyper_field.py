@@ -23,9 +23,9 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.schedules import Progress, Schedule, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
-from renderers import volume
-from renderers.background import Background
+from renderers.field import volume
 from renderers.hash_field import FieldSettings, HashField
+from renderers.light.background import Background
 
 TURNS = 4  # points per cell from which the occupancy of a code in between is found
 

@@ -22,17 +22,17 @@ from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linea
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Textures, Training
-from renderers.atlas import METHODS, Atlas, tangents, unwrap
-from renderers.bake import Texels, project, texels
 from renderers.become import all_around, device_of, shown, surface_of
-from renderers.environment import environment
-from renderers.light import Light, shade
-from renderers.material import HashField, Look, Ranges, groups_of
-from renderers.montecarlo import Samples, shade_montecarlo
-from renderers.pbr import Material
-from renderers.rays import Boxes
-from renderers.shapes import fewer_faces, starting_shape
-from renderers.surface import Surface, View, compose, look, vertex_normals
+from renderers.light.environment import environment
+from renderers.light.montecarlo import Samples, shade_montecarlo
+from renderers.light.pbr import Material
+from renderers.light.rays import Boxes
+from renderers.light.split_sum import Light, shade
+from renderers.surface.atlas import METHODS, Atlas, tangents, unwrap
+from renderers.surface.bake import Texels, project, texels
+from renderers.surface.draw import Surface, View, compose, look, vertex_normals
+from renderers.surface.material import HashField, Look, Ranges, groups_of
+from renderers.surface.shapes import fewer_faces, starting_shape
 
 MATERIALS = ("texture", "hash")
 SHADINGS = ("flat", "pbr", "montecarlo")

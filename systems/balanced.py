@@ -16,9 +16,9 @@ from torch import Tensor
 from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, When, ramp
 from dreamlab.core.settings import setting
-from systems.inversion import at, offset_noise
-from systems.residual import Branch, Look, State, per_row
-from systems.rule import NoiseSettings, Rule
+from systems.engine.inversion import at, offset_noise
+from systems.engine.residual import Branch, Look, State, per_row
+from systems.engine.rule import NoiseSettings, Rule
 
 
 class Balanced(Rule["Balanced.Settings"]):

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.inversion import at
-from systems.residual import Branch, Look, State, per_row, predict_cfg
-from systems.rule import Configured, NoiseSettings
-from systems.score_net import ScoreNet
-from systems.trained import Trained
+from systems.engine.inversion import at
+from systems.engine.residual import Branch, Look, State, per_row, predict_cfg
+from systems.engine.rule import Configured, NoiseSettings
+from systems.engine.score_net import ScoreNet
+from systems.engine.trained import Trained
 
 
 class Bootstrapped(Configured["Bootstrapped.Settings"]):

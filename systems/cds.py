@@ -18,9 +18,9 @@ from torch import Tensor
 from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, When, ramp
 from dreamlab.core.settings import setting
-from systems.inversion import at
-from systems.residual import Look, State, per_row, predict_cfg
-from systems.rule import Configured
+from systems.engine.inversion import at
+from systems.engine.residual import Look, State, per_row, predict_cfg
+from systems.engine.rule import Configured
 
 
 class CDS(Configured["CDS.Settings"]):

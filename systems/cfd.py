@@ -20,10 +20,10 @@ from torch import Tensor
 from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from systems.inversion import at
-from systems.residual import Look, State, per_row, predict_cfg
-from systems.rule import Configured
-from systems.surface_noise import bound_noise
+from systems.engine.inversion import at
+from systems.engine.residual import Look, State, per_row, predict_cfg
+from systems.engine.rule import Configured
+from systems.engine.surface_noise import bound_noise
 
 
 class CFD(Configured["CFD.Settings"]):

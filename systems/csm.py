@@ -16,9 +16,9 @@ from torch import Tensor
 
 from dreamlab.core.schedules import Schedule, When, constant
 from dreamlab.core.settings import setting
-from systems.inversion import PathSettings, at, invert
-from systems.residual import Branch, Look, combine
-from systems.rule import Rule
+from systems.engine.inversion import PathSettings, at, invert
+from systems.engine.residual import Branch, Look, combine
+from systems.engine.rule import Rule
 
 WARM = When(1500, "steps")
 

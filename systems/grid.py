@@ -21,8 +21,8 @@ from dreamlab.core.pixels import tiled, untiled
 from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition
-from systems.residual import Look, State, per_row
-from systems.rule import NoiseSettings, Rule
+from systems.engine.residual import Look, State, per_row
+from systems.engine.rule import NoiseSettings, Rule
 
 
 class Grid(Rule["Grid.Settings"]):

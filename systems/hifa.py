@@ -19,8 +19,8 @@ from torch import Tensor
 
 from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from systems.residual import Look, loss_from_gradient, per_row, predict_cfg
-from systems.rule import NoiseSettings, Rule
+from systems.engine.residual import Look, loss_from_gradient, per_row, predict_cfg
+from systems.engine.rule import NoiseSettings, Rule
 
 
 class HiFA(Rule["HiFA.Settings"]):

@@ -17,8 +17,8 @@ from torch import Tensor
 from dreamlab.core.noise import cfg, rescaled
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look
-from systems.rule import Rule
+from systems.engine.residual import Branch, Look
+from systems.engine.rule import Rule
 
 
 class MVDream(Rule["MVDream.Settings"]):

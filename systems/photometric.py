@@ -19,8 +19,8 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames
-from systems.depth_terms import out_of_order, unlike
-from systems.residual import Look, Stateless
+from systems.engine.depth_terms import out_of_order, unlike
+from systems.engine.residual import Look, Stateless
 
 NORMS = ("l2", "l1")
 

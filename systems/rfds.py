@@ -18,8 +18,8 @@ from torch import Tensor
 from dreamlab.core.noise import cfg, flow_state, rescaled
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, State, per_row
-from systems.rule import Rule
+from systems.engine.residual import Branch, Look, State, per_row
+from systems.engine.rule import Rule
 
 
 class RFDS(Rule["RFDS.Settings"]):

@@ -20,9 +20,9 @@ from dreamlab.core.cameras import Cameras, wrap_degrees
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Prompt
-from systems.residual import Look, per_row, predict_cfg, times_in_order
-from systems.rule import NoiseSettings, Rule
-from systems.surface_noise import surface_points
+from systems.engine.residual import Look, per_row, predict_cfg, times_in_order
+from systems.engine.rule import NoiseSettings, Rule
+from systems.engine.surface_noise import surface_points
 
 
 @dataclass(frozen=True)

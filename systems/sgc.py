@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dreamlab.core.schedules import Schedule, ramp
 from dreamlab.core.settings import setting
-from systems.residual import Look, Stateless
+from systems.engine.residual import Look, Stateless
 
 
 class SGC(Stateless):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.settings import setting
-from systems.residual import Look, Stateless
+from systems.engine.residual import Look, Stateless
 
 LIMIT = 200_000  # points read
 DENSE = 2000  # points drawn on a part of a sketch

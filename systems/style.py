@@ -15,9 +15,9 @@ from torch import Tensor
 
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.inversion import PathSettings, at, invert
-from systems.residual import Branch, Look, State, per_row
-from systems.rule import Rule
+from systems.engine.inversion import PathSettings, at, invert
+from systems.engine.residual import Branch, Look, State, per_row
+from systems.engine.rule import Rule
 
 
 class Style(Rule["Style.Settings"]):

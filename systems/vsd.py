@@ -25,10 +25,10 @@ from torch import Tensor
 from dreamlab.core.noise import cfg
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, State, per_row
-from systems.rule import Configured, NoiseSettings
-from systems.score_net import ScoreNet
-from systems.trained import Trained
+from systems.engine.residual import Branch, Look, State, per_row
+from systems.engine.rule import Configured, NoiseSettings
+from systems.engine.score_net import ScoreNet
+from systems.engine.trained import Trained
 
 
 class VSD(Configured["VSD.Settings"]):

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
+from dreamlab.core.files import disk_errors, sha256, write_atomic, write_json
 from dreamlab.core.text import slug
 from dreamlab.core.types import Maker, Mesh, Rigged, Scene
 from dreamlab.export.glb import glb_bytes
 from dreamlab.export.simplify import simplify
-from dreamlab.export.text_formats import obj_bytes, obj_companions, ply_bytes
-from dreamlab.files import disk_errors, sha256, write_atomic, write_json
-from dreamlab.preview import orbit_views, render_views, save_between, save_preview, save_sheet, save_video
+from dreamlab.export.text_formats import obj_bytes, obj_companions
 from dreamlab.recipe import Recipe, as_plain
-from dreamlab.runs import Run
+from dreamlab.run.folder import Run
+from dreamlab.run.preview import orbit_views, render_views, save_between, save_preview, save_sheet, save_video
 from renderers.become import compare_mesh, surface_of
+from renderers.surface.files import ply_bytes
 
 SHEET_VIEWS = 12
 

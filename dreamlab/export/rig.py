@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamlab.core.rotation import matrix
 from dreamlab.core.types import Skin
-from renderers.rotation import matrix
 
 SECONDS = 2.0
 FLOAT, USHORT = 5126, 5123

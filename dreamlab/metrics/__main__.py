@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dreamlab.core.errors import DreamError
-from dreamlab.files import disk_errors, write_json
+from dreamlab.core.files import disk_errors, write_json
 
 
 def arguments() -> argparse.Namespace:

@@ -30,7 +30,7 @@ from dreamlab.toybox.shapes import CATEGORIES, finishes
 from dreamlab.toybox.split import held_out_combination, held_out_instance
 from dreamlab.toybox.training.data import draw_finishes
 from dreamlab.toybox.training.plan import Plan
-from guidance.toybox_net import NetSettings
+from guidance.toybox.net import NetSettings
 
 LOWEST, HIGHEST = 0.4, 0.8  # bounds of a threshold
 SEED_CALIBRATE, SEED_MEASURE = 101, 202
@@ -163,7 +163,7 @@ def prior_row(judge: Judge, folder: Path) -> dict[str, Any]:
     """Pictures that a prior draws of held-out prompts."""
     from dreamlab.core.cameras import orbit
     from dreamlab.toybox.training.sample import held_out_prompts, sample
-    from guidance.toybox import Toybox
+    from guidance.toybox.prior import Toybox
 
     prior = Toybox(Toybox.Settings(weights=str(folder)))
     prompts = held_out_prompts(NAMES)

@@ -87,7 +87,7 @@ def save(path: Path, net: JudgeNet, categories: tuple[str, ...], facts: Mapping[
     """One safetensors file in fp16; names and facts are in its header."""
     from safetensors.torch import save as pack
 
-    from dreamlab.files import disk_errors, write_atomic
+    from dreamlab.core.files import disk_errors, write_atomic
 
     state = {name: value.detach().half().contiguous() for name, value in net.state_dict().items() if "num_" not in name}
     header = {"format": FORMAT, "categories": list(categories), "facts": dict(facts)}
@@ -99,7 +99,7 @@ def load(path: Path) -> StoredJudge:
     """Read and check a judge; ModelError says in one line what is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
-    from dreamlab.files import sha256
+    from dreamlab.core.files import sha256
 
     again = "reinstall dreamlab, or train it again with python -m dreamlab.metrics train"
     if not path.is_file():

@@ -21,7 +21,8 @@ from dreamlab.core.types import Mesh, Textures
 from dreamlab.export import mesh_report
 from dreamlab.export.glb import glb_bytes, read_document
 from dreamlab.export.simplify import simplify
-from dreamlab.export.text_formats import obj_bytes, obj_companions, ply_bytes
+from dreamlab.export.text_formats import obj_bytes, obj_companions
+from renderers.surface.files import ply_bytes
 
 VALIDATE = """
 const fs = require('fs'), validator = require(process.argv[1]);

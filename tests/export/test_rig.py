@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from dreamlab.core.rotation import from_vector, matrix
 from dreamlab.core.types import Skin
 from dreamlab.export.glb import glb_bytes
-from renderers.rotation import from_vector, matrix
 from tests.export.test_glb import ball, issues
 
 KINDS = {5126: "<f4", 5123: "<u2", 5125: "<u4"}

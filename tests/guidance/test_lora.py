@@ -10,8 +10,8 @@ from torch import nn
 from dreamlab.core.cameras import turntable
 from dreamlab.core.schedules import Progress, constant
 from dreamlab.core.types import Prompt
-from guidance.lora import Lora
-from systems.residual import Look
+from guidance.shared.lora import Lora
+from systems.engine.residual import Look
 from systems.vsd import VSD
 from tests.guidance.test_toybox import frames, guidance
 

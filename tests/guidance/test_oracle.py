@@ -13,7 +13,7 @@ from dreamlab.core.cameras import Cameras, turntable
 from dreamlab.core.errors import InputError
 from dreamlab.core.noise import make_table
 from dreamlab.core.types import Condition, Frames, Prompt
-from dreamlab.worlds import oracle_world
+from dreamlab.run.worlds import oracle_world
 from guidance.oracle import Oracle, Views, World, centred, mixture_eps
 
 

@@ -12,9 +12,9 @@ from dreamlab.core import pixels
 from dreamlab.core.cameras import turntable
 from dreamlab.core.errors import InputError
 from dreamlab.core.types import Condition, Frames, Prompt
+from dreamlab.run.worlds import oracle_world, styled, true_pictures
 from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.draw import draw
-from dreamlab.worlds import oracle_world, styled, true_pictures
 from guidance.oracle import Oracle
 
 PROMPT = Prompt("a red mushroom with a white stem")

@@ -15,10 +15,11 @@ import torch
 import trimesh
 
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import Diverged, RecipeError
 from dreamlab.core.types import Frames, Mesh
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
 from renderers.become import (
     Kept,
     all_around,
@@ -33,11 +34,11 @@ from renderers.become import (
     unseen,
 )
 from renderers.dmtet import DMTet
-from renderers.fusion import fuse
 from renderers.gaussians import Gaussians
-from renderers.isosurface import isosurface
 from renderers.mesh import TexturedMesh
-from renderers.surface import Surface, look
+from renderers.surface.draw import Surface, look
+from renderers.surface.fusion import fuse
+from renderers.surface.isosurface import isosurface
 from tests.conftest import Commands
 
 

@@ -15,14 +15,15 @@ import trimesh
 from torch import Tensor
 
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import Cameras, orbit
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.schedules import Progress, constant
 from dreamlab.core.settings import Spec
 from dreamlab.core.types import Training
-from dreamlab.telemetry import Ring
-from dreamlab.train import METRICS, step
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
 from renderers.compose import MEMBERS, Placed, Several
 from tests.conftest import Commands
 

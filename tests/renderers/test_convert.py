@@ -14,9 +14,9 @@ import trimesh
 from dreamlab.core.errors import Diverged
 from dreamlab.core.types import Mesh
 from dreamlab.export.glb import glb_bytes
-from dreamlab.export.text_formats import obj_bytes, ply_bytes
-from renderers.convert import LEVEL, gaussians_to_mesh
-from renderers.files import read_mesh
+from dreamlab.export.text_formats import obj_bytes
+from renderers.gaussian.density import LEVEL, gaussians_to_mesh
+from renderers.surface.files import ply_bytes, read_mesh
 
 
 def one_gaussian(sigma: float = 0.3, opacity: float = 0.9) -> Mesh:

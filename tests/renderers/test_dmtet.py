@@ -15,7 +15,7 @@ from dreamlab.core.cameras import orbit
 from dreamlab.core.errors import Diverged
 from dreamlab.core.schedules import Progress, ramp
 from dreamlab.core.types import Training
-from dreamlab.optim import Adam
+from dreamlab.run.optim import Adam
 from renderers.become import compare
 from renderers.dmtet import DMTet, ellipsoid, sign_agreement
 

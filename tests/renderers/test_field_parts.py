@@ -14,11 +14,12 @@ from dreamlab.core.cameras import turntable
 from dreamlab.core.errors import InputError
 from dreamlab.core.schedules import Progress, constant
 from dreamlab.core.types import Mesh, Training
-from renderers import density, shading
-from renderers.background import Background, BackgroundSettings, harmonics
+from renderers.field import density
+from renderers.gaussian.seeds import from_field, from_mesh, from_points
 from renderers.gaussians import Gaussians, GaussianSettings
-from renderers.seeds import from_field, from_mesh, from_points
-from renderers.shading import ShadingSettings
+from renderers.light import shading
+from renderers.light.background import Background, BackgroundSettings, harmonics
+from renderers.light.shading import ShadingSettings
 
 
 def stream(seed: int = 0) -> torch.Generator:

@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import Cameras, OrbitSettings, fixed_orbit, turntable
 from dreamlab.core.schedules import Progress, constant, ramp
 from dreamlab.core.types import Training
-from dreamlab.optim import Adam
-from dreamlab.telemetry import Ring
-from dreamlab.train import METRICS, step
-from renderers import volume
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.optim import Adam
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
+from renderers.field import volume
 from renderers.field4d import Field4D, MovingFieldSettings
 from renderers.hash_field import FieldSettings, HashField
-from renderers.shading import ShadingSettings
+from renderers.light.shading import ShadingSettings
 
 SMALL: dict[str, Any] = {
     "levels": 4, "log2_entries": 9, "base": 4, "finest": 16, "hidden": 8, "occupancy": 16, "step": 0.04,

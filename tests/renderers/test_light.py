@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.errors import InputError
-from renderers.environment import ENVIRONMENTS, directions, environment, resized, solid_angles, to_uv
-from renderers.light import BANDS, Light, harmonics, prefilter, shade
-from renderers.montecarlo import Samples, frame, shade_montecarlo
-from renderers.pbr import Material, brdf_cos, brdf_table, ggx
-from renderers.rays import Boxes
+from renderers.light.environment import ENVIRONMENTS, directions, environment, resized, solid_angles, to_uv
+from renderers.light.montecarlo import Samples, frame, shade_montecarlo
+from renderers.light.pbr import Material, brdf_cos, brdf_table, ggx
+from renderers.light.rays import Boxes
+from renderers.light.split_sum import BANDS, Light, harmonics, prefilter, shade
 
 
 def points(count: int, seed: int = 0) -> tuple[Material, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cuda_ext.march import Samples
 from dreamlab.core.cameras import Cameras, orbit
-from renderers.merge import SOLID, Layer, Volume, merge
+from renderers.field.merge import SOLID, Layer, Volume, merge
 
 RED, GREEN, BLUE = torch.eye(3)
 

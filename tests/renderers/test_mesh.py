@@ -15,12 +15,12 @@ from dreamlab.core.cameras import orbit
 from dreamlab.core.errors import InputError
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Mesh, Training
-from renderers.atlas import tangents, unwrap
-from renderers.bake import project, texels
-from renderers.files import read_mesh
 from renderers.mesh import TexturedMesh
-from renderers.shapes import fewer_faces, sample_surface, signed_distances, without_floaters
-from renderers.surface import Surface, look, vertex_normals
+from renderers.surface.atlas import tangents, unwrap
+from renderers.surface.bake import project, texels
+from renderers.surface.draw import Surface, look, vertex_normals
+from renderers.surface.files import read_mesh
+from renderers.surface.shapes import fewer_faces, sample_surface, signed_distances, without_floaters
 
 
 def of(shape: trimesh.Trimesh) -> Mesh:

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import orbit
-from renderers.environment import environment, resized
-from renderers.hdr import read_hdr
-from renderers.light import Light, shade
-from renderers.montecarlo import Samples, shade_montecarlo
-from renderers.pbr import Material
+from renderers.light.environment import environment, resized
+from renderers.light.hdr import read_hdr
+from renderers.light.montecarlo import Samples, shade_montecarlo
+from renderers.light.pbr import Material
+from renderers.light.split_sum import Light, shade
 
 mi: Any = pytest.importorskip("mitsuba", reason="needs the package mitsuba (pip install mitsuba)")
 mi.set_variant("scalar_rgb")

@@ -16,8 +16,8 @@ from dreamlab.core.types import Frames, Prompt
 from guidance.oracle import Oracle, Views, World
 from systems.asd import ASD
 from systems.cds import CDS
-from systems.inversion import PathSettings, at, invert
-from systems.residual import Branch, Look, State, distil
+from systems.engine.inversion import PathSettings, at, invert
+from systems.engine.residual import Branch, Look, State, distil
 from systems.sds import SDS
 
 SIZE, SPREAD, BATCH = 4, 0.3, 64

@@ -6,12 +6,12 @@ from __future__ import annotations
 import torch
 
 from dreamlab import recipe
-from dreamlab.assemble import tables
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.types import Condition, Frames, Prompt
-from dreamlab.telemetry import Ring
+from dreamlab.recipe.tables import tables
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
 from dreamlab.toybox.scoring.cells import CountingAssembler
-from dreamlab.train import METRICS, step
 
 RECIPE = """
 prompt: a spinning windmill

@@ -16,7 +16,7 @@ from dreamlab.core.prompting import Asking, Prompting, perp_neg_weights
 from dreamlab.core.schedules import Progress, constant
 from dreamlab.core.types import Condition
 from systems.csd import CSD
-from systems.residual import Look
+from systems.engine.residual import Look
 from systems.sds import SDS
 from tests.systems.test_residual import Linear, look
 from tests.systems.test_rules import BAR, Draws, noisy

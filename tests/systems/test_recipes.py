@@ -9,10 +9,12 @@ import pytest
 
 from benchmarks.systems import of_prompt, refusal, rules, served_by
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, check, tables
 from dreamlab.core.errors import InputError, RecipeError
-from dreamlab.telemetry import Ring
-from dreamlab.train import METRICS, step
+from dreamlab.recipe.checks import check
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
 
 SMALL = ("stages.0.scene.count=32", "stages.0.size=16")
 

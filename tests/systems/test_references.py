@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.types import Condition
-from systems.depth_terms import out_of_order, unlike
+from systems.engine.depth_terms import out_of_order, unlike
+from systems.engine.residual import Look
 from systems.photometric import Photometric
-from systems.residual import Look
 from systems.sgc import SGC, levelled
 from systems.shape_guides import Box, Cloud, Part, sketched, surface
 from tests.systems.test_newest import sphere

@@ -16,8 +16,8 @@ from dreamlab.core.prompting import Asking, Prompting
 from dreamlab.core.schedules import Progress, constant
 from dreamlab.core.types import Condition
 from systems import SYSTEMS
+from systems.engine.residual import Look, State, distil
 from systems.hifa import HiFA
-from systems.residual import Look, State, distil
 from systems.rfds import RFDS
 from systems.sds import SDS
 from systems.semantic import Region

@@ -13,7 +13,7 @@ from dreamlab.core.cameras import Cameras, turntable
 from dreamlab.core.noise import NoiseTable, make_table
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Condition, Frames, Prompt
-from systems.residual import Branch, Look, State, combine, distil, loss_from_gradient
+from systems.engine.residual import Branch, Look, State, combine, distil, loss_from_gradient
 from systems.sds import SDS
 
 BIASES: dict[str, Callable[[Tensor], Tensor]] = {

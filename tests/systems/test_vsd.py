@@ -12,16 +12,17 @@ from torch import Tensor
 
 from benchmarks.mixture import TIMES, exact, measured, start
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import turntable
 from dreamlab.core.prompting import Asking, Prompting
 from dreamlab.core.schedules import constant
 from dreamlab.core.types import Condition
-from dreamlab.preview import orbit_views
-from dreamlab.telemetry import Ring
-from dreamlab.train import METRICS, step
-from dreamlab.worlds import true_pictures
-from systems.residual import Look
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.preview import orbit_views
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
+from dreamlab.run.worlds import true_pictures
+from systems.engine.residual import Look
 from systems.sds import SDS
 from systems.vsd import VSD
 from tests.systems.test_behaviour import SPREAD, descend, modes

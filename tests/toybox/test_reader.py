@@ -17,10 +17,10 @@ from dreamlab.toybox.shapes import CATEGORIES
 from dreamlab.toybox.training import reader as training
 from dreamlab.toybox.training.command import READER, begin
 from dreamlab.toybox.training.sample import scene_of
-from guidance.toybox import folder_of
-from guidance.toybox_reader import FILE, TURNS, Known, Reader, azimuth_of, load, packed, prepared, read, turn_error
-from guidance.toybox_roles import ToyboxNovel
-from guidance.toybox_store import words_of
+from guidance.toybox.prior import folder_of
+from guidance.toybox.reader import FILE, TURNS, Known, Reader, azimuth_of, load, packed, prepared, read, turn_error
+from guidance.toybox.roles import ToyboxNovel
+from guidance.toybox.store import words_of
 
 PLAN = training.ReaderPlan(total=4_000, batch=8, warmup=8)
 SHIPPED = folder_of("toybox-reader") / FILE

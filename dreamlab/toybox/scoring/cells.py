@@ -20,20 +20,21 @@ import torch
 from torch import Tensor
 
 from dreamlab import pipeline, recipe
-from dreamlab.assemble import Assembler, tables
-from dreamlab.bind import Spec
 from dreamlab.core.cameras import Cameras, orbit
 from dreamlab.core.errors import Diverged, InputError
+from dreamlab.core.files import disk_errors, write_json
 from dreamlab.core.text import slug
 from dreamlab.core.types import Condition, Guidance, Scene
-from dreamlab.files import disk_errors, write_json
 from dreamlab.metrics.asset import DISTANCE, FOVY_DEG
 from dreamlab.metrics.measure import Figures, Yardstick
-from dreamlab.preview import render_views, save_sheet
 from dreamlab.recipe import DEFAULT, Recipe
-from dreamlab.runs import Run
-from dreamlab.signals import catching
-from dreamlab.train import train
+from dreamlab.recipe.bind import Spec
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.folder import Run
+from dreamlab.run.preview import render_views, save_sheet
+from dreamlab.run.signals import catching
+from dreamlab.run.train import train
 
 FORMAT = 1
 PICTURE = 96  # pixels per view on the sheet
@@ -234,7 +235,7 @@ def read_outcome(folder: Path, cell: Cell) -> tuple[Outcome | None, str]:
 
 def check_cells(cells: Sequence[Cell]) -> None:
     """Names and settings that cannot be meant are said before anything runs."""
-    from dreamlab.assemble import check
+    from dreamlab.recipe.checks import check
 
     for cell in {(c.system, c.scene, c.guidance): c for c in cells}.values():
         check(cell.read())

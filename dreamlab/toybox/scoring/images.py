@@ -18,7 +18,7 @@ from dreamlab.metrics.judge_net import SIZE, with_silhouette
 from dreamlab.metrics.measure import READERS, parse_plain
 from dreamlab.toybox.caption import Caption
 from dreamlab.toybox.training.sample import sample
-from guidance.toybox import Toybox
+from guidance.toybox.prior import Toybox
 
 AZIMUTHS = (30.0, -50.0, 110.0, -140.0)  # in turn
 ELEVATION = 20.0

@@ -30,8 +30,8 @@ from dreamlab.toybox.scoring import obedience
 from dreamlab.toybox.shapes import CATEGORIES, program
 from dreamlab.toybox.split import fraction
 from dreamlab.toybox.training.sample import GRAY, ancestral, backdrop_of, sample, scene_of
-from guidance.toybox import Toybox
-from guidance.toybox_roles import TOYBOXES
+from guidance.toybox.prior import Toybox
+from guidance.toybox.roles import TOYBOXES
 
 ELEVATION = 20.0
 TURNS = (90.0, 180.0, -90.0)  # of the novel views

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamlab.assemble import tables
 from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.files import disk_errors, write_json
 from dreamlab.core.text import did_you_mean
-from dreamlab.files import disk_errors, write_json
+from dreamlab.recipe.tables import tables
 from dreamlab.toybox.scoring.board import Board, Row, prompts, score_run
 from dreamlab.toybox.scoring.cells import to_plain
 from dreamlab.toybox.scoring.images import ImageScore, score_images
@@ -78,7 +78,7 @@ def checks(board: Board | None, images: ImageScore | None) -> list[dict[str, Any
 
 def content(board: Board | None, images: ImageScore | None) -> dict[str, Any]:
     """Everything, as JSON values."""
-    from benchmarks.harness import machine
+    from dreamlab.metrics.figures import machine
 
     found: dict[str, Any] = {"checks": checks(board, images), "machine": machine()}
     if board:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of the reader (`guidance.toybox_reader`): batches of the training split, drawn on the fly.
+"""Training of the reader (`guidance.toybox.reader`): batches of the training split, drawn on the fly.
 
 Batch `index` is a pure function of (seed, index) and the state is saved with its counters, so a resumed run goes on as
 if it had not stopped.
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from dreamlab.core.cameras import sample_orbit
 from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.files import disk_errors, write_atomic, write_json
 from dreamlab.core.streams import derive
-from dreamlab.files import disk_errors, write_atomic, write_json
-from dreamlab.signals import catching
+from dreamlab.run.signals import catching
 from dreamlab.toybox.colours import COLOURS
 from dreamlab.toybox.shapes import CATEGORIES, finishes
 from dreamlab.toybox.training.data import draw_caption, render
@@ -32,8 +32,8 @@ from dreamlab.toybox.training.muon import Muon, split
 from dreamlab.toybox.training.plan import SHARES, Plan
 from dreamlab.toybox.training.roles import VIEWS
 from dreamlab.toybox.training.trainer import LOG, PLAN, STATE, Rhythm
-from guidance.toybox_net import NetSettings
-from guidance.toybox_reader import FILE, SIZE, Answers, Known, Reader, azimuth_of, packed, prepared, turn_error
+from guidance.toybox.net import NetSettings
+from guidance.toybox.reader import FILE, SIZE, Answers, Known, Reader, azimuth_of, packed, prepared, turn_error
 
 NAMES = tuple(sorted(CATEGORIES))
 LOOKS = 2  # pictures of each object

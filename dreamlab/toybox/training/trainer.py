@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.errors import InputError
+from dreamlab.core.files import disk_errors, write_atomic
 from dreamlab.core.noise import NoiseTable, make_table
 from dreamlab.core.streams import derive
-from dreamlab.files import disk_errors, write_atomic
 from dreamlab.toybox.training.data import Batch, ahead, draw_batch, in_turn, vocabulary
 from dreamlab.toybox.training.loss import Chance, errors, shape_error
 from dreamlab.toybox.training.moments import moments, remember
@@ -32,11 +32,11 @@ from dreamlab.toybox.training.muon import Muon, split
 from dreamlab.toybox.training.plan import RECIPES, Plan
 from dreamlab.toybox.training.roles import MIX, ROLES
 from dreamlab.toybox.training.sample import sheet
-from guidance.toybox import Toybox
-from guidance.toybox_net import NetSettings, Prior, laid_out
-from guidance.toybox_roles import TOYBOXES
-from guidance.toybox_store import EVERY, VOCABULARY, Stored, save
-from guidance.toybox_words import Words
+from guidance.toybox.net import NetSettings, Prior, laid_out
+from guidance.toybox.prior import Toybox
+from guidance.toybox.roles import TOYBOXES
+from guidance.toybox.store import EVERY, VOCABULARY, Stored, save
+from guidance.toybox.words import Words
 
 STATE, PLAN, LOG, PRIOR = "state.safetensors", "plan.json", "log.jsonl", "prior"
 WORD_TABLE = "encoder.table.weight"

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`inspect` and `list`: what is in a file, a run, or the package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.files import disk_errors
+from dreamlab.core.text import did_you_mean
+
+MAX_FILE = 512 << 20
+
+
+def describe(path: Path) -> list[str]:
+    """A few lines on a run folder or a mesh file."""
+    if path.is_dir():
+        return _describe_run(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file or run folder")
+    if path.stat().st_size > MAX_FILE:
+        raise InputError(f"{path}: {path.stat().st_size} bytes; inspect reads at most {MAX_FILE}")
+    if path.suffix == ".glb":
+        return _describe_glb(path)
+    if path.suffix in (".obj", ".ply"):
+        return _describe_mesh(path)
+    raise InputError(f"{path}: inspect reads run folders, .glb, .obj and .ply")
+
+
+def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
+    """Run a bench by name; whether every floor was met."""
+    from benchmarks import kernels, prior, scenes, startup, step, systems
+    from dreamlab.metrics.figures import report
+
+    benches = {
+        "kernels": lambda: kernels.collect(kernels.names(), scaling),
+        "prior": prior.measure,
+        "scenes": scenes.measure,
+        "startup": startup.measure,
+        "step": step.measure,
+        "systems": systems.measure,
+    }
+    if what not in benches:
+        raise RecipeError(f"bench {what!r}{did_you_mean(what, benches)}")
+    if scaling and what != "kernels":
+        raise RecipeError(f"bench {what}: only `bench kernels` has --scaling")
+    return report(benches[what](), json_file)
+
+
+def draw_sheet(names: list[str], out: Path, seed: int, size: int) -> Path:
+    """A labelled picture of objects of the world, each from a few sides."""
+    from dreamlab.toybox.shapes import CATEGORIES
+    from dreamlab.toybox.sheet import contact_sheet
+
+    for name in names:
+        if name not in CATEGORIES:
+            raise InputError(
+                f"toybox render: no object {name!r}{did_you_mean(name, CATEGORIES)}; see: dreamlab list objects"
+            )
+    if out.suffix.lower() != ".png":
+        raise InputError(f"{out}: the sheet is a .png")
+    with disk_errors("writing the sheet", out):
+        return contact_sheet(out, names or None, seed, size=size)
+
+
+def write_object(prompt: str, out: Path, seed: int, painted: bool) -> Path:
+    """A true object of the world as a mesh file; gray unless `painted`."""
+    import torch
+
+    from dreamlab.core.files import write_atomic
+    from dreamlab.core.text import slug
+    from dreamlab.core.types import Mesh
+    from dreamlab.export.glb import glb_bytes
+    from dreamlab.export.text_formats import obj_bytes
+    from dreamlab.toybox.caption import programs_for
+    from dreamlab.toybox.mesh import mesh
+    from dreamlab.toybox.understand import understand
+    from renderers.surface.draw import vertex_normals
+    from renderers.surface.files import ply_bytes
+
+    writers = {".glb": lambda it: glb_bytes(it, slug(prompt), {}), ".obj": lambda it: obj_bytes(it, slug(prompt))}
+    writers[".ply"] = ply_bytes
+    if out.suffix.lower() not in writers:
+        raise InputError(f"{out}: a mesh is a .glb, .obj or .ply")
+    found = mesh(programs_for(understand(prompt), seed), 128)
+    colours = found.colours if painted else torch.full_like(found.colours, 0.7)
+    made = Mesh(found.vertices, found.faces, colours, vertex_normals(found.vertices, found.faces))
+    with disk_errors("writing the mesh", out):
+        write_atomic(out, writers[out.suffix.lower()](made))
+    return out
+
+
+def listing(what: str) -> list[str]:
+    """One line for each thing of a kind: name, what it is, its paper, its cost where it has one."""
+    from dreamlab.recipe import names
+    from dreamlab.recipe.tables import tables
+
+    if what == "recipes":
+        return [f"{name:<16} {line}" for name, line in names().items()]
+    if what == "objects":
+        from dreamlab.toybox.shapes import CATEGORIES
+
+        return [f"{name:<16} parts: {', '.join(CATEGORIES[name].nameable)}" for name in sorted(CATEGORIES)]
+    known = tables()
+    if what not in ("systems", "scenes", "guidance"):
+        names_of_lists = ["systems", "scenes", "guidance", "recipes", "objects"]
+        raise RecipeError(f"list {what!r}{did_you_mean(what, names_of_lists)}")
+    lines = []
+    for name, cls in known[what].items():
+        cost = f"; evaluations per view: {cls.cost}" if hasattr(cls, "cost") else ""
+        first = (cls.__doc__ or "").strip().splitlines()[0]
+        lines.append(f"{name:<16} {first} [{cls.paper}{cost}]")
+    return lines
+
+
+def _describe_run(path: Path) -> list[str]:
+    from dreamlab.run.folder import Run
+
+    run = Run.open(path)
+    spec, state = run.spec(), run.state()
+    lines = [f"run      {spec['id']}", f"prompt   {spec['prompt']}", f"created  {spec['created']}"]
+    lines.append(f"state    {state.get('state')} at step {state.get('step')}")
+    if state.get("error"):
+        lines.append(f"error    {state['error']}")
+    lines += [f"ckpt     {found.name}" for found in sorted(run.ckpt.glob("step_*"))]
+    files = sorted(found for found in run.export.rglob("*") if found.is_file())
+    lines += [f"export   {found.relative_to(run.export)} ({found.stat().st_size} bytes)" for found in files]
+    return lines
+
+
+def _describe_glb(path: Path) -> list[str]:
+    from dreamlab.export.glb import read_document
+
+    try:
+        document = read_document(path.read_bytes())
+        lines = [f"GLB      glTF {document['asset']['version']} by {document['asset'].get('generator', 'unknown')}"]
+        accessors = document.get("accessors", [])
+        for mesh in document.get("meshes", []):
+            for part in mesh["primitives"]:
+                vertices = accessors[part["attributes"]["POSITION"]]
+                count = accessors[part["indices"]]["count"] if "indices" in part else vertices["count"]
+                lines.append(f"mesh     {mesh.get('name', '')}: {vertices['count']} vertices, {count // 3} triangles")
+                lines.append(f"has      {', '.join(sorted(part['attributes']))}")
+                lines.append(f"bounds   {vertices.get('min')} to {vertices.get('max')}")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a readable GLB ({error})") from None
+    recipe = document["asset"].get("extras", {}).get("dreamlab_recipe")
+    if recipe is not None:
+        lines.append(f"recipe   {json.dumps(recipe, ensure_ascii=False)[:400]}")
+    return lines
+
+
+def _describe_mesh(path: Path) -> list[str]:
+    import trimesh
+
+    try:
+        mesh = trimesh.load(path, force="mesh", process=False)
+    except Exception as error:  # third-party parsers raise anything on damaged files; the user gets one line
+        raise InputError(f"{path}: cannot be read as a mesh ({error})") from None
+    if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
+        raise InputError(f"{path}: holds no triangles")
+    solid = "watertight" if mesh.is_watertight else "open"
+    return [
+        f"mesh     {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles, {solid}",
+        f"bounds   {mesh.bounds.tolist()}",
+    ]

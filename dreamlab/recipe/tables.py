@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one file that knows the tables: what a recipe can name, section by section."""
+
+from __future__ import annotations
+
+from dreamlab.recipe.bind import Tables
+from guidance import GUIDANCE
+from renderers import SCENES
+from systems import SYSTEMS
+from systems.engine.regularisers import REGULARISERS
+
+PICTURED = {"picture", "toybox-novel"}  # guidance that follows `image`
+SHAPE_FILES = {"mesh": "file", "dmtet": "mesh"}  # scenes that may start from a file: the setting that names it
+
+
+def tables() -> Tables:
+    """Section -> name -> class, for the recipe reader and for `list`."""
+    return {"scenes": SCENES, "systems": SYSTEMS, "guidance": GUIDANCE, "regularisers": REGULARISERS}

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: written under a temporary name, hashed, fsynced, renamed; read only when every hash is right.
+
+A checkpoint is `ckpt/step_000400/` with one safetensors file per part, `meta.json` and `MANIFEST` (sha256 and size of
+each file). safetensors does not notice a flipped bit in its data, the manifest does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from dreamlab.core.errors import InputError
+from dreamlab.core.files import disk_errors, fsync_path, sha256
+from dreamlab.run.crash import point
+
+Parts = Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on."""
+
+    path: Path
+    parts: dict[str, dict[str, Tensor]]
+    meta: dict[str, Any]
+
+
+def write(folder: Path, global_step: int, parts: Parts, meta: Mapping[str, Any], keep: int) -> Path:
+    """Commit a checkpoint and drop all but the newest `keep`. Whatever fails, the previous one stays as it was."""
+    final = folder / f"step_{global_step:06d}"
+    temporary = folder / f".tmp-{final.name}-{os.getpid()}"
+    with disk_errors("writing a checkpoint", final):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder)
+            point("ckpt.begin")
+            temporary.mkdir()
+            _fill(temporary, parts, meta)
+            point("ckpt.before_rename")
+            if final.exists():  # a run that rolled back comes through here again
+                shutil.rmtree(final)
+            temporary.rename(final)
+            fsync_path(folder)
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    point("ckpt.after_rename")
+    for old in _committed(folder)[:-keep]:
+        shutil.rmtree(old)
+    point("ckpt.after_prune")
+    return final
+
+
+def _fill(temporary: Path, parts: Parts, meta: Mapping[str, Any]) -> None:
+    payload = {
+        f"{name}.safetensors": save({key: value.cpu().contiguous() for key, value in tensors.items()})
+        for name, tensors in parts.items()
+    }
+    payload["meta.json"] = json.dumps(dict(meta), indent=1, sort_keys=True).encode()
+    for i, (name, data) in enumerate(payload.items()):
+        with (temporary / name).open("wb") as handle:
+            if i == 0:
+                handle.write(data[: len(data) // 2])
+                handle.flush()
+                point("ckpt.half_written")
+                data = data[len(data) // 2 :]
+            handle.write(data)
+            handle.flush()
+            point("ckpt.before_fsync")
+            os.fsync(handle.fileno())
+    point("ckpt.before_manifest")
+    files = {name: {"sha256": sha256(temporary / name), "bytes": len(data)} for name, data in payload.items()}
+    with (temporary / "MANIFEST").open("w") as handle:
+        json.dump({"files": files}, handle, indent=1, sort_keys=True)
+        handle.flush()
+        os.fsync(handle.fileno())
+    fsync_path(temporary)
+
+
+def read_newest(folder: Path, warn: Any = None) -> Checkpoint | None:
+    """The newest checkpoint whose every hash is right; damaged ones are set aside as `*.corrupt`.
+
+    None when the run never committed one. If there were some and none is whole, that is an error: a run never
+    silently starts again at 0.
+    """
+    found = _committed(folder)
+    damaged = []
+    for path in reversed(found):
+        try:
+            return _read(path)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            aside = path.with_name(f"{path.name}.corrupt")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            damaged.append(path.name)
+            if warn:
+                warn(f"{path}: damaged ({error}); set aside as {aside.name}, trying the one before it")
+    if damaged or any(folder.glob("*.corrupt")):
+        raise InputError(
+            f"{folder}: no whole checkpoint is left ({', '.join(damaged) or 'all set aside'}); start a new run"
+        )
+    return None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed writer left behind."""
+    for leftover in folder.glob(".tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _read(path: Path) -> Checkpoint:
+    manifest = json.loads((path / "MANIFEST").read_text())["files"]
+    for name, entry in manifest.items():
+        if (path / name).stat().st_size != entry["bytes"] or sha256(path / name) != entry["sha256"]:
+            raise ValueError(f"{name} does not match its sha256")
+    meta = json.loads((path / "meta.json").read_text())
+    names = [name for name in manifest if name.endswith(".safetensors")]
+    return Checkpoint(path, {name.removesuffix(".safetensors"): load_file(path / name) for name in names}, meta)
+
+
+def _committed(folder: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(path for path in folder.glob("step_*") if path.is_dir() and not path.name.endswith(".corrupt"))
