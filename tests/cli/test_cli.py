@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tests.test_recipe import PROMPTS
 
 from tests.conftest import Commands, Finished
+from tests.recipe.test_recipe import PROMPTS
 
 ROOT = Path(__file__).parents[2]
 FAST = ("stages.0.steps=1", "stages.1.steps=1")
