@@ -132,7 +132,7 @@ def test_doctor_reports_each_kernel_and_device(dreamlab: Commands) -> None:
 
 
 def test_a_second_process_is_told_who_holds_the_folder(dreamlab: Commands, tiny: Path) -> None:
-    from tests.test_resume import wait_for_steps
+    from tests.run.test_resume import wait_for_steps
 
     process, _, _ = dreamlab.start("dream", "a red mushroom", "stages.0.steps=3000", "--recipe", str(tiny))
     run = wait_for_steps(dreamlab.folder / "runs", 2)
