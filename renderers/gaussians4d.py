@@ -23,9 +23,8 @@ from dreamlab.core.errors import RecipeError
 from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Skin, Training
+from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Skin, Training
 from renderers.gaussian.deform import Deformation, DeformSettings, Motion, anchored, blend, spread_change, stretch
-from renderers.gaussian.density import gaussians_to_mesh
 from renderers.gaussians import Gaussians, GaussianSettings
 
 NEIGHBOURS = 6
@@ -178,10 +177,11 @@ class Gaussians4D(Gaussians):
         if motion.settings.kind != "control":
             raise ValueError(f"only control points make a skin; this motion is {motion.settings.kind!r}")
         with torch.no_grad():
-            index, weight = motion.skin(self.params["means"] if points is None else points)
-            shift, turn = zip(*(motion.poses(time) for time in times), strict=True)
+            means = self.params["means"]
+            index, weight = motion.skin(means if points is None else points.to(means.device))
+            shift, turn = zip(*(motion.poses(time) for time in times.to(means.device)), strict=True)
         anchors = motion.params["anchors"].detach()
-        return Skin(times, anchors, index, weight, torch.stack(shift), torch.stack(turn))
+        return Skin(times.to(means.device), anchors, index, weight, torch.stack(shift), torch.stack(turn))
 
     def rig(self, vertices: Tensor) -> Skin | None:
         """How its surface moves, at its knots in time and between; of one motion by control points."""
@@ -189,7 +189,7 @@ class Gaussians4D(Gaussians):
         if motion.settings.kind != "control" or len(self.motions) > 1:
             return None
         knots = 2 * motion.settings.moments + 1  # power bends the motion between knots
-        return self.skin(torch.linspace(0, 1, knots, device=vertices.device), vertices)
+        return self.skin(torch.linspace(0, 1, knots), vertices)
 
     def state_dict(self) -> dict[str, Tensor]:
         state = super().state_dict()
@@ -206,23 +206,16 @@ class Gaussians4D(Gaussians):
             own = {name: state.get(f"deform{j}.{name}", value) for name, value in motion.params.items()}
             if f"deform{j}.anchors" not in state and "anchors" in own:
                 own["anchors"], own["reach"] = anchored(means, motion.settings.points)
-                own["poses"] = torch.zeros(motion.settings.moments, len(own["anchors"]), 6)
+                own["poses"] = means.new_zeros(motion.settings.moments, len(own["anchors"]), 6)
             motion.load({name: value.to(means.device) for name, value in own.items()})
 
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """None: its surface is that of a moment."""
-        return ()
-
-    def mesh(self, resolution: int) -> Mesh:
+    def offer(self, resolution: int) -> Offer:
         """The surface at time 0."""
         if self.settings.surface != "density":
-            return super().mesh(resolution)
+            return super().offer(resolution)
         with torch.no_grad():
             means, quats, log_scales, _, _ = self.posed(self.params["means"].new_zeros(()))
-        p = {name: value.detach() for name, value in self.params.items()}
-        opacity, color = p["logit_opacity"].sigmoid(), p["logit_color"].sigmoid()
-        return gaussians_to_mesh(means, quats, log_scales.exp(), opacity, color, resolution)
+        return self.density(means, quats, log_scales, resolution, ())
 
 
 def nearest(points: Tensor, count: int) -> Tensor:

@@ -22,7 +22,7 @@ from torch.nn.functional import layer_norm, linear, silu
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.schedules import Progress, Schedule, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
+from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Training
 from renderers.field import volume
 from renderers.hash_field import FieldSettings, HashField
 from renderers.light.background import Background
@@ -123,8 +123,8 @@ class HyperField:
     def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
         return self.made(0).adapt(progress, frames)
 
-    def mesh(self, resolution: int) -> Mesh:
-        return self.made(0).mesh(resolution)
+    def offer(self, resolution: int) -> Offer:
+        return self.made(0).offer(resolution)
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {name: value for name, value in self.base.state_dict().items() if name != "occupancy"}

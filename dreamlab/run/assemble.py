@@ -26,7 +26,8 @@ from dreamlab.recipe.tables import GUIDANCE, SCENES, SHAPE_FILES, SYSTEMS
 from dreamlab.run.optim import Adam
 from dreamlab.run.particles import Particles
 from dreamlab.run.worlds import oracle_world, true_pictures
-from renderers.become import Kept, become
+from renderers.become import become
+from renderers.surface.views import Kept
 from systems.engine.residual import System
 
 
