@@ -43,15 +43,12 @@ def wanted(vertices: Tensor, faces: Tensor) -> Tensor:
     """[F] bool: faces of the connected parts with at least MIN_PART of the largest one's area; but closed parts that
     are turned inside out are caves which nobody can see (the inner side of a shell of Gaussians), and go too."""
     part = parts_of(faces, len(vertices))
-    area, volume, opening = (
-        torch.bincount(part, each)
-        for each in (
-            areas(vertices, faces).double(),
-            signed_volumes(vertices, faces),
-            open_edges(faces).any(1).double(),
-        )
+    area, volume = (
+        torch.bincount(part, each) for each in (areas(vertices, faces).double(), signed_volumes(vertices, faces))
     )
-    kept = (area >= MIN_PART * area.max()) & ~((volume < 0) & (opening == 0))
+    kept = area >= MIN_PART * area.max()
+    if bool((kept & (volume < 0)).any()):
+        kept &= (volume >= 0) | (torch.bincount(part, open_edges(faces).any(1).double()) > 0)
     return (kept if bool(kept.any()) else ~kept)[part]
 
 
