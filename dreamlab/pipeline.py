@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from dreamlab import recipe
+from dreamlab.core.device import known_device
 from dreamlab.core.errors import DiskError, DreamError, InputError, Interrupted, OutOfMemory, is_disk_error
 from dreamlab.core.types import Scene
 from dreamlab.export import export_mesh, export_pictures
@@ -30,6 +31,7 @@ def load_recipe(run: Run) -> Recipe:
 def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lambda tick: None) -> list[Path]:
     """Train from wherever the run stands to its end, then export; returns the files made."""
     wanted = load_recipe(run)
+    known_device(device)
     with run.lock(), catching() as stop:
         try:
             fix_threads(run)
@@ -74,6 +76,7 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
 def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene]:
     """The scene of a run as its newest checkpoint has it, for rendering and exporting again."""
     wanted = load_recipe(run)
+    known_device(device)
     if not any(run.ckpt.glob("step_*")):  # restore reads and checks them; once is enough
         raise InputError(f"{run.path}: has no checkpoint yet; continue it with: dreamlab resume {run.path}")
     _, stage = restore(run, wanted, Assembler(wanted, device, run.path))

@@ -53,8 +53,11 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
         lr: float = setting(3e-3, low=0, high=1)
         width: int = setting(32, low=8, high=512, help="channels of each network, a multiple of 4")
 
+        def complaint(self) -> str:
+            return f"width {self.width} is not a multiple of 4" if self.width % 4 else super().complaint()
+
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.forms: dict[str, ScoreNet] = {}
         self.nets: dict[str, Trained] = {}
         self.polished: list[Tensor] = []  # each [B, C h w + 16]: pictures and their cameras
