@@ -197,6 +197,7 @@ class Gaussians4D(Gaussians):
         if motion.settings.kind != "control" or len(self.motions) > 1:
             return None
         knots = 2 * motion.settings.moments + 1  # power bends the motion between knots
+        vertices = vertices.to(self.params["means"].device)  # an exported mesh lies on the host
         return self.skin(torch.linspace(0, 1, knots, device=vertices.device), vertices)
 
     def state_dict(self) -> dict[str, Tensor]:

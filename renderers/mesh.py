@@ -157,7 +157,7 @@ class TexturedMesh:
 
     def to(self, device: torch.device | str) -> Self:
         self.light = None if self.light is None else self.light.to(device)
-        self.load_state_dict({name: value.to(device) for name, value in self.state_dict().items()})
+        self._load({name: value.to(device) for name, value in self.state_dict().items()})
         return self
 
     def groups(self) -> Mapping[str, ParamGroup]:
@@ -247,7 +247,12 @@ class TexturedMesh:
         return kept | {name: value.detach() for name, value in self.params.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Any shape: a checkpoint's is not the recipe's start."""
+        """Any shape: a checkpoint's is not the recipe's start. It goes where this scene is."""
+        device = self.surface.vertices.device
+        self._load({name: value.to(device) for name, value in state.items()})
+
+    def _load(self, state: Mapping[str, Tensor]) -> None:
+        """Where the state is."""
         vertices, faces, uv, uv_faces, source = (state[f"shape.{name}"] for name in SHAPE)
         self._dress(Surface.of(vertices, faces), Atlas(uv, uv_faces, source))
         names = [name for name in state if not name.startswith("shape.")]
