@@ -16,7 +16,8 @@ from tests.wiring.toy import SAYS, Toy, flat, gradient, stepped, term, tile
 from tests.wiring.toy import toys as toys
 
 pytestmark = pytest.mark.usefixtures("toys")
-G = SAYS["text"] - SAYS["null"]
+TEXT, NULL = SAYS["text"][0], SAYS["null"][0]
+G = TEXT - NULL
 PIXELS = 8 * 8
 
 
@@ -38,7 +39,7 @@ def test_terms_add_up_each_with_its_weight_and_its_own_model() -> None:
     both = ", ".join([term(more="weight: 2"), term(flat="shift: 1", rule="text: 2, null: -1", more="weight: 5")])
     stage = Toy(terms=both).built()
     (row,) = stepped(stage)
-    second = 2 * (SAYS["text"] + 1) - (SAYS["null"] + 1)
+    second = 2 * (TEXT + 1) - (NULL + 1)
     torch.testing.assert_close(gradient(stage), torch.full((3,), 2 * (2 * G + 5 * second) * PIXELS))
     assert row["grad_rms"] == pytest.approx(G + second)
 

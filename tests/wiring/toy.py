@@ -36,7 +36,17 @@ from renderers import SCENES
 
 ROWS = 4
 FIRST_BETA = 0.9
-SAYS = {"text": 0.5, "null": 0.2, "negative": -0.3, "front": 0.7, "side": 0.11, "back": -0.9, "overhead": 0.4}
+SAYS = {  # eps of each channel; the prompt's own is gray, so that words of direction are not parallel to it
+    "text": (0.5, 0.5, 0.5),
+    "null": (0.2, 0.2, 0.2),
+    "negative": (-0.3, -0.3, -0.3),
+    "front": (0.7, -0.1, 0.3),
+    "side": (0.11, 0.9, -0.4),
+    "back": (-0.9, 0.6, 0.1),
+    "overhead": (0.4, 0.2, -0.8),
+    "blind": (0.05, 0.6, 0.2),
+    "blind_null": (-0.2, 0.3, -0.5),
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ class Flat:
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         self.asked.append((prompt, cameras, frames))
-        return {name: Condition({"says": torch.full((len(cameras), 1), value)}) for name, value in SAYS.items()}
+        return {name: Condition({"says": torch.tensor(value).expand(len(cameras), 3)}) for name, value in SAYS.items()}
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
         self.calls.append(len(z_t))
