@@ -19,6 +19,7 @@ from dreamlab.recipe.checks import check
 from dreamlab.recipe.given import own_files
 from dreamlab.recipe.tables import tables
 from dreamlab.run.assemble import Assembler
+from dreamlab.run.checkpoint import committed
 from dreamlab.run.folder import Run
 from dreamlab.run.signals import catching
 from dreamlab.run.train import Tick, restore, train
@@ -77,7 +78,7 @@ def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene]:
     """The scene of a run as its newest checkpoint has it, for rendering and exporting again."""
     wanted = load_recipe(run)
     known_device(device)
-    if not any(run.ckpt.glob("step_*")):  # restore reads and checks them; once is enough
+    if not committed(run.ckpt):  # restore reads and checks them; once is enough
         raise InputError(f"{run.path}: has no checkpoint yet; continue it with: dreamlab resume {run.path}")
     _, stage = restore(run, wanted, Assembler(wanted, device, run.path))
     return wanted, stage.scene

@@ -264,10 +264,10 @@ class Several:
             return _beyond(frames.extra[f"{name}.vertices"], box).mean()
         return frames.extra.get(f"{name}.outside", frames.rgb.new_zeros(()))
 
-    def adapt(self, progress: Progress, frames: Frames) -> None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> None:
         """Counts are fixed; fields refresh what they skip."""
         for name, member in self.members.items():
-            member.adapt(progress, _of(name, frames))
+            member.adapt(progress, _of(name, frames), healthy)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {f"{name}.{key}": value for name, m in self.members.items() for key, value in m.state_dict().items()}

@@ -157,13 +157,13 @@ class DMTet:
             return normal_consistency(shown.normals, shown.faces)
         return laplacian(shown.vertices, shown.faces) if name == "laplacian" else sign_agreement(shown.distances)
 
-    def adapt(self, progress: Progress, frames: Frames) -> None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> None:
         """Every `tidy` steps specks and bubbles change sides: no picture pulls on them enough. A GPU waits then."""
         every = self.settings.tidy
         if every and progress.step % every == every - 1:
             with torch.no_grad():
                 sdf = self.params["sdf"]
-                sdf.copy_(torch.where(self.grid.lonely(self.distance(), SPECK), -sdf, sdf))
+                sdf.copy_(torch.where(healthy & self.grid.lonely(self.distance(), SPECK), -sdf, sdf))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: value.detach() for name, value in self.params.items()}

@@ -92,6 +92,7 @@ class Gaussians:
             self.params["sh_rest"] = torch.zeros(n, (s.sh_degree + 1) ** 2 - 1, 3)
         self.degree = 0
         self.stream: torch.Generator | None = None  # of the last training render; growing draws from it
+        self.before: SplatStats | None = None  # the statistics as they were before that render
         self._own(self.params)
 
     def _own(self, params: Mapping[str, Tensor]) -> None:
@@ -125,6 +126,7 @@ class Gaussians:
         self.degree = min(self.settings.sh_degree, int(self.settings.sh_active.at(training.progress)))
         if training.progress.step == 0:  # the counts of an earlier stage are not this one's
             self.stats = SplatStats.zeros(len(self.params["means"]), self.params["means"].device)
+        self.before = self.stats.clone() if self.settings.densify.kind == "adaptive" else None
 
     def splat(
         self,
@@ -166,14 +168,20 @@ class Gaussians:
             return self.params["log_scales"].exp().mean()
         raise ValueError(f"{self.kind} have no penalty {name!r}")
 
-    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
         """Grow and prune when it is time. Changing the count reads it on the host: once in `densify.every` steps."""
         s, rows = self.settings.densify, None
         if s.kind == "none" or self.stream is None:
             return None
         with torch.no_grad():
             if s.kind == "mcmc":
-                self.params["means"].copy_(densify.walk(self.params, s.noise.at(progress), self.stream))
+                means = self.params["means"]
+                walked = densify.walk(self.params, s.noise.at(progress), self.stream)
+                means.copy_(torch.where(healthy, walked, means))
+            elif self.before is not None:
+                self.stats = self.stats.where(healthy, self.before)
+            if not ((s.due(progress) or s.reset_due(progress)) and bool(healthy)):
+                return None
             if s.due(progress):
                 detached = {name: value.detach() for name, value in self.params.items() if name in self.groups()}
                 if s.kind == "mcmc":

@@ -172,10 +172,10 @@ class Gaussians4D(Gaussians):
             return torch.stack([stretch(means, moved, turn, self.neighbours) for moved, turn in pairs]).mean()
         return super().penalty(name, frames)
 
-    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
         if self.settings.frozen:
             return None
-        rows = super().adapt(progress, frames)
+        rows = super().adapt(progress, frames, healthy)
         if rows is not None:
             self.neighbours = None
         return rows

@@ -298,17 +298,19 @@ class HashField:
         return volume.penalty(name, frames)
 
     # ---- between steps ----------------------------------------------------------------------------------------------
-    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
         """Refresh the occupancy now and then; a field has no rows that move."""
         if progress.step % self.settings.refresh == 0:
-            self._refresh(progress.step // self.settings.refresh)
+            self._refresh(progress.step // self.settings.refresh, healthy)
         return None
 
-    def _refresh(self, turn: int) -> None:
+    def _refresh(self, turn: int, healthy: Tensor | None = None) -> None:
+        """Look at every cell once more; where `healthy` is false the answer is not taken."""
         points = volume.refresh_points(self.settings.occupancy, self.bounds, turn, self.occupancy.device)
         with torch.no_grad():
             fresh = self.cell_density(points, turn)
-        self._look_up(refresh_density(self.occupancy, fresh))
+        renewed = refresh_density(self.occupancy, fresh)
+        self._look_up(renewed if healthy is None else torch.where(healthy, renewed, self.occupancy))
 
     def _look_up(self, density: Tensor) -> None:
         self.occupancy, self.core = density, volume.core(density)

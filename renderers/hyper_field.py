@@ -125,8 +125,8 @@ class HyperField:
     def penalty(self, name: str, frames: Frames) -> Tensor:
         return volume.penalty(name, frames)
 
-    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
-        return self.made(0).adapt(progress, frames)
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
+        return self.made(0).adapt(progress, frames, healthy)
 
     def mesh(self, resolution: int) -> Mesh:
         return self.made(0).mesh(resolution)
@@ -164,16 +164,16 @@ class MadeField(HashField):
         else:
             self._look_up(maker.occupancy[index])
 
-    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
         """Prompts take turns, so that each counts its own."""
         self.maker.base.active = self.active
         turn = progress.step // len(self.maker.codes)
         if turn % self.settings.refresh == 0:
-            self.refresh(turn // self.settings.refresh)
+            self.refresh(turn // self.settings.refresh, healthy)
         return None
 
-    def refresh(self, turn: int) -> None:
+    def refresh(self, turn: int, healthy: Tensor | None = None) -> None:
         """Look where this prompt's field is, and remember it for its next turn."""
-        self._refresh(turn)
+        self._refresh(turn, healthy)
         if self.index is not None:
             self.maker.occupancy[self.index] = self.occupancy

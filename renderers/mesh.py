@@ -233,13 +233,14 @@ class TexturedMesh:
         shift = torch.randn(PENALTY_POINTS, 3, generator=stream, device=stream.device)
         return {"points": vertices[faces[rows.to(faces.device)]].mean(1), "shift": 0.05 * shift.to(vertices)}
 
-    def adapt(self, progress: Progress, frames: Frames) -> None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> None:
         """The shape is fixed. Now and then texels outside all charts take the nearest value inside: filters let
         traces of gradient reach them, which Adam follows at full rate, and seams would show."""
         if self.nearest is not None and (progress.step % FILL == FILL - 1 or progress.step == progress.total - 1):
             with torch.no_grad():
                 image = self.params["texture"]
-                image.copy_(image.flatten(0, 1)[self.nearest].reshape(image.shape))
+                filled = image.flatten(0, 1)[self.nearest].reshape(image.shape)
+                image.copy_(torch.where(healthy, filled, image))
 
     def state_dict(self) -> dict[str, Tensor]:
         shape = (self.surface.vertices, self.surface.faces, *self.atlas)

@@ -64,7 +64,7 @@ class VSD(Configured["VSD.Settings"]):
         self.net: ScoreNet | None = None
         self.adapter: Adapter | None = None
         self.trained: Trained | None = None
-        self._waiting: Mapping[str, Tensor] | None = None  # a checkpoint read before the first step
+        self._waiting: Mapping[str, Tensor] | None = None  # what a checkpoint held, until the network is there
 
     @classmethod
     def card(cls, settings: Settings) -> RuleCard:
@@ -136,10 +136,11 @@ class VSD(Configured["VSD.Settings"]):
                 self.trained = Trained(self.net.start(look.z))
             if self._waiting is not None:
                 self.trained.load_state_dict(self._waiting)
+                self._waiting = None
         return self.trained
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {} if self.trained is None else self.trained.state_dict()
+        return dict(self._waiting or {}) if self.trained is None else self.trained.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.trained, self._waiting = None, dict(state) or None

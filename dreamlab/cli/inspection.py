@@ -122,6 +122,7 @@ def _entries(table: Mapping[str, Entry], more: Mapping[str, str]) -> list[str]:
 
 
 def _describe_run(path: Path) -> list[str]:
+    from dreamlab.run.checkpoint import committed
     from dreamlab.run.folder import Run
 
     run = Run.open(path)
@@ -130,7 +131,7 @@ def _describe_run(path: Path) -> list[str]:
     lines.append(f"state    {state.get('state')} at step {state.get('step')}")
     if state.get("error"):
         lines.append(f"error    {state['error']}")
-    lines += [f"ckpt     {found.name}" for found in sorted(run.ckpt.glob("step_*"))]
+    lines += [f"ckpt     {found.name}" for found in committed(run.ckpt)]
     files = sorted(found for found in run.export.rglob("*") if found.is_file())
     lines += [f"export   {found.relative_to(run.export)} ({found.stat().st_size} bytes)" for found in files]
     return lines

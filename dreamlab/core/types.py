@@ -204,8 +204,12 @@ class Scene(Protocol):
     def penalty(self, name: str, frames: Frames) -> Tensor:
         """The regulariser `name` of `penalties`, []."""
 
-    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
-        """Densify, prune, refresh occupancy, after each optimiser step; says which rows went where, if any did."""
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
+        """Densify, prune, refresh occupancy, after each optimiser step; says which rows went where, if any did.
+
+        Where `healthy` [] is false nothing may change but what the clock alone decides. It lies on the device: what
+        happens in every step is masked by it, and only what waits for the device anyway reads it.
+        """
 
     def state_dict(self) -> dict[str, Tensor]: ...
 
