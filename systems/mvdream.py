@@ -17,7 +17,7 @@ from torch import Tensor
 from dreamlab.core.noise import cfg, rescaled
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.engine.residual import Branch, Look
+from systems.engine.residual import Look, paired
 from systems.engine.rule import Rule
 
 
@@ -43,6 +43,6 @@ class MVDream(Rule["MVDream.Settings"]):
         c, now, table = self.settings, look.progress, look.guidance.table
         t = look.timesteps(c.t_min.at(now), c.t_max.at(now), shared=True)
         state = look.noised(look.noise(), t)
-        text, other = look.predict([Branch(state, "text"), Branch(state, c.against)])
+        text, other = look.predict(paired(state, against=c.against))
         x0 = table.x0(state.z_t, cfg(other, text, c.cfg.at(now)), t)
         return look.z - rescaled(x0, table.x0(state.z_t, text, t), c.rescale, c.group)
