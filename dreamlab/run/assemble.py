@@ -38,7 +38,6 @@ class BuiltTerm:
     guidance: Guidance
     system: System
     weight: Schedule
-    clip: float | None
     asking: Asking
     see: str
     views: str
@@ -112,7 +111,6 @@ class Assembler:
                 self.guidance(term.guidance),
                 SYSTEMS[term.system.kind](term.system.settings),
                 term.weight,
-                getattr(term.system.settings, "clip", None),
                 Asking(term.prompting),
                 term.see,
                 term.views,

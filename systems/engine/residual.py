@@ -209,6 +209,9 @@ class System(Protocol):
     def gradient(self, look: Look) -> Tensor:
         """g on the latents, [B, C, h, w]."""
 
+    def clip(self, now: Progress) -> float | None:
+        """How far each element of g is clamped at this moment; None: not at all."""
+
     def state_dict(self) -> dict[str, Tensor]: ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
@@ -278,7 +281,7 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
 
 
-def distil(system: System | Supervised, look: Look, z: Tensor, clip: float | None = None) -> Distilled:
+def distil(system: System | Supervised, look: Look, z: Tensor) -> Distilled:
     """One term of one step: `z` [B, C, h, w] carries the graph back to the scene."""
     if isinstance(system, Supervised):
         measured = system.loss(look)
@@ -286,7 +289,7 @@ def distil(system: System | Supervised, look: Look, z: Tensor, clip: float | Non
         return Distilled(measured, torch.zeros_like(measured), finite, *count)
     grad = system.gradient(look)
     finite = torch.isfinite(grad).all()
-    loss, used = loss_from_gradient(z, grad, clip)
+    loss, used = loss_from_gradient(z, grad, system.clip(look.progress))
     if look.beside is not None:
         loss, finite = loss + look.beside, finite & torch.isfinite(look.beside.detach())
     return Distilled(loss, used.square().mean().sqrt(), finite, look.calls, look.rows, look.trained)
@@ -298,11 +301,15 @@ def loss_from_gradient(z: Tensor, grad: Tensor, clip: float | None = None) -> tu
     The reparametrised form 0.5 |z - sg(z - g)|^2 / B survives a gradient scaler; nan_to_num comes before the clamp,
     or a nan would pass through it.
     """
-    grad = torch.nan_to_num(grad.detach(), nan=0.0, posinf=0.0, neginf=0.0)
-    if clip is not None:
-        grad = grad.clamp(-clip, clip)
+    grad = clamped(grad.detach(), clip)
     target = (z - grad).detach()
     return 0.5 * (z - target).square().sum() / len(z), grad
+
+
+def clamped(grad: Tensor, clip: float | None) -> Tensor:
+    """Without what is not finite, each element within +- clip."""
+    grad = torch.nan_to_num(grad, nan=0.0, posinf=0.0, neginf=0.0)
+    return grad if clip is None else grad.clamp(-clip, clip)
 
 
 def times_in_order(t_min: Schedule, t_max: Schedule) -> str | None:

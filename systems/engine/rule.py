@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What most rules have in common: a range of noise, a weight, a clip; a constructor and a check.
+"""What rules have in common: a clip; most of them a range of noise and a weight; a constructor and a check.
 
 A rule's own file says its settings beyond these, its defaults where they differ, and its gradient.
 """
@@ -12,19 +12,25 @@ from typing import ClassVar, Generic, TypeVar
 from torch import Tensor
 
 from dreamlab.core.noise import WEIGHTS
-from dreamlab.core.schedules import Schedule, constant
+from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import setting
 from systems.engine.residual import Look, Stateless, times_in_order
 
 
 @dataclass(frozen=True)
-class NoiseSettings:
+class GradientSettings:
+    """What the engine does to any rule's g before it becomes a loss."""
+
+    clip: Schedule | None = setting(None, above=0, help="clamp of each element of g")
+
+
+@dataclass(frozen=True)
+class NoiseSettings(GradientSettings):
     """Where on the noise table a rule works, and how much it counts there. The defaults are DreamFusion's."""
 
     t_min: Schedule = setting(constant(0.02), low=0, high=1, help="lowest noise, fraction of the table")
     t_max: Schedule = setting(constant(0.98), low=0, high=1, help="highest noise, fraction of the table")
     weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
-    clip: float | None = setting(None, above=0, help="clamp of each element of g")
 
     def times(self, look: Look, shared: bool = False) -> Tensor:
         """[B] t_index of this step's views, drawn in the range; `shared`: one for all."""
@@ -35,7 +41,7 @@ class NoiseSettings:
         return look.time_index(self.t_min.at(look.progress), self.t_max.at(look.progress))
 
 
-Settings = TypeVar("Settings")
+Settings = TypeVar("Settings", bound=GradientSettings)
 
 
 class Configured(Generic[Settings]):
@@ -47,6 +53,10 @@ class Configured(Generic[Settings]):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+
+    def clip(self, now: Progress) -> float | None:
+        """The clamp that the engine puts on each element of g at this moment."""
+        return None if self.settings.clip is None else self.settings.clip.at(now)
 
     @classmethod
     def rescaled(cls, settings: Settings) -> bool:

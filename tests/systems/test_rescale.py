@@ -165,8 +165,8 @@ def test_hifa_meets_the_decoded_size_and_clips() -> None:
     assert seen.frames is not None
     rgb = torch.rand(3, 12, 12, 3, dtype=torch.float64, requires_grad=True)
     seen.frames = replace(seen.frames, rgb=rgb)
-    rule = HiFA(replace(HiFA.Settings(image=constant(1.0)), clip=1e-3))
-    loss = distil(rule, seen, seen.z.clone().requires_grad_(), 1e-3).loss
+    rule = HiFA(replace(HiFA.Settings(image=constant(1.0)), clip=constant(1e-3)))
+    loss = distil(rule, seen, seen.z.clone().requires_grad_()).loss
     (slope,) = torch.autograd.grad(loss, rgb)
     assert slope.shape == rgb.shape and 0 < slope.abs().sum(-1).max() < 1
     assert slope.abs().sum() <= 1e-3 * 3 * 6 * 6 * 3 / 3 + 1e-9  # every pixel of 6 x 6 gives its clamp away once
