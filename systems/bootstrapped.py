@@ -21,7 +21,7 @@ from torch import Tensor
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
 from systems.engine.inversion import at
-from systems.engine.residual import Branch, Look, State, per_row, predict_cfg
+from systems.engine.residual import Branch, Look, State, paired, per_row, predict_cfg
 from systems.engine.rule import Configured, NoiseSettings
 from systems.engine.score_net import ScoreNet
 from systems.engine.trained import Trained
@@ -77,7 +77,7 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
             return torch.zeros_like(look.z)
         t = c.times(look)
         state = look.noised(look.noise(), t)
-        text, null = look.predict([Branch(state, "text"), Branch(state, "null")])
+        text, null = look.predict(paired(state))
         with torch.no_grad():
             prior, mine = (self._said(look, name, state, camera, text) for name in self.nets)
         self._learn(look, "render", look.z, camera, c.lr)

@@ -27,7 +27,7 @@ from dreamlab.core.noise import cfg
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Adapter, Adapting
-from systems.engine.residual import Branch, Look, State, per_row
+from systems.engine.residual import Branch, Look, State, paired, per_row
 from systems.engine.rule import Configured, NoiseSettings
 from systems.engine.score_net import ScoreNet
 from systems.engine.trained import Trained
@@ -76,7 +76,7 @@ class VSD(Configured["VSD.Settings"]):
         t = c.times(look)
         state = look.noised(look.noise(), t)
         scale = c.cfg.at(now)
-        branches = [Branch(state, "text"), *([Branch(state, "null")] if scale != 1.0 else [])]
+        branches = [Branch(state, "text")] if scale == 1.0 else paired(state)
         if self._adds and look.steered:
             branches.append(Branch(state, "plain"))
         eps = look.predict(branches)

@@ -54,7 +54,6 @@ class RuleCard:
     colours: bool = False  # reads the colours of the frames, whatever the guidance is shown
     normals: bool = False  # compares the frames' normals
     remembers: bool = False  # keeps something of the renders of one prompt
-    clamp: float | None = None  # of each element of its gradient
     files: Mapping[str, str] = field(default_factory=dict)  # settings that name a file now: dotted name -> FILES
     complaint: str = ""  # what is wrong between its settings
 

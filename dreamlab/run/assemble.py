@@ -20,7 +20,7 @@ from dreamlab.core.streams import Streams, derive
 from dreamlab.core.types import Encoder, Guidance, Maker, Prompt, Scene
 from dreamlab.recipe import Recipe, Stage
 from dreamlab.recipe.bind import Spec
-from dreamlab.recipe.checks import cards_of, check, prompts_of
+from dreamlab.recipe.checks import check, prompts_of
 from dreamlab.recipe.picture import read_picture
 from dreamlab.recipe.tables import TABLES
 from dreamlab.run.optim import Adam
@@ -38,7 +38,6 @@ class BuiltTerm:
     guidance: Guidance
     system: System | Supervised
     weight: Schedule
-    clip: float | None
     asking: Asking
     see: str
     views: str
@@ -112,7 +111,6 @@ class Assembler:
                 self.guidance(term.guidance),
                 TABLES.systems[term.system.kind](term.system.settings),
                 term.weight,
-                cards_of(term)[1].clamp,
                 Asking(term.prompting),
                 term.see,
                 term.views,
