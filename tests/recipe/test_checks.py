@@ -162,7 +162,7 @@ def test_what_a_guidance_says_of_itself_is_so() -> None:
 def test_unknown_devices_are_one_line() -> None:
     assert known_device("cpu").type == "cpu"
     for name in ("tpu", "cpu:1", "cuda:x", "", "CUDA"):
-        with pytest.raises(RecipeError, match="cpu, cuda or cuda:N"):
+        with pytest.raises(RecipeError, match="cpu or cuda"):
             known_device(name)
     with pytest.raises(InputError, match="use --device cpu"):
         known_device("cuda:99")
