@@ -17,6 +17,7 @@ What the surface of a scene is, `renderers/surface/extraction.py` finds.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -34,6 +35,20 @@ THIN, OPAQUE = 0.15, 0.9  # of discs on a surface: thickness in their width, opa
 SURFACES = ("dmtet", "mesh")  # kinds that can take any scene's surface
 SEEDED = ("gaussians",)  # kinds that start from points
 BEGIN_TO_MOVE = (("gaussians", "gaussians4d"), ("field", "field4d"))  # the moving kind takes the state of the still one
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """A scene of several objects, some of which start from scenes of earlier stages."""
+
+    members: Mapping[str, Scene]
+
+    @property
+    def taking(self) -> Mapping[str, str]:
+        """The stages that objects start from, by object."""
+
+    def take(self, name: str, source: Scene, stream: torch.Generator) -> Kept | None:
+        """Object `name` takes over from a scene, in its own frame."""
 
 
 @runtime_checkable
