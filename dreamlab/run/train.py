@@ -316,7 +316,7 @@ def check_fits(run: Run, recipe: Recipe, meta: dict[str, Any], name: str, device
         )
 
 
-def differences(a: Any, b: Any, path: str = "") -> list[str]:
+def differences(a: object, b: object, path: str = "") -> list[str]:
     """Dotted names of the values in which two recipes differ."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys = [*a, *(key for key in b if key not in a)]
