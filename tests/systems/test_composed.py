@@ -67,7 +67,8 @@ def test_the_bridge_changes_its_two_ends(step: int) -> None:
     draws = Draws(4)
     t, n = draws.times(20, 980), draws.noise()
     z = noisy(draws.z, n, t)
-    expected = guided(z, t, 100.0) - n if step < 80 else 3.0 * (eps(z, t, "text") - eps(z, t, "negative"))
+    first = per(1 - BAR[t], z) * (guided(z, t, 100.0) - n)
+    expected = first if step < 80 else 3.0 * (eps(z, t, "text") - eps(z, t, "negative"))
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
     assert (seen.calls, seen.rows) == (1, 6)
 
