@@ -136,7 +136,6 @@ class OrbitSettings:
     """How training views are drawn. Ranges are (low, high)."""
 
     distance: tuple[float, float] = setting((3.0, 3.6), above=0, help="metres from the origin")
-    relative: bool = setting(False, help="distance in units of 1 / tan(fovy / 2): the object fills pictures alike")
     fovy_deg: tuple[float, float] = setting((38.0, 46.0), above=0, high=170)
     elevation_deg: tuple[float, float] = setting((-10.0, 60.0), low=-90, high=90)
     elevation: str = setting("sphere", choices=ELEVATION_RULES, help="uniform by area, by angle, or a coin per view")
@@ -151,8 +150,9 @@ class OrbitSettings:
     ring: int = setting(
         0, low=0, high=64, help="so many views in a row stand around in equal turns, at one height and lens"
     )
-    ring_jitter: bool = setting(False, help="one jitter for all views of a ring, as MVDream's; else one for each")
     time: tuple[float, float] = setting((0.0, 1.0), low=0, high=1, help="of a moving scene; a part for one segment")
+    ring_jitter: bool = setting(False, help="one jitter for all views of a ring, as MVDream's; else one for each")
+    relative: bool = setting(False, help="distance in units of 1 / tan(fovy / 2): the object fills pictures alike")
 
 
 def sample_orbit(settings: OrbitSettings, count: int, generator: torch.Generator) -> Cameras:
