@@ -107,7 +107,7 @@ def test_vsd_through_an_adapter_follows_its_loss_downhill() -> None:
 
 
 def test_vsd_may_learn_at_several_times_per_view() -> None:
-    """One step of Adam on the mean over all lessons, each with times and noise of its own; 2 x 3 pictures are learnt."""
+    """One step of Adam on the mean over all lessons, each with its own times and noise; 2 x 3 pictures."""
     seen = adapted()
     system = VSD(VSD.Settings(net="adapter", lr=0.01, camera_drop=0.0, cfg=constant(1.0), lessons=2, predicts="eps"))
     system.gradient(seen)
