@@ -40,6 +40,9 @@ class Balanced(Rule["Balanced.Settings"]):
         weight: str = setting("bsd", choices=WEIGHTS, help="w(t)")
         auto: bool = setting(False, help="both objectives and the weight as the model's own size has it; no scale")
 
+        def asks(self) -> frozenset[str]:
+            return frozenset({self.against})
+
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
         t = at(look, look.time_index(c.t_min.at(now), c.t_max.at(now)))

@@ -48,7 +48,7 @@ class CDS(Configured["CDS.Settings"]):
         clip: Schedule | None = setting(constant(8.0), above=0)
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.fixed_noise: Tensor | None = None  # [1, C, h, w]
 
     def gradient(self, look: Look) -> Tensor:

@@ -47,7 +47,7 @@ class CFD(Configured["CFD.Settings"]):
         weight: str = setting("ism", choices=WEIGHTS, help="w(t)")
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.field: Tensor | None = None  # [T, C]
 
     def gradient(self, look: Look) -> Tensor:

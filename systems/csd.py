@@ -36,6 +36,9 @@ class CSD(Rule["CSD.Settings"]):
         normalize: bool = setting(False, help="divide g by its norm over the whole batch (their pixel-space default)")
         clip_first: bool = setting(False, help="with normalize: clip before that, as their code does, and not after")
 
+        def asks(self) -> frozenset[str]:
+            return super().asks() | ({"negative"} if any(self.negative.values) else set())
+
     def clip(self, now: Progress) -> float | None:
         s = self.settings
         return None if s.normalize and s.clip_first else super().clip(now)

@@ -42,7 +42,7 @@ class DSD(Configured["DSD.Settings"]):
         weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.start: Tensor | None = None  # [1, C, h, w], the seed
 
     def gradient(self, look: Look) -> Tensor:

@@ -40,9 +40,8 @@ class ISM(Rule["ISM.Settings"]):
         strength: float = setting(0.1, above=0, help="factor of g")
         cfg_inversion: float = setting(1.0, low=1, help="of the inversion, towards the negative prompt; 1: none")
 
-    @staticmethod
-    def asks(settings: Settings) -> frozenset[str]:
-        return frozenset({"negative"}) if settings.cfg_inversion != 1.0 else frozenset()
+        def asks(self) -> frozenset[str]:
+            return super().asks() | ({"negative"} if self.cfg_inversion != 1.0 else set())
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table

@@ -17,7 +17,7 @@ from torch import Tensor
 from dreamlab.core.noise import cfg, rescaled
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.engine.residual import Look, paired
+from systems.engine.residual import Look, paired, times_in_order
 from systems.engine.rule import GradientSettings, Rule
 
 
@@ -37,6 +37,12 @@ class MVDream(Rule["MVDream.Settings"]):
         group: int = setting(4, low=1, high=64, help="views that share a deviation; the rest of a batch is a group too")
         t_min: Schedule = setting(ramp(0.98, 0.02, end=When(8000, "steps")), low=0, high=1)
         t_max: Schedule = setting(ramp(0.98, 0.5, end=When(8000, "steps")), low=0, high=1)
+
+        def asks(self) -> frozenset[str]:
+            return frozenset({self.against})
+
+        def complaint(self) -> str:
+            return times_in_order(self.t_min, self.t_max) or ""
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table

@@ -21,9 +21,9 @@ CAMERA = 16
 WAVES = 8
 
 
-def misfit(width: int) -> str | None:
+def misfit(width: int) -> str:
     """What is wrong with a width, which is normalised in four groups."""
-    return f"width {width} is not a multiple of 4" if width % 4 else None
+    return f"width {width} is not a multiple of 4" if width % 4 else ""
 
 
 class Block(nn.Module):
