@@ -298,15 +298,11 @@ def loss_from_gradient(z: Tensor, grad: Tensor, clip: float | None = None) -> tu
     The reparametrised form 0.5 |z - sg(z - g)|^2 / B survives a gradient scaler; nan_to_num comes before the clamp,
     or a nan would pass through it.
     """
-    grad = clamped(grad.detach(), clip)
+    grad = torch.nan_to_num(grad.detach(), nan=0.0, posinf=0.0, neginf=0.0)
+    if clip is not None:
+        grad = grad.clamp(-clip, clip)
     target = (z - grad).detach()
     return 0.5 * (z - target).square().sum() / len(z), grad
-
-
-def clamped(grad: Tensor, clip: float | None) -> Tensor:
-    """Without what is not finite, each element within +- clip."""
-    grad = torch.nan_to_num(grad, nan=0.0, posinf=0.0, neginf=0.0)
-    return grad if clip is None else grad.clamp(-clip, clip)
 
 
 def times_in_order(t_min: Schedule, t_max: Schedule) -> str | None:
