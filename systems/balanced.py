@@ -37,6 +37,9 @@ class Balanced(Rule["Balanced.Settings"]):
         strength: float = setting(0.1, above=0, help="factor of g")
         weight: str = setting("bsd", choices=WEIGHTS, help="w(t)")
 
+        def asks(self) -> frozenset[str]:
+            return frozenset({self.against})
+
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
         t = at(look, look.time_index(c.t_min.at(now), c.t_max.at(now)))

@@ -20,7 +20,7 @@ from dreamlab.core.schedules import Schedule, When, ramp
 from dreamlab.core.settings import setting
 from systems.engine.inversion import at
 from systems.engine.residual import Look, State, per_row, predict_cfg
-from systems.engine.rule import Configured
+from systems.engine.rule import ClippedSettings, Configured
 
 
 class CDS(Configured["CDS.Settings"]):
@@ -33,7 +33,7 @@ class CDS(Configured["CDS.Settings"]):
     rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(ClippedSettings):
         cfg: Schedule = setting(ramp(101.0, 51.0, end=When(3000, "steps")), low=0, help="100 to 50 in their form")
         t_near: Schedule = setting(
             ramp(0.7, 0.1, end=When(3000, "steps"), curve="sqrt"), low=0, high=1, help="t', annealed"
@@ -46,7 +46,7 @@ class CDS(Configured["CDS.Settings"]):
         clip: float | None = setting(8.0, above=0)
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.fixed_noise: Tensor | None = None  # [1, C, h, w]
 
     def gradient(self, look: Look) -> Tensor:

@@ -35,9 +35,8 @@ class CSM(Rule["CSM.Settings"]):
         scale: Schedule = setting(constant(7.5), low=0, help="s")
         visual: bool = setting(False, help="VPCSM: the prompt with a reference picture through decoupled attention")
 
-    @staticmethod
-    def asks(settings: Settings) -> frozenset[str]:
-        return frozenset({"visual"}) if settings.visual else frozenset()
+        def asks(self) -> frozenset[str]:
+            return super().asks() | ({"visual"} if self.visual else set())
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table

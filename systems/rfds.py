@@ -19,7 +19,7 @@ from dreamlab.core.noise import cfg, flow_state, rescaled
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from systems.engine.residual import Branch, Look, State, per_row
-from systems.engine.rule import Rule
+from systems.engine.rule import ClippedSettings, Rule
 
 
 class RFDS(Rule["RFDS.Settings"]):
@@ -32,12 +32,11 @@ class RFDS(Rule["RFDS.Settings"]):
     rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(ClippedSettings):
         cfg: Schedule = setting(constant(100.0), low=0)
         s_min: Schedule = setting(constant(0.3), low=0, high=1, help="flow time, 0 clean, 1 noise")
         s_max: Schedule = setting(constant(0.98), low=0, high=1)
         rev: bool = setting(False, help="RFDS-Rev: the noise is the model's own")
-        clip: float | None = setting(None, above=0)
 
     def gradient(self, look: Look) -> Tensor:
         c, now = self.settings, look.progress

@@ -9,11 +9,12 @@ clips of `frames`, in order of time; the guidance must say that it scores clips 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
 
+from dreamlab.core.cards import RuleCard
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from systems.engine.residual import Branch, Look, per_row
@@ -25,8 +26,7 @@ class Video(Rule["Video.Settings"]):
 
     paper: ClassVar[str] = "Bahmani et al. 2023, arXiv:2311.17984; Ling et al. 2023, arXiv:2312.13763"
     cost: ClassVar[str] = "2"
-    needs: ClassVar[frozenset[str]] = frozenset({"text", "null", "clip"})
-    rescales: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
 
     @dataclass(frozen=True)
     class Settings(NoiseSettings):
@@ -36,8 +36,8 @@ class Video(Rule["Video.Settings"]):
         amplify: Schedule = setting(constant(0.0), low=0, help="of the motion in the text's direction")
 
     @classmethod
-    def rescaled(cls, settings: Settings) -> bool:
-        return settings.form == "sds"
+    def card(cls, settings: Settings) -> RuleCard:
+        return replace(super().card(settings), views=settings.frames, clip=True, rescales=settings.form == "sds")
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -191,13 +191,6 @@ def guided_pairs(branches: Sequence[Branch]) -> dict[int, int]:
 class System(Protocol):
     """A distillation rule: one class and one `Settings` per file of this folder."""
 
-    paper: ClassVar[str]  # authors, year, arXiv number
-    cost: ClassVar[str]  # pictures the network evaluates per view and step
-    needs: ClassVar[frozenset[str]]  # condition variants and abilities it asks of the guidance
-    # Optional: `asks(settings)` names further needs, `check(settings)` says what is wrong between settings, and
-    # `guided = True` allows adaptive guidance: the unconditional half only serves guidance, it is not the gradient;
-    # `rescales = True` says that guidance goes through `guiding`, `predict_cfg` or `Look.settled`.
-
     def gradient(self, look: Look) -> Tensor:
         """g on the latents, [B, C, h, w]."""
 
@@ -212,6 +205,10 @@ class Supervised(Protocol):
 
     def loss(self, look: Look) -> Tensor:
         """[], differentiable in `look.frames`."""
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ def test_prompts_by_argument_file_and_variable_are_kept(dreamlab: Commands, tiny
 
 
 def test_prompt_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dreamlab.cli import read_prompt
+    from dreamlab.cli.prompt import read_prompt
 
     for prompt in PROMPTS:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(prompt.encode() + b"\n")))
