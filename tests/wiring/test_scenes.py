@@ -209,7 +209,7 @@ def test_what_grows_in_empty_space_is_found_by_the_next_refresh(monkeypatch: pyt
     assert frames.alpha.max() == 0, "nothing is looked for in cells that are empty"
     visible = []
     for step in range(2 * refresh + 1):
-        scene.adapt(Progress(step + 1, 100), frames)
+        scene.adapt(Progress(step + 1, 100), frames, torch.tensor(True))
         visible.append(bool((scene.occupied).any()))
     assert visible.index(True) == refresh - 1, "in the first refresh, not before"
     inside = scene.occupied.nonzero().float().add(0.5) / 16 * 2 - 1  # x, y, z of the cells' centres
