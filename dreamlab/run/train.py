@@ -55,6 +55,10 @@ class Position:
     bad_streak: int = 0
     finished: dict[str, Scene] = field(default_factory=dict)  # scenes of earlier stages
 
+    def done(self, recipe: Recipe) -> int:
+        """Steps over all stages."""
+        return sum(earlier.steps for earlier in recipe.stages[: self.stage]) + self.step
+
 
 def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None:
     """One step in eight stations: cameras, render, look, residual, loss, backward, optimise, adapt.
@@ -151,6 +155,7 @@ def train(
     """Optimise until the recipe is done, from the newest checkpoint if there is one; returns the last scene."""
     stop = stop or StopSignal()
     position, stage = restore(run, recipe, assembler)
+    run.set_state(step=position.done(recipe))
     while True:
         try:
             run_stage(run, recipe, stage, position, on_tick, stop)

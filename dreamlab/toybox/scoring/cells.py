@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamlab import pipeline, recipe
+from dreamlab import recipe
 from dreamlab.core.cameras import Cameras, orbit
 from dreamlab.core.errors import Diverged, InputError
 from dreamlab.core.files import disk_errors, write_json
@@ -31,6 +31,7 @@ from dreamlab.recipe import DEFAULT, Recipe
 from dreamlab.recipe.bind import Spec
 from dreamlab.recipe.tables import tables
 from dreamlab.run.assemble import Assembler
+from dreamlab.run.determinism import deterministic
 from dreamlab.run.folder import Run
 from dreamlab.run.preview import render_views, save_sheet
 from dreamlab.run.signals import catching
@@ -192,8 +193,7 @@ def _trained(run: Run, wanted: Recipe, device: str) -> tuple[Scene, Cost]:
     """The same loop as a dream's, without its export; counts refer to the steps done now, times too."""
     steps = sum(stage.steps for stage in wanted.stages)
     before = int(run.state().get("step", 0))
-    with run.lock(), catching() as stop:
-        pipeline.fix_threads(run)
+    with run.lock(), catching() as stop, deterministic(run):
         assembler = CountingAssembler(wanted, device)
         wall, cpu = time.perf_counter(), time.process_time()
         scene = train(run, wanted, assembler, stop=stop)
