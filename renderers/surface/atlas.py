@@ -43,8 +43,8 @@ def unwrap(vertices: Tensor, faces: Tensor, size: int, method: str = "auto") -> 
                 raise ValueError("unwrap: xatlas is not installed; use method 'own'") from None
         else:
             return _xatlas(xatlas, vertices, faces, size)
-    found = _own(vertices.detach().double().cpu(), faces.cpu(), size)
-    return Atlas(*(value.to(vertices.device) for value in found))
+    made = _own(vertices.detach().double().cpu(), faces.cpu(), size)
+    return Atlas(*(value.to(vertices.device) for value in made))
 
 
 def _xatlas(package: object, vertices: Tensor, faces: Tensor, size: int) -> Atlas:
@@ -224,8 +224,7 @@ def tangents(vertices: Tensor, normals: Tensor, uv: Tensor, faces: Tensor) -> Te
     v = torch.zeros_like(vertices).index_add(0, rows, along_v.repeat(3, 1))
     flat = u - normals * (normals * u).sum(-1, keepdim=True)
     bare = flat.norm(dim=-1, keepdim=True) < 1e-12  # no direction of its own: any at right angles will do
-    axes = torch.eye(3, device=normals.device, dtype=normals.dtype)
-    spare = torch.linalg.cross(normals, axes[normals.abs().argmin(-1)])
+    spare = torch.linalg.cross(normals, torch.eye(3).to(normals)[normals.abs().argmin(-1)])
     unit = torch.nn.functional.normalize(torch.where(bare, spare, flat), dim=-1)
     side = (torch.linalg.cross(normals, unit) * -v).sum(-1, keepdim=True)
     return torch.cat([unit, torch.where(side >= 0, 1.0, -1.0).to(side)], -1)
