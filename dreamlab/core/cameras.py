@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +33,7 @@ class Cameras:
     def __len__(self) -> int:
         return self.camera_to_world.shape[0]
 
-    def __getitem__(self, index: Any) -> Cameras:
+    def __getitem__(self, index: slice | Tensor | list[int]) -> Cameras:
         """A sub-batch: index with a slice or an index tensor."""
         time = None if self.time is None else self.time[index]
         return Cameras(

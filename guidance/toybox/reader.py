@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -136,7 +135,7 @@ def turn_error(turn: Tensor, azimuth_deg: Tensor) -> Tensor:  # [B, TURNS], [B] 
     return -(1 - share) * log[rows, low] - share * log[rows, (low + 1) % TURNS]
 
 
-def packed(reader: Reader, facts: Mapping[str, Any]) -> bytes:
+def packed(reader: Reader, facts: Mapping[str, object]) -> bytes:
     """A safetensors file in fp16; what it can name is in its header."""
     state = {name: value.detach().to("cpu", torch.float16) for name, value in reader.state_dict().items()}
     header = {"objects": reader.known.objects, "colours": reader.known.colours, "facts": dict(facts)}
