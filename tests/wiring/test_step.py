@@ -103,6 +103,20 @@ def test_rates_follow_their_schedules_and_the_scale_of_roll_backs(step: int, sca
     torch.testing.assert_close((before["rows"] - after["rows"])[tile(stage).seen], torch.full((2, 1), rows))
 
 
+def test_the_optimiser_is_adam_with_the_betas_of_the_field() -> None:
+    """Kingma & Ba with (0.9, 0.99) and an eps that damps nothing: steps whose gradients are 1, 2, 3, .. times 1e-6."""
+    more = "regularisers: {paleness: {from: 1.0e-6, to: 1.1e-5}}"
+    stage = Toy(terms=term(more="weight: 0"), stage=more).built()
+    first = second = 0.0
+    value = 0.25
+    for i in range(5):
+        stepped(stage, i, i + 1)
+        grad = 1e-6 * (1 + i)
+        first, second = 0.9 * first + 0.1 * grad, 0.99 * second + 0.01 * grad**2
+        value -= 0.01 * (first / (1 - 0.9 ** (i + 1))) / math.sqrt(second / (1 - 0.99 ** (i + 1)))
+        torch.testing.assert_close(tile(stage).state_dict()["color"], torch.full((3,), value), rtol=2e-5, atol=0)
+
+
 def test_rows_that_no_view_saw_stay_and_the_others_move() -> None:
     stage = Toy(stage="regularisers: {opacity: 1}").built()
     before = tile(stage).state_dict()["rows"]
