@@ -11,6 +11,7 @@ import torch
 from dreamlab.core.cameras import sample_orbit
 from dreamlab.core.schedules import Progress
 from dreamlab.core.streams import derive
+from dreamlab.core.types import Condition
 from systems.engine.regularisers import REGULARISERS
 from tests.wiring.toy import SAYS, Toy, flat, gradient, stepped, term, tile
 from tests.wiring.toy import toys as toys
@@ -191,7 +192,14 @@ def test_views_that_belong_together_stand_before_one_colour(cameras: str, told: 
 def test_a_nan_in_any_term_switches_the_step_off(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Toy(terms=f"{term()}, {term(flat='shift: 1')}").built()
     sick = flat(stage, 0 if which == "first" else 1)
-    monkeypatch.setattr(sick, "predict", lambda z_t, t, condition: torch.full_like(z_t, math.nan))
+    sound = sick.predict
+
+    def predict(z_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
+        eps = sound(z_t, t, condition)
+        eps[-1, 1, 2, 3] = math.nan  # one number of one picture
+        return eps
+
+    monkeypatch.setattr(sick, "predict", predict)
     before = tile(stage).state_dict()["color"]
     (row,) = stepped(stage)
     assert row["healthy"] == 0 and torch.equal(tile(stage).state_dict()["color"], before)
