@@ -273,3 +273,15 @@ def test_a_kept_picture_is_learnt_with_the_camera_it_was_taken_from(monkeypatch:
         assert torch.equal(camera, taken[source][1])
         older += source < step
     assert older >= 5
+
+
+def test_a_rule_s_network_hears_the_camera_row_by_row() -> None:
+    """[B, 16]: the rows of camera_to_world one after another, so that the eye stands at places 3, 7 and 11."""
+    from systems.engine.residual import Look
+    from tests.systems.test_residual import Linear
+
+    cameras, model = orbit([25.0, 140.0], 10.0).to(dtype=torch.float64), Linear()
+    z, streams = torch.zeros(2, 3, 4, 4, dtype=torch.float64), (torch.Generator(), torch.Generator())
+    poses = Look(model, z, {}, Progress(0, 1), *streams, None, cameras).poses()
+    torch.testing.assert_close(poses[:, [3, 7, 11]], cameras.camera_to_world[:, :3, 3])
+    torch.testing.assert_close(poses[:, :3], cameras.camera_to_world[:, 0, :3])
