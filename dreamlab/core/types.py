@@ -308,7 +308,8 @@ class Mesh:
         tangents = None if self.tangents is None else self.tangents.to(device)
         textures = None if self.textures is None else self.textures.to(device)
         own = (self.vertices, self.faces, self.colors, self.normals)
-        return Mesh(*(value.to(device) for value in own), uv, tangents, textures)
+        vertices, faces, colors, normals = (value.to(device) for value in own)
+        return Mesh(vertices, faces, colors, normals, uv, tangents, textures)
 
 
 # ---- what a scene offers of its surface, of which renderers/surface/extraction.py makes a clean mesh -----------------

@@ -109,7 +109,7 @@ def _splat(places: Tensor, turns: Tensor, widths: Tensor, weights: Tensor, size:
         terms = _coefficients(places[owner], inverse[owner], brick, across)
         for begin in range(0, len(brick), BLOCK):
             some = slice(begin, begin + BLOCK)
-            block = torch.nn.functional.threshold_((terms[some] @ monomials).exp_(), cut, 0.0)
+            block = torch.threshold_((terms[some] @ monomials).exp_(), cut, 0.0)
             found, counts = torch.unique_consecutive(brick[some], return_counts=True)
             parts = zip(weights[owner[some]].split(counts.tolist()), block.split(counts.tolist()), strict=True)
             for where, (weight, value) in zip(found.tolist(), parts, strict=True):
