@@ -15,7 +15,7 @@ from dreamlab.core.types import Scene
 from dreamlab.export import export_mesh, export_pictures
 from dreamlab.recipe import Recipe
 from dreamlab.recipe.checks import check
-from dreamlab.recipe.given import own_files
+from dreamlab.recipe.given import own_files, placed
 from dreamlab.recipe.tables import tables
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.folder import Run
@@ -135,6 +135,7 @@ def create(
     chosen = recipe.load(source, tables(), prompt=prompt, negative=negative, overrides=overrides)
     if image is not None:
         chosen = replace(chosen, image=replace(chosen.image, file=str(image.absolute())))
+    chosen = placed(chosen, source.parent)
     check(chosen)
     chosen, files = own_files(chosen, source.parent)
     return Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)

@@ -52,7 +52,7 @@ class TexturedMesh:
 
     @dataclass(frozen=True)
     class Settings:
-        file: str = setting("", help="OBJ, GLB or PLY to start from, instead of `from:`")
+        file: str = setting("", file="mesh", help="OBJ, GLB or PLY to start from, instead of `from:`")
         faces: int = setting(20_000, low=8, high=2_000_000, help="at most, after simplifying what it is made from")
         resolution: int = setting(96, low=8, high=512, help="of the grid that another scene's surface is found on")
         unwrap: str = setting("auto", choices=METHODS, help="texture coordinates; auto: xatlas when installed")
@@ -61,7 +61,9 @@ class TexturedMesh:
         levels: int = setting(12, low=1, high=32, help="of the hash grid")
         finest: int = setting(512, low=8, high=8192, help="cells per side of its last level")
         shading: str = setting("flat", choices=SHADINGS)
-        lights: tuple[str, ...] = setting(("studio",), help="environments by name, or .hdr and .exr files")
+        lights: tuple[str, ...] = setting(
+            ("studio",), file="light", help="environments by name, or .hdr or .exr files"
+        )
         samples: int = setting(32, low=1, high=4096, help="montecarlo: from the light, and as many from the material")
         specular: float = setting(1.0, low=0, high=1, help="of the parts that are not metal; 0 is chalk")
         roughness: tuple[float, float] = setting((0.08, 0.95), low=0.045, high=1, help="lowest and highest")

@@ -16,10 +16,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dreamlab.core.foreign.points import read_points
 from dreamlab.core.settings import setting
 from systems.engine.residual import Look, Stateless
 
-LIMIT = 200_000  # points read
 DENSE = 2000  # points drawn on a part of a sketch
 BODIES = ("ball", "box", "rod")
 
@@ -80,7 +80,7 @@ class Cloud(Stateless):
 
     @dataclass(frozen=True)
     class Settings:
-        points: str = setting("", help="a text file of x y z per line, metres")
+        points: str = setting("", file="points", help="a text file of x y z per line, metres")
         sketch: tuple[Part, ...] = ()
         near: float = setting(0.0, low=0, help="distance that is not punished yet")
         cover: float = setting(0.0, low=0, help="weight of points that no surface is near")
@@ -94,9 +94,7 @@ class Cloud(Stateless):
     def check(settings: Settings) -> str | None:
         if settings.sketch and settings.points:
             return "give points or a sketch, not both"
-        if settings.sketch or (settings.points and Path(settings.points).is_file()):
-            return None
-        return f"points: {settings.points!r} is not a file of x y z lines, and there is no sketch"
+        return None if settings.sketch or settings.points else "give points, a file of x y z lines, or a sketch"
 
     def loss(self, look: Look) -> Tensor:
         c = self.settings
@@ -146,11 +144,3 @@ def within(body: str, local: Tensor) -> Tensor:
     if body == "box":
         return local.abs().amax(-1)
     return torch.maximum(local[:, [0, 2]].norm(dim=-1), local[:, 1].abs())
-
-
-def read_points(path: Path) -> Tensor:
-    """[N, 3] of a text file."""
-    rows = [[float(word) for word in line.split()[:3]] for line in path.read_text("utf-8").splitlines() if line.strip()]
-    if not rows or any(len(row) != 3 for row in rows) or len(rows) > LIMIT:
-        raise ValueError(f"{path}: needs 1 to {LIMIT} lines of x y z")
-    return torch.tensor(rows)

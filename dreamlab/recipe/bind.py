@@ -9,11 +9,12 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.schedules import CURVES, Schedule, When, constant
-from dreamlab.core.settings import Bounds, Section, Spec, bounds_of
+from dreamlab.core.settings import Bounds, Section, Spec, bounds_of, names_file
 from dreamlab.core.text import did_you_mean
 from dreamlab.recipe.source import Source, Tree
 
@@ -163,7 +164,8 @@ class Binder:
         if kind is str:
             if bounds.choices and text not in bounds.choices:
                 self.fail(tree, path, f"is {text!r}{did_you_mean(text, bounds.choices)}")
-            return text
+            spoken = self.source.scalars[tree].spoken and names_file(bounds, text)
+            return str(Path(text).absolute()) if spoken else text  # as any name on a command line
         if kind is bool:
             if text not in ("true", "false"):
                 self.fail(tree, path, f"must be true or false, not {text!r}")

@@ -10,7 +10,6 @@ from systems import SYSTEMS
 from systems.engine.regularisers import REGULARISERS
 
 PICTURED = {"picture", "toybox-novel"}  # guidance that follows `image`
-SHAPE_FILES = {"mesh": "file", "dmtet": "mesh"}  # scenes that may start from a file: the setting that names it
 
 
 def tables() -> Tables:

@@ -21,8 +21,9 @@ from dreamlab.core.types import Guidance, Maker, Prompt, Scene
 from dreamlab.recipe import Recipe, Stage
 from dreamlab.recipe.bind import Spec
 from dreamlab.recipe.checks import check, prompts_of
+from dreamlab.recipe.given import placed
 from dreamlab.recipe.picture import read_picture
-from dreamlab.recipe.tables import GUIDANCE, SCENES, SHAPE_FILES, SYSTEMS
+from dreamlab.recipe.tables import GUIDANCE, SCENES, SYSTEMS
 from dreamlab.run.optim import Adam
 from dreamlab.run.particles import Particles
 from dreamlab.run.worlds import oracle_world, true_pictures
@@ -85,10 +86,10 @@ class Assembler:
     """Builds the stages of one run; guidances with equal settings are shared; files are looked for in `folder`."""
 
     def __init__(self, recipe: Recipe, device: str, folder: Path = Path()) -> None:
+        self.recipe = recipe = placed(recipe, folder)
         check(recipe)
-        self.recipe, self.folder = recipe, folder
         self.device = torch.device(device)
-        image = read_picture(self.given(recipe.image.file), recipe.image) if recipe.image.file else None
+        image = read_picture(Path(recipe.image.file), recipe.image) if recipe.image.file else None
         self.prompts = tuple(replace(prompt, image=image) for prompt in prompts_of(recipe))
         self.streams = Streams(recipe.seed, self.device)
         self._guidance: dict[Spec, Guidance] = {}
@@ -150,16 +151,9 @@ class Assembler:
         """As at the very start of the run."""
         self.streams.load_state_dict(Streams(self.recipe.seed, self.device).state_dict())
 
-    def given(self, file: str) -> Path:
-        """A file that the recipe names: the run's own copy, or where the name says."""
-        return self.folder / file if (self.folder / file).is_file() else Path(file)
-
     def scene(self, spec: Spec) -> Scene:
         """A scene at its start; draws from the `init` stream."""
-        settings, name = spec.settings, SHAPE_FILES.get(spec.kind)
-        if name is not None and getattr(settings, name):
-            settings = replace(settings, **{name: str(self.given(getattr(settings, name)))})
-        scene: Any = SCENES[spec.kind](settings, self.streams.init)
+        scene: Any = SCENES[spec.kind](spec.settings, self.streams.init)
         moved: Scene = scene.to(self.device)
         return moved
 
