@@ -42,7 +42,7 @@ class NullScene:
         rgb = self.value.expand(len(cameras), 4, 4, 3)
         return Frames(rgb, rgb[..., :1], rgb[..., :1].detach(), background)
 
-    def adapt(self, progress: Progress, frames: Frames) -> None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> None:
         return
 
 

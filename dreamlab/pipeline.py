@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from dreamlab import recipe
+from dreamlab.core.device import known_device
 from dreamlab.core.errors import DiskError, DreamError, InputError, Interrupted, OutOfMemory, is_disk_error
 from dreamlab.core.types import Scene
 from dreamlab.export import export_mesh, export_pictures
@@ -18,6 +19,7 @@ from dreamlab.recipe.checks import check
 from dreamlab.recipe.given import own_files, placed
 from dreamlab.recipe.tables import tables
 from dreamlab.run.assemble import Assembler
+from dreamlab.run.checkpoint import committed
 from dreamlab.run.folder import Run
 from dreamlab.run.signals import catching
 from dreamlab.run.train import Tick, restore, train
@@ -30,6 +32,7 @@ def load_recipe(run: Run) -> Recipe:
 def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lambda tick: None) -> list[Path]:
     """Train from wherever the run stands to its end, then export; returns the files made."""
     wanted = load_recipe(run)
+    known_device(device)
     with run.lock(), catching() as stop:
         try:
             fix_threads(run)
@@ -74,7 +77,8 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
 def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene]:
     """The scene of a run as its newest checkpoint has it, for rendering and exporting again."""
     wanted = load_recipe(run)
-    if not any(run.ckpt.glob("step_*")):  # restore reads and checks them; once is enough
+    known_device(device)
+    if not committed(run.ckpt):  # restore reads and checks them; once is enough
         raise InputError(f"{run.path}: has no checkpoint yet; continue it with: dreamlab resume {run.path}")
     _, stage = restore(run, wanted, Assembler(wanted, device, run.path))
     return wanted, stage.scene
@@ -130,12 +134,19 @@ def create(
     command: list[str],
     image: Path | None = None,
 ) -> Run:
-    """A run folder with its resolved recipe and the files it names, checked before anything is written; no prompt: the
-    recipe's own; `image`: a picture to follow instead of the recipe's own."""
+    """A run folder with its resolved recipe and the files it names, checked before anything is written; see `plan`."""
+    chosen, files = plan(prompt, source, overrides, negative, image)
+    return Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)
+
+
+def plan(
+    prompt: str | None, source: Path, overrides: Sequence[str], negative: str | None, image: Path | None
+) -> tuple[Recipe, dict[str, bytes]]:
+    """What a run of a recipe would hold, its own recipe and files; no prompt: the recipe's; `image`: a picture to
+    follow instead of the recipe's."""
     chosen = recipe.load(source, tables(), prompt=prompt, negative=negative, overrides=overrides)
     if image is not None:
         chosen = replace(chosen, image=replace(chosen.image, file=str(image.absolute())))
     chosen = placed(chosen, source.parent)
     check(chosen)
-    chosen, files = own_files(chosen, source.parent)
-    return Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)
+    return own_files(chosen, source.parent)

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from cuda_ext.splat import SplatStats, Splatted, splat
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
@@ -57,6 +58,15 @@ class Gaussians:
     penalties: ClassVar[tuple[str, ...]] = ("opacity_mean", "scale_mean")
     Settings: ClassVar[type[Any]] = GaussianSettings
 
+    @classmethod
+    def card(cls, settings: GaussianSettings) -> SceneCard:
+        named = settings.start == "file"
+        return SceneCard(
+            cls.penalties,
+            normals=True,
+            complaint="start: file needs `file: FILE`" if named and not settings.file else "",
+        )
+
     def __init__(self, settings: GaussianSettings, generator: torch.Generator, seeds: Seeds | None = None) -> None:
         """`seeds`: points to start from instead of what the settings say."""
         s = self.settings = settings
@@ -81,6 +91,7 @@ class Gaussians:
             self.params["sh_rest"] = torch.zeros(n, (s.sh_degree + 1) ** 2 - 1, 3)
         self.degree = 0
         self.stream: torch.Generator | None = None  # of the last training render; growing draws from it
+        self.before: SplatStats | None = None  # the statistics as they were before that render
         self._own(self.params)
 
     def _own(self, params: Mapping[str, Tensor]) -> None:
@@ -88,7 +99,7 @@ class Gaussians:
         means = self.params["means"]
         self.stats = SplatStats.zeros(len(means), means.device)
 
-    def to(self, device: torch.device | str) -> Gaussians:
+    def to(self, device: torch.device | str) -> Self:
         self._own({name: value.detach().to(device) for name, value in self.params.items()})
         return self
 
@@ -114,6 +125,7 @@ class Gaussians:
         self.degree = min(self.settings.sh_degree, int(self.settings.sh_active.at(training.progress)))
         if training.progress.step == 0:  # the counts of an earlier stage are not this one's
             self.stats = SplatStats.zeros(len(self.params["means"]), self.params["means"].device)
+        self.before = self.stats.clone() if self.settings.densify.kind == "adaptive" else None
 
     def splat(
         self,
@@ -155,14 +167,20 @@ class Gaussians:
             return self.params["log_scales"].exp().mean()
         raise ValueError(f"{self.kind} have no penalty {name!r}")
 
-    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
         """Grow and prune when it is time. Changing the count reads it on the host: once in `densify.every` steps."""
         s, rows = self.settings.densify, None
         if s.kind == "none" or self.stream is None:
             return None
         with torch.no_grad():
             if s.kind == "mcmc":
-                self.params["means"].copy_(densify.walk(self.params, s.noise.at(progress), self.stream))
+                means = self.params["means"]
+                walked = densify.walk(self.params, s.noise.at(progress), self.stream)
+                means.copy_(torch.where(healthy, walked, means))
+            elif self.before is not None:
+                self.stats = self.stats.where(healthy, self.before)
+            if not ((s.due(progress) or s.reset_due(progress)) and bool(healthy)):
+                return None
             if s.due(progress):
                 detached = {name: value.detach() for name, value in self.params.items() if name in self.groups()}
                 if s.kind == "mcmc":

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from cuda_ext.texture import texture
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.errors import RecipeError
+from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linear
 from dreamlab.core.schedules import Progress, Schedule, constant
-from dreamlab.core.settings import setting
+from dreamlab.core.settings import FILES, setting
+from dreamlab.core.text import did_you_mean
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Textures, Training
 from renderers.become import all_around, device_of, shown, surface_of
-from renderers.light.environment import environment
+from renderers.light.environment import ENVIRONMENTS, environment
 from renderers.light.montecarlo import Samples, shade_montecarlo
 from renderers.light.pbr import Material
 from renderers.light.rays import Boxes
@@ -61,9 +62,7 @@ class TexturedMesh:
         levels: int = setting(12, low=1, high=32, help="of the hash grid")
         finest: int = setting(512, low=8, high=8192, help="cells per side of its last level")
         shading: str = setting("flat", choices=SHADINGS)
-        lights: tuple[str, ...] = setting(
-            ("studio",), file="light", help="environments by name, or .hdr or .exr files"
-        )
+        lights: tuple[str, ...] = setting(("studio",), file="light", help="environments by name, or .hdr or .exr files")
         samples: int = setting(32, low=1, high=4096, help="montecarlo: from the light, and as many from the material")
         specular: float = setting(1.0, low=0, high=1, help="of the parts that are not metal; 0 is chalk")
         roughness: tuple[float, float] = setting((0.08, 0.95), low=0.045, high=1, help="lowest and highest")
@@ -73,6 +72,16 @@ class TexturedMesh:
         lr_network: Schedule = setting(constant(0.005), low=0)
         lr_texture: Schedule = setting(constant(0.05), low=0)
 
+    @classmethod
+    def card(cls, settings: Settings) -> SceneCard:
+        s = settings
+        dark = s.shading != "flat" and not s.lights
+        complaint = f"shading: {s.shading} needs at least one of `lights`" if dark else ""
+        unknown = [name for name in s.lights if name not in ENVIRONMENTS and not FILES["light"](name)]
+        for name in unknown if s.shading != "flat" else ():
+            complaint = f"lights: {name!r} is no .hdr or .exr file{did_you_mean(name, ENVIRONMENTS)}"
+        return SceneCard(cls.penalties, normals=True, complaint=complaint)
+
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings, self.generator = settings, generator
         self.ranges = Ranges(settings.roughness, settings.metallic)
@@ -80,8 +89,6 @@ class TexturedMesh:
         self.field = HashField(self.channels, levels=settings.levels, finest_resolution=settings.finest, extent=1.5)
         pictures = [] if settings.shading == "flat" else [environment(name) for name in settings.lights]
         self.light = Light.of(pictures) if pictures else None
-        if settings.shading != "flat" and not pictures:
-            raise RecipeError(f"scene mesh: shading: {settings.shading} needs at least one of `lights`")
         self.wear(starting_shape(settings.file, settings.faces))
 
     def wear(self, mesh: Mesh, paint: Paint | None = None) -> None:
@@ -149,9 +156,9 @@ class TexturedMesh:
         self.nearest = texels(atlas, self.settings.texture).nearest() if textured else None
         self.boxes = Boxes.over(surface.vertices, surface.faces) if self.settings.shading == "montecarlo" else None
 
-    def to(self, device: torch.device | str) -> TexturedMesh:
+    def to(self, device: torch.device | str) -> Self:
         self.light = None if self.light is None else self.light.to(device)
-        self.load_state_dict({name: value.to(device) for name, value in self.state_dict().items()})
+        self._load({name: value.to(device) for name, value in self.state_dict().items()})
         return self
 
     def groups(self) -> Mapping[str, ParamGroup]:
@@ -227,13 +234,14 @@ class TexturedMesh:
         shift = torch.randn(PENALTY_POINTS, 3, generator=stream, device=stream.device)
         return {"points": vertices[faces[rows.to(faces.device)]].mean(1), "shift": 0.05 * shift.to(vertices)}
 
-    def adapt(self, progress: Progress, frames: Frames) -> None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> None:
         """The shape is fixed. Now and then texels outside all charts take the nearest value inside: filters let
         traces of gradient reach them, which Adam follows at full rate, and seams would show."""
         if self.nearest is not None and (progress.step % FILL == FILL - 1 or progress.step == progress.total - 1):
             with torch.no_grad():
                 image = self.params["texture"]
-                image.copy_(image.flatten(0, 1)[self.nearest].reshape(image.shape))
+                filled = image.flatten(0, 1)[self.nearest].reshape(image.shape)
+                image.copy_(torch.where(healthy, filled, image))
 
     def state_dict(self) -> dict[str, Tensor]:
         shape = (self.surface.vertices, self.surface.faces, *self.atlas)
@@ -241,7 +249,12 @@ class TexturedMesh:
         return kept | {name: value.detach() for name, value in self.params.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Any shape: a checkpoint's is not the recipe's start."""
+        """Any shape: a checkpoint's is not the recipe's start. It goes where this scene is."""
+        device = self.surface.vertices.device
+        self._load({name: value.to(device) for name, value in state.items()})
+
+    def _load(self, state: Mapping[str, Tensor]) -> None:
+        """Where the state is."""
         vertices, faces, uv, uv_faces, source = (state[f"shape.{name}"] for name in SHAPE)
         self._dress(Surface.of(vertices, faces), Atlas(uv, uv_faces, source))
         names = [name for name in state if not name.startswith("shape.")]

@@ -17,7 +17,7 @@ from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, When, ramp
 from dreamlab.core.settings import setting
 from systems.engine.inversion import at, offset_noise
-from systems.engine.residual import Branch, Look, State, per_row
+from systems.engine.residual import Look, State, paired, per_row
 from systems.engine.rule import NoiseSettings, Rule
 
 
@@ -37,11 +37,14 @@ class Balanced(Rule["Balanced.Settings"]):
         strength: float = setting(0.1, above=0, help="factor of g")
         weight: str = setting("bsd", choices=WEIGHTS, help="w(t)")
 
+        def asks(self) -> frozenset[str]:
+            return frozenset({self.against})
+
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
         t = at(look, look.time_index(c.t_min.at(now), c.t_max.at(now)))
         state = State(table.add_noise(look.z, offset_noise(look, c.offset), t), t)
-        text, other = look.predict([Branch(state, "text"), Branch(state, c.against)])
+        text, other = look.predict(paired(state, against=c.against))
         g = min_norm(c.scale * (text - other), other)
         return c.strength * per_row(table.weight(c.weight, t), g) * g
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
 from systems.engine.inversion import at
-from systems.engine.residual import Branch, Look, State, per_row, predict_cfg
+from systems.engine.residual import Branch, Look, State, paired, per_row, predict_cfg
 from systems.engine.rule import Configured, NoiseSettings
 from systems.engine.score_net import ScoreNet
 from systems.engine.trained import Trained
@@ -53,12 +53,15 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
         lr: float = setting(3e-3, low=0, high=1)
         width: int = setting(32, low=8, high=512, help="channels of each network, a multiple of 4")
 
+        def complaint(self) -> str:
+            return f"width {self.width} is not a multiple of 4" if self.width % 4 else super().complaint()
+
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.forms: dict[str, ScoreNet] = {}
         self.nets: dict[str, Trained] = {}
         self.polished: list[Tensor] = []  # each [B, C h w + 16]: pictures and their cameras
-        self._waiting: dict[str, Tensor] = {}
+        self._waiting: dict[str, Tensor] = {}  # what a checkpoint held, until the networks are there
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
@@ -74,7 +77,7 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
             return torch.zeros_like(look.z)
         t = c.times(look)
         state = look.noised(look.noise(), t)
-        text, null = look.predict([Branch(state, "text"), Branch(state, "null")])
+        text, null = look.predict(paired(state))
         with torch.no_grad():
             prior, mine = (self._said(look, name, state, camera, text) for name in self.nets)
         self._learn(look, "render", look.z, camera, c.lr)
@@ -130,13 +133,21 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
         self.polished = [*self.polished, flat][-self.settings.cache :]
 
     def _kept(self, index: int, camera: Tensor) -> tuple[Tensor, Tensor]:
+        """One of the kept batches, with as many rows as this step has: repeated, or the first of them."""
         flat = self.polished[index].to(camera)
+        flat = flat[torch.arange(len(camera), device=flat.device) % len(flat)]
         return flat[:, :-16].reshape(len(flat), *self.forms["prior"].shape), flat[:, -16:]
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {f"{name}.{key}": value for name, own in self.nets.items() for key, value in own.state_dict().items()}
-        return state | ({"polished": torch.stack(self.polished)} if self.polished else {})
+        if not self.nets:  # no step since a checkpoint was read
+            state = self._waiting
+        if not self.polished:
+            return state
+        rows = torch.tensor([len(batch) for batch in self.polished])  # the number of views may vary
+        return state | {"polished": torch.cat([batch.cpu() for batch in self.polished]), "rows": rows}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.forms, self.nets, self._waiting = {}, {}, dict(state)
-        self.polished = list(state["polished"]) if "polished" in state else []
+        self.forms, self.nets = {}, {}
+        self.polished = list(state["polished"].split(state["rows"].tolist())) if "polished" in state else []
+        self._waiting = {name: value for name, value in state.items() if name not in ("polished", "rows")}

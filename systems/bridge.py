@@ -18,7 +18,7 @@ from torch import Tensor
 from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.engine.residual import Branch, Look, combine, guiding
+from systems.engine.residual import Look, combine, guiding, paired
 from systems.engine.rule import NoiseSettings, Rule
 
 
@@ -44,5 +44,5 @@ class Bridge(Rule["Bridge.Settings"]):
         noise, w = look.noise(), table.weight(c.weight, t)
         state = look.noised(noise, t)
         if now.fraction >= c.switch:
-            return combine(look, [Branch(state, "text", c.scale), Branch(state, "negative", -c.scale)], w)
+            return combine(look, paired(state, "text", "negative", (c.scale, -c.scale)), w)
         return combine(look, guiding(state, c.cfg.at(now)), w, noise, -1.0)

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.noise import WEIGHTS
-from dreamlab.core.schedules import Schedule, When, ramp
+from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
 from systems.engine.inversion import at
 from systems.engine.residual import Look, State, per_row, predict_cfg
-from systems.engine.rule import Configured
+from systems.engine.rule import Configured, GradientSettings
 
 
 class CDS(Configured["CDS.Settings"]):
@@ -33,7 +33,7 @@ class CDS(Configured["CDS.Settings"]):
     rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(GradientSettings):
         cfg: Schedule = setting(ramp(101.0, 51.0, end=When(3000, "steps")), low=0, help="100 to 50 in their form")
         t_near: Schedule = setting(
             ramp(0.7, 0.1, end=When(3000, "steps"), curve="sqrt"), low=0, high=1, help="t', annealed"
@@ -43,10 +43,10 @@ class CDS(Configured["CDS.Settings"]):
         t_min: float = setting(0.1, low=0, high=1)
         t_max: float = setting(0.98, low=0, high=1)
         weight: str = setting("uniform", choices=WEIGHTS, help="w(t)")
-        clip: float | None = setting(8.0, above=0)
+        clip: Schedule | None = setting(constant(8.0), above=0)
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.fixed_noise: Tensor | None = None  # [1, C, h, w]
 
     def gradient(self, look: Look) -> Tensor:

@@ -36,7 +36,8 @@ class CSD(Rule["CSD.Settings"]):
         s, now, table = self.settings, look.progress, look.guidance.table
         t = s.times(look)
         state = look.noised(look.noise(), t)
-        names = {"text": s.text, "negative": s.negative, "null": s.null}
-        branches = [Branch(state, name, schedule.at(now)) for name, schedule in names.items()]
-        g = combine(look, branches, table.weight(s.weight, t))
+        negative, null = Branch(state, "negative", s.negative.at(now)), Branch(state, "null", s.null.at(now))
+        # Their code takes Perp-Neg's right angles to the negative prompt where that has a say.
+        text = Branch(state, "text", s.text.at(now), negative if negative.coef != 0 else null)
+        g = combine(look, [text, negative, null], table.weight(s.weight, t))
         return g / (g.norm() + 1e-8) if s.normalize else g

@@ -16,16 +16,18 @@ of `small` is a small network's, 3e-3, not the 1e-4 of a LoRA.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from dreamlab.core.cards import RuleCard
 from dreamlab.core.noise import cfg
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.engine.residual import Branch, Look, State, per_row
+from dreamlab.core.types import Adapter, Adapting
+from systems.engine.residual import Branch, Look, State, paired, per_row
 from systems.engine.rule import Configured, NoiseSettings
 from systems.engine.score_net import ScoreNet
 from systems.engine.trained import Trained
@@ -54,21 +56,19 @@ class VSD(Configured["VSD.Settings"]):
         warmup: int = setting(0, low=0, help="steps over which lr rises (500 in their code)")
         camera_drop: float = setting(0.1, low=0, high=1)
 
+        def complaint(self) -> str:
+            return f"width {self.width} is not a multiple of 4" if self.width % 4 else super().complaint()
+
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.net: Any = None
+        self.net: ScoreNet | None = None
+        self.adapter: Adapter | None = None
         self.trained: Trained | None = None
-        self._waiting: Mapping[str, Tensor] | None = None  # a checkpoint read before the first step
+        self._waiting: Mapping[str, Tensor] | None = None  # what a checkpoint held, until the network is there
 
-    @staticmethod
-    def asks(settings: Settings) -> frozenset[str]:
-        return frozenset({"adapter"}) if settings.net == "adapter" else frozenset()
-
-    @staticmethod
-    def check(settings: Settings) -> str | None:
-        if settings.width % 4:
-            return f"width {settings.width} is not a multiple of 4"
-        return Configured.check(settings)
+    @classmethod
+    def card(cls, settings: Settings) -> RuleCard:
+        return replace(super().card(settings), adapter=settings.net == "adapter")
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
@@ -76,7 +76,7 @@ class VSD(Configured["VSD.Settings"]):
         t = c.times(look)
         state = look.noised(look.noise(), t)
         scale = c.cfg.at(now)
-        branches = [Branch(state, "text"), *([Branch(state, "null")] if scale != 1.0 else [])]
+        branches = [Branch(state, "text")] if scale == 1.0 else paired(state)
         if self._adds and look.steered:
             branches.append(Branch(state, "plain"))
         eps = look.predict(branches)
@@ -111,9 +111,9 @@ class VSD(Configured["VSD.Settings"]):
         self, look: Look, params: Mapping[str, Tensor], state: State, camera: Tensor, base: Tensor | None
     ) -> Tensor:
         look.calls, look.rows = look.calls + 1, look.rows + len(state.z_t)
-        if self.settings.net == "adapter":
-            said: Tensor = self.net.apply(params, state.z_t, state.t_index, look.conditions["plain"], camera)
-            return said
+        if self.adapter is not None:
+            return self.adapter.apply(params, state.z_t, state.t_index, look.conditions["plain"], camera)
+        assert self.net is not None  # one of the two is there once `_built` was called
         said = self.net.apply(params, state.z_t, state.t_index, camera)
         return said if base is None else base + said
 
@@ -126,8 +126,9 @@ class VSD(Configured["VSD.Settings"]):
         if self.trained is None:
             c = self.settings
             if c.net == "adapter":
-                self.net = look.guidance.adapter(c.rank)  # type: ignore[attr-defined]
-                self.trained = Trained(self.net.start())
+                assert isinstance(look.guidance, Adapting)  # its card says so
+                self.adapter = look.guidance.adapter(c.rank)
+                self.trained = Trained(self.adapter.start())
             else:
                 channels, height, span = look.z.shape[1:]
                 shape = (channels, height, span)
@@ -135,10 +136,11 @@ class VSD(Configured["VSD.Settings"]):
                 self.trained = Trained(self.net.start(look.z))
             if self._waiting is not None:
                 self.trained.load_state_dict(self._waiting)
+                self._waiting = None
         return self.trained
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {} if self.trained is None else self.trained.state_dict()
+        return dict(self._waiting or {}) if self.trained is None else self.trained.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.trained, self._waiting = None, dict(state) or None

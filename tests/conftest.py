@@ -145,7 +145,9 @@ def finished_run(dreamlab: Commands, tiny: Path) -> Path:
 
 def artefacts(run: Path) -> dict[str, bytes]:
     """What must be equal byte for byte between two runs of one recipe: assets and the last checkpoint's tensors."""
-    newest = max((run / "ckpt").glob("step_*"))
+    from dreamlab.run.checkpoint import committed
+
+    newest = committed(run / "ckpt")[-1]
     paths = [run / "export" / "model.glb", run / "export" / "contact.png", *newest.glob("*.safetensors")]
     return {path.name: path.read_bytes() for path in paths}
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import typer
 
-from dreamlab.cli import about, runs, toybox  # their commands join the app
+from dreamlab.cli import about, dream, runs, toybox  # their commands join the app
 from dreamlab.cli.app import app
 from dreamlab.core.errors import DreamError, Interrupted
 
-__all__ = ["about", "app", "main", "runs", "toybox"]
+__all__ = ["about", "app", "dream", "main", "runs", "toybox"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,14 +4,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from configs import names
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors
 from dreamlab.core.foreign.files import read_bytes
 from dreamlab.core.foreign.headers import Refused, check_glb
 from dreamlab.core.foreign.mesh_parser import MOST_FILE
 from dreamlab.core.text import did_you_mean
+
+if TYPE_CHECKING:
+    from dreamlab.core.cards import Entry
+
+LISTS = ("systems", "scenes", "guidance", "recipes", "objects")
 
 
 def describe(path: Path) -> list[str]:
@@ -92,28 +100,30 @@ def write_object(prompt: str, out: Path, seed: int, painted: bool) -> Path:
 
 def listing(what: str) -> list[str]:
     """One line for each thing of a kind: name, what it is, its paper, its cost where it has one."""
-    from dreamlab.recipe import names
-    from dreamlab.recipe.tables import tables
-
+    if what not in LISTS:
+        raise RecipeError(f"list {what!r}{did_you_mean(what, LISTS)}")
     if what == "recipes":
         return [f"{name:<16} {line}" for name, line in names().items()]
     if what == "objects":
         from dreamlab.toybox.shapes import CATEGORIES
 
         return [f"{name:<16} parts: {', '.join(CATEGORIES[name].nameable)}" for name in sorted(CATEGORIES)]
-    known = tables()
-    if what not in ("systems", "scenes", "guidance"):
-        names_of_lists = ["systems", "scenes", "guidance", "recipes", "objects"]
-        raise RecipeError(f"list {what!r}{did_you_mean(what, names_of_lists)}")
-    lines = []
-    for name, cls in known[what].items():
-        cost = f"; evaluations per view: {cls.cost}" if hasattr(cls, "cost") else ""
-        first = (cls.__doc__ or "").strip().splitlines()[0]
-        lines.append(f"{name:<16} {first} [{cls.paper}{cost}]")
-    return lines
+    from dreamlab.recipe.tables import TABLES
+
+    if what == "systems":
+        costs = {name: f"; evaluations per view: {rule.cost}" for name, rule in TABLES.systems.items()}
+        return _entries(TABLES.systems, costs)
+    return _entries(TABLES.section(what), {})
+
+
+def _entries(table: Mapping[str, Entry], more: Mapping[str, str]) -> list[str]:
+    """Name, what it is, its paper, and `more` of it."""
+    about = {name: (entry.__doc__ or "").strip().splitlines()[0] for name, entry in table.items()}
+    return [f"{name:<16} {about[name]} [{entry.paper}{more.get(name, '')}]" for name, entry in table.items()]
 
 
 def _describe_run(path: Path) -> list[str]:
+    from dreamlab.run.checkpoint import committed
     from dreamlab.run.folder import Run
 
     run = Run.open(path)
@@ -122,7 +132,7 @@ def _describe_run(path: Path) -> list[str]:
     lines.append(f"state    {state.get('state')} at step {state.get('step')}")
     if state.get("error"):
         lines.append(f"error    {state['error']}")
-    lines += [f"ckpt     {found.name}" for found in sorted(run.ckpt.glob("step_*"))]
+    lines += [f"ckpt     {found.name}" for found in committed(run.ckpt)]
     files = sorted(found for found in run.export.rglob("*") if found.is_file())
     lines += [f"export   {found.relative_to(run.export)} ({found.stat().st_size} bytes)" for found in files]
     return lines

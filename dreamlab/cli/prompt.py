@@ -3,37 +3,43 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.foreign.files import read_bytes
 
 MOST = 1 << 16  # bytes of a prompt, from wherever; far above what one may have (`core.text.MAX_PROMPT`)
-_SETTING = re.compile(r"([a-z_]+)((?:\.[\w-]+)*)=")
+# What a setting of a recipe begins with, its short forms included; a test holds them against the reader.
+KEYS = {"prompt", "prompts", "stages", "negative", "seed", "image", "export", "keeping", "guard"}
+KEYS |= {"steps", "views", "size", "formats"}
+_SETTING = re.compile(r"([a-z_]+)((?:\.[\w-]+)*)=(\S*\Z)?")
 
 
-def is_setting(word: str, keys: Collection[str]) -> bool:
-    """Whether a word of the command line is a recipe's setting, `key=value` or `key.more=value`, wherever it stands.
-
-    `keys`: what a recipe's settings begin with. A prompt may hold a '=' as well; one that looks like a setting all the
-    same comes by --prompt-file, --prompt-env or stdin.
-    """
+def is_setting(word: str) -> bool:
+    """Whether a word of the command line is a setting, `key=value` or `key.more=value`, wherever it stands; so is one
+    that nearly is, if it is no sentence: the recipe's reader then says what was meant. A prompt may hold a '=', and one
+    that begins like a setting all the same comes by --prompt-file, --prompt-env or stdin."""
     found = _SETTING.match(word)
-    return found is not None and (found[1] in keys or bool(found[2]))
+    if found is None:
+        return False
+    key, more, single = found.groups()
+    return key in KEYS or bool(more) or (single is not None and bool(difflib.get_close_matches(key, KEYS, cutoff=0.7)))
 
 
-def sorted_words(words: Sequence[str], keys: Collection[str]) -> tuple[str | None, list[str]]:
+def sorted_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """The prompt among the words of a command line, if there is one, and the settings."""
-    settings = [word for word in words if is_setting(word, keys)]
-    others = [word for word in words if not is_setting(word, keys)]
-    if len(others) > 1:
-        first, second = others[:2]
-        likely = "" if "=" in second or " " in first else "; a prompt of several words is quoted"
-        raise RecipeError(f"{second!r} is no setting (key=value), and the prompt is {first!r}{likely}")
+    settings = [word for word in words if is_setting(word)]
+    others = [word for word in words if not is_setting(word)]
+    for word in others[1:]:
+        if "=" in word and " " not in word.partition("=")[0]:  # after a prompt, that is a setting by a wrong name
+            settings.append(word)
+        else:
+            raise RecipeError(f"{word!r}: the prompt is {others[0]!r} already; quote a prompt of several words")
     return (others[0] if others else None), settings
 
 

@@ -189,7 +189,8 @@ class Skips:
         self.moved = self.moved.to(share.device)
         b = self.bin(fraction)
         before = self.moved[b].clone()
-        self.moved[b] = torch.where(before.isinf(), share, self.KEEP * before + (1 - self.KEEP) * share).to(before)
+        mean = torch.where(before.isinf(), share, self.KEEP * before + (1 - self.KEEP) * share)
+        self.moved[b] = torch.where(share.isfinite(), mean, before).to(before)  # a bad step teaches nothing
 
     def state_dict(self) -> dict[str, Tensor]:
         counts = torch.tensor([*self.visits, self.steps, self.skipped, self.asked])

@@ -8,17 +8,47 @@ import itertools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from torch import Tensor
+
+from dreamlab.core.cards import Entry, SceneCard, SceneKind
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.schedules import CURVES, Schedule, When, constant
 from dreamlab.core.settings import Bounds, Section, Spec, bounds_of, names_file
 from dreamlab.core.text import did_you_mean
+from dreamlab.core.types import Frames
 from dreamlab.recipe.source import Source, Tree
+from guidance.shared.kind import GuidanceKind
+from systems.engine.rule import RuleKind
 
-Tables = Mapping[str, Mapping[str, Any]]  # section -> kind -> a class with a `Settings` dataclass
+MOST_NUMBER = 1e300
+MOST_SAID = 300  # characters of a complaint, which quotes what was written
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a recipe can name, section by section."""
+
+    scenes: Mapping[str, SceneKind]
+    systems: Mapping[str, RuleKind]
+    guidance: Mapping[str, GuidanceKind]
+    regularisers: Mapping[str, Callable[[Frames], Tensor]]
+
+    def section(self, name: str) -> Mapping[str, Entry]:
+        """The table that a recipe's `Section` names."""
+        return {"scenes": self.scenes, "systems": self.systems, "guidance": self.guidance}[name]
+
+    def scene(self, spec: Spec) -> SceneCard:
+        return self.scenes[spec.kind].card(spec.settings)
+
+    def takeovers(self, spec: Spec) -> tuple[tuple[str, str], ...]:
+        """(stage, kind that starts from it) of a scene and of the objects in it."""
+        own = () if spec.source is None else ((spec.source, spec.kind),)
+        return (*own, *self.scene(spec).starts)
 
 
 class Binder:
@@ -29,6 +59,7 @@ class Binder:
 
     def fail(self, tree: Tree, path: str, message: str) -> typing.NoReturn:
         place = self.source.where(tree)
+        message = message if len(message) <= MOST_SAID else message[:MOST_SAID] + "..."
         raise RecipeError(f"{place}: {path} {message}" if place else f"{path} {message}")
 
     def dataclass(self, cls: type, tree: Tree, path: str, called: str | None = None, skip: tuple[str, ...] = ()) -> Any:
@@ -73,6 +104,8 @@ class Binder:
         return self.scalar(kind, tree, path, bounds)
 
     def sequence(self, args: tuple[Any, ...], tree: Tree, path: str, bounds: Bounds) -> tuple[Any, ...]:
+        if isinstance(tree, int) and args[-1] is Ellipsis and not self.is_null(tree):
+            return self.words(args[0], tree, path, bounds)
         if not isinstance(tree, list):
             self.fail(tree, path, "must be a list")
         if args[-1] is Ellipsis:
@@ -85,6 +118,15 @@ class Binder:
             self.fail(tree, path, f"is a range: {values[0]:g} must not exceed {values[1]:g}")
         return values
 
+    def words(self, kind: Any, tree: int, path: str, bounds: Bounds) -> tuple[Any, ...]:
+        """A list written as one value or, where no value can hold a comma, with commas: `formats=glb,obj`."""
+        scalar = self.source.scalars[tree]
+        if not bounds.choices:
+            return (self.value(kind, tree, path, bounds),)
+        parts = [replace(scalar, text=text.strip()) for text in scalar.text.split(",")]
+        rows = [self.source.add(part.text, part.plain, part.file, part.line) for part in parts]
+        return tuple(self.value(kind, row, path, bounds) for row in rows)
+
     def mapping(self, args: tuple[Any, ...], tree: Tree, path: str, bounds: Bounds) -> dict[str, Any]:
         if self.is_null(tree):
             return {}
@@ -94,7 +136,7 @@ class Binder:
 
     def spec(self, section: Section, tree: Tree, path: str) -> Spec:
         """`kind` alone, or a mapping with `kind` and that kind's settings."""
-        table = self.tables[section.name]
+        table = self.tables.section(section.name)
         kind_tree = tree.get("kind") if isinstance(tree, dict) else tree
         if kind_tree is None or not isinstance(kind_tree, int):
             self.fail(tree, path, f"needs `kind`{did_you_mean('', table)}")
@@ -103,7 +145,8 @@ class Binder:
             self.fail(kind_tree, path, f"{kind!r} is not one of the {section.name}{did_you_mean(kind, table)}")
         settings_tree = tree if isinstance(tree, dict) else {}
         skip = ("kind", "from") if section.name == "scenes" else ("kind",)
-        settings = self.dataclass(table[kind].Settings, settings_tree, path, f"{section.name} {kind!r}", skip)
+        form = typing.cast(type, table[kind].Settings)
+        settings = self.dataclass(form, settings_tree, path, f"{section.name} {kind!r}", skip)
         origin = settings_tree.get("from") if section.name == "scenes" else None
         return Spec(kind, settings, None if origin is None else self.scalar(str, origin, join(path, "from"), Bounds()))
 
@@ -174,6 +217,8 @@ class Binder:
             value = int(text) if kind is int else float(text)
         except ValueError:
             self.fail(tree, path, f"must be {'a whole number' if kind is int else 'a number'}, not {text!r}")
+        if kind is int and abs(value) > MOST_NUMBER:  # no float, so that it can be shown beside none
+            self.fail(tree, path, f"must be at most {MOST_NUMBER:g} in size, not {text[:24]!r}...")
         if not math.isfinite(value):
             self.fail(tree, path, f"must be finite, not {text!r}")
         if bounds.low is not None and value < bounds.low:

@@ -20,11 +20,11 @@ from dreamlab.core.foreign.points import MOST_FILE as MOST_POINTS
 from dreamlab.core.foreign.points import read_points
 from dreamlab.core.foreign.shape import CLOUDS, read_shape
 from dreamlab.core.settings import with_files
-from dreamlab.core.types import Mesh, Prompt, Reference
+from dreamlab.core.types import Framer, Mesh, Prompt, Reference
 from dreamlab.recipe import Recipe
-from dreamlab.recipe.checks import looks
+from dreamlab.recipe.checks import every_card, looks
 from dreamlab.recipe.picture import png_of, read_picture, reframed
-from dreamlab.recipe.tables import GUIDANCE
+from dreamlab.recipe.tables import TABLES
 from renderers.light.environment import MOST_FILE as MOST_LIGHT
 from renderers.light.environment import environment
 from renderers.surface.files import cloud_bytes, ply_bytes, read_mesh
@@ -84,10 +84,10 @@ def kept(kind: str, path: Path) -> tuple[str, bytes]:
 def fitted(recipe: Recipe, picture: Reference) -> Reference:
     """The picture framed as the first guidance that knows how its objects stand would have it. Twice, for what it sees
     in the better framing may be better."""
-    for term in (term for stage in recipe.stages for term in stage.terms):
-        kind = GUIDANCE[term.guidance.kind]
-        if hasattr(kind, "framing"):
-            guidance = kind(term.guidance.settings)
+    for term, card in every_card(recipe):
+        if card.frames_picture:
+            guidance = TABLES.guidance[term.guidance.kind].build(term.guidance.settings, None)
+            assert isinstance(guidance, Framer)
             for _ in range(2):
                 framing = guidance.framing(Prompt(recipe.prompt, image=picture))
                 picture = picture if framing is None else reframed(picture, framing)

@@ -23,6 +23,7 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.files import disk_errors, fsync_path, sha256
 from dreamlab.run.crash import point
 
+ASIDE = ".old-"  # before the name of a checkpoint that is being replaced
 Parts = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -47,18 +48,35 @@ def write(folder: Path, global_step: int, parts: Parts, meta: Mapping[str, Any],
             temporary.mkdir()
             _fill(temporary, parts, meta)
             point("ckpt.before_rename")
-            if final.exists():  # a run that rolled back comes through here again
-                shutil.rmtree(final)
-            temporary.rename(final)
+            _place(temporary, final)
             fsync_path(folder)
         except OSError:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
     point("ckpt.after_rename")
-    for old in _committed(folder)[:-keep]:
+    for old in committed(folder)[:-keep]:
         shutil.rmtree(old)
     point("ckpt.after_prune")
     return final
+
+
+def _place(temporary: Path, final: Path) -> None:
+    """Give a checkpoint its name. A folder cannot be renamed onto another, so one of the same step, which a run that
+    rolled back comes through again, steps aside first; `sweep` brings it back if nothing takes its place."""
+    if not final.exists():
+        temporary.rename(final)
+        return
+    point("ckpt.rewrite_begin")
+    aside = final.with_name(ASIDE + final.name)
+    final.rename(aside)
+    point("ckpt.rewrite_aside")
+    try:
+        temporary.rename(final)
+    except OSError:
+        aside.rename(final)
+        raise
+    point("ckpt.rewrite_placed")
+    shutil.rmtree(aside)
 
 
 def _fill(temporary: Path, parts: Parts, meta: Mapping[str, Any]) -> None:
@@ -93,9 +111,9 @@ def read_newest(folder: Path, warn: Any = None) -> Checkpoint | None:
     None when the run never committed one. If there were some and none is whole, that is an error: a run never
     silently starts again at 0.
     """
-    found = _committed(folder)
+    sweep(folder)
     damaged = []
-    for path in reversed(found):
+    for path in reversed(committed(folder)):
         try:
             return _read(path)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -113,9 +131,21 @@ def read_newest(folder: Path, warn: Any = None) -> Checkpoint | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed writer left behind."""
+    """Remove what a killed writer left behind, and bring back what it had only set aside."""
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    for aside in folder.glob(f"{ASIDE}*"):
+        final = aside.with_name(aside.name.removeprefix(ASIDE))
+        if final.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(final)
+
+
+def committed(folder: Path) -> list[Path]:
+    """Oldest first, by number: as words, step_1000000 would stand before step_999999."""
+    found = (path for path in folder.glob("step_*") if path.name[5:].isdecimal() and path.is_dir())
+    return sorted(found, key=lambda path: int(path.name[5:]))
 
 
 def _read(path: Path) -> Checkpoint:
@@ -126,8 +156,3 @@ def _read(path: Path) -> Checkpoint:
     meta = json.loads((path / "meta.json").read_text())
     names = [name for name in manifest if name.endswith(".safetensors")]
     return Checkpoint(path, {name.removesuffix(".safetensors"): load_file(path / name) for name in names}, meta)
-
-
-def _committed(folder: Path) -> list[Path]:
-    """Oldest first."""
-    return sorted(path for path in folder.glob("step_*") if path.is_dir() and not path.name.endswith(".corrupt"))

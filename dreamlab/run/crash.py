@@ -19,6 +19,8 @@ POINTS = (
     "ckpt.after_rename",
     "ckpt.after_prune",
 )
+# Passed only where a checkpoint takes the place of one of the same step, after a roll-back.
+REWRITING = ("ckpt.rewrite_begin", "ckpt.rewrite_aside", "ckpt.rewrite_placed")
 _passed: dict[str, int] = {}
 
 

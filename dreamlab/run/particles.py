@@ -40,8 +40,8 @@ class Particles:
     def penalty(self, name: str, frames: Frames) -> Tensor:
         return self.scenes[self._shown].penalty(name, frames)
 
-    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
-        moved, mine = self.scenes[self._shown].adapt(progress, frames), f"{self._shown}."
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
+        moved, mine = self.scenes[self._shown].adapt(progress, frames, healthy), f"{self._shown}."
         return moved and Rows(moved.source, tuple(mine + name for name in moved.fresh), mine)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -17,7 +17,8 @@ from dreamlab.core.pixels import limited
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Frames, Scene, Training
 from dreamlab.core.views import chosen, sample_views
-from dreamlab.recipe import Recipe, as_plain, takeovers
+from dreamlab.recipe import Recipe, as_plain
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run import checkpoint
 from dreamlab.run.assemble import Assembler, BuiltStage, BuiltTerm, Change
 from dreamlab.run.folder import Run
@@ -81,7 +82,7 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
         conditions = term.guidance.condition(prompt, at, seen)
         clock = (progress, streams.noise, streams.timestep)
         look = Look(term.guidance, z.detach(), conditions, *clock, seen, at, term.asking)
-        distilled = distil(term.system, look, z, term.clip)
+        distilled = distil(term.system, look, z)
         loss = loss + term.weight.at(progress) * distilled.loss
         healthy = healthy & distilled.finite
         grad_rms = grad_rms + distilled.grad_rms
@@ -95,7 +96,7 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
         if group.tensor.grad is not None:
             healthy = healthy & torch.isfinite(group.tensor.grad).all()
     stage.optimiser.step(progress, healthy, frames.visible, rate_scale)
-    if (moved := scene.adapt(progress, frames)) is not None:
+    if (moved := scene.adapt(progress, frames, healthy)) is not None:
         stage.optimiser.follow(moved)
     ring.push(i, loss=loss, grad_rms=grad_rms, alpha=frames.alpha.detach().mean(), healthy=healthy)
 
@@ -246,7 +247,7 @@ def roll_back(run: Run, recipe: Recipe, assembler: Assembler, position: Position
 
 def save(run: Run, recipe: Recipe, stage: BuiltStage, position: Position, global_step: int) -> None:
     """Commit everything the next step depends on."""
-    needed = {source for later in recipe.stages[position.stage + 1 :] for source, _ in takeovers(later.scene)}
+    needed = {source for later in recipe.stages[position.stage + 1 :] for source, _ in TABLES.takeovers(later.scene)}
     parts: dict[str, dict[str, Tensor]] = {
         "scene": stage.scene.state_dict(),
         "optimiser": stage.optimiser.state_dict(),

@@ -12,8 +12,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +22,13 @@ from torch import Tensor
 
 from dreamlab.core import pixels
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.noise import NoiseTable, eps_from_v, make_table
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.shared.lora import Lora
+from guidance.shared.worlds import Worlds
 from guidance.toybox.net import Prior, Text, laid_out
 from guidance.toybox.store import EVERY, Stored, load, words_of
 from guidance.toybox.told import camera_features
@@ -39,16 +42,11 @@ class Toybox:
     """The image role: eps of one picture given its caption and camera; pictures scaled to [-1, 1]."""
 
     paper: ClassVar[str] = "our own; v-prediction of Salimans & Ho 2022, arXiv:2202.00512"
-    variants: frozenset[str] = frozenset({"text", "null", "negative", "blind", "blind_null"})
-    abilities: ClassVar[frozenset[str]] = frozenset({"adapter"})
+    conditions: ClassVar[frozenset[str]] = frozenset({"text", "null", "negative", "blind", "blind_null"})
     role: ClassVar[str] = "image"
     together: ClassVar[int] = 1  # pictures whose tokens attend to each other
     still: ClassVar[bool] = True  # of a caption there is one volume, made once
     one_noise: ClassVar[bool] = False  # its samples of a group start from one noise: what rests then rests by itself
-
-    @classmethod
-    def offers(cls, settings: Toybox.Settings) -> frozenset[str]:
-        return cls.variants | cls.abilities
 
     @dataclass(frozen=True)
     class Settings:
@@ -56,6 +54,15 @@ class Toybox:
         dtype: str = setting("auto", choices=DTYPES, help="auto: bfloat16 where the machine is fast at it")
         null_camera: bool = setting(True, help="the unconditional half of guidance still knows the camera")
         unknown: str = setting("refuse", choices=("refuse", "skip"), help="what to do with a word it does not know")
+
+    @classmethod
+    def card(cls, settings: Settings) -> GuidanceCard:
+        listen = partial(cls.listen, settings)
+        return GuidanceCard(cls.conditions, cls.together, adapter=True, encodes=True, listen=listen)
+
+    @classmethod
+    def build(cls, settings: Settings, worlds: Worlds | None) -> Self:
+        return cls(settings)
 
     def __init__(self, settings: Settings, stored: Stored | None = None) -> None:
         self.settings = settings
@@ -69,7 +76,7 @@ class Toybox:
         self._captions: tuple[dict[str, str], Text] | None = None
         self.to("cpu")
 
-    def to(self, device: torch.device | str) -> Toybox:
+    def to(self, device: torch.device | str) -> Self:
         device = torch.device(device)
         dtype = fast_dtype(device) if self.settings.dtype == "auto" else getattr(torch, self.settings.dtype)
         net = Prior(self._source.net).requires_grad_(False).eval()

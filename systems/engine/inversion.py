@@ -34,6 +34,9 @@ class PathSettings(NoiseSettings):
     offset: float = setting(0.1, low=0, help="strength of the channel-wise offset noise")
     weight: str = setting("ism", choices=WEIGHTS, help="w(t)")
 
+    def asks(self) -> frozenset[str]:
+        return frozenset({self.against})
+
 
 @dataclass(frozen=True)
 class Walk:

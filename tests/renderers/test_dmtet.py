@@ -119,9 +119,11 @@ def test_specks_and_bubbles_go_while_it_is_optimised() -> None:
     with torch.no_grad():
         made.params["sdf"].copy_(torch.where(wrong, -clean, clean))
     frames = made.render(orbit([0.0]), 8, torch.zeros(1, 3), Training(Progress(0, 100), torch.Generator()))
-    made.adapt(Progress(10, 100), frames)
+    made.adapt(Progress(10, 100), frames, torch.tensor(True))
     assert not torch.equal(made.params["sdf"], clean)
-    made.adapt(Progress(49, 100), frames)
+    made.adapt(Progress(49, 100), frames, torch.tensor(False))
+    assert not torch.equal(made.params["sdf"], clean)
+    made.adapt(Progress(49, 100), frames, torch.tensor(True))
     assert int(wrong.sum()) > 1 and torch.equal(made.params["sdf"], clean)
 
 

@@ -367,7 +367,7 @@ def test_a_distance_field_finds_the_ball_it_is_shown(density: str) -> None:
         eikonal = field.penalty("eikonal", frames)
         ((frames.rgb - rgb).square().mean() + (frames.alpha - alpha).square().mean() + 0.1 * eikonal).backward()
         optimiser.step(progress, torch.tensor(True))
-        field.adapt(progress, frames)
+        field.adapt(progress, frames, torch.tensor(True))
     beta = float(field.params["beta"].detach().exp())
     haze = beta * math.log(math.sqrt(2 * math.pi * RADIUS * beta) / (2 * beta * math.log(2)))
     away = field.mesh(32).vertices - torch.tensor(BALL)

@@ -73,7 +73,7 @@ def test_a_turn_refreshes_the_occupancy_of_its_prompt_alone() -> None:
     # Step 13 of three prompts is turn 4 of prompt 1, and prompts refresh every 4th of their own turns.
     for step, refreshed in ((10, False), (13, True)):
         one = made.made(1)
-        one.adapt(Progress(step, 100), picture(one))
+        one.adapt(Progress(step, 100), picture(one), torch.tensor(True))
         changed = [not torch.equal(made.occupancy[i], before[i]) for i in range(3)]
         assert changed == [False, refreshed, False]
 

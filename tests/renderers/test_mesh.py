@@ -155,9 +155,11 @@ def test_what_no_chart_covers_follows_the_nearest_texel_inside() -> None:
         made.params["texture"].normal_(generator=torch.Generator().manual_seed(0))
     before = made.params["texture"].detach().flatten(0, 1).clone()
     frames = made.render(orbit([0.0]), 8, torch.zeros(1, 3))
-    made.adapt(Progress(3, 100), frames)
+    made.adapt(Progress(3, 100), frames, torch.tensor(True))
     assert torch.equal(made.params["texture"].flatten(0, 1), before)
-    made.adapt(Progress(99, 100), frames)
+    made.adapt(Progress(99, 100), frames, torch.tensor(False))
+    assert torch.equal(made.params["texture"].flatten(0, 1), before)
+    made.adapt(Progress(99, 100), frames, torch.tensor(True))
     after = made.params["texture"].detach().flatten(0, 1)
     assert torch.equal(after[covered], before[covered]) and 0 < int(covered.sum()) < 32 * 32
     source = (after[:, None] == before[covered]).all(-1).int().argmax(1)  # colours are all different

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreamlab.core.errors import InputError
-from dreamlab.run import checkpoint
+from dreamlab.core.errors import DiskError, InputError
+from dreamlab.run import checkpoint, crash
 
 
 def parts(value: float) -> dict[str, dict[str, torch.Tensor]]:
@@ -48,6 +49,16 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for step in range(1, 6):
         write(tmp_path, step, keep=2)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step_000004", "step_000005"]
+
+
+def test_past_a_million_steps_the_newest_are_kept_and_read(tmp_path: Path) -> None:
+    """Seven digits stand before six in a list of words."""
+    for step in (999_998, 999_999, 1_000_000, 10_000_000):
+        written = write(tmp_path, step, keep=2)
+        assert written.is_dir()
+    assert [path.name for path in checkpoint.committed(tmp_path)] == ["step_1000000", "step_10000000"]
+    found = checkpoint.read_newest(tmp_path)
+    assert found is not None and found.meta == {"step": 10_000_000}
 
 
 def flip(path: Path) -> None:
@@ -89,6 +100,49 @@ def test_leftovers_of_a_killed_writer_are_swept(tmp_path: Path) -> None:
     (tmp_path / ".tmp-step_000009-123").mkdir(parents=True)
     write(tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["step_000001"]
+
+
+# A child that dies while a checkpoint takes the place of one of the same step; then whoever comes next looks.
+REWRITE = """
+import sys, torch
+from pathlib import Path
+from dreamlab.run import checkpoint
+for value in (1.0, 2.0):
+    checkpoint.write(Path(sys.argv[1]), 5, {"scene": {"x": torch.full((9,), value)}}, {"value": value}, 2)
+"""
+
+
+@pytest.mark.parametrize("point", crash.REWRITING)
+def test_rewriting_a_checkpoint_never_leaves_the_run_without_one(tmp_path: Path, point: str) -> None:
+    """After a roll-back a run commits steps once more: a process killed anywhere leaves the old one or the new."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "DREAMLAB_CRASH_AT": point}
+    ended = subprocess.run([sys.executable, "-c", REWRITE, str(tmp_path)], env=environment, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    found = checkpoint.read_newest(tmp_path)
+    assert found is not None and found.meta["value"] in (1.0, 2.0)
+    assert torch.equal(found.parts["scene"]["x"], torch.full((9,), found.meta["value"]))
+    checkpoint.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000005"]
+    write(tmp_path, 5)
+    again = checkpoint.read_newest(tmp_path)
+    assert again is not None and again.meta == {"step": 5}
+
+
+def test_a_rewrite_that_the_disk_refuses_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 5)
+    real = Path.rename
+
+    def refused(self: Path, target: Path) -> Path:
+        if self.name.startswith(".tmp-"):
+            raise OSError(5, "Input/output error")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(DiskError, match="Input/output error"):
+        checkpoint.write(tmp_path, 5, parts(9.0), {"step": 9}, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000005"]
+    found = checkpoint.read_newest(tmp_path)
+    assert found is not None and found.meta == {"step": 5}
 
 
 # A child with a file-size limit (EFBIG), or on a full file system of its own (ENOSPC), writes one checkpoint too many.

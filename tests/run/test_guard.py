@@ -18,7 +18,7 @@ from dreamlab.run import train
 from dreamlab.run.assemble import Assembler, BuiltStage
 from dreamlab.run.folder import Run
 from guidance.oracle import Oracle
-from tests.conftest import Commands
+from tests.conftest import TINY, Commands
 
 PROMPT = "a red mushroom with a white stem"
 
@@ -28,7 +28,7 @@ class Sick:
 
     def __init__(self, oracle: Oracle, bad_calls: frozenset[int]) -> None:
         self.oracle, self.bad_calls, self.calls = oracle, bad_calls, 0
-        self.table, self.variants = oracle.table, oracle.variants
+        self.table = oracle.table
         self.encode, self.decode, self.condition = oracle.encode, oracle.decode, oracle.condition
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
@@ -52,7 +52,11 @@ class SickAssembler(Assembler):
 
 def make(tiny: Path, folder: Path, bad: set[int], *overrides: str) -> tuple[Run, recipe.Recipe, SickAssembler]:
     # One stage is enough here, and `seed` moves nothing that these tests look at.
-    run = pipeline.create(PROMPT, tiny, folder / "runs", ["stages.finer.steps=1", *overrides], None, [])
+    return make_from(tiny, folder, bad, "stages.finer.steps=1", *overrides)
+
+
+def make_from(path: Path, folder: Path, bad: set[int], *overrides: str) -> tuple[Run, recipe.Recipe, SickAssembler]:
+    run = pipeline.create(PROMPT, path, folder / "runs", overrides, None, [])
     wanted = recipe.load(run.recipe_path(), tables())
     assembler = SickAssembler(wanted, "cpu")
     assembler.bad_calls = frozenset(bad)
@@ -75,9 +79,80 @@ def test_a_single_bad_step_is_skipped_and_the_run_goes_on(tiny: Path, tmp_path: 
 def test_a_bad_step_moves_no_parameter(tiny: Path, tmp_path: Path) -> None:
     _, _, assembler = make(tiny, tmp_path, {1})
     stage = assembler.stage(0)
+    for name, value in stage.scene.state_dict().items():  # something to refresh, and something to prune
+        if name.endswith("occupancy"):
+            value.mul_(2)
+        if name.endswith("logit_opacity"):
+            value[::2] -= 9
     before = {name: value.clone() for name, value in stage.scene.state_dict().items()}
     train.step(stage, 0, train.Ring(train.METRICS, 4, "cpu"))
     assert all(torch.equal(value, before[name]) for name, value in stage.scene.state_dict().items())
+
+
+# What each scene does between steps, due in every step here; and what of its state that is.
+BETWEEN = {
+    "walk": ("{kind: gaussians, count: 48, densify: {kind: mcmc, begin: 1, end: 1}}", "means"),
+    "relocation": ("{kind: gaussians, count: 48, densify: {kind: mcmc, begin: 0, every: 1, noise: 0}}", "means"),
+    "statistics": ("{kind: gaussians, count: 48, densify: {kind: adaptive, begin: 1, end: 1}}", "stats.count"),
+    "growth": ("{kind: gaussians, count: 48, densify: {kind: adaptive, begin: 0, every: 1, gradient: 1e-9}}", "means"),
+    "reset": (
+        "{kind: gaussians, count: 48, densify: {kind: adaptive, begin: 0.59, reset_every: 1}}", "logit_opacity"
+    ),
+    "occupancy": ("{kind: field, levels: 4, log2_entries: 10, finest: 9, occupancy: 8, refresh: 1}", "occupancy"),
+    "of one prompt": ("{kind: hyper_field, levels: 4, log2_entries: 10, occupancy: 8, refresh: 1}", "occupancy"),
+    "of a 4D field": ("{kind: field4d, levels: 4, log2_entries: 10, finest: 9, occupancy: 8, refresh: 1}", "occupancy"),
+    "of an object": (
+        "{kind: several, objects: {it: {scene: {kind: field, levels: 4, log2_entries: 10, finest: 16, occupancy: 8,"
+        " refresh: 1}}}}", "it.occupancy"
+    ),
+}  # fmt: skip
+
+
+def moved(scene: str, folder: Path, sick: bool, particles: int = 1) -> dict[str, bool]:
+    """Of everything a checkpoint holds of scene and optimiser: whether one step changed it."""
+    source = TINY[: TINY.index("  - name: finer")] + "export: {formats: [glb]}\n"
+    source = source.replace("{kind: gaussians, count: 48, radius: 0.5}", scene)
+    folder.mkdir()
+    (folder / "one.yaml").write_text(source)
+    _, _, assembler = make_from(folder / "one.yaml", folder, {1} if sick else set(), f"stages.0.particles={particles}")
+    stage = assembler.stage(0)
+
+    def state() -> dict[str, Tensor]:
+        return {**stage.scene.state_dict(), **{f"adam.{n}": v for n, v in stage.optimiser.state_dict().items()}}
+
+    for name, value in stage.scene.state_dict().items():  # something to refresh, and something to prune
+        if name.endswith("occupancy"):
+            value.mul_(2)
+        if name.endswith("logit_opacity"):
+            value[::2] -= 9
+    before = {name: value.clone() for name, value in state().items()}
+    train.step(stage, 0, train.Ring(train.METRICS, 4, "cpu"))
+    return {name: not torch.equal(value, before[name]) for name, value in state().items()}
+
+
+@pytest.mark.parametrize("what", BETWEEN)
+def test_a_bad_step_does_nothing_between_steps_either(tmp_path: Path, what: str) -> None:
+    scene, key = BETWEEN[what]
+    assert moved(scene, tmp_path / "healthy", sick=False)[key]
+    found = moved(scene, tmp_path / "sick", sick=True)
+    assert not any(found.values()), [name for name, changed in found.items() if changed]
+
+
+def test_nor_does_it_with_particles(tmp_path: Path) -> None:
+    """Only the stream that says which of them is shown goes on, as all streams do."""
+    found = moved(BETWEEN["walk"][0], tmp_path / "sick", sick=True, particles=2)
+    assert [name for name, changed in found.items() if changed] == ["stream"]
+
+
+def test_adaptive_guidance_learns_nothing_from_a_bad_step(tiny: Path, tmp_path: Path) -> None:
+    """A nan in its running mean would never leave it: every later step would do without the unconditional half."""
+    adaptive = "stages.0.terms.0.prompting={adaptive: 0.1}"
+    for bad, learns in ((set(), True), ({1}, False)):
+        _, _, assembler = make(tiny, tmp_path, bad, adaptive)
+        stage = assembler.stage(0)
+        before = stage.terms[0].asking.state_dict()["moved"]
+        train.step(stage, 0, train.Ring(train.METRICS, 4, "cpu"))
+        assert torch.equal(stage.terms[0].asking.state_dict()["moved"], before) is not learns
 
 
 def test_many_bad_steps_roll_back_with_half_the_rate(tiny: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from dreamlab.core.files import sha256
 from dreamlab.run import crash
+from dreamlab.run.checkpoint import committed
 from tests.conftest import Commands, artefacts
 
 PROMPT = "a red mushroom with a white stem"
@@ -105,7 +106,7 @@ def test_a_corrupt_newest_checkpoint_costs_only_its_steps(
 ) -> None:
     code, _, run = start(dreamlab, tiny, DREAMLAB_CRASH_AT="ckpt.after_prune:4")
     assert code == -signal.SIGKILL
-    newest = max((run / "ckpt").glob("step_*"))
+    newest = committed(run / "ckpt")[-1]
     tensors = bytearray((newest / "scene.safetensors").read_bytes())
     tensors[-1] ^= 0x40
     (newest / "scene.safetensors").write_bytes(tensors)
@@ -128,7 +129,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(dreamlab: Commands, finished_
 
 def test_a_checkpoint_of_another_device_is_refused(dreamlab: Commands, finished_run: Path) -> None:
     """As a run of a GPU machine would look here: only the recorded device differs, hashes and all."""
-    newest = max((finished_run / "ckpt").glob("step_*"))
+    newest = committed(finished_run / "ckpt")[-1]
     meta = newest / "meta.json"
     meta.write_text(meta.read_text().replace('"device": "cpu"', '"device": "cuda"'))
     manifest = json.loads((newest / "MANIFEST").read_text())

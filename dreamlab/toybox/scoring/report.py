@@ -116,10 +116,10 @@ class Wanted:
 def command(wanted: Wanted, out: Path, json: Path | None) -> None:
     """What `dreamlab toybox score` does: cells, table, sheets, JSON."""
     known = tables()
-    systems = _names("--systems", wanted.systems, known["systems"])
-    scenes = _names("--scenes", wanted.scenes, known["scenes"])
+    systems = _names("--systems", wanted.systems, known.systems)
+    scenes = _names("--scenes", wanted.scenes, known.scenes)
     if wanted.guidance is not None:
-        _names("--guidance", wanted.guidance, known["guidance"])
+        _names("--guidance", wanted.guidance, known.guidance)
     if json is not None and not json.parent.is_dir():
         raise InputError(f"{json.parent}: no such folder for --json")
     with disk_errors("making the folder of the scores", out):
