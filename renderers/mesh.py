@@ -109,7 +109,7 @@ class TexturedMesh:
         if self.settings.material == "texture":
             self.params = {"texture": at.picture(raw).detach().clone().requires_grad_()}
         else:
-            self.params = self.field.start(self.generator)
+            self.params = {name: value.to(points.device) for name, value in self.field.start(self.generator).items()}
             a, b, c = self.surface.vertices[self.surface.faces].unbind(1)
             area = torch.linalg.cross(b - a, c - a).norm(dim=-1).sum() / 2
             self.field.learn(self.params, points, raw, 200, self.generator, float(area / len(points)) ** 0.5)

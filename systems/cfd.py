@@ -64,12 +64,12 @@ class CFD(Configured["CFD.Settings"]):
         c = self.settings
         if look.cameras is None or look.frames is None:
             raise ValueError("cfd needs the cameras and frames of a step")
-        if self.field is None:
-            self.field = self._fresh(look)
-        elif c.refresh > 0:
+        fresh = self.field is None
+        self.field = self._fresh(look) if self.field is None else self.field.to(look.z)  # a checkpoint's: on the host
+        if c.refresh > 0 and not fresh:
             self.field = math.sqrt(1 - c.refresh) * self.field + math.sqrt(c.refresh) * self._fresh(look)
         shape = (c.texels, c.layers, c.reach, c.sub)
-        return bound_noise(self.field.to(look.z), look.noise(), look.frames, look.cameras, *shape)
+        return bound_noise(self.field, look.noise(), look.frames, look.cameras, *shape)
 
     def _fresh(self, look: Look) -> Tensor:
         count = 6 * self.settings.layers * self.settings.texels**2

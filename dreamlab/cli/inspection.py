@@ -128,7 +128,8 @@ def _describe_run(path: Path) -> list[str]:
 
     run = Run.open(path)
     spec, state = run.spec(), run.state()
-    lines = [f"run      {spec['id']}", f"prompt   {spec['prompt']}", f"created  {spec['created']}"]
+    lines = [f"{name:<8} {spec.get(key, 'unknown')}" for name, key in (("run", "id"), ("prompt", "prompt"))]
+    lines.append(f"created  {spec.get('created', 'unknown')}")
     lines.append(f"state    {state.get('state')} at step {state.get('step')}")
     if state.get("error"):
         lines.append(f"error    {state['error']}")

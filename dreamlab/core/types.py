@@ -157,7 +157,7 @@ class Adapting(Protocol):
     """A guidance that offers trainable additions."""
 
     def adapter(self, rank: int) -> Adapter:
-        """A new one at each call."""
+        """A new one at each call; rank 0: a copy of the whole network, every weight of which learns."""
 
 
 @dataclass(frozen=True)

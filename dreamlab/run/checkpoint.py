@@ -42,7 +42,7 @@ def write(folder: Path, global_step: int, parts: Parts, meta: Mapping[str, Any],
     temporary = folder / f".tmp-{final.name}-{os.getpid()}"
     with disk_errors("writing a checkpoint", final):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)  # not its parents: a run whose folder was removed must not go on in another
             sweep(folder)
             point("ckpt.begin")
             temporary.mkdir()

@@ -55,6 +55,10 @@ class Position:
     bad_streak: int = 0
     finished: dict[str, Scene] = field(default_factory=dict)  # scenes of earlier stages
 
+    def done(self, recipe: Recipe) -> int:
+        """Steps over all stages."""
+        return sum(earlier.steps for earlier in recipe.stages[: self.stage]) + self.step
+
 
 def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None:
     """One step in eight stations: cameras, render, look, residual, loss, backward, optimise, adapt.
@@ -151,6 +155,7 @@ def train(
     """Optimise until the recipe is done, from the newest checkpoint if there is one; returns the last scene."""
     stop = stop or StopSignal()
     position, stage = restore(run, recipe, assembler)
+    run.set_state(step=position.done(recipe))
     while True:
         try:
             run_stage(run, recipe, stage, position, on_tick, stop)
@@ -316,7 +321,7 @@ def check_fits(run: Run, recipe: Recipe, meta: dict[str, Any], name: str, device
         )
 
 
-def differences(a: Any, b: Any, path: str = "") -> list[str]:
+def differences(a: object, b: object, path: str = "") -> list[str]:
     """Dotted names of the values in which two recipes differ."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys = [*a, *(key for key in b if key not in a)]

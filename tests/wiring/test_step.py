@@ -157,9 +157,12 @@ def test_plain_backgrounds_are_what_they_are_called_and_draw_like_the_others(kin
     assert torch.equal(stage.streams.background.get_state(), other.streams.background.get_state())
 
 
-@pytest.mark.parametrize(("cameras", "group"), [("{clip: 3}", 3), ("{ring: 2}", 2), ("{}", 1)])
-def test_views_that_belong_together_stand_before_one_colour(cameras: str, group: int) -> None:
-    stage = Toy(views=6, stage=f"cameras: {cameras}").built()
+@pytest.mark.parametrize(
+    ("cameras", "told", "group"),
+    [("{clip: 3}", "together: 3, clip: true", 3), ("{ring: 2}", "together: 2", 2), ("{}", "", 1)],
+)
+def test_views_that_belong_together_stand_before_one_colour(cameras: str, told: str, group: int) -> None:
+    stage = Toy(views=6, stage=f"cameras: {cameras}", terms=term(flat=told)).built()
     stepped(stage)
     ((_, _, background, _),) = tile(stage).diary
     for start in range(0, 6, group):
@@ -200,13 +203,17 @@ def test_an_infinite_loss_or_a_nan_on_a_parameter_switches_the_step_off(
     assert rows[0]["healthy"] == 0 and torch.equal(scene.state_dict()["color"], before)
 
 
-def test_the_scene_adapts_to_the_frames_of_the_step_after_the_move() -> None:
-    stage = Toy().built()
-    seen = []
+def test_the_scene_adapts_to_the_frames_of_the_step_after_the_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is told whether the step was healthy, without which it must change nothing."""
+    stage, seen = Toy().built(), []
     scene = tile(stage)
     adapt = scene.adapt
-    scene.adapt = lambda progress, frames: seen.append(scene.color.detach().clone()) or adapt(progress, frames)  # type: ignore[method-assign, func-returns-value]
+    monkeypatch.setattr(scene, "adapt", lambda *told: seen.append(scene.state_dict()["color"]) or adapt(*told))
     stepped(stage, 7, 8)
-    ((progress, frames),) = scene.adapted
+    ((progress, frames, healthy),) = scene.adapted
     assert progress == Progress(7, 10) and torch.equal(frames.background, scene.diary[0][2])
     torch.testing.assert_close(seen[0], torch.full((3,), 0.25 - 0.01))
+    assert healthy is not None and bool(healthy)
+    monkeypatch.setattr(flat(stage), "predict", lambda z_t, t, condition: torch.full_like(z_t, math.nan))
+    stepped(stage, 8, 9)
+    assert not bool(scene.adapted[1][2])
