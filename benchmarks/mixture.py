@@ -23,7 +23,8 @@ from dreamlab.core.noise import make_table
 from dreamlab.core.schedules import Progress, Schedule, When, constant, ramp
 from dreamlab.core.types import Frames, Prompt
 from dreamlab.metrics.figures import Check, report
-from guidance.oracle import Oracle, Views, World, centred, mixture_eps
+from guidance.oracle import Oracle, centred, mixture_eps
+from guidance.shared.worlds import Views, World
 from systems.engine.residual import Look, distil
 from systems.vsd import VSD
 

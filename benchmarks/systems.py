@@ -218,7 +218,7 @@ def measure(
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.systems", description=__doc__)
     parser.add_argument("--rules", default=None, help="comma-separated; default: all that the guidance can serve")
-    parser.add_argument("--guidance", default="oracle", choices=sorted(tables()["guidance"]))
+    parser.add_argument("--guidance", default="oracle", choices=sorted(tables().guidance))
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--rows", type=int, default=ROWS, help="pictures the prior evaluates per cell")

@@ -17,6 +17,8 @@ from cuda_ext.reference import antialias as reference
 
 __all__ = ["antialias", "edge_neighbours"]
 
+HOST_READS = 0  # of either on CUDA, both ways
+
 
 def edge_neighbours(triangles: Tensor) -> Tensor:
     """[T, 3] triangles -> [T, 3] int32: which triangle lies behind each edge, for `antialias`.

@@ -57,21 +57,21 @@ def choose(op: str, backend: str, like: Tensor, adapters: tuple[str, ...] = ()) 
         raise ValueError(f"{op}: backend '{backend}' is not one of {', '.join((*OURS, *adapters))}")
     if backend == "torch":
         return "torch"
-    reason = unavailable(op, like.dtype, like.device.type)
+    reason = unavailable(op, like.dtype, like.device.type, like.device.index)
     if reason and backend == "native":
         raise ValueError(f"{op}: backend 'native' is not available: {reason}; backend='torch' runs the twin")
     return "torch" if reason else "native"
 
 
 @torch.compiler.assume_constant_result
-def unavailable(op: str, dtype: torch.dtype, device_type: str) -> str:
+def unavailable(op: str, dtype: torch.dtype, device_type: str, device_index: int | None = None) -> str:
     """One line that says why our code cannot take such inputs; empty when it can. A constant to torch.compile."""
     if dtype != torch.float32:
         return f"it computes in float32, the inputs are {dtype}"
     if device_type == "cpu":
         return "" if build.library(op) is not None else build.why_not(op).splitlines()[0]
     if device_type == "cuda":
-        return nvrtc.unavailable(op)
+        return nvrtc.unavailable(op, device_index)
     return f"there are no kernels for device '{device_type}'"
 
 

@@ -4,7 +4,8 @@
 The name of a library is a hash of its source, of every header it includes, of the flags and of the compiler, so a
 stale one is never loaded and nothing is ever deleted under a running process. It is compiled under a temporary
 name and renamed: two processes that build at once both succeed. One library is built per instruction set; the
-machine that loads it picks its own, so a cache shared by different machines is safe.
+machine that loads it picks its own, so a cache shared by different machines is safe. Nothing is loaded that another
+user may have written.
 
 `python -m cuda_ext.build [--isa NAME|all]` builds ahead.
 """
@@ -19,6 +20,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from dreamlab.core.errors import RecipeError
 
 SOURCES = Path(__file__).parent / "csrc"
 COMPILERS = ("c++", "g++", "clang++")
@@ -45,7 +49,7 @@ def machine_isa() -> str:
     asked = os.environ.get("DREAMLAB_ISA")
     if asked:
         if asked not in ISAS:
-            raise ValueError(f"DREAMLAB_ISA={asked} is not one of {', '.join(ISAS)}")
+            raise RecipeError(f"DREAMLAB_ISA={asked} is not one of {', '.join(ISAS)}; unset it for this machine's own")
         return asked
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return "portable"
@@ -53,7 +57,7 @@ def machine_isa() -> str:
 
 
 def cache_folder() -> Path:
-    """$DREAMLAB_CACHE, else the user's cache folder; a private temporary folder when it cannot be written."""
+    """$DREAMLAB_CACHE, else the user's cache folder; a private temporary one where that is not this user's alone."""
     base = os.environ.get("DREAMLAB_CACHE")
     if base is None and sys.platform == "darwin":
         base = str(Path.home() / "Library" / "Caches" / "dreamlab")
@@ -61,17 +65,33 @@ def cache_folder() -> Path:
         base = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dreamlab")
     folder = Path(base) / "native"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        reason = foreign(folder) or ("" if os.access(folder, os.W_OK) else f"{folder} cannot be written")
     except OSError:
-        pass
-    return _private_folder(str(folder))
+        reason = f"{folder} cannot be written"
+    return _private_folder(reason) if reason else folder
+
+
+def foreign(path: Path) -> str:
+    """One line that says why another user may have made or changed a file or folder; empty when none can have."""
+    if os.name != "posix":
+        return ""
+    found = path.stat()
+    if found.st_uid != os.geteuid():
+        return f"{path} belongs to another user"
+    return f"{path} can be written by others (chmod go-w)" if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else ""
+
+
+def place(name: str) -> Path:
+    """Where a compiled file is or belongs: in the cache, or in a private folder when the one there is not ours."""
+    path = cache_folder() / name
+    reason = foreign(path) if path.exists() else ""
+    return _private_folder(reason) / name if reason else path
 
 
 @functools.cache
-def _private_folder(refused: str) -> Path:
-    warnings.warn(f"cannot write {refused}: native code is rebuilt in every process; set DREAMLAB_CACHE", stacklevel=4)
+def _private_folder(reason: str) -> Path:
+    warnings.warn(f"{reason}: native code is rebuilt in every process; set DREAMLAB_CACHE", stacklevel=4)
     return Path(tempfile.mkdtemp(prefix="dreamlab-native-"))
 
 
@@ -122,7 +142,7 @@ def build(op: str, isa: str | None = None) -> Path:
     path, version = found
     source = SOURCES / f"{op}_cpu.cpp"
     flags = (*FLAGS, *ISAS[isa])
-    target = cache_folder() / f"{op}-{isa}-{content_key(included(source), version, platform.machine(), *flags)}.so"
+    target = place(f"{op}-{isa}-{content_key(included(source), version, platform.machine(), *flags)}.so")
     if target.exists():
         return target
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{op}-", suffix=".tmp")
@@ -134,6 +154,7 @@ def build(op: str, isa: str | None = None) -> Path:
             answer = subprocess.run(command, capture_output=True, text=True)
         if answer.returncode:
             raise RuntimeError(f"{' '.join(command)} failed:\n{answer.stderr[:2000]}")
+        Path(temporary).chmod(0o755)  # whatever the umask: a library that a group can write is not loaded again
         Path(temporary).replace(target)
     finally:
         Path(temporary).unlink(missing_ok=True)
@@ -179,7 +200,10 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.ops) - set(operations()):
         parser.error(f"no op {sorted(unknown)[0]!r}; ops are {', '.join(operations())}")
-    isas = list(ISAS) if options.isa == "all" else [options.isa or machine_isa()]
+    try:
+        isas = list(ISAS) if options.isa == "all" else [options.isa or machine_isa()]
+    except RecipeError as error:
+        parser.error(str(error))
     jobs = [(op, name) for op in options.ops or operations() for name in isas]
     start = time.perf_counter()
     failed = 0

@@ -21,6 +21,8 @@ from cuda_ext.reference.hashgrid import HashGrid
 
 __all__ = ["HashGrid", "encode", "position_gradient"]
 
+HOST_READS = 0  # of either on CUDA, and of their derivatives
+
 
 def encode(
     positions: Tensor,  # [N, 3]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cuda_ext import backend as backends
-from cuda_ext import build, nvrtc
+from cuda_ext import build, nvrtc, room
 from cuda_ext.check import check_alike, check_shape, require
 from cuda_ext.reference import march as reference
 from cuda_ext.reference.march import (
@@ -37,6 +37,7 @@ __all__ = [
     "refresh_density",
 ]
 MAX_STEPS = 1 << 16
+HOST_READS = 1  # of a march on CUDA without a capacity; with one, and of `composite` both ways, none
 
 
 def march(
@@ -63,7 +64,8 @@ def march(
     cone                 interval length grows as cone * t
     jitter               in [0, 1), shifts the ray's first interval by that part of it; None is 0
     capacity             None: as many intervals as there are, which waits for the GPU once. A number: always that many;
-                         the tail is padding that belongs to no ray, and what exceeds it is dropped from the last rays
+                         the tail is padding that belongs to no ray, and what exceeds it is dropped from the last rays,
+                         which a warning says
     backend              auto, native or torch
 
     Nothing is differentiable. Rays that miss, or hold a number that is not finite, get no interval.
@@ -214,6 +216,8 @@ def _march(
     if device.type == "cuda":
         offsets = offsets.cumsum(0)
         params.offsets = p(offsets)
+    if capacity is not None:
+        room.note("march", offsets[-1], capacity)
     count = int(offsets[-1]) if capacity is None else capacity
     new = origins.new_empty if capacity is None else origins.new_zeros
     t_start, t_end = new(count), new(count)

@@ -12,6 +12,7 @@ import ctypes
 import functools
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,25 @@ from cuda_ext import build
 OPTIONS = ("--std=c++17", "--device-as-default-execution-space", "--fmad=true", "-lineinfo")
 
 
-def unavailable(op: str) -> str:
-    """One line that says why CUDA kernels of `op` cannot run; empty when they can."""
+def unavailable(op: str, device_index: int | None = None) -> str:
+    """One line that says why CUDA kernels of `op` cannot run on a device; empty when they can."""
     if not (build.SOURCES / f"{op}_cuda.cu").exists():
         return f"{op} has no CUDA kernels"
     if not torch.cuda.is_available():
         return "torch sees no CUDA device"
-    return "" if compiler_library() is not None else "libnvrtc was not found (pip install nvidia-cuda-nvrtc)"
+    return _failure(op, torch.cuda.current_device() if device_index is None else device_index)
+
+
+@functools.cache
+def _failure(op: str, device_index: int) -> str:
+    """Why the kernels of `op` do not compile or load for a device, with one warning; they are loaded by this."""
+    try:
+        _module(op, device_index)
+    except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        warnings.warn(f"CUDA {op} is not available, its torch twin runs instead (slower): {reason}", stacklevel=2)
+        return reason
+    return ""
 
 
 @functools.cache
@@ -60,25 +73,33 @@ def compile_cubin(op: str, arch: str) -> bytes:
     """The kernels of `op` for `arch` (e.g. "sm_90"), from the cache or compiled now."""
     source = build.SOURCES / f"{op}_cuda.cu"
     files = build.included(source)
-    target = build.cache_folder() / f"{op}-{arch}-{build.content_key(files, arch, *OPTIONS)}.cubin"
+    lib = compiler_library()
+    if lib is None:
+        raise RuntimeError("libnvrtc was not found (pip install nvidia-cuda-nvrtc)")
+    target = build.place(f"{op}-{arch}-{build.content_key(files, arch, compiler_version(lib), *OPTIONS)}.cubin")
     if target.exists():
         return target.read_bytes()
-    cubin = _compile(source, [path for path in files if path != source], arch)
+    cubin = _compile(lib, source, [path for path in files if path != source], arch)
     with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
         file.write(cubin)
     Path(file.name).replace(target)
     return cubin
 
 
-def _compile(source: Path, headers: list[Path], arch: str) -> bytes:
-    lib = compiler_library()
-    if lib is None:
-        raise RuntimeError("libnvrtc was not found: pip install nvidia-cuda-nvrtc")
+def compiler_version(lib: ctypes.CDLL) -> str:
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    if lib.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)):
+        raise RuntimeError("libnvrtc does not tell its version")
+    return f"nvrtc {major.value}.{minor.value}"
 
+
+def _compile(lib: ctypes.CDLL, source: Path, headers: list[Path], arch: str) -> bytes:
     def check(code: int) -> None:
         if code:
             lib.nvrtcGetErrorString.restype = ctypes.c_char_p
-            raise RuntimeError(f"NVRTC, {source.name}: {lib.nvrtcGetErrorString(code).decode()}\n{log()}")
+            what, said = lib.nvrtcGetErrorString(code).decode(), log()
+            first = next((line.strip() for line in said.splitlines() if "error" in line), "")
+            raise RuntimeError(f"NVRTC, {source.name} for {arch}: {what} {first}\n{said}")
 
     def text(size: Any, get: Any) -> bytes:
         length = ctypes.c_size_t()
@@ -124,19 +145,20 @@ def _call(name: str, *arguments: Any) -> None:
 @functools.cache
 def function(op: str, kernel: str, device_index: int) -> ctypes.c_void_p:
     """The kernel `kernel` of `op`, loaded into the primary context torch uses on that device."""
-    major, minor = torch.cuda.get_device_capability(device_index)
+    module, handle = _module(op, device_index), ctypes.c_void_p()
     with torch.cuda.device(device_index):
-        torch.cuda.current_stream().synchronize()  # makes sure the primary context is current
-        module, handle = _module(op, f"sm_{major}{minor}", device_index), ctypes.c_void_p()
         _call("cuModuleGetFunction", ctypes.byref(handle), module, kernel.encode())
     return handle
 
 
 @functools.cache
-def _module(op: str, arch: str, device_index: int) -> ctypes.c_void_p:
-    del device_index  # part of the key: a module belongs to one context
-    module = ctypes.c_void_p()
-    _call("cuModuleLoadData", ctypes.byref(module), compile_cubin(op, arch))
+def _module(op: str, device_index: int) -> ctypes.c_void_p:
+    """The kernels of `op`, for the device's architecture, in its primary context."""
+    major, minor = torch.cuda.get_device_capability(device_index)
+    cubin, module = compile_cubin(op, f"sm_{major}{minor}"), ctypes.c_void_p()
+    with torch.cuda.device(device_index):
+        torch.cuda.current_stream().synchronize()  # makes sure the primary context is current
+        _call("cuModuleLoadData", ctypes.byref(module), cubin)
     return module
 
 

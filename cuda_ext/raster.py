@@ -18,6 +18,7 @@ from cuda_ext.reference import raster as reference
 
 __all__ = ["Raster", "projection", "raster"]
 
+HOST_READS = 0  # on CUDA, both ways
 MAX_SIDE = 1 << 15  # pixels: within the guard band
 LARGE_BLOCKS = 1024  # blocks that share the triangles too large for one CUDA thread
 

@@ -16,6 +16,7 @@ from cuda_ext.reference.sdf import LIGHT, PART, ROW
 
 __all__ = ["MAX_ROWS", "draw", "sdf"]
 
+HOST_READS = 0  # on CUDA
 MAX_ROWS = 64
 Drawn = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -166,7 +167,8 @@ def _prepare_cuda(rows: Tensor) -> Tensor:
 
 
 def _points_cuda(rows: Tensor, points: Tensor) -> list[Tensor]:
-    params, found = _points(rows, points, _prepare_cuda(rows))
+    prepared = _prepare_cuda(rows)  # named, so that it lives until the kernel is launched
+    params, found = _points(rows, points, prepared)
     blocks = (points.shape[0] * points.shape[1] + 127) // 128
     nvrtc.launch("sdf", "dl_sdf_points", rows.device, (blocks, 1, 1), (128, 1, 1), [params])
     return found
@@ -185,9 +187,10 @@ def _draw_cuda(
 ) -> list[Tensor]:
     drawn = _empty(rows, pose, height, width)
     prepared = _prepare_cuda(rows)
-    params = _params([rows, parts, bound, pose, focal], light.tolist(), drawn, build.pointer(prepared), supersample)
+    params = _params([rows, parts, bound, pose, focal], [], drawn, build.pointer(prepared), supersample)
     tiles = ((width + 7) // 8) * ((height + 7) // 8) * pose.shape[0] * pose.shape[1]
-    nvrtc.launch("sdf", "dl_sdf_draw", rows.device, (tiles, 1, 1), (64, 1, 1), [params])
+    arguments = [params, ctypes.c_void_p(light.data_ptr())]
+    nvrtc.launch("sdf", "dl_sdf_draw", rows.device, (tiles, 1, 1), (64, 1, 1), arguments)
     return list(drawn)
 
 

@@ -15,6 +15,9 @@ from cuda_ext.reference.splat import SplatStats, Splatted
 
 __all__ = ["SplatStats", "Splatted", "splat"]
 
+HOST_READS = 0  # of a pass with its backward on CUDA, after the first `room.PASSES`
+HOST_READS_LOOKING = 1  # of a pass without a backward: a picture that is looked at is whole
+
 
 def splat(
     means: Tensor,  # [N, 3]

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CUDA launches of `splat` (kernels in csrc/splat_cuda.cu); compiled, not yet run on a device.
+"""CUDA launches of `splat` (kernels in csrc/splat_cuda.cu); compiled, run on the host in tests, not yet on a device.
 
-The number of (splat, tile) pairs is known on the device only. Outside a CUDA graph it is read once per forward pass,
-which is the pass' only synchronisation. While a graph is being captured nothing may be read: the pass then takes the
-capacity remembered from the last eager pass of the same shapes, times HEADROOM, and drops the pairs beyond it.
+The number of (splat, tile) pairs is known on the device only. A pass without a backward reads it, so that a picture
+that is looked at is whole; one that trains takes room for as many as `room` expects and waits for nothing.
 """
 
 from __future__ import annotations
@@ -14,30 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cuda_ext import nvrtc, splat_ops
+from cuda_ext import nvrtc, room, splat_ops
 from cuda_ext.splat_ops import Params
 
-HEADROOM = 1.5
 PIXELS = splat_ops.TILE * splat_ops.TILE
 UNUSED = 2**63 - 1  # a key behind every tile
-_capacity: dict[tuple[int, ...], int] = {}
 
 
 def _launch(kernel: str, params: Params, device: torch.device, items: int, threads: int, *more: Any) -> None:
     grid = (-(-items // threads), 1, 1)
     nvrtc.launch("splat", kernel, device, grid, (threads, 1, 1), [params, *more])
-
-
-def _pair_capacity(shape: tuple[int, ...], total: Tensor) -> int:
-    if torch.cuda.is_current_stream_capturing():
-        if shape not in _capacity:
-            raise RuntimeError("splat: run one pass of the same shapes outside the CUDA graph before capturing it")
-        return int(_capacity[shape] * HEADROOM) + 1
-    pairs = int(total)
-    if pairs >= 2**31:
-        raise ValueError(f"splat: {pairs} pairs of splats and tiles are too many; render fewer views or smaller splats")
-    _capacity[shape] = max(pairs, _capacity.get(shape, 0))
-    return pairs
 
 
 def forward(
@@ -58,8 +43,10 @@ def forward(
     counts = state["offsets"].flatten()
     ends = counts.cumsum(0, dtype=torch.int64)
     total = ends[-1] if len(ends) else ends.sum()
-    capacity = _pair_capacity((views, count, *size), total)
-    state["offsets"].copy_((ends - counts).reshape(views, count))
+    capacity = room.room("splat", (views, *size), views * count, total, exact=not keep)
+    if capacity >= 2**31:
+        raise ValueError(f"splat: {capacity} pairs of splats and tiles are too many; render fewer or smaller splats")
+    state["offsets"].copy_((ends - counts).clamp(max=capacity).reshape(views, count))
     lists = splat_ops.empty_pairs(means, capacity, keep)
     params.pair_count = capacity
     params.point(**splat_ops.present(lists))

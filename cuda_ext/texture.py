@@ -18,6 +18,7 @@ from cuda_ext.reference.texture import level_sizes
 
 __all__ = ["texture"]
 
+HOST_READS = 0  # on CUDA, both ways
 BOUNDARIES = ("wrap", "clamp")
 MAX_LEVELS = 32
 

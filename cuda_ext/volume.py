@@ -17,6 +17,8 @@ from cuda_ext.reference import volume as reference
 
 __all__ = ["volume"]
 
+HOST_READS = 0  # on CUDA, both ways
+
 MAX_SAMPLES = 64  # kMaxSamples of csrc/volume.h
 
 
@@ -36,7 +38,8 @@ def volume(
 
     grid       over the cube of half edge `reach` about the origin, indexed z, y, x; channel 0 is density before its
                softplus, the others are features
-    row        int64: which grid each view looks through
+    row        int64: which grid each view looks through. Checked on the CPU; on CUDA, where a look would wait, a view
+               that names a grid that is not there sees nothing
     near       the point of each ray that is nearest to the origin
     direction  unit vectors
     samples    along each ray, evenly over [-reach, reach] about `near`; at most 64

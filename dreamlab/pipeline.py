@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from dreamlab import recipe
+from dreamlab.core.device import known_device
 from dreamlab.core.errors import InputError, Interrupted
 from dreamlab.core.text import shell
 from dreamlab.core.types import Scene
@@ -35,6 +36,7 @@ def load_recipe(run: Run) -> Recipe:
 def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lambda tick: None) -> list[Path]:
     """Train from wherever the run stands to its end, then export; returns the files made."""
     with run.lock(), catching() as stop, recorded(run), deterministic(run):
+        known_device(device)
         wanted = load_recipe(run)
         assembler = Assembler(wanted, device, run.path)
         run.set_state(state="running", error=None)
@@ -56,6 +58,7 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
 def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene, int]:
     """The scene of a run as its newest checkpoint has it, for rendering and exporting again, and its step."""
     wanted = load_recipe(run)
+    known_device(device)
     sweep(run.ckpt)
     if not committed(run.ckpt):  # restore reads and checks them; once is enough
         raise InputError(f"{run.path}: has no checkpoint yet; continue it with: {shell('resume', run.path)}")

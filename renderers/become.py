@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -63,6 +63,20 @@ class Levelled(Protocol):
     def levels(self) -> tuple[float, ...]: ...  # worth trying, low to high; none: the scene knows best
 
     def surfaces(self, resolution: int) -> Callable[[float], Mesh]: ...  # by level
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """A scene of several objects, some of which start from scenes of earlier stages."""
+
+    members: Mapping[str, Scene]
+
+    @property
+    def taking(self) -> Mapping[str, str]:
+        """The stages that objects start from, by object."""
+
+    def take(self, name: str, source: Scene, stream: torch.Generator) -> Kept | None:
+        """Object `name` takes over from a scene, in its own frame."""
 
 
 @runtime_checkable

@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from cuda_ext.splat import splat
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.errors import RecipeError
+from dreamlab.core.cards import SceneCard, SceneKind
 from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import Section, Spec, setting
@@ -33,7 +33,8 @@ from renderers.gaussians import Gaussians
 from renderers.hash_field import HashField
 from renderers.mesh import TexturedMesh
 
-MEMBERS: dict[str, Any] = {"gaussians": Gaussians, "field": HashField, "dmtet": DMTet, "mesh": TexturedMesh}
+KINDS = (Gaussians, HashField, DMTet, TexturedMesh)
+MEMBERS: Mapping[str, SceneKind] = {"gaussians": Gaussians, "field": HashField, "dmtet": DMTet, "mesh": TexturedMesh}
 CLOUD = ("means", "log_scales", "quats", "logit_opacity", "logit_color")
 
 
@@ -70,35 +71,44 @@ class Several:
 
     kind: ClassVar[str] = "several"
     paper: ClassVar[str] = "Zhou et al. 2024, arXiv:2402.07207; Yang et al. 2024, arXiv:2410.09009"
-    penalties: ClassVar[tuple[str, ...]] = ("box", *dict.fromkeys(p for m in MEMBERS.values() for p in m.penalties))
+    penalties: ClassVar[tuple[str, ...]] = ("box", *dict.fromkeys(p for kind in KINDS for p in kind.penalties))
 
     @dataclass(frozen=True)
     class Settings:
         objects: Mapping[str, Placed] = field(default_factory=_one_cloud)
         alone: Schedule = setting(constant(0.0), low=0, high=1, help="how often a step shows one object by itself")
 
-        @property
-        def takeovers(self) -> tuple[tuple[str, str], ...]:
-            """(stage, kind) of the objects that start `from:` a stage."""
-            specs = [placed.scene for placed in self.objects.values()]
-            return tuple((spec.source, spec.kind) for spec in specs if spec.source is not None)
+    @classmethod
+    def card(cls, settings: Settings) -> SceneCard:
+        """Of its objects: what any of them can be penalised for, and every file and stage that one starts from."""
+        at = {name: placed.scene for name, placed in settings.objects.items()}
+        complaint = "" if at else "objects: name at least one"
+        for name, spec in at.items():
+            complaint = complaint or (f"objects.{name}: {wrong}" if (wrong := _unfit(name, spec)) else "")
+        clouds = [spec.settings for spec in at.values() if spec.kind == "gaussians"]
+        if not complaint and len({(one.dilation, one.compensate) for one in clouds}) > 1:
+            complaint = "objects: all Gaussians need the same dilation and compensate"
+        if complaint:
+            return SceneCard(complaint=complaint)
+        cards = {name: MEMBERS[spec.kind].card(spec.settings) for name, spec in at.items()}
+        able = {penalty for one in cards.values() for penalty in one.penalties if penalty not in one.lacking}
+        return SceneCard(
+            cls.penalties,
+            {name: "an object that has it" for name in cls.penalties if name not in able | {"box"}},
+            normals=all(one.normals for one in cards.values()),
+            starts=tuple((spec.source, spec.kind) for spec in at.values() if spec.source is not None),
+            files={f"objects.{name}.scene.{key}": of for name, one in cards.items() for key, of in one.files.items()},
+            complaint=next((f"objects.{name}.{one.complaint}" for name, one in cards.items() if one.complaint), ""),
+        )
 
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings = settings
-        if not settings.objects:
-            raise RecipeError("scene several: objects: name at least one")
         self.names = tuple(settings.objects)
-        for name, placed in settings.objects.items():
-            if complaint := _unfit(name, placed.scene):
-                raise RecipeError(f"scene several: objects.{name}: {complaint}")
         self.members: dict[str, Any] = {
             name: MEMBERS[placed.scene.kind](placed.scene.settings, generator)
             for name, placed in settings.objects.items()
         }
         self.clouds = tuple(name for name, member in self.members.items() if member.kind == "gaussians")
-        drawn = {(self.members[name].settings.dilation, self.members[name].settings.compensate) for name in self.clouds}
-        if len(drawn) > 1:
-            raise RecipeError("scene several: objects: all Gaussians need the same dilation and compensate")
 
     @property
     def taking(self) -> dict[str, str]:
@@ -110,7 +120,7 @@ class Several:
         self.members[name], kept = become(source, self.members[name], stream)
         return kept
 
-    def to(self, device: torch.device | str) -> Several:
+    def to(self, device: torch.device | str) -> Self:
         self.members = {name: member.to(device) for name, member in self.members.items()}
         return self
 
@@ -239,8 +249,6 @@ class Several:
             total = [self._out_of_box(each, frames) for each in self.names]
             return torch.stack(total).mean()
         able = [each for each, member in self.members.items() if name in member.penalties]
-        if not able:
-            raise RecipeError(f"regularisers.{name}: no object of this scene has it")
         own = {each: _of(each, frames) for each in able}
         # A cloud reads its own parameters; anything else must have been drawn.
         shown = [each for each in able if own[each].extra or each in self.clouds]

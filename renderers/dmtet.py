@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.errors import Diverged, RecipeError
+from dreamlab.core.cards import SceneCard
+from dreamlab.core.errors import Diverged
 from dreamlab.core.gather import taken
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
@@ -67,13 +68,21 @@ class DMTet:
         lr_table: Schedule = setting(constant(0.02), low=0)
         lr_network: Schedule = setting(constant(0.005), low=0)
 
+    @classmethod
+    def card(cls, settings: Settings) -> SceneCard:
+        named = settings.start == "mesh"
+        return SceneCard(
+            cls.penalties,
+            normals=True,
+            files={"mesh": "mesh"} if settings.mesh else {},
+            complaint="start: mesh needs `mesh: FILE`" if named and not settings.mesh else "",
+        )
+
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings = settings
         self.grid = KuhnGrid(settings.resolution, settings.extent)
         self.field = HashField(3, levels=settings.levels, finest_resolution=settings.finest, extent=settings.extent)
         if settings.start == "mesh":
-            if not settings.mesh:
-                raise RecipeError("scene dmtet: start: mesh needs `mesh: FILE`")
             sdf = signed_distances(read_mesh(settings.mesh), self.grid.vertices())
         else:
             sdf = ellipsoid(self.grid.vertices(), settings.radii)
@@ -86,7 +95,7 @@ class DMTet:
         self.params = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
         self._border = self.grid.border(self.params["sdf"].device)
 
-    def to(self, device: torch.device | str) -> DMTet:
+    def to(self, device: torch.device | str) -> Self:
         self._own({name: value.detach().to(device) for name, value in self.params.items()})
         return self
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from cuda_ext.splat import SplatStats, Splatted, splat
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
@@ -57,6 +58,16 @@ class Gaussians:
     penalties: ClassVar[tuple[str, ...]] = ("opacity_mean", "scale_mean")
     Settings: ClassVar[type[Any]] = GaussianSettings
 
+    @classmethod
+    def card(cls, settings: GaussianSettings) -> SceneCard:
+        named = settings.start == "file"
+        return SceneCard(
+            cls.penalties,
+            normals=True,
+            files={"file": "cloud"} if named and settings.file else {},
+            complaint="start: file needs `file: FILE`" if named and not settings.file else "",
+        )
+
     def __init__(self, settings: GaussianSettings, generator: torch.Generator, seeds: Seeds | None = None) -> None:
         """`seeds`: points to start from instead of what the settings say."""
         s = self.settings = settings
@@ -89,7 +100,7 @@ class Gaussians:
         means = self.params["means"]
         self.stats = SplatStats.zeros(len(means), means.device)
 
-    def to(self, device: torch.device | str) -> Gaussians:
+    def to(self, device: torch.device | str) -> Self:
         self._own({name: value.detach().to(device) for name, value in self.params.items()})
         return self
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.errors import RecipeError
+from dreamlab.core.cards import SceneCard
 from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress
 from dreamlab.core.settings import setting
@@ -51,23 +51,31 @@ class Gaussians4D(Gaussians):
     Settings: ClassVar[type[Any]] = MovingSettings
     settings: MovingSettings
 
+    @classmethod
+    def card(cls, settings: GaussianSettings) -> SceneCard:
+        assert isinstance(settings, MovingSettings)
+        s, complaint = settings, ""
+        if s.segment is not None and s.segment >= s.segments:
+            complaint = f"segment: {s.segment}: counted from 0, of {s.segments}"
+        elif s.deform.loop and s.segments > 1 and s.deform.power:
+            complaint = "deform.power: 0 where several segments loop: none of them begins still"
+        plain = super().card(settings)
+        lacking = {name: "deform.kind: hexplane" for name in ROUGHNESS if s.deform.kind != "hexplane"}
+        if s.deform.kind == "control":
+            del lacking["time_smooth"]  # of the points' poses
+        return replace(plain, moves=True, lacking=lacking, complaint=plain.complaint or complaint)
+
     def __init__(self, settings: MovingSettings, generator: torch.Generator) -> None:
         super().__init__(settings, generator)
-        if settings.segment is not None and settings.segment >= settings.segments:
-            raise RecipeError(f"scene gaussians4d: segment: {settings.segment}: counted from 0, of {settings.segments}")
         still = self.params["means"].detach()
         self.ring = settings.deform.loop and settings.segments > 1
-        if self.ring and settings.deform.power:
-            raise RecipeError(
-                "scene gaussians4d: deform.power: 0 where several segments loop: none of them begins still"
-            )
         # Only the first segment begins still, and a part of a ring does not close by itself.
         first = replace(settings.deform, loop=settings.deform.loop and not self.ring)
         kinds = [first] + [replace(first, power=0.0)] * (settings.segments - 1)
         self.motions = [Deformation(kind, still, generator) for kind in kinds]
         self.neighbours: Tensor | None = None  # [N, k] of the canonical means; searched when a penalty asks
 
-    def to(self, device: torch.device | str) -> Gaussians4D:
+    def to(self, device: torch.device | str) -> Self:
         super().to(device)
         for motion in self.motions:
             motion.load({name: value.to(device) for name, value in motion.params.items()})
@@ -189,6 +197,7 @@ class Gaussians4D(Gaussians):
         if motion.settings.kind != "control" or len(self.motions) > 1:
             return None
         knots = 2 * motion.settings.moments + 1  # power bends the motion between knots
+        vertices = vertices.to(self.params["means"].device)  # an exported mesh lies on the host
         return self.skin(torch.linspace(0, 1, knots, device=vertices.device), vertices)
 
     def state_dict(self) -> dict[str, Tensor]:

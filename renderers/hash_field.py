@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch.nn.functional import linear
 from cuda_ext.hashgrid import HashGrid, encode, position_gradient
 from cuda_ext.march import refresh_density
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import safe_normalize
 from dreamlab.core.schedules import Progress, Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
@@ -102,6 +103,17 @@ class HashField:
     Settings: ClassVar[type[Any]] = FieldSettings
     moves: ClassVar[bool] = False  # the occupancy is a maximum over time, which hides nothing
 
+    @classmethod
+    def card(cls, settings: FieldSettings) -> SceneCard:
+        s = settings
+        distance = s.density in ("volsdf", "neus")
+        normals = distance or s.normals != "none"
+        lacking = {} if distance else {"eikonal": "density: volsdf or neus"}
+        lacking |= {} if normals else {"orient": "normals: analytic"}
+        dark = max(s.shading.lit.values) > 0 and not normals
+        complaint = "shading.lit: a lit field needs normals; set normals to analytic or finite" if dark else ""
+        return SceneCard(cls.penalties, lacking, cls.moves, normals, s.latent, complaint=complaint)
+
     def __init__(self, settings: FieldSettings, generator: torch.Generator) -> None:
         s = self.settings = settings
         self.grid = HashGrid(s.levels, s.features, s.log2_entries, s.base, max(s.base, s.finest), s.smoothstep)
@@ -126,7 +138,7 @@ class HashField:
     def _own(self, params: Mapping[str, Tensor]) -> None:
         self.params = {name: params[name].detach().clone().requires_grad_() for name in self.params}
 
-    def to(self, device: torch.device | str) -> HashField:
+    def to(self, device: torch.device | str) -> Self:
         self._own({name: value.detach().to(device) for name, value in self.params.items()})
         self.background.to(device)
         self._look_up(self.occupancy.to(device))

@@ -12,14 +12,15 @@ Differences: theirs has no base (ours starts as one field, from which the prompt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear, silu
 
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.cards import SceneCard
 from dreamlab.core.schedules import Progress, Schedule, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
@@ -51,6 +52,10 @@ class HyperField:
     penalties: ClassVar[tuple[str, ...]] = tuple(volume.PENALTIES)
     Settings: ClassVar[type[Any]] = HyperFieldSettings
 
+    @classmethod
+    def card(cls, settings: HyperFieldSettings) -> SceneCard:
+        return replace(HashField.card(settings), many=True)
+
     def __init__(self, settings: HyperFieldSettings, generator: torch.Generator) -> None:
         s = self.settings = settings
         self.base = HashField(settings, generator)
@@ -73,7 +78,7 @@ class HyperField:
     def _own(self, hyper: Mapping[str, Tensor]) -> None:
         self.hyper = {name: hyper[name].detach().clone().requires_grad_() for name in self.hyper}
 
-    def to(self, device: torch.device | str) -> HyperField:
+    def to(self, device: torch.device | str) -> Self:
         self.base.to(device)
         self._own({name: value.to(device) for name, value in self.hyper.items()})
         self.codes, self.occupancy = self.codes.to(device), self.occupancy.to(device)

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from cuda_ext.texture import texture
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.errors import RecipeError
+from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linear
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Textures, Training
 from renderers.become import all_around, device_of, shown, surface_of
-from renderers.light.environment import environment
+from renderers.light.environment import ENVIRONMENTS, environment
 from renderers.light.montecarlo import Samples, shade_montecarlo
 from renderers.light.pbr import Material
 from renderers.light.rays import Boxes
@@ -71,6 +71,16 @@ class TexturedMesh:
         lr_network: Schedule = setting(constant(0.005), low=0)
         lr_texture: Schedule = setting(constant(0.05), low=0)
 
+    @classmethod
+    def card(cls, settings: Settings) -> SceneCard:
+        s = settings
+        files = {"file": "mesh"} if s.file else {}
+        if s.shading != "flat":
+            files |= {f"lights.{i}": "environment" for i, name in enumerate(s.lights) if name not in ENVIRONMENTS}
+        dark = s.shading != "flat" and not s.lights
+        complaint = f"shading: {s.shading} needs at least one of `lights`" if dark else ""
+        return SceneCard(cls.penalties, normals=True, files=files, complaint=complaint)
+
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings, self.generator = settings, generator
         self.ranges = Ranges(settings.roughness, settings.metallic)
@@ -78,8 +88,6 @@ class TexturedMesh:
         self.field = HashField(self.channels, levels=settings.levels, finest_resolution=settings.finest, extent=1.5)
         pictures = [] if settings.shading == "flat" else [environment(name) for name in settings.lights]
         self.light = Light.of(pictures) if pictures else None
-        if settings.shading != "flat" and not pictures:
-            raise RecipeError(f"scene mesh: shading: {settings.shading} needs at least one of `lights`")
         self.wear(starting_shape(settings.file, settings.faces))
 
     def wear(self, mesh: Mesh, paint: Paint | None = None) -> None:
@@ -100,7 +108,7 @@ class TexturedMesh:
         if self.settings.material == "texture":
             self.params = {"texture": at.picture(raw).detach().clone().requires_grad_()}
         else:
-            self.params = self.field.start(self.generator)
+            self.params = {name: value.to(points.device) for name, value in self.field.start(self.generator).items()}
             a, b, c = self.surface.vertices[self.surface.faces].unbind(1)
             area = torch.linalg.cross(b - a, c - a).norm(dim=-1).sum() / 2
             self.field.learn(self.params, points, raw, 200, self.generator, float(area / len(points)) ** 0.5)
@@ -147,9 +155,9 @@ class TexturedMesh:
         self.nearest = texels(atlas, self.settings.texture).nearest() if textured else None
         self.boxes = Boxes.over(surface.vertices, surface.faces) if self.settings.shading == "montecarlo" else None
 
-    def to(self, device: torch.device | str) -> TexturedMesh:
+    def to(self, device: torch.device | str) -> Self:
         self.light = None if self.light is None else self.light.to(device)
-        self.load_state_dict({name: value.to(device) for name, value in self.state_dict().items()})
+        self._load({name: value.to(device) for name, value in self.state_dict().items()})
         return self
 
     def groups(self) -> Mapping[str, ParamGroup]:
@@ -240,7 +248,12 @@ class TexturedMesh:
         return kept | {name: value.detach() for name, value in self.params.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Any shape: a checkpoint's is not the recipe's start."""
+        """Any shape: a checkpoint's is not the recipe's start. It goes where this scene is."""
+        device = self.surface.vertices.device
+        self._load({name: value.to(device) for name, value in state.items()})
+
+    def _load(self, state: Mapping[str, Tensor]) -> None:
+        """Where the state is."""
         vertices, faces, uv, uv_faces, source = (state[f"shape.{name}"] for name in SHAPE)
         self._dress(Surface.of(vertices, faces), Atlas(uv, uv_faces, source))
         names = [name for name in state if not name.startswith("shape.")]

@@ -9,13 +9,14 @@ about its mean. Use it as a second term beside a rule that paints.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamlab.core.cards import RuleCard
 from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
@@ -34,6 +35,10 @@ class Order(Rule["Order.Settings"]):
     class Settings(NoiseSettings):
         t_max: Schedule = setting(constant(0.5), low=0, high=1)
         weight: str = setting("uniform", choices=WEIGHTS, help="w(t)")
+
+    @classmethod
+    def card(cls, settings: Settings) -> RuleCard:
+        return replace(super().card(settings), least=3)
 
     def gradient(self, look: Look) -> Tensor:
         c, table = self.settings, look.guidance.table

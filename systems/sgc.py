@@ -9,18 +9,20 @@ deviation set to one, so that scale and shift are free. f are the features of a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamlab.core.cards import RuleCard
 from dreamlab.core.schedules import Schedule, ramp
 from dreamlab.core.settings import setting
-from systems.engine.residual import Look, Stateless
+from systems.engine.residual import Look
+from systems.engine.rule import Rule, RuleSettings
 
 
-class SGC(Stateless):
+class SGC(Rule["SGC.Settings"]):
     """What is shown and how deep it lies, as in reference views (reconstruction)."""
 
     paper: ClassVar[str] = "Yang et al. 2024, arXiv:2410.21299 (reconstructed)"
@@ -28,12 +30,13 @@ class SGC(Stateless):
     needs: ClassVar[frozenset[str]] = frozenset({"truth"})
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(RuleSettings):
         semantic: Schedule = setting(ramp(0.5, 0.0), low=0, help="a; strongest in the first half")
         geometric: Schedule = setting(ramp(0.5, 0.0), low=0, help="b")
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    @classmethod
+    def card(cls, settings: Settings) -> RuleCard:
+        return replace(super().card(settings), colours=True)
 
     def loss(self, look: Look) -> Tensor:
         c, frames, truth = self.settings, look.frames, look.conditions["truth"].rows

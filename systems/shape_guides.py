@@ -9,15 +9,17 @@ of simple bodies; `near` is its slack.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from dreamlab.core.cards import RuleCard
 from dreamlab.core.settings import setting
-from systems.engine.residual import Look, Stateless
+from systems.engine.residual import Look
+from systems.engine.rule import Rule, RuleSettings
 
 LIMIT = 200_000  # points read
 DENSE = 2000  # points drawn on a part of a sketch
@@ -45,7 +47,7 @@ def surface(look: Look) -> tuple[Tensor, Tensor]:
     return points[there], frames.alpha[..., 0][there]
 
 
-class Box(Stateless):
+class Box(Rule["Box.Settings"]):
     """Punish what is outside a box of the world."""
 
     paper: ClassVar[str] = "bounding boxes as in SemanticSDS (arXiv:2410.09009)"
@@ -53,13 +55,10 @@ class Box(Stateless):
     needs: ClassVar[frozenset[str]] = frozenset()
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(RuleSettings):
         x: tuple[float, float] = (-1.0, 1.0)
         y: tuple[float, float] = (-1.0, 1.0)
         z: tuple[float, float] = (-1.0, 1.0)
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
 
     def loss(self, look: Look) -> Tensor:
         """Mean over all pixels of alpha times the squared distance to the box."""
@@ -71,7 +70,7 @@ class Box(Stateless):
         return (alpha * outside.square().sum(-1)).sum() / look.frames.alpha.numel()
 
 
-class Cloud(Stateless):
+class Cloud(Rule["Cloud.Settings"]):
     """Keep the surface near given points, and every point near the surface."""
 
     paper: ClassVar[str] = "after Chen et al. 2023, arXiv:2309.16585; Metzer et al. 2022, arXiv:2211.07600"
@@ -79,24 +78,25 @@ class Cloud(Stateless):
     needs: ClassVar[frozenset[str]] = frozenset()
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(RuleSettings):
         points: str = setting("", help="a text file of x y z per line, metres")
         sketch: tuple[Part, ...] = ()
         near: float = setting(0.0, low=0, help="distance that is not punished yet")
         cover: float = setting(0.0, low=0, help="weight of points that no surface is near")
         most: int = setting(2048, low=1, help="surface points and given points compared in a step")
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.points = sketched(settings.sketch) if settings.sketch else read_points(Path(settings.points))
+        def complaint(self) -> str:
+            if self.sketch and self.points:
+                return "give points or a sketch, not both"
+            return "" if self.sketch or self.points else "points: name a file of x y z lines, or give a sketch"
 
-    @staticmethod
-    def check(settings: Settings) -> str | None:
-        if settings.sketch and settings.points:
-            return "give points or a sketch, not both"
-        if settings.sketch or (settings.points and Path(settings.points).is_file()):
-            return None
-        return f"points: {settings.points!r} is not a file of x y z lines, and there is no sketch"
+    @classmethod
+    def card(cls, settings: Settings) -> RuleCard:
+        return replace(super().card(settings), files={"points": "points"} if settings.points else {})
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.points = sketched(settings.sketch) if settings.sketch else read_points(Path(settings.points))
 
     def loss(self, look: Look) -> Tensor:
         c = self.settings

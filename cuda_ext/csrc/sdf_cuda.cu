@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // sdf_cuda.cu - a block of 64 threads draws a tile of 8 x 8 pixels of one view, a thread its pixel's samples in turn.
+// The light comes by address (SdfParams::light is the CPU's), so that the host need not read it.
 // The block first lists, in shared memory, the rows whose balls the tile's cone of rays meets (as on the CPU).
 #include "sdf.h"
 
@@ -13,9 +14,9 @@ struct Sums {
   int hits, part;
 };
 
-__device__ inline void add_sample(const SdfParams& p, const SdfRow* rows, const float* parts, const float* bound,
-                                  const float* pose, float x, float y, const RowIndex* near, int near_count,
-                                  const RowIndex* all, int all_count, Sums& sums) {
+__device__ inline void add_sample(const SdfParams& p, const Light& light, const SdfRow* rows, const float* parts,
+                                  const float* bound, const float* pose, float x, float y, const RowIndex* near,
+                                  int near_count, const RowIndex* all, int all_count, Sums& sums) {
   const float length = length3(x, y, 1.f);
   const Vec3<float> d = {(pose[0] * x + pose[1] * y - pose[2]) / length, (pose[4] * x + pose[5] * y - pose[6]) / length,
                          (pose[8] * x + pose[9] * y - pose[10]) / length};
@@ -26,14 +27,14 @@ __device__ inline void add_sample(const SdfParams& p, const SdfRow* rows, const 
   float winner, radiance[3];
   distance<true>(rows, near, near_count, at, &winner);
   const Vec3<float> n = surface_normal(rows, near, near_count, at);
-  const float sky = open_sky(rows, all, all_count, at, n, p.light.occlusion);
+  const float sky = open_sky(rows, all, all_count, at, n, light.occlusion);
   const SdfRow& row = rows[int(winner)];
   const int part = known_part(row.part, p.part_count);
   const float* finish = parts + part * kPart;
   const float mix = pattern(row, finish, at);
   Surface<float> surface = {{0.f, 0.f, 0.f}, finish[8], finish[9]};
   for (int c = 0; c < 3; c++) surface.colour[c] = finish[c] * (1.f - mix) + finish[3 + c] * mix;
-  shade(p.light, surface, n, {-d.x, -d.y, -d.z}, sky, radiance);
+  shade(light, surface, n, {-d.x, -d.y, -d.z}, sky, radiance);
   const float z = t / length;
   for (int c = 0; c < 3; c++) sums.colour[c] += radiance[c];
   sums.normal[0] += n.x, sums.normal[1] += n.y, sums.normal[2] += n.z;
@@ -63,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(128) dl_sdf_points(SdfPoints p) {
   p.part[i] = rows[int(winner)].part;
 }
 
-extern "C" __global__ void __launch_bounds__(64, 8) dl_sdf_draw(SdfParams p) {
+extern "C" __global__ void __launch_bounds__(64, 8) dl_sdf_draw(SdfParams p, const Light* light) {
   __shared__ RowIndex all[kMaxRows], near[kMaxRows];
   __shared__ int all_count, near_count;
   const int across = (p.width + kTile - 1) / kTile, down = (p.height + kTile - 1) / kTile, tile = blockIdx.x % (across * down);
@@ -97,7 +98,7 @@ extern "C" __global__ void __launch_bounds__(64, 8) dl_sdf_draw(SdfParams p) {
   for (int i = 0; near_count && i < s * s; i++) {
     const float x = (float(column) + (float(i % s) + 0.5f) / float(s) - 0.5f * float(p.width)) / focal;
     const float y = (0.5f * float(p.height) - float(line) - (float(i / s) + 0.5f) / float(s)) / focal;
-    add_sample(p, rows, parts, bound, pose, x, y, near, near_count, all, all_count, sums);
+    add_sample(p, *light, rows, parts, bound, pose, x, y, near, near_count, all, all_count, sums);
   }
   const int64_t pixel = (view * p.height + line) * p.width + column;
   const float mean = sums.hits ? 1.f / float(sums.hits) : 0.f, alpha = float(sums.hits) / float(s * s);

@@ -74,11 +74,18 @@ DL_HD float optical_depth_at(const VolumeParams& p, const float* grid, const Aro
   return here.inside ? p.gain * softplus(read(grid, here, 0) - p.shift) : 0.f;
 }
 
-// out [C + 1]: channels - 1 features, how much of the ray ends, how far before its middle.
+// Where the grid of a ray's view starts; -1 when the view names one that is not there.
+DL_HD int64_t grid_start(const VolumeParams& p, int64_t ray) {
+  const int64_t row = p.row[ray / p.rays];
+  return row >= 0 && row < p.grids ? row * p.depth * p.height * p.width * p.channels : -1;
+}
+
+// out [C + 1]: channels - 1 features, how much of the ray ends, how far before its middle; zeros without a grid.
 DL_HD void volume_ray(const VolumeParams& p, int64_t ray, int64_t channels, float* out) {
-  const float* grid = p.grid + p.row[ray / p.rays] * p.depth * p.height * p.width * p.channels;
-  const float *near = p.near + 3 * ray, *direction = p.direction + 3 * ray;
   for (int64_t c = 0; c <= channels; ++c) out[c] = 0.f;
+  const int64_t start = grid_start(p, ray);
+  if (start < 0) return;
+  const float *grid = p.grid + start, *near = p.near + 3 * ray, *direction = p.direction + 3 * ray;
   float clear = 1.f;
   for (int k = 0; k < p.samples; ++k) {
     const float t = sample_at(p, k);
@@ -97,11 +104,12 @@ DL_HD void volume_ray(const VolumeParams& p, int64_t ray, int64_t channels, floa
 }
 
 // Calls add(cell, weight, ends, gradient of channel 0) for each cell around each sample: the caller adds
-// weight x ends x grad[c - 1] to channel c of the cell, and weight x the gradient to channel 0.
+// weight x ends x grad[c - 1] to channel c of the cell, and weight x the gradient to channel 0. Never without a grid.
 template <class Add>
 DL_HD void volume_ray_backward(const VolumeParams& p, int64_t ray, int64_t channels, const float* grad, const Add& add) {
-  const float* grid = p.grid + p.row[ray / p.rays] * p.depth * p.height * p.width * p.channels;
-  const float *near = p.near + 3 * ray, *direction = p.direction + 3 * ray;
+  const int64_t start = grid_start(p, ray);
+  if (start < 0) return;
+  const float *grid = p.grid + start, *near = p.near + 3 * ray, *direction = p.direction + 3 * ray;
   float gain[kMaxSamples], clear[kMaxSamples + 1];  // what a sample's end would add to the loss; T
   clear[0] = 1.f;
   for (int k = 0; k < p.samples; ++k) {

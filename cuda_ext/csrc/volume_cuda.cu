@@ -12,7 +12,7 @@ extern "C" __global__ void dl_volume(VolumeParams p, float* out) {
 extern "C" __global__ void dl_volume_backward(VolumeParams p, const float* grad, float* grad_grid) {
   const int64_t ray = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (ray >= p.views * p.rays) return;
-  float* target = grad_grid + p.row[ray / p.rays] * p.depth * p.height * p.width * p.channels;
+  float* target = grad_grid + grid_start(p, ray);
   const float* given = grad + ray * (p.channels + 1);
   volume_ray_backward(p, ray, p.channels, given, [=](int64_t cell, float weight, float ends, float slope) {
     atomicAdd(target + cell, weight * slope);

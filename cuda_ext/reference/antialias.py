@@ -23,26 +23,23 @@ def edge_neighbours(triangles: Tensor) -> Tensor:
     -1 where the edge is open, is shared by more than two triangles, or has no length.
     """
     corner = triangles.long()
-    start, end = corner[:, [1, 2, 0]].flatten(), corner[:, [2, 0, 1]].flatten()
+    start, end = corner.roll(-1, 1).flatten(), corner.roll(1, 1).flatten()
     low, high = torch.minimum(start, end), torch.maximum(start, end)
-    key = low * (int(corner.max()) + 1 if corner.numel() else 1) + high
-    key, order = key.sort(stable=True)
+    key, order = ((low << 32) + high).sort(stable=True)  # vertices are counted in 32 bits
     same = torch.zeros(len(key) + 1, dtype=torch.bool, device=key.device)
     same[1:-1] = key[1:] == key[:-1]  # same[k]: k pairs with k - 1
     before = torch.cat([same.new_zeros(1), same[:-2]]) if len(key) else same[:0]
     after = torch.cat([same[2:], same.new_zeros(1)]) if len(key) else same[:0]
     second = same[:-1] & ~before & ~same[1:]
     first = same[1:] & ~same[:-1] & ~after
-    out = torch.full_like(key, -1)
-    at, other = order[first], order[second]
-    keep = start[at] != end[at]
-    out[at[keep]], out[other[keep]] = other[keep], at[keep]
-    return out.reshape(-1, 3).int()
+    there = (start != end)[order]
+    other = torch.where(first & there, order.roll(-1), torch.where(second & there, order.roll(1), -1))
+    return torch.empty_like(key).index_copy_(0, order, other).reshape(-1, 3).int()
 
 
 def facing(clip: Tensor, triangles: Tensor) -> Tensor:
     """[V, 4], [T, 3] -> [T]: on which side of the triangle the eye is (+1, -1; 0 exactly edge-on or broken)."""
-    corner = clip.double()[triangles.long()][..., [0, 1, 3]]
+    corner = torch.cat([clip[:, :2], clip[:, 3:]], 1).double()[triangles.long()]
     a, b, c = corner.unbind(1)
     det = (a * torch.linalg.cross(b, c, dim=-1)).sum(-1)
     return torch.where(torch.isfinite(det), det.sign(), 0)
@@ -51,7 +48,7 @@ def facing(clip: Tensor, triangles: Tensor) -> Tensor:
 def is_silhouette(side: Tensor, triangles: Tensor, neighbours: Tensor) -> Tensor:
     """[T], [T, 3], [T, 3] -> [T, 3] bool: the surface ends or folds over at this half-edge."""
     corner, other = triangles.long(), neighbours.long().clamp(min=0)
-    start = corner[:, [1, 2, 0]]
+    start = corner.roll(-1, 1)
     other_end = corner.flatten()[3 * (other // 3) + (other + 2) % 3]
     winding = torch.where(start == other_end, 1, -1)
     return (neighbours < 0) | (side[:, None] * side[other // 3] * winding <= 0)

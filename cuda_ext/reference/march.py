@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cuda_ext import room
+
 Bounds = tuple[tuple[float, float, float], tuple[float, float, float]]  # lowest corner, highest corner
 
 
@@ -108,6 +110,7 @@ def march(
     offsets = torch.cat([mask.new_zeros(1, dtype=torch.int64), mask.sum(1).cumsum(0)])
     t_start, t_end = torch.stack(starts, 1)[mask], torch.stack(ends, 1)[mask]
     if capacity is not None:
+        room.note("march", offsets[-1], capacity)
         offsets = offsets.clamp(max=capacity)
         spare = origins.new_zeros(max(capacity - len(t_start), 0))
         t_start, t_end = torch.cat([t_start[:capacity], spare]), torch.cat([t_end[:capacity], spare])
@@ -163,11 +166,11 @@ def _distortion(weights: Tensor, middle: Tensor, width: Tensor) -> Tensor:
 
 def cell_points(shape: tuple[int, int, int], bounds: Bounds, jitter: Tensor | None = None) -> Tensor:
     """[X * Y * Z, 3]: one point per cell; its centre, or centre + (jitter - 1/2) cells with jitter [X * Y * Z, 3]."""
-    axes = torch.meshgrid([torch.arange(n, dtype=torch.float32) for n in shape], indexing="ij")
-    cells = torch.stack(axes, -1).reshape(-1, 3)
     device = None if jitter is None else jitter.device
+    axes = torch.meshgrid([torch.arange(n, dtype=torch.float32, device=device) for n in shape], indexing="ij")
+    cells = torch.stack(axes, -1).reshape(-1, 3)
     low, high = torch.tensor(bounds, device=device)
-    inside = cells.to(low.device) + (0.5 if jitter is None else jitter)
+    inside = cells + (0.5 if jitter is None else jitter)
     return low + inside * ((high - low) / torch.tensor(shape, device=device))
 
 

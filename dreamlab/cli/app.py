@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from dreamlab.core.errors import InputError, RecipeError
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -41,10 +39,6 @@ def common(
 
 def check_device(device: str) -> None:
     """Said before anything is built."""
-    import torch
+    from dreamlab.core.device import known_device
 
-    if device.split(":")[0] not in ("cpu", "cuda"):
-        raise RecipeError(f"--device {device!r}: cpu or cuda")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        build = "this torch has no CUDA" if torch.version.cuda is None else "no CUDA device is visible"
-        raise InputError(f"--device cuda: {build}; use --device cpu, or see `dreamlab doctor`")
+    known_device(device)

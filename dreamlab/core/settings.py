@@ -5,6 +5,7 @@ from which table a named part comes."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,3 +53,31 @@ def setting(
 def bounds_of(field: dataclasses.Field[Any]) -> Bounds:
     found = field.metadata.get("bounds")
     return found if isinstance(found, Bounds) else Bounds()
+
+
+def value_at(settings: Any, path: str) -> Any:
+    """What stands at a dotted place of nested settings: fields, keys of mappings, places in lists."""
+    for key in path.split("."):
+        settings = settings[key] if isinstance(settings, Mapping) else _inside(settings, key)
+    return settings
+
+
+def with_value(settings: Any, path: str, value: Any) -> Any:
+    """A copy of nested settings with another value there."""
+    key, _, rest = path.partition(".")
+    old = value_at(settings, key)
+    new = with_value(old, rest, value) if rest else value
+    if isinstance(settings, Mapping):
+        return {**settings, key: new}
+    if isinstance(settings, tuple):
+        return (*settings[: int(key)], new, *settings[int(key) + 1 :])
+    if isinstance(settings, Spec):
+        return dataclasses.replace(settings, settings=dataclasses.replace(settings.settings, **{key: new}))
+    return dataclasses.replace(settings, **{key: new})
+
+
+def _inside(settings: Any, key: str) -> Any:
+    """Of a `Spec`, what it is set to: its kind's settings are written beside its kind."""
+    if isinstance(settings, Spec):
+        return getattr(settings.settings, key)
+    return settings[int(key)] if isinstance(settings, tuple) else getattr(settings, key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -94,11 +94,9 @@ class Guidance(Protocol):
     """A frozen diffusion model. Whatever it predicts inside (eps, v, x0, EDM, flow), it answers in eps."""
 
     table: NoiseTable
-    # The names of conditions it can make (text, null, negative, front, ...), and what else it can do (adapter). Where
-    # they depend on its settings, a static method `offers(settings)` names them all.
-    # Optional: `encoding(text)` says a text in one frozen vector [D], for makers; `framing(prompt)` how the prompt's
-    # picture must be moved so that its object stands as the model knows it.
-    variants: frozenset[str]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
 
     def encode(self, rgb: Tensor) -> Tensor:
         """[B, H, W, 3] sRGB -> latents [B, C, h, w]; differentiable."""
@@ -111,6 +109,55 @@ class Guidance(Protocol):
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents -> [B, H, W, 3] sRGB, for looking."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A guidance that says a text as a vector, for scenes that are told what to be."""
+
+    def encoding(self, text: str) -> Tensor:
+        """[D], frozen."""
+
+
+@runtime_checkable
+class Framer(Protocol):
+    """A guidance that knows how the object of a given picture would stand in its own world."""
+
+    def framing(self, prompt: Prompt) -> Framing | None:
+        """How the prompt's picture must be moved to show it so, if that can be told."""
+
+
+@runtime_checkable
+class Featuring(Protocol):
+    """A guidance that sees features in pictures."""
+
+    def features(self, rgb: Tensor) -> Tensor:
+        """[B, H, W, 3] sRGB -> [B, F], differentiable."""
+
+
+class Adapter(Protocol):
+    """A frozen model with trainable additions (LoRA, Hu et al. 2021, arXiv:2106.09685) and a camera input."""
+
+    def start(self) -> Mapping[str, Tensor]:
+        """Parameters at which it answers as the frozen model does; the same every time."""
+
+    def apply(
+        self,
+        params: Mapping[str, Tensor],
+        z_t: Tensor,  # [M, C, h, w]
+        t_index: Tensor,  # [M]
+        condition: Condition,
+        camera: Tensor,  # [M, 16] camera_to_world, row by row; all zero: not told
+    ) -> Tensor:
+        """eps [M, C, h, w], differentiable in `params`."""
+
+
+@runtime_checkable
+class Adapting(Protocol):
+    """A guidance that offers trainable additions."""
+
+    def adapter(self, rank: int) -> Adapter:
+        """A new one at each call; rank 0: a copy of the whole network, every weight of which learns."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +191,9 @@ class Scene(Protocol):
 
     kind: ClassVar[str]
     penalties: ClassVar[tuple[str, ...]]  # regularisers that only this scene can compute
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
 
     def groups(self) -> Mapping[str, ParamGroup]:
         """Names are stable across checkpoints."""

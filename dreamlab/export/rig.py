@@ -49,7 +49,7 @@ def bones_of(skin: Skin) -> tuple[Tensor, Tensor]:
 def inverse_bind(skin: Skin) -> Tensor:
     """[K, 4, 4], inverses of the nodes' matrices at time 0."""
     back = matrix(F.normalize(skin.turn[0], dim=-1)).transpose(1, 2)
-    found = torch.eye(4).repeat(len(back), 1, 1)
+    found = torch.eye(4, device=back.device).repeat(len(back), 1, 1)
     found[:, :3, :3] = back
     found[:, :3, 3:] = -back @ (skin.anchors + skin.shift[0])[..., None]
     return found

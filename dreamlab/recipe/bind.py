@@ -8,16 +8,43 @@ import itertools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from torch import Tensor
+
+from dreamlab.core.cards import Entry, SceneCard, SceneKind
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.schedules import CURVES, Schedule, When, constant
 from dreamlab.core.settings import Bounds, Section, Spec, bounds_of
 from dreamlab.core.text import did_you_mean
+from dreamlab.core.types import Frames
 from dreamlab.recipe.source import Source, Tree
+from guidance.shared.kind import GuidanceKind
+from systems.engine.rule import RuleKind
 
-Tables = Mapping[str, Mapping[str, Any]]  # section -> kind -> a class with a `Settings` dataclass
+
+@dataclass(frozen=True)
+class Tables:
+    """What a recipe can name, section by section."""
+
+    scenes: Mapping[str, SceneKind]
+    systems: Mapping[str, RuleKind]
+    guidance: Mapping[str, GuidanceKind]
+    regularisers: Mapping[str, Callable[[Frames], Tensor]]
+
+    def section(self, name: str) -> Mapping[str, Entry]:
+        """The table that a recipe's `Section` names."""
+        return {"scenes": self.scenes, "systems": self.systems, "guidance": self.guidance}[name]
+
+    def scene(self, spec: Spec) -> SceneCard:
+        return self.scenes[spec.kind].card(spec.settings)
+
+    def takeovers(self, spec: Spec) -> tuple[tuple[str, str], ...]:
+        """(stage, kind that starts from it) of a scene and of the objects in it."""
+        own = () if spec.source is None else ((spec.source, spec.kind),)
+        return (*own, *self.scene(spec).starts)
 
 
 class Binder:
@@ -93,7 +120,7 @@ class Binder:
 
     def spec(self, section: Section, tree: Tree, path: str) -> Spec:
         """`kind` alone, or a mapping with `kind` and that kind's settings."""
-        table = self.tables[section.name]
+        table = self.tables.section(section.name)
         kind_tree = tree.get("kind") if isinstance(tree, dict) else tree
         if kind_tree is None or not isinstance(kind_tree, int):
             self.fail(tree, path, f"needs `kind`{did_you_mean('', table)}")
@@ -102,7 +129,8 @@ class Binder:
             self.fail(kind_tree, path, f"{kind!r} is not one of the {section.name}{did_you_mean(kind, table)}")
         settings_tree = tree if isinstance(tree, dict) else {}
         skip = ("kind", "from") if section.name == "scenes" else ("kind",)
-        settings = self.dataclass(table[kind].Settings, settings_tree, path, f"{section.name} {kind!r}", skip)
+        form = typing.cast(type, table[kind].Settings)
+        settings = self.dataclass(form, settings_tree, path, f"{section.name} {kind!r}", skip)
         origin = settings_tree.get("from") if section.name == "scenes" else None
         return Spec(kind, settings, None if origin is None else self.scalar(str, origin, join(path, "from"), Bounds()))
 

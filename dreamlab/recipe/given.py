@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from dreamlab.core.errors import InputError, RecipeError
-from dreamlab.core.types import Prompt, Reference
+from dreamlab.core.settings import value_at, with_value
+from dreamlab.core.types import Framer, Prompt, Reference
 from dreamlab.recipe import Recipe
-from dreamlab.recipe.checks import looks
+from dreamlab.recipe.checks import every_card, looks
 from dreamlab.recipe.picture import png_of, read_picture, reframed
-from dreamlab.recipe.tables import GUIDANCE, SHAPE_FILES
+from dreamlab.recipe.tables import TABLES
 from renderers.surface.files import ply_bytes, read_mesh
 
 PICTURE = "image.png"
@@ -35,23 +36,23 @@ def own_files(recipe: Recipe, beside: Path) -> tuple[Recipe, dict[str, bytes]]:
         recipe = replace(recipe, image=replace(recipe.image, file=PICTURE, fill=0.0))
     stages = []
     for stage in recipe.stages:
-        setting = SHAPE_FILES.get(stage.scene.kind)
-        file = getattr(stage.scene.settings, setting) if setting else ""
-        if setting and file:
-            own = f"{stage.name}.ply"
-            files[own] = ply_bytes(read_mesh(str(found(file)), radius=None))
-            stage = replace(stage, scene=replace(stage.scene, settings=replace(stage.scene.settings, **{setting: own})))
-        stages.append(stage)
+        settings = stage.scene.settings
+        for name, of in TABLES.scene(stage.scene).files.items():
+            if of == "mesh":
+                own = f"{stage.name}.ply"
+                files[own] = ply_bytes(read_mesh(str(found(value_at(settings, name))), radius=None))
+                settings = with_value(settings, name, own)
+        stages.append(replace(stage, scene=replace(stage.scene, settings=settings)))
     return replace(recipe, stages=tuple(stages)), files
 
 
 def fitted(recipe: Recipe, picture: Reference) -> Reference:
     """The picture framed as the first guidance that knows how its objects stand would have it. Twice, for what it sees
     in the better framing may be better."""
-    for term in (term for stage in recipe.stages for term in stage.terms):
-        kind = GUIDANCE[term.guidance.kind]
-        if hasattr(kind, "framing"):
-            guidance = kind(term.guidance.settings)
+    for term, card in every_card(recipe):
+        if card.frames_picture:
+            guidance = TABLES.guidance[term.guidance.kind].build(term.guidance.settings, None)
+            assert isinstance(guidance, Framer)
             for _ in range(2):
                 framing = guidance.framing(Prompt(recipe.prompt, image=picture))
                 picture = picture if framing is None else reframed(picture, framing)

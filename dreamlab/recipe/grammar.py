@@ -97,12 +97,6 @@ class Recipe:
     guard: Guard = field(default_factory=Guard)
 
 
-def takeovers(scene: Spec) -> tuple[tuple[str, str], ...]:
-    """(stage, kind that starts from it) of a scene and of the objects in it."""
-    own = () if scene.source is None else ((scene.source, scene.kind),)
-    return (*own, *getattr(scene.settings, "takeovers", ()))
-
-
 def as_plain(recipe: Recipe) -> dict[str, Any]:
     """The recipe as JSON-ready data, for artefacts that carry their own origin."""
     result: dict[str, Any] = plain(recipe)

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.text import check_prompt, did_you_mean
 from dreamlab.recipe.bind import Binder, Tables, plain
-from dreamlab.recipe.grammar import FORMATS, Recipe, takeovers
+from dreamlab.recipe.grammar import FORMATS, Recipe
 from dreamlab.recipe.source import Source, Tree, parse, read_file
 
 DEFAULT = "toybox"  # of `make dream`
@@ -132,10 +132,10 @@ def _check(recipe: Recipe, tables: Tables) -> None:
             raise RecipeError(f"{where}: given.widen moves cameras, cameras.fixed never do; leave one out")
         if not stage.terms:
             raise RecipeError(f"{where}: needs at least one term")
-        for source, _ in takeovers(stage.scene):
+        for source, _ in tables.takeovers(stage.scene):
             if source not in seen:
                 raise RecipeError(f"{where}: scene.from {source!r} is not an earlier stage{did_you_mean(source, seen)}")
-        known = (*tables["regularisers"], *tables["scenes"][stage.scene.kind].penalties)
+        known = (*tables.regularisers, *tables.scene(stage.scene).penalties)
         for name in stage.regularisers:
             if name not in known:
                 raise RecipeError(f"{where}: regularisers.{name} is not known{did_you_mean(name, known)}")

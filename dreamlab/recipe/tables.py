@@ -9,10 +9,9 @@ from renderers import SCENES
 from systems import SYSTEMS
 from systems.engine.regularisers import REGULARISERS
 
-PICTURED = {"picture", "toybox-novel"}  # guidance that follows `image`
-SHAPE_FILES = {"mesh": "file", "dmtet": "mesh"}  # scenes that may start from a file: the setting that names it
+TABLES = Tables(SCENES, SYSTEMS, GUIDANCE, REGULARISERS)
 
 
 def tables() -> Tables:
-    """Section -> name -> class, for the recipe reader and for `list`."""
-    return {"scenes": SCENES, "systems": SYSTEMS, "guidance": GUIDANCE, "regularisers": REGULARISERS}
+    """For the recipe reader, the checks, the assembler and `list`."""
+    return TABLES

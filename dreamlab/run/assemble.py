@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,18 +15,19 @@ from dreamlab.core.encoding import bag_of_words, squeezed
 from dreamlab.core.errors import InputError
 from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
+from dreamlab.core.settings import value_at, with_value
 from dreamlab.core.streams import Streams, derive
-from dreamlab.core.types import Guidance, Maker, Prompt, Scene
+from dreamlab.core.types import Encoder, Guidance, Maker, Prompt, Scene
 from dreamlab.recipe import Recipe, Stage
 from dreamlab.recipe.bind import Spec
 from dreamlab.recipe.checks import check, prompts_of
 from dreamlab.recipe.picture import read_picture
-from dreamlab.recipe.tables import GUIDANCE, SCENES, SHAPE_FILES, SYSTEMS
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.optim import Adam
 from dreamlab.run.particles import Particles
-from dreamlab.run.worlds import oracle_world, true_pictures
-from renderers.become import Kept, become
-from systems.engine.residual import System
+from dreamlab.run.worlds import worlds_of
+from renderers.become import Gathering, Kept, become
+from systems.engine.residual import Supervised, System
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,8 @@ class BuiltTerm:
 
     name: str  # unique in its stage; telemetry and checkpoints use it
     guidance: Guidance
-    system: System
+    system: System | Supervised
     weight: Schedule
-    clip: float | None
     asking: Asking
     see: str
     views: str
@@ -110,9 +109,8 @@ class Assembler:
             BuiltTerm(
                 f"{j}_{term.system.kind}",
                 self.guidance(term.guidance),
-                SYSTEMS[term.system.kind](term.system.settings),
+                TABLES.systems[term.system.kind](term.system.settings),
                 term.weight,
-                getattr(term.system.settings, "clip", None),
                 Asking(term.prompting),
                 term.see,
                 term.views,
@@ -139,11 +137,12 @@ class Assembler:
         """Objects of a scene that start from earlier stages, each from its own."""
         changes = []
         for one in scene.scenes if isinstance(scene, Particles) else (scene,):
-            taking: Any = one
-            for name, source in getattr(one, "taking", {}).items():
+            if not isinstance(one, Gathering):
+                continue
+            for name, source in one.taking.items():
                 before = giver(earlier[source])
-                kept = taking.take(name, before, self.streams.init)
-                changes += [] if kept is None else [Change(source, before.kind, taking.members[name].kind, kept, name)]
+                kept = one.take(name, before, self.streams.init)
+                changes += [] if kept is None else [Change(source, before.kind, one.members[name].kind, kept, name)]
         return changes
 
     def reset_streams(self) -> None:
@@ -156,12 +155,10 @@ class Assembler:
 
     def scene(self, spec: Spec) -> Scene:
         """A scene at its start; draws from the `init` stream."""
-        settings, name = spec.settings, SHAPE_FILES.get(spec.kind)
-        if name is not None and getattr(settings, name):
-            settings = replace(settings, **{name: str(self.given(getattr(settings, name)))})
-        scene: Any = SCENES[spec.kind](settings, self.streams.init)
-        moved: Scene = scene.to(self.device)
-        return moved
+        settings = spec.settings
+        for name in TABLES.scene(spec).files:
+            settings = with_value(settings, name, str(self.given(value_at(settings, name))))
+        return TABLES.scenes[spec.kind](settings, self.streams.init).to(self.device)
 
     def scenes(self, stage: Stage) -> Scene:
         """The scene of a stage at its start, or its particles."""
@@ -171,29 +168,19 @@ class Assembler:
                 scene.tell(self.codes(stage))
             return scene
         made = [self.scene(stage.scene) for _ in range(stage.particles)]
-        several: Any = Particles(made, derive(self.recipe.seed, "particles", stage.name))
+        several = Particles(made, derive(self.recipe.seed, "particles", stage.name))
         return cast(Scene, several)  # its penalties are its scenes', so they belong to no class
 
     def codes(self, stage: Stage) -> Tensor:
         """[P, D] the prompts as the stage's first guidance encodes them, or as bags of words."""
         first, width = self.guidance(stage.terms[0].guidance), stage.scene.settings.code
-        encoding = getattr(first, "encoding", None)
-        if encoding is not None:
-            return squeezed(torch.stack([encoding(prompt.text) for prompt in self.prompts]), width)
+        if isinstance(first, Encoder):
+            return squeezed(torch.stack([first.encoding(prompt.text) for prompt in self.prompts]), width)
         return torch.stack([bag_of_words(prompt.text, width) for prompt in self.prompts])
 
     def guidance(self, spec: Spec) -> Guidance:
         """A guidance, built once per run."""
         if spec not in self._guidance:
-            if spec.kind == "oracle":
-                seed = self.recipe.seed
-                made: Any = GUIDANCE["oracle"](
-                    spec.settings, cache(lambda prompt: oracle_world(prompt, spec.settings, seed))
-                )
-            elif spec.kind == "truth":
-                seed = self.recipe.seed
-                made = GUIDANCE["truth"](spec.settings, cache(lambda prompt: true_pictures(prompt, seed)))
-            else:
-                made = GUIDANCE[spec.kind](spec.settings)
+            made = TABLES.guidance[spec.kind].build(spec.settings, worlds_of(self.recipe.seed))
             self._guidance[spec] = made.to(self.device)
         return self._guidance[spec]

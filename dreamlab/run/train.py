@@ -17,7 +17,8 @@ from dreamlab.core.pixels import limited
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Frames, Scene, Training
 from dreamlab.core.views import chosen, sample_views
-from dreamlab.recipe import Recipe, as_plain, takeovers
+from dreamlab.recipe import Recipe, as_plain
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run import checkpoint
 from dreamlab.run.assemble import Assembler, BuiltStage, BuiltTerm, Change
 from dreamlab.run.folder import Run
@@ -85,7 +86,7 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
         conditions = term.guidance.condition(prompt, at, seen)
         clock = (progress, streams.noise, streams.timestep)
         look = Look(term.guidance, z.detach(), conditions, *clock, seen, at, term.asking)
-        distilled = distil(term.system, look, z, term.clip)
+        distilled = distil(term.system, look, z)
         loss = loss + term.weight.at(progress) * distilled.loss
         healthy = healthy & distilled.finite
         grad_rms = grad_rms + distilled.grad_rms
@@ -251,7 +252,7 @@ def roll_back(run: Run, recipe: Recipe, assembler: Assembler, position: Position
 
 def save(run: Run, recipe: Recipe, stage: BuiltStage, position: Position, global_step: int) -> None:
     """Commit everything the next step depends on."""
-    needed = {source for later in recipe.stages[position.stage + 1 :] for source, _ in takeovers(later.scene)}
+    needed = {source for later in recipe.stages[position.stage + 1 :] for source, _ in TABLES.takeovers(later.scene)}
     parts: dict[str, dict[str, Tensor]] = {
         "scene": stage.scene.state_dict(),
         "optimiser": stage.optimiser.state_dict(),
@@ -319,7 +320,7 @@ def check_fits(run: Run, recipe: Recipe, meta: dict[str, Any], name: str, device
         )
 
 
-def differences(a: Any, b: Any, path: str = "") -> list[str]:
+def differences(a: object, b: object, path: str = "") -> list[str]:
     """Dotted names of the values in which two recipes differ."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys = [*a, *(key for key in b if key not in a)]

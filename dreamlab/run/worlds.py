@@ -19,10 +19,15 @@ from dreamlab.toybox.draw import Pictures, draw
 from dreamlab.toybox.program import Program, stack
 from dreamlab.toybox.shapes import CATEGORIES, finishes, program
 from dreamlab.toybox.understand import understand
-from guidance.oracle import Oracle, Views, World
+from guidance.shared.worlds import Views, Wanted, World, Worlds
 
 
-def oracle_world(prompt: Prompt, settings: Oracle.Settings, seed: int) -> World:
+def worlds_of(seed: int) -> Worlds:
+    """The worlds of a run, drawn when a guidance asks."""
+    return Worlds(lambda prompt, wanted: oracle_world(prompt, wanted, seed), lambda prompt: true_pictures(prompt, seed))
+
+
+def oracle_world(prompt: Prompt, settings: Wanted, seed: int) -> World:
     """`instances` objects that the prompt describes, and `others` of other categories in their usual colours."""
     caption = understand(prompt.text)
     first = derive(seed, "instance") % 10_000

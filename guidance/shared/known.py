@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch import Tensor
 from dreamlab.core import pixels
 from dreamlab.core.noise import NoiseTable, make_table
 from dreamlab.core.types import Condition
+
+CERTAIN = frozenset({"truth"})  # the one condition of a model that knows the answer
 
 
 class InPixels:
@@ -32,8 +34,6 @@ class InPixels:
 
 class Certain(InPixels):
     """A model that has seen one picture of each view (rows `rgb` of its condition): eps = (z_t - a x0) / s."""
-
-    variants: ClassVar[frozenset[str]] = frozenset({"truth"})
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
         a, s = self.table.signal_noise(t_index, z_t)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +22,14 @@ from torch import Tensor
 
 from dreamlab.core import pixels
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.noise import NoiseTable, eps_from_v, make_table
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.shared.lora import Lora
+from guidance.shared.whole import Whole
+from guidance.shared.worlds import Worlds
 from guidance.toybox.net import Prior, Text, laid_out
 from guidance.toybox.store import EVERY, Stored, load, words_of
 from guidance.toybox.told import camera_features
@@ -39,16 +43,11 @@ class Toybox:
     """The image role: eps of one picture given its caption and camera; pictures scaled to [-1, 1]."""
 
     paper: ClassVar[str] = "our own; v-prediction of Salimans & Ho 2022, arXiv:2202.00512"
-    variants: frozenset[str] = frozenset({"text", "null", "negative", "blind", "blind_null"})
-    abilities: ClassVar[frozenset[str]] = frozenset({"adapter"})
+    conditions: ClassVar[frozenset[str]] = frozenset({"text", "null", "negative", "blind", "blind_null"})
     role: ClassVar[str] = "image"
     together: ClassVar[int] = 1  # pictures whose tokens attend to each other
     still: ClassVar[bool] = True  # of a caption there is one volume, made once
     one_noise: ClassVar[bool] = False  # its samples of a group start from one noise: what rests then rests by itself
-
-    @classmethod
-    def offers(cls, settings: Toybox.Settings) -> frozenset[str]:
-        return cls.variants | cls.abilities
 
     @dataclass(frozen=True)
     class Settings:
@@ -56,6 +55,15 @@ class Toybox:
         dtype: str = setting("auto", choices=DTYPES, help="auto: bfloat16 where the machine is fast at it")
         null_camera: bool = setting(True, help="the unconditional half of guidance still knows the camera")
         unknown: str = setting("refuse", choices=("refuse", "skip"), help="what to do with a word it does not know")
+
+    @classmethod
+    def card(cls, settings: Settings) -> GuidanceCard:
+        listen = partial(cls.listen, settings)
+        return GuidanceCard(cls.conditions, cls.together, adapter=True, encodes=True, listen=listen)
+
+    @classmethod
+    def build(cls, settings: Settings, worlds: Worlds | None) -> Self:
+        return cls(settings)
 
     def __init__(self, settings: Settings, stored: Stored | None = None) -> None:
         self.settings = settings
@@ -69,7 +77,7 @@ class Toybox:
         self._captions: tuple[dict[str, str], Text] | None = None
         self.to("cpu")
 
-    def to(self, device: torch.device | str) -> Toybox:
+    def to(self, device: torch.device | str) -> Self:
         device = torch.device(device)
         dtype = fast_dtype(device) if self.settings.dtype == "auto" else getattr(torch, self.settings.dtype)
         net = Prior(self._source.net).requires_grad_(False).eval()
@@ -118,7 +126,7 @@ class Toybox:
         return eps_from_v(z, v, *self.table.signal_noise(t_index, z)).to(z_t.dtype)
 
     def adapter(self, rank: int) -> ToyboxAdapter:
-        """A trainable addition for rules that learn (VSD); each call gives an independent one."""
+        """What rules that learn train (VSD): an addition, or of rank 0 a whole copy; each call gives another."""
         return ToyboxAdapter(self, rank)
 
     def velocity(self, z: Tensor, bar: Tensor, text: Text, condition: Condition) -> Tensor:
@@ -187,27 +195,33 @@ def folder_of(weights: str) -> Path:
 
 
 class ToyboxAdapter:
-    """The prior with LoRA on its attention layers; it hears the camera as the prior does, none where it is dropped."""
+    """The prior with LoRA on its attention layers, or with weights of its own; it hears the camera as the prior does,
+    none where it is dropped."""
 
     def __init__(self, prior: Toybox, rank: int) -> None:
         self.prior = prior
-        self.lora = Lora(prior.net, rank, in_attention)
+        self.own = Lora(prior.net, rank, in_attention) if rank else Whole(prior.net, of_pictures)
 
     def start(self) -> dict[str, Tensor]:
-        return self.lora.start()
+        return self.own.start()
 
     def apply(
         self, params: Mapping[str, Tensor], z_t: Tensor, t_index: Tensor, condition: Condition, camera: Tensor
     ) -> Tensor:
         told = (camera.abs().sum(1, keepdim=True) > 0).to(condition.rows["camera"].dtype)
         rows = {**condition.rows, "camera": told * condition.rows["camera"]}
-        with self.lora.added(params):
+        with self.own.added(params):
             return self.prior.eps(z_t, t_index, Condition(rows, condition.shared))
 
 
 def in_attention(name: str) -> bool:
     """Layers of the attention over pictures; captions are encoded once, apart from them."""
     return name.split(".")[-1] in ("q", "kv", "out") and not name.startswith("encoder.")
+
+
+def of_pictures(name: str) -> bool:
+    """Weights that no caption is encoded by."""
+    return not name.startswith(("encoder.", "volume."))
 
 
 def shared_of(captions: Text) -> dict[str, Tensor]:

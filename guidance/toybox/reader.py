@@ -15,7 +15,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -137,7 +136,7 @@ def turn_error(turn: Tensor, azimuth_deg: Tensor) -> Tensor:  # [B, TURNS], [B] 
     return -(1 - share) * log[rows, low] - share * log[rows, (low + 1) % TURNS]
 
 
-def packed(reader: Reader, facts: Mapping[str, Any]) -> bytes:
+def packed(reader: Reader, facts: Mapping[str, object]) -> bytes:
     """A safetensors file in fp16; what it can name is in its header."""
     from safetensors.torch import save as pack
 

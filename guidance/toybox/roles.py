@@ -10,13 +10,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.errors import InputError
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Framing, Prompt, Reference
@@ -71,12 +72,15 @@ class ToyboxVideo(_Joint):
     together: ClassVar[int] = 8
     still: ClassVar[bool] = False
     one_noise: ClassVar[bool] = True
-    abilities: ClassVar[frozenset[str]] = Toybox.abilities | {"clip"}  # rules of whole clips may ask it
     what: ClassVar[str] = "frames"
 
     @dataclass(frozen=True)
     class Settings(Toybox.Settings):
         weights: str = setting("toybox-video", help="a folder, or the name of one shipped with the package")
+
+    @classmethod
+    def card(cls, settings: Toybox.Settings) -> GuidanceCard:
+        return replace(super().card(settings), clip=True)
 
     def view(self, cameras: Cameras) -> Tensor:
         if cameras.time is None:
@@ -90,11 +94,13 @@ class ToyboxControl(Toybox):
     paper: ClassVar[str] = "depth and normals as in ControlNet (Zhang et al. 2023, arXiv:2302.05543)"
     role: ClassVar[str] = "control"
 
+    @classmethod
+    def card(cls, settings: Toybox.Settings) -> GuidanceCard:
+        return replace(super().card(settings), normals=True)
+
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         if frames.normal is None:
-            raise InputError(
-                "toybox-control: the scene renders no normals; use one that does (mesh, dmtet, hash_field)"
-            )
+            raise InputError("toybox-control: the scene renders no normals; use one that does (mesh, dmtet, gaussians)")
         hint = hint_of(frames.depth.detach(), frames.normal.detach(), frames.alpha.detach(), cameras)
         if hint.shape[1] != self.size:
             small = F.interpolate(hint.permute(0, 3, 1, 2), (self.size, self.size), mode="area")
@@ -114,19 +120,24 @@ class ToyboxNovel(Toybox):
     role: ClassVar[str] = "novel"
     together: ClassVar[int] = 2  # the given picture and a view
     still: ClassVar[bool] = False  # its volume is of the picture, too
-    variants: frozenset[str] = frozenset({"text", "null"})  # "text" is the picture, and the words
+    conditions: ClassVar[frozenset[str]] = frozenset({"text", "null"})  # "text" is the picture, and the words
 
     @dataclass(frozen=True)
     class Settings(Toybox.Settings):
         weights: str = setting("toybox-novel", help="a folder, or the name of one shipped with the package")
         reader: str = setting("toybox-reader", help="what tells a picture's side and words: a folder, or a shipped one")
 
+    @classmethod
+    def card(cls, settings: Toybox.Settings) -> GuidanceCard:
+        """Each view is looked at beside the given picture, by itself."""
+        return replace(super().card(settings), together=1, picture=True, frames_picture=True)
+
     def __init__(self, settings: Settings, stored: Stored | None = None) -> None:
         self.reader = load_reader(folder_of(settings.reader) / READER)
         self._told: tuple[str, Reference, Text, Tensor] | None = None
         super().__init__(settings, stored)
 
-    def to(self, device: torch.device | str) -> ToyboxNovel:
+    def to(self, device: torch.device | str) -> Self:
         self.reader, self._told = self.reader.to(device), None
         super().to(device)
         return self

@@ -80,11 +80,12 @@ def _density_grid(
     """Density [X, Y, Z] and density-weighted colour [X, Y, Z, 3]; Gaussians of similar reach share one window size."""
     inverse = _rotation(quats).transpose(1, 2) / scales[:, :, None]  # world offset -> units of standard deviation
     window = (REACH * scales.amax(-1) / cell).ceil().long().clamp(max=max(shape))
-    bound = torch.tensor(shape)
-    flat = torch.zeros(shape[0] * shape[1] * shape[2], 4, dtype=means.dtype)
+    bound = torch.tensor(shape, device=means.device)
+    stride = torch.tensor([shape[1] * shape[2], shape[2], 1], device=means.device)
+    flat = means.new_zeros(shape[0] * shape[1] * shape[2], 4)
     for reach in window.unique().tolist():
         rows = (window == reach).nonzero()[:, 0]
-        steps = torch.arange(-reach, reach + 1)
+        steps = torch.arange(-reach, reach + 1, device=means.device)
         offsets = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)  # [W, 3]
         chunk = max(1, 2_000_000 // len(offsets))
         for part in rows.split(chunk):
@@ -93,7 +94,7 @@ def _density_grid(
             squared = local.square().sum(-1)
             inside = (index >= 0).all(-1) & (index < bound).all(-1) & (squared < REACH**2)
             value = (mass[part][:, None] * torch.exp(-0.5 * squared))[inside]
-            place = (index[inside] * torch.tensor([shape[1] * shape[2], shape[2], 1])).sum(-1)
+            place = (index[inside] * stride).sum(-1)
             tint = colors[part][:, None].expand(-1, len(offsets), -1)[inside]
             flat.index_add_(0, place, torch.cat([value[:, None], value[:, None] * tint], 1))
     grid = flat.reshape(*shape, 4)
@@ -106,6 +107,7 @@ def _surface(density: Tensor, tint: Tensor, low: Tensor, cell: float, level: flo
     import trimesh
     from skimage.measure import marching_cubes
 
+    density, tint, low = density.cpu(), tint.cpu(), low.cpu()
     field = np.pad(density.numpy(), 1)  # a closed surface needs empty space around it
     if field.max() <= level:
         peak = float(field.max())

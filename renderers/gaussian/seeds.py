@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.errors import InputError
+from dreamlab.core.foreign.shape import CLOUDS, read_shape
 from dreamlab.core.types import Mesh
 
 
@@ -93,30 +93,16 @@ def from_field(
 
 def from_file(path: str | None, count: int, generator: torch.Generator) -> Seeds:
     """A mesh is sampled by area, a point cloud used as it is; both are centred and scaled into a ball of radius 0.9."""
-    import trimesh
-
-    if path is None:
+    if not path:
         raise InputError("scene.start is file: name one with scene.file")
-    if not Path(path).is_file():
-        raise InputError(f"scene.file: {path}: no such file")
-    try:
-        loaded = trimesh.load(path, process=False)
-        found: Any = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
-        vertices = torch.tensor(found.vertices, dtype=torch.float32)
-        visual = getattr(found.visual, "to_color", lambda: found.visual)() if hasattr(found, "visual") else found
-        shade = getattr(visual, "vertex_colors", None)
-        colors = None if shade is None or len(shade) != len(vertices) else torch.tensor(shade[:, :3] / 255).float()
-        faces = torch.tensor(found.faces) if getattr(found, "faces", None) is not None else None
-    except Exception as error:  # third-party parsers raise anything on damaged files; the user gets one line
-        raise InputError(f"scene.file: {path}: cannot be read as a mesh or point cloud ({error})") from None
-    if len(vertices) == 0:
-        raise InputError(f"scene.file: {path}: holds no points")
-    centre = (vertices.amax(0) + vertices.amin(0)) / 2
-    vertices = (vertices - centre) * (0.9 / (vertices - centre).norm(dim=-1).max().clamp(min=1e-9))
-    if faces is None or len(faces) == 0:
-        return from_points(vertices, colors, count, generator)
-    colors = torch.full_like(vertices, 0.5) if colors is None else colors
-    return from_mesh(Mesh(vertices, faces.long(), colors, torch.zeros_like(vertices)), count, generator)
+    shape = read_shape(Path(path), "scene.file:", CLOUDS)
+    centre = (shape.vertices.amax(0) + shape.vertices.amin(0)) / 2
+    vertices = shape.vertices - centre
+    vertices = (vertices * (0.9 / vertices.norm(dim=-1).max())).float()
+    if len(shape.faces) == 0:
+        return from_points(vertices, shape.colors, count, generator)
+    colors = torch.full_like(vertices, 0.5) if shape.colors is None else shape.colors
+    return from_mesh(Mesh(vertices, shape.faces, colors, torch.zeros_like(vertices)), count, generator)
 
 
 def neighbour_distance(points: Tensor, neighbours: int = 3) -> Tensor:

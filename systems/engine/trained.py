@@ -2,37 +2,24 @@
 """What a rule trains of its own: parameters in one flat tensor, their Adam, and both in checkpoints.
 
 A network here is a function of its parameters, `net.apply(params, ...)`, so that a small network of ours and the
-trainable adapter of a large frozen one are driven alike. A guidance that lists the ability `adapter` has
-`adapter(rank) -> Adapter`.
+trainable adapter of a large frozen one (`core.types.Adapter`) are driven alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from cuda_ext.adam import adam
-from dreamlab.core.types import Condition
+from dreamlab.core.types import Adapter, Adapting, Guidance
 
 
-class Adapter(Protocol):
-    """A frozen model with trainable additions (LoRA, Hu et al. 2021, arXiv:2106.09685) and a camera input."""
-
-    def start(self) -> Mapping[str, Tensor]:
-        """Parameters at which it answers as the frozen model does; the same every time."""
-
-    def apply(
-        self,
-        params: Mapping[str, Tensor],
-        z_t: Tensor,  # [M, C, h, w]
-        t_index: Tensor,  # [M]
-        condition: Condition,
-        camera: Tensor,  # [M, 16] camera_to_world, row by row; all zero: not told
-    ) -> Tensor:
-        """eps [M, C, h, w], differentiable in `params`."""
+def adapter_of(guidance: Guidance, rank: int) -> Adapter:
+    """The adapter of a guidance whose card says that it has one."""
+    assert isinstance(guidance, Adapting)
+    return guidance.adapter(rank)
 
 
 class Trained:

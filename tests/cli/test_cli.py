@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tests.test_recipe import PROMPTS
 
 from tests.conftest import Commands, Finished
+from tests.recipe.test_recipe import PROMPTS
 
 ROOT = Path(__file__).parents[2]
 FAST = ("stages.0.steps=1", "stages.1.steps=1")
@@ -132,7 +132,7 @@ def test_doctor_reports_each_kernel_and_device(dreamlab: Commands) -> None:
 
 
 def test_a_second_process_is_told_who_holds_the_folder(dreamlab: Commands, tiny: Path) -> None:
-    from tests.test_resume import wait_for_steps
+    from tests.run.test_resume import wait_for_steps
 
     process, _, _ = dreamlab.start("dream", "a red mushroom", "stages.0.steps=3000", "--recipe", str(tiny))
     run = wait_for_steps(dreamlab.folder / "runs", 2)
@@ -179,7 +179,7 @@ def test_prompts_by_argument_file_and_variable_are_kept(dreamlab: Commands, tiny
 
 
 def test_prompt_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dreamlab.cli import read_prompt
+    from dreamlab.cli.prompt import read_prompt
 
     for prompt in PROMPTS:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(prompt.encode() + b"\n")))

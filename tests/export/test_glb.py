@@ -16,10 +16,11 @@ import pytest
 import torch
 import trimesh
 
+from dreamlab.core.foreign.headers import glb_document
 from dreamlab.core.safemath import srgb_to_linear
 from dreamlab.core.types import Mesh, Textures
 from dreamlab.export import mesh_report
-from dreamlab.export.glb import glb_bytes, read_document
+from dreamlab.export.glb import glb_bytes
 from dreamlab.export.simplify import simplify
 from dreamlab.export.text_formats import obj_bytes, obj_companions
 from renderers.surface.files import ply_bytes
@@ -102,7 +103,7 @@ def test_trimesh_reads_textures_where_gltf_puts_them() -> None:
     np.testing.assert_allclose(packed[..., 2:], textures.metallic, atol=0.003)
     assert material.metallicFactor in (None, 1.0) and material.roughnessFactor in (None, 1.0)
     np.testing.assert_allclose(np.asarray(material.normalTexture)[0, 0], [128, 128, 255])
-    document = read_document(glb_bytes(mesh, "ball", {}))
+    document = glb_document(glb_bytes(mesh, "ball", {}))
     assert set(document["meshes"][0]["primitives"][0]["attributes"]) == {"POSITION", "NORMAL", "TANGENT", "TEXCOORD_0"}
 
 
@@ -156,7 +157,7 @@ def test_trimesh_reads_back_geometry_and_linear_colours() -> None:
 
 def test_the_file_carries_its_recipe_and_is_a_function_of_the_mesh() -> None:
     data = glb_bytes(ball(), "ball", {"dreamlab_recipe": {"seed": 3}})
-    assert read_document(data)["asset"]["extras"]["dreamlab_recipe"] == {"seed": 3}
+    assert glb_document(data)["asset"]["extras"]["dreamlab_recipe"] == {"seed": 3}
     assert data == glb_bytes(ball(), "ball", {"dreamlab_recipe": {"seed": 3}})
 
 

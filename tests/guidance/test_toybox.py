@@ -138,7 +138,7 @@ def test_contract_shapes_and_variants() -> None:
     prior = guidance()
     assert isinstance(prior, Guidance)
     conditions = prior.condition(PROMPT, turntable(3), frames(3))
-    assert conditions.keys() == prior.variants
+    assert conditions.keys() == prior.card(prior.settings).conditions
     eps = prior.predict(torch.randn(3, 3, 16, 16), torch.tensor([0, 500, 999]), conditions["text"])
     assert eps.shape == (3, 3, 16, 16) and eps.dtype == torch.float32 and eps.isfinite().all()
 

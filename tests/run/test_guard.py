@@ -29,7 +29,7 @@ class Sick:
 
     def __init__(self, oracle: Oracle, bad_calls: frozenset[int]) -> None:
         self.oracle, self.bad_calls, self.calls = oracle, bad_calls, 0
-        self.table, self.variants = oracle.table, oracle.variants
+        self.table = oracle.table
         self.encode, self.decode, self.condition = oracle.encode, oracle.decode, oracle.condition
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:

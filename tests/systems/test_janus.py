@@ -18,7 +18,8 @@ from dreamlab.core.prompting import Asking, Prompting
 from dreamlab.core.schedules import Progress, constant, ramp
 from dreamlab.core.types import Frames, Prompt
 from dreamlab.run.worlds import with_blind
-from guidance.oracle import Oracle, Views, World
+from guidance.oracle import Oracle
+from guidance.shared.worlds import Views, World
 from systems.engine.residual import Look
 from systems.jsd import JSD
 from systems.sds import SDS

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// cuda_on_host.h - runs a CUDA kernel on the host: blocks one after the other, a block's threads as fibers.
+//
+// A fiber runs until it waits: for its block (__syncthreads and kin) or for its warp (shuffles, votes). Threads are
+// taken in ascending order in even blocks and in descending order in odd ones, so that a missing barrier shows. What a
+// device would hang on ends the process with a line. Shared memory is static and starts as the last block left it.
+#pragma once
+#include <csetjmp>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ucontext.h>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __restrict__
+#define __shared__ static
+#define __align__(N) __attribute__((aligned(N)))
+#define __launch_bounds__(...)
+
+struct Index {
+  unsigned x = 0, y = 0, z = 0;
+};
+static Index threadIdx, blockIdx, blockDim, gridDim;
+struct float4 {
+  float x, y, z, w;
+};
+
+static inline int __float_as_int(float x) { int i; memcpy(&i, &x, 4); return i; }
+static inline unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
+static inline int __ffsll(long long x) { return __builtin_ffsll(x); }
+template <class T>
+T atomicAdd(T* to, T x) { const T old = *to; *to = old + x; return old; }
+template <class T>
+T atomicMin(T* to, T x) { const T old = *to; *to = x < old ? x : old; return old; }
+
+namespace host {
+
+constexpr unsigned kWarp = 32;
+constexpr size_t kStack = 1 << 16;
+enum State { kReady, kAtWarp, kAtBlock, kDone };
+
+struct Fiber {
+  State state;
+  bool started;
+  unsigned votes, shuffles;  // parity picks the buffer: a fast thread must not overwrite what a slow one has yet to read
+  jmp_buf at;
+};
+
+static std::vector<Fiber> fibers;
+static std::vector<char> stacks;
+static std::vector<uint32_t> exchange[2], ballot[2];
+static unsigned current;
+static jmp_buf scheduler;
+static void (*body)(void**);
+static void** arguments;
+
+static void enter() {
+  body(arguments);
+  fibers[current].state = kDone;
+  _longjmp(scheduler, 1);
+}
+
+static void resume(unsigned t) {
+  current = t, threadIdx.x = t;
+  Fiber& fiber = fibers[t];
+  if (_setjmp(scheduler)) return;
+  if (fiber.started) _longjmp(fiber.at, 1);
+  fiber.started = true;
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = stacks.data() + t * kStack;
+  context.uc_stack.ss_size = kStack;
+  context.uc_link = nullptr;
+  makecontext(&context, enter, 0);
+  setcontext(&context);
+}
+
+static void wait(State where) {
+  Fiber& fiber = fibers[current];
+  fiber.state = where;
+  if (!_setjmp(fiber.at)) _longjmp(scheduler, 1);
+}
+
+// Lets go the threads [first, last) when all that still run wait at `where`.
+static bool release(unsigned first, unsigned last, State where) {
+  unsigned waiting = 0;
+  for (unsigned t = first; t < last; t++) {
+    if (fibers[t].state != where && fibers[t].state != kDone) return false;
+    waiting += fibers[t].state == where;
+  }
+  for (unsigned t = first; t < last; t++)
+    if (fibers[t].state == where) fibers[t].state = kReady;
+  return waiting > 0;
+}
+
+static void run_block(unsigned threads, bool descending) {
+  fibers.assign(threads, Fiber{});
+  stacks.resize(threads * kStack);
+  for (int i = 0; i < 2; i++) exchange[i].assign(threads, 0), ballot[i].assign(threads, 0);
+  for (;;) {
+    bool moved = false, left = false;
+    for (unsigned i = 0; i < threads; i++) {
+      const unsigned t = descending ? threads - 1 - i : i;
+      if (fibers[t].state == kReady) resume(t), moved = true;
+    }
+    for (unsigned t = 0; t < threads; t += kWarp)
+      moved |= release(t, t + kWarp < threads ? t + kWarp : threads, kAtWarp);
+    moved |= release(0, threads, kAtBlock);
+    for (const Fiber& fiber : fibers) left |= fiber.state != kDone;
+    if (!left) return;
+    if (!moved) fprintf(stderr, "the threads of a block wait for each other for ever\n"), abort();
+  }
+}
+
+template <class... A, size_t... I>
+void call(void (*kernel)(A...), void** a, std::index_sequence<I...>) { kernel(*static_cast<std::remove_const_t<A>*>(a[I])...); }
+
+// `Kernel` with a[i] pointing to its argument i; `together` when its threads wait for each other.
+template <auto Kernel, class... A>
+void launch(void (*)(A...), const unsigned* grid, unsigned threads, void** a, bool together) {
+  gridDim = {grid[0], grid[1], grid[2]}, blockDim = {threads, 1, 1}, threadIdx = {};
+  body = [](void** given) { call(Kernel, given, std::index_sequence_for<A...>()); };
+  arguments = a;
+  for (blockIdx.y = 0; blockIdx.y < grid[1]; blockIdx.y++)
+    for (blockIdx.x = 0; blockIdx.x < grid[0]; blockIdx.x++) {
+      if (together) run_block(threads, blockIdx.x % 2);
+      for (unsigned t = 0; t < threads && !together; t++) threadIdx.x = blockIdx.x % 2 ? threads - 1 - t : t, body(a);
+    }
+}
+
+}  // namespace host
+
+static inline void __syncthreads() { host::wait(host::kAtBlock); }
+
+static inline bool __syncthreads_and(bool mine) {
+  auto& votes = host::ballot[host::fibers[host::current].votes++ % 2];
+  votes[host::current] = mine;
+  host::wait(host::kAtBlock);
+  bool all = true;
+  for (const uint32_t vote : votes) all = all && vote;
+  return all;
+}
+
+template <class T>
+static inline const uint32_t* host_exchange(T mine) {
+  static_assert(sizeof(T) == 4, "lanes exchange 32 bits");
+  auto& lanes = host::exchange[host::fibers[host::current].shuffles++ % 2];
+  memcpy(&lanes[host::current], &mine, 4);
+  host::wait(host::kAtWarp);
+  return lanes.data() + host::current / host::kWarp * host::kWarp;
+}
+
+template <class T>
+static inline T __shfl_xor_sync(unsigned, T mine, int step) {
+  T theirs;
+  memcpy(&theirs, host_exchange(mine) + ((host::current % host::kWarp) ^ unsigned(step)), 4);
+  return theirs;
+}
+
+static inline bool __any_sync(unsigned, bool mine) {
+  const uint32_t* lanes = host_exchange(uint32_t(mine));
+  bool any = false;
+  for (unsigned i = 0; i < host::kWarp; i++) any = any || lanes[i];
+  return any;
+}
