@@ -283,8 +283,7 @@ def restore(run: Run, recipe: Recipe, assembler: Assembler) -> tuple[Position, B
     """From the newest whole checkpoint, or from the start."""
     state = run.state()
     position = Position(rollbacks=state.get("rollbacks", 0), rate_scale=state.get("rate_scale", 1.0))
-    checkpoint.sweep(run.ckpt)
-    found = checkpoint.read_newest(run.ckpt, warn=run.log)
+    found = checkpoint.read_newest(run.ckpt, warn=run.warn)
     if found is None:
         return position, assembler.stage(0, {})
     check_fits(run, recipe, found.meta, found.path.name, assembler.device.type)
