@@ -133,6 +133,18 @@ def test_moments_follow_the_rows_that_a_scene_moves() -> None:
     assert (stage.optimiser.state_dict()["first.rows"] != 0)[:, 0].tolist() == [False, True, False, True]
 
 
+def test_moments_of_other_particles_stay_when_one_moves_its_rows() -> None:
+    stage = Toy(scene="regrow: 7", stage="particles: 2\n    regularisers: {opacity: {from: 1, to: 0.1}}").built()
+    stepped(stage, 0, 6)
+    before = {name: value.clone() for name, value in stage.optimiser.state_dict().items() if name.startswith("first")}
+    rows = [name for name in before if name.endswith("rows")]
+    assert len(rows) == 2 and all(before[name].any() for name in rows), "both have learnt"
+    stepped(stage, 6, 7)
+    after = stage.optimiser.state_dict()
+    moved = [name for name in rows if not torch.equal(after[name], before[name])]
+    assert len(moved) == 1 and (after[moved[0]] != 0)[:, 0].tolist() == [False, True, False, True]
+
+
 @pytest.mark.parametrize(("size", "views"), [(8, 2), (20, 3)])
 def test_a_stage_renders_its_views_at_its_size_once(size: int, views: int) -> None:
     stage = Toy(size=size, views=views).built()
