@@ -99,7 +99,6 @@ class Several:
             {name: "an object that has it" for name in cls.penalties if name not in able | {"box"}},
             normals=all(one.normals for one in cards.values()),
             starts=tuple((spec.source, spec.kind) for spec in at.values() if spec.source is not None),
-            files={f"objects.{name}.scene.{key}": of for name, one in cards.items() for key, of in one.files.items()},
             complaint=next((f"objects.{name}.{one.complaint}" for name, one in cards.items() if one.complaint), ""),
         )
 

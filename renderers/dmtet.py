@@ -58,7 +58,7 @@ class DMTet:
         extent: float = setting(1.0, above=0, high=10, help="half the side of the box")
         start: str = setting("ellipsoid", choices=STARTS)
         radii: tuple[float, float, float] = setting((0.6, 0.60001, 0.60002), above=0, help="of the ellipsoid")
-        mesh: str = setting("", help="OBJ, GLB or PLY file to start from")
+        mesh: str = setting("", file="mesh", help="OBJ, GLB or PLY file to start from")
         shows: str = setting("color", choices=SHOWS, help="normal: over black; normal_mask: 4 channels, for latents")
         levels: int = setting(8, low=1, high=32, help="of the colour's hash grid")
         finest: int = setting(256, low=8, high=8192, help="cells per side of its last level")
@@ -74,7 +74,6 @@ class DMTet:
         return SceneCard(
             cls.penalties,
             normals=True,
-            files={"mesh": "mesh"} if settings.mesh else {},
             complaint="start: mesh needs `mesh: FILE`" if named and not settings.mesh else "",
         )
 

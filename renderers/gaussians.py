@@ -33,7 +33,7 @@ WORTH = (0.2, LEVEL, 1.2)  # optical densities worth trying for a surface
 class GaussianSettings:
     count: int = setting(4096, low=1, high=5_000_000)
     start: str = setting("ball", choices=STARTS, help="where the Gaussians are seeded")
-    file: str | None = setting(None, help="start: file: a point cloud or mesh (.ply, .obj, .glb)")
+    file: str | None = setting(None, file="cloud", help="start: file: a point cloud or mesh (.ply, .obj, .glb)")
     radius: float = setting(0.6, above=0, high=2, help="of the ball or sphere the Gaussians are seeded in or on")
     opacity: float = setting(0.1, above=0, high=0.99, help="at the start")
     sh_degree: int = setting(0, low=0, high=3, help="of the colour's dependence on the view")
@@ -64,7 +64,6 @@ class Gaussians:
         return SceneCard(
             cls.penalties,
             normals=True,
-            files={"file": "cloud"} if named and settings.file else {},
             complaint="start: file needs `file: FILE`" if named and not settings.file else "",
         )
 

@@ -20,7 +20,8 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linear
 from dreamlab.core.schedules import Progress, Schedule, constant
-from dreamlab.core.settings import setting
+from dreamlab.core.settings import FILES, setting
+from dreamlab.core.text import did_you_mean
 from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles
 from renderers.light.environment import ENVIRONMENTS, environment
 from renderers.light.montecarlo import Draws, shade_montecarlo
@@ -53,7 +54,7 @@ class TexturedMesh:
 
     @dataclass(frozen=True)
     class Settings:
-        file: str = setting("", help="OBJ, GLB or PLY to start from, instead of `from:`")
+        file: str = setting("", file="mesh", help="OBJ, GLB or PLY to start from, instead of `from:`")
         faces: int = setting(20_000, low=8, high=2_000_000, help="at most, after simplifying what it is made from")
         resolution: int = setting(96, low=8, high=512, help="of the grid that another scene's surface is found on")
         unwrap: str = setting("auto", choices=METHODS, help="texture coordinates; auto: xatlas when installed")
@@ -62,7 +63,7 @@ class TexturedMesh:
         levels: int = setting(12, low=1, high=32, help="of the hash grid")
         finest: int = setting(512, low=8, high=8192, help="cells per side of its last level")
         shading: str = setting("flat", choices=SHADINGS)
-        lights: tuple[str, ...] = setting(("studio",), help="environments by name, or .hdr and .exr files")
+        lights: tuple[str, ...] = setting(("studio",), file="light", help="environments by name, or .hdr or .exr files")
         samples: int = setting(32, low=1, high=4096, help="montecarlo: from the light, and as many from the material")
         specular: float = setting(1.0, low=0, high=1, help="of the parts that are not metal; 0 is chalk")
         roughness: tuple[float, float] = setting((0.08, 0.95), low=0.045, high=1, help="lowest and highest")
@@ -75,12 +76,12 @@ class TexturedMesh:
     @classmethod
     def card(cls, settings: Settings) -> SceneCard:
         s = settings
-        files = {"file": "mesh"} if s.file else {}
-        if s.shading != "flat":
-            files |= {f"lights.{i}": "environment" for i, name in enumerate(s.lights) if name not in ENVIRONMENTS}
         dark = s.shading != "flat" and not s.lights
         complaint = f"shading: {s.shading} needs at least one of `lights`" if dark else ""
-        return SceneCard(cls.penalties, normals=True, files=files, complaint=complaint)
+        unknown = [name for name in s.lights if name not in ENVIRONMENTS and not FILES["light"](name)]
+        for name in unknown if s.shading != "flat" else ():
+            complaint = f"lights: {name!r} is no .hdr or .exr file{did_you_mean(name, ENVIRONMENTS)}"
+        return SceneCard(cls.penalties, normals=True, complaint=complaint)
 
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings, self.generator = settings, generator

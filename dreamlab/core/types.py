@@ -307,15 +307,9 @@ class Mesh:
         uv = None if self.uv is None else self.uv.to(device)
         tangents = None if self.tangents is None else self.tangents.to(device)
         textures = None if self.textures is None else self.textures.to(device)
-        return Mesh(
-            self.vertices.to(device),
-            self.faces.to(device),
-            self.colors.to(device),
-            self.normals.to(device),
-            uv,
-            tangents,
-            textures,
-        )
+        own = (self.vertices, self.faces, self.colors, self.normals)
+        vertices, faces, colors, normals = (value.to(device) for value in own)
+        return Mesh(vertices, faces, colors, normals, uv, tangents, textures)
 
 
 # ---- what a scene offers of its surface, of which renderers/surface/extraction.py makes a clean mesh -----------------
