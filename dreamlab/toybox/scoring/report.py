@@ -96,7 +96,7 @@ def content(board: Board | None, images: ImageScore | None) -> dict[str, object]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Scored:
     """The options of `dreamlab toybox score`, as given."""
 
     systems: str | None
@@ -112,7 +112,7 @@ class Wanted:
     device: str
 
 
-def command(wanted: Wanted, out: Path, json: Path | None) -> None:
+def command(wanted: Scored, out: Path, json: Path | None) -> None:
     """What `dreamlab toybox score` does: cells, table, sheets, JSON."""
     known = tables()
     systems = _names("--systems", wanted.systems, known.systems)
