@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dreamlab.core import digests
 from dreamlab.core.errors import ModelError
 
 SIZE = 64
@@ -104,6 +105,7 @@ def load(path: Path) -> StoredJudge:
     again = "reinstall dreamlab, or train it again with python -m dreamlab.metrics train"
     if not path.is_file():
         raise ModelError(f"{path}: there is no judge here; {again}")
+    digests.check(path, again)
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})["judge"])

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dreamlab.core import digests
 from dreamlab.core.errors import ModelError
 from dreamlab.core.types import Reference
 from guidance.toybox.layers import Conv, WordBlock, norm
@@ -153,6 +154,7 @@ def load(path: Path) -> Reader:
     again = "reinstall dreamlab, or train it with `dreamlab toybox train --role reader`"
     if not path.is_file():
         raise ModelError(f"{path}: there is no reader here; {again}")
+    digests.check(path, again)
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})["reader"])
