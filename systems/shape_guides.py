@@ -39,11 +39,9 @@ def surface(look: Look) -> tuple[Tensor, Tensor]:
     frames, cameras = look.frames, look.cameras
     if frames is None or cameras is None:
         raise ValueError("a shape guide needs the frames and cameras of a step")
-    origin, ray = cameras.rays(*frames.depth.shape[1:3])
-    along = -(ray * cameras.camera_to_world[:, None, None, :3, 2]).sum(-1, keepdim=True)
-    points = origin[:, None, None] + ray * (frames.depth / along)
-    there = (frames.alpha[..., 0] > 0.05) & (frames.depth[..., 0] > 0)
-    return points[there], frames.alpha[..., 0][there]
+    depth, alpha = frames.depth[..., 0], frames.alpha[..., 0]
+    there = (alpha > 0.05) & (depth > 0)
+    return cameras.points(depth)[there], alpha[there]
 
 
 class Box(Rule["Box.Settings"]):

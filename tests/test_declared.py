@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is imported is declared, and what is declared imported: nothing works because another package happened to bring it.
-"""
+"""What is imported is declared, and what is declared is imported: nothing works by what another package brought."""
 
 from __future__ import annotations
 

@@ -25,7 +25,9 @@ LISTS = ("systems", "scenes", "guidance", "recipes", "objects")
 def describe(path: Path) -> list[str]:
     """A few lines on a run folder or a mesh file."""
     if path.is_dir():
-        return _describe_run(path)
+        from dreamlab.cli.run_lines import describe_run
+
+        return describe_run(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or run folder")
     if path.suffix.lower() == ".glb":
@@ -120,23 +122,6 @@ def _entries(table: Mapping[str, Entry], more: Mapping[str, str]) -> list[str]:
     """Name, what it is, its paper, and `more` of it."""
     about = {name: (entry.__doc__ or "").strip().splitlines()[0] for name, entry in table.items()}
     return [f"{name:<16} {about[name]} [{entry.paper}{more.get(name, '')}]" for name, entry in table.items()]
-
-
-def _describe_run(path: Path) -> list[str]:
-    from dreamlab.run.checkpoint import committed
-    from dreamlab.run.folder import Run
-
-    run = Run.open(path)
-    spec, state = run.spec(), run.state()
-    lines = [f"{name:<8} {spec.get(key, 'unknown')}" for name, key in (("run", "id"), ("prompt", "prompt"))]
-    lines.append(f"created  {spec.get('created', 'unknown')}")
-    lines.append(f"state    {state.get('state')} at step {state.get('step')}")
-    if state.get("error"):
-        lines.append(f"error    {state['error']}")
-    lines += [f"ckpt     {found.name}" for found in committed(run.ckpt)]
-    files = sorted(found for found in run.export.rglob("*") if found.is_file())
-    lines += [f"export   {found.relative_to(run.export)} ({found.stat().st_size} bytes)" for found in files]
-    return lines
 
 
 def _describe_glb(path: Path) -> list[str]:

@@ -26,7 +26,8 @@ from dreamlab.recipe.tables import TABLES
 from dreamlab.run.optim import Adam
 from dreamlab.run.particles import Particles
 from dreamlab.run.worlds import worlds_of
-from renderers.become import Gathering, Kept, become
+from renderers.become import Gathering, become
+from renderers.surface.views import Kept
 from systems.engine.residual import Supervised, System
 
 

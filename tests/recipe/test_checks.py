@@ -80,6 +80,8 @@ def test_what_fits_is_let_through(case: dict[str, str]) -> None:
         ({"stage": "cameras: {fixed: 8, jitter_up: 0.1}"}, "cameras.jitter_up: cameras.fixed never change"),
         ({"stage": "cameras: {fixed: 8, jitter_target: 0.1}"}, "cameras.jitter_target: cameras.fixed never change"),
         ({"stage": "cameras: {fixed: 8, jitter_position: 1}"}, "cameras.jitter_position: cameras.fixed never change"),
+        ({"stage": "cameras: {fixed: 8, relative: true}"}, "cameras.relative: cameras.fixed never change"),
+        ({"stage": "cameras: {ring_jitter: true}"}, "ring_jitter: there is no ring"),
         ({"guidance": "toybox-views", "views": 6}, "looks at 4 views together; 6 is no multiple"),
         ({"guidance": "toybox-views", "views": 8, "stage": "cameras: {ring: 8}"}, "and cameras.ring is 8"),
         ({"guidance": "toybox-views", "views": 8, "term": "sample: 4"}, "would see views drawn one by one"),
