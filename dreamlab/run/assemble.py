@@ -87,7 +87,8 @@ class Assembler:
         check(recipe)
         self.recipe, self.folder = recipe, folder
         self.device = torch.device(device)
-        image = read_picture(self.given(recipe.image.file), recipe.image) if recipe.image.file else None
+        given = recipe.image
+        image = read_picture(self.given(given.file), given, self.given) if given.file else None
         self.prompts = tuple(replace(prompt, image=image) for prompt in prompts_of(recipe))
         self.streams = Streams(recipe.seed, self.device)
         self._guidance: dict[Spec, Guidance] = {}
