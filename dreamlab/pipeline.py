@@ -15,12 +15,13 @@ from dreamlab.core.errors import InputError, Interrupted
 from dreamlab.core.text import shell
 from dreamlab.core.types import Scene
 from dreamlab.export import export_mesh, export_pictures
+from dreamlab.export.report import check_not_older
 from dreamlab.recipe import Recipe
 from dreamlab.recipe.checks import check
-from dreamlab.recipe.given import own_files
+from dreamlab.recipe.given import own_files, placed
 from dreamlab.recipe.tables import tables
 from dreamlab.run.assemble import Assembler
-from dreamlab.run.checkpoint import committed
+from dreamlab.run.checkpoint import committed, sweep
 from dreamlab.run.determinism import deterministic
 from dreamlab.run.folder import Run
 from dreamlab.run.outcome import recorded
@@ -42,39 +43,43 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
         run.event("start", device=device, threads=torch.get_num_threads())
         run.log(f"started on {device} with {torch.get_num_threads()} threads, torch {torch.__version__}")
         scene = train(run, wanted, assembler, on_tick, stop)
-        files = export_mesh(run, wanted, scene)
+        steps = sum(stage.steps for stage in wanted.stages)
+        files = export_mesh(run, wanted, scene, steps)
         if stop.requested:
             run.set_state(state="interrupted")
             raise Interrupted("stopped after training, before the pictures", stop.exit_code)
-        files += export_pictures(run, wanted, scene, assembler.device)
+        files += export_pictures(run, wanted, scene, steps, assembler.device)
         run.set_state(state="succeeded", error=None)
         run.event("finished", files=[path.name for path in files])
         run.log(f"finished: {', '.join(path.name for path in files)}")
     return files
 
 
-def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene]:
-    """The scene of a run as its newest checkpoint has it, for rendering and exporting again."""
+def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene, int]:
+    """The scene of a run as its newest checkpoint has it, for rendering and exporting again, and its step."""
     wanted = load_recipe(run)
     known_device(device)
+    sweep(run.ckpt)
     if not committed(run.ckpt):  # restore reads and checks them; once is enough
         raise InputError(f"{run.path}: has no checkpoint yet; continue it with: {shell('resume', run.path)}")
-    _, stage = restore(run, wanted, Assembler(wanted, device, run.path))
-    return wanted, stage.scene
+    position, stage = restore(run, wanted, Assembler(wanted, device, run.path))
+    return wanted, stage.scene, position.done(wanted)
 
 
 def export_again(run: Run, device: str, formats: Sequence[str] | None) -> list[Path]:
-    """Write the mesh files of a run once more, in other formats if asked."""
+    """Write the mesh files of a run once more, in other formats if asked; never over those of a later step."""
     with run.lock(), deterministic(run):
-        wanted, scene = finished_scene(run, device)
-        return export_mesh(run, wanted, scene, formats)
+        wanted, scene, step = finished_scene(run, device)
+        check_not_older(run, step)
+        return export_mesh(run, wanted, scene, step, formats)
 
 
 def render_again(run: Run, device: str) -> list[Path]:
-    """Contact sheet and turntable of a run as it stands."""
+    """Contact sheet and turntable of a run as it stands; never over those of a later step."""
     with run.lock(), deterministic(run):
-        wanted, scene = finished_scene(run, device)
-        return export_pictures(run, wanted, scene, torch.device(device))
+        wanted, scene, step = finished_scene(run, device)
+        check_not_older(run, step)
+        return export_pictures(run, wanted, scene, step, torch.device(device))
 
 
 def create(
@@ -86,11 +91,19 @@ def create(
     command: list[str],
     image: Path | None = None,
 ) -> Run:
-    """A run folder with its resolved recipe and the files it names, checked before anything is written; no prompt: the
-    recipe's own; `image`: a picture to follow instead of the recipe's own."""
+    """A run folder with its resolved recipe and the files it names, checked before anything is written; see `plan`."""
+    chosen, files = plan(prompt, source, overrides, negative, image)
+    return Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)
+
+
+def plan(
+    prompt: str | None, source: Path, overrides: Sequence[str], negative: str | None, image: Path | None
+) -> tuple[Recipe, dict[str, bytes]]:
+    """What a run of a recipe would hold, its own recipe and files; no prompt: the recipe's; `image`: a picture to
+    follow instead of the recipe's."""
     chosen = recipe.load(source, tables(), prompt=prompt, negative=negative, overrides=overrides)
     if image is not None:
         chosen = replace(chosen, image=replace(chosen.image, file=str(image.absolute())))
+    chosen = placed(chosen, source.parent)
     check(chosen)
-    chosen, files = own_files(chosen, source.parent)
-    return Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)
+    return own_files(chosen, source.parent)

@@ -9,19 +9,18 @@ of simple bodies; `near` is its slack.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from dreamlab.core.cards import RuleCard
+from dreamlab.core.foreign.points import read_points
 from dreamlab.core.settings import setting
 from systems.engine.residual import Look
 from systems.engine.rule import Rule, RuleSettings
 
-LIMIT = 200_000  # points read
 DENSE = 2000  # points drawn on a part of a sketch
 BODIES = ("ball", "box", "rod")
 
@@ -77,7 +76,7 @@ class Cloud(Rule["Cloud.Settings"]):
 
     @dataclass(frozen=True)
     class Settings(RuleSettings):
-        points: str = setting("", help="a text file of x y z per line, metres")
+        points: str = setting("", file="points", help="a text file of x y z per line, metres")
         sketch: tuple[Part, ...] = ()
         near: float = setting(0.0, low=0, help="distance that is not punished yet")
         cover: float = setting(0.0, low=0, help="weight of points that no surface is near")
@@ -87,10 +86,6 @@ class Cloud(Rule["Cloud.Settings"]):
             if self.sketch and self.points:
                 return "give points or a sketch, not both"
             return "" if self.sketch or self.points else "points: name a file of x y z lines, or give a sketch"
-
-    @classmethod
-    def card(cls, settings: Settings) -> RuleCard:
-        return replace(super().card(settings), files={"points": "points"} if settings.points else {})
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -144,11 +139,3 @@ def within(body: str, local: Tensor) -> Tensor:
     if body == "box":
         return local.abs().amax(-1)
     return torch.maximum(local[:, [0, 2]].norm(dim=-1), local[:, 1].abs())
-
-
-def read_points(path: Path) -> Tensor:
-    """[N, 3] of a text file."""
-    rows = [[float(word) for word in line.split()[:3]] for line in path.read_text("utf-8").splitlines() if line.strip()]
-    if not rows or any(len(row) != 3 for row in rows) or len(rows) > LIMIT:
-        raise ValueError(f"{path}: needs 1 to {LIMIT} lines of x y z")
-    return torch.tensor(rows)

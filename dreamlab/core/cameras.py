@@ -159,6 +159,11 @@ class OrbitSettings:
     ring_jitter: bool = setting(False, help="one jitter for all views of a ring, as MVDream's; else one for each")
     relative: bool = setting(False, help="distance in units of 1 / tan(fovy / 2): the object fills pictures alike")
 
+    @property
+    def together(self) -> int:
+        """How many views in a row belong together: a ring, or the frames of a clip."""
+        return max(self.clip, self.ring, 1)
+
 
 def sample_orbit(settings: OrbitSettings, count: int, generator: torch.Generator) -> Cameras:
     """Draw `count` training cameras. The number of random draws is fixed, so streams stay comparable."""

@@ -16,7 +16,6 @@ Distances between colours are the largest difference of a channel, sRGB in [0, 1
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,26 +44,26 @@ LEAST = 0.005  # share of the picture that the object must cover
 class PictureSettings:
     """The picture to follow, and where it was taken from."""
 
-    file: str = setting("", help="PNG or JPEG; a run keeps its own cut-out copy")
+    file: str = setting("", file="picture", help="PNG or JPEG; a run keeps its own cut-out copy")
     elevation_deg: float = setting(20.0, low=-80, high=80, help="of the camera above the horizon")
     distance: float = setting(3.2, above=0, high=100, help="metres to the object's centre; the object's radius is 0.9")
     fovy_deg: float = setting(42.0, above=0, high=170)
     fill: float = setting(0.65, low=0, high=1, help="share of the side that the object fills; 0: the framing is kept")
     fit: bool = setting(True, help="with a fill above 0: framed as the guidance knows its objects, if it knows them")
-    depth: str = setting("", help="PNG of its depth in 8 or 16 bits, up to scale and shift")
+    depth: str = setting("", file="picture", help="PNG of its depth in 8 or 16 bits, up to scale and shift")
     depth_light: str = setting("far", choices=LIGHT, help="what is light in it; near: estimators of disparity")
-    normal: str = setting("", help="PNG of its normals, (n + 1) / 2: x right, y up, z towards the camera")
+    normal: str = setting("", file="picture", help="PNG of its normals, (n + 1) / 2: x right, y up, z to the camera")
 
 
-def read_picture(path: Path, settings: PictureSettings, found: Callable[[str], Path] = Path) -> Reference:
-    """The picture as a reference, its maps where `found` says; InputError says in one line what is wrong with one."""
+def read_picture(path: Path, settings: PictureSettings) -> Reference:
+    """The picture as a reference with its maps; InputError says in one line what is wrong with a file."""
     camera = orbit([0.0], settings.elevation_deg, settings.distance, settings.fovy_deg)
     rgba = _cut_out(_read(path), path)
     size, layers = rgba.shape[:2], [rgba]
     if settings.depth:
-        layers.append(rgba[..., 3:] * read_depth(found(settings.depth), size, settings.depth_light))
+        layers.append(rgba[..., 3:] * read_depth(Path(settings.depth), size, settings.depth_light))
     if settings.normal:
-        layers.append(rgba[..., 3:] * read_normal(found(settings.normal), size, camera))
+        layers.append(rgba[..., 3:] * read_normal(Path(settings.normal), size, camera))
     square = _square(torch.cat(layers, -1), settings.fill, path)
     return _parted(square, camera, settings.depth != "", settings.normal != "")
 

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import socket
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -129,6 +130,19 @@ class Run:
         """Append to log.txt, with the time."""
         with (self.path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as handle:
             handle.write(f"{now()} {message}\n")
+
+    def warn(self, message: str) -> None:
+        """What the user should hear now, and find in the log later."""
+        self.log(message)
+        warnings.warn(message, stacklevel=2)
+
+    def busy(self) -> bool:
+        """Whether some process holds the folder now."""
+        try:
+            with (self.path / ".lock").open("r+") as handle:
+                return not _try_lock(handle.fileno())  # a lock got here goes with the handle
+        except OSError:
+            return False
 
     @contextmanager
     def lock(self) -> Iterator[None]:

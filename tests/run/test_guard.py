@@ -168,7 +168,7 @@ def test_giving_up_keeps_the_last_good_checkpoint(tiny: Path, tmp_path: Path) ->
     with pytest.raises(Diverged, match=r"2 roll-backs.*last good checkpoint is kept"):
         train.train(run, wanted, assembler)
     assert kinds(run).count("rollback") == 2
-    _, scene = pipeline.finished_scene(run)
+    _, scene, _ = pipeline.finished_scene(run)
     assert all(torch.isfinite(value).all() for value in scene.state_dict().values())
 
 
