@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configs import names
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors
 from dreamlab.core.foreign.files import read_bytes
@@ -18,11 +19,15 @@ from dreamlab.core.text import did_you_mean
 if TYPE_CHECKING:
     from dreamlab.core.cards import Entry
 
+LISTS = ("systems", "scenes", "guidance", "recipes", "objects")
+
 
 def describe(path: Path) -> list[str]:
     """A few lines on a run folder or a mesh file."""
     if path.is_dir():
-        return _describe_run(path)
+        from dreamlab.cli.run_lines import describe_run
+
+        return describe_run(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or run folder")
     if path.suffix.lower() == ".glb":
@@ -97,43 +102,26 @@ def write_object(prompt: str, out: Path, seed: int, painted: bool) -> Path:
 
 def listing(what: str) -> list[str]:
     """One line for each thing of a kind: name, what it is, its paper, its cost where it has one."""
-    from dreamlab.recipe import names
-    from dreamlab.recipe.tables import TABLES
-
+    if what not in LISTS:
+        raise RecipeError(f"list {what!r}{did_you_mean(what, LISTS)}")
     if what == "recipes":
         return [f"{name:<16} {line}" for name, line in names().items()]
     if what == "objects":
         from dreamlab.toybox.shapes import CATEGORIES
 
         return [f"{name:<16} parts: {', '.join(CATEGORIES[name].nameable)}" for name in sorted(CATEGORIES)]
+    from dreamlab.recipe.tables import TABLES
+
     if what == "systems":
         costs = {name: f"; evaluations per view: {rule.cost}" for name, rule in TABLES.systems.items()}
         return _entries(TABLES.systems, costs)
-    if what in ("scenes", "guidance"):
-        return _entries(TABLES.section(what), {})
-    raise RecipeError(f"list {what!r}{did_you_mean(what, ['systems', 'scenes', 'guidance', 'recipes', 'objects'])}")
+    return _entries(TABLES.section(what), {})
 
 
 def _entries(table: Mapping[str, Entry], more: Mapping[str, str]) -> list[str]:
     """Name, what it is, its paper, and `more` of it."""
     about = {name: (entry.__doc__ or "").strip().splitlines()[0] for name, entry in table.items()}
     return [f"{name:<16} {about[name]} [{entry.paper}{more.get(name, '')}]" for name, entry in table.items()]
-
-
-def _describe_run(path: Path) -> list[str]:
-    from dreamlab.run.checkpoint import committed
-    from dreamlab.run.folder import Run
-
-    run = Run.open(path)
-    spec, state = run.spec(), run.state()
-    lines = [f"run      {spec['id']}", f"prompt   {spec['prompt']}", f"created  {spec['created']}"]
-    lines.append(f"state    {state.get('state')} at step {state.get('step')}")
-    if state.get("error"):
-        lines.append(f"error    {state['error']}")
-    lines += [f"ckpt     {found.name}" for found in committed(run.ckpt)]
-    files = sorted(found for found in run.export.rglob("*") if found.is_file())
-    lines += [f"export   {found.relative_to(run.export)} ({found.stat().st_size} bytes)" for found in files]
-    return lines
 
 
 def _describe_glb(path: Path) -> list[str]:

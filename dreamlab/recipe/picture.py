@@ -42,7 +42,7 @@ LEAST = 0.005  # share of the picture that the object must cover
 class PictureSettings:
     """The picture to follow, and where it was taken from."""
 
-    file: str = setting("", help="PNG or JPEG; a run keeps its own cut-out copy")
+    file: str = setting("", file="picture", help="PNG or JPEG; a run keeps its own cut-out copy")
     elevation_deg: float = setting(20.0, low=-80, high=80, help="of the camera above the horizon")
     distance: float = setting(3.2, above=0, high=100, help="metres to the object's centre; the object's radius is 0.9")
     fovy_deg: float = setting(42.0, above=0, high=170)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -298,15 +298,11 @@ def loss_from_gradient(z: Tensor, grad: Tensor, clip: float | None = None) -> tu
     The reparametrised form 0.5 |z - sg(z - g)|^2 / B survives a gradient scaler; nan_to_num comes before the clamp,
     or a nan would pass through it.
     """
-    grad = clamped(grad.detach(), clip)
+    grad = torch.nan_to_num(grad.detach(), nan=0.0, posinf=0.0, neginf=0.0)
+    if clip is not None:
+        grad = grad.clamp(-clip, clip)
     target = (z - grad).detach()
     return 0.5 * (z - target).square().sum() / len(z), grad
-
-
-def clamped(grad: Tensor, clip: float | None) -> Tensor:
-    """Without what is not finite, each element within +- clip."""
-    grad = torch.nan_to_num(grad, nan=0.0, posinf=0.0, neginf=0.0)
-    return grad if clip is None else grad.clamp(-clip, clip)
 
 
 def times_in_order(t_min: Schedule, t_max: Schedule) -> str | None:
@@ -326,6 +322,6 @@ class Stateless:
     def state_dict(self) -> dict[str, Tensor]:
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         if state:
             raise ValueError(f"this rule keeps no state, the checkpoint holds {', '.join(state)}")

@@ -139,7 +139,7 @@ def test_every_prompt_is_exported_and_shown(tmp_path: Path) -> None:
     assembler, stage = built()
     wanted = assembler.recipe
     folder = Run.create(tmp_path, recipe.dump(wanted), wanted.prompt, [])
-    files = export_mesh(folder, wanted, stage.scene) + export_pictures(folder, wanted, stage.scene, stage.device)
+    files = export_mesh(folder, wanted, stage.scene, 0) + export_pictures(folder, wanted, stage.scene, 0, stage.device)
     names = {str(path.relative_to(folder.export)) for path in files}
     each = {f"{one}/{name}" for one in ("0-a-red-mushroom", "1-a-green-pear") for name in
             ("model.glb", "contact.png", "turntable.mp4")}  # fmt: skip

@@ -94,6 +94,13 @@ def test_7_a_disk_that_takes_no_more_and_what_was_there_goes_on(dreamlab: Comman
     assert state(dreamlab)["state"] == "succeeded"
 
 
+def test_7_too_when_it_is_the_diary_that_does_not_fit(dreamlab: Commands, tiny: Path) -> None:
+    """No checkpoint in between: the first write that is refused is a line of events.jsonl."""
+    long = ("stages.0.steps=3000", "keeping.log=1", "keeping.checkpoint=100000", "keeping.preview=100000")
+    ended = limited(dreamlab, {resource.RLIMIT_FSIZE: 6000}, "dream", PROMPT, *long, "--recipe", str(tiny))
+    one_line(ended, 7)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_75_and_130_a_run_that_was_stopped_can_go_on(dreamlab: Commands, tiny: Path, number: int, code: int) -> None:
     """The signal comes once the loop turns; the checkpoint of that very step is there afterwards."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from dreamlab import recipe
 from dreamlab.core import pixels
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.cards import GuidanceCard, SceneCard
 from dreamlab.core.noise import NoiseTable, make_table
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import setting
@@ -66,13 +67,17 @@ class Tile:
     penalties: ClassVar[tuple[str, ...]] = ("paleness",)
     Settings: ClassVar[type[Any]] = TileSettings
 
+    @staticmethod
+    def card(settings: TileSettings) -> SceneCard:
+        return SceneCard(penalties=Tile.penalties)
+
     def __init__(self, settings: TileSettings, generator: torch.Generator) -> None:
         self.settings = settings
         self.color = torch.full((3,), settings.start, requires_grad=True)
         self.rows = torch.rand(ROWS, 1, generator=generator).requires_grad_()
         self.seen = torch.arange(ROWS) % 2 == 0
         self.diary: list[tuple[Cameras, int, Tensor, Training | None]] = []
-        self.adapted: list[tuple[Progress, Frames]] = []
+        self.adapted: list[tuple[Progress, Frames, Tensor | None]] = []
 
     def to(self, device: torch.device | str) -> Tile:
         return self
@@ -93,8 +98,8 @@ class Tile:
     def penalty(self, name: str, frames: Frames) -> Tensor:
         return self.color.sum()
 
-    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
-        self.adapted.append((progress, frames))
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor | None = None) -> Rows | None:
+        self.adapted.append((progress, frames, healthy))
         if not self.settings.regrow or progress.step + 1 != self.settings.regrow:
             return None
         source = torch.arange(ROWS).flip(0)
@@ -114,6 +119,8 @@ class Tile:
 @dataclass(frozen=True)
 class FlatSettings:
     shift: float = setting(0.0, help="added to every answer")
+    together: int = setting(1, low=1, help="rows it says it sees as one")
+    clip: bool = setting(False)
 
 
 class Flat:
@@ -123,11 +130,19 @@ class Flat:
     variants: ClassVar[frozenset[str]] = frozenset(SAYS)
     Settings: ClassVar[type[Any]] = FlatSettings
 
+    @staticmethod
+    def card(settings: FlatSettings) -> GuidanceCard:
+        return GuidanceCard(frozenset(SAYS), together=settings.together, clip=settings.clip)
+
     def __init__(self, settings: FlatSettings) -> None:
         self.settings, self.table = settings, make_table("cosine")
         self.asked: list[tuple[Prompt, Cameras, Frames]] = []
         self.calls: list[int] = []
         self.states: list[tuple[Tensor, Tensor]] = []
+
+    @classmethod
+    def build(cls, settings: FlatSettings, worlds: object) -> Flat:
+        return cls(settings)
 
     def to(self, device: torch.device | str) -> Flat:
         return self
