@@ -48,7 +48,7 @@ class _Kind:
     coming: Later | None = None
 
     def learn(self, numbers: list[float]) -> None:
-        """A line when the loss has doubled since the last one: a run that loses at every step does not drown in them."""
+        """A line when the loss has doubled since the last one, so that a run that always loses stays readable."""
         self.most = max(self.most, numbers[0])
         if numbers[1] > 2 * self.said:
             self.said = numbers[1]
@@ -68,10 +68,11 @@ class _Kind:
 _kinds: dict[Key, _Kind] = {}
 
 
-def _kind(op: str, *key: str | int | torch.device, like: Tensor) -> _Kind:
-    if (op, *key) not in _kinds:
-        _kinds[op, *key] = _Kind(op, torch.zeros(2, dtype=torch.float64, device=like.device))
-    return _kinds[op, *key]
+def _kind(op: str, *shape: int, like: Tensor) -> _Kind:
+    key: Key = (op, like.device, *shape)
+    if key not in _kinds:
+        _kinds[key] = _Kind(op, torch.zeros(2, dtype=torch.float64, device=like.device))
+    return _kinds[key]
 
 
 def room(op: str, shape: tuple[int, ...], items: int, total: Tensor, exact: bool) -> int:
@@ -80,10 +81,10 @@ def room(op: str, shape: tuple[int, ...], items: int, total: Tensor, exact: bool
     op, shape  what a kind of pass is known by
     exact      read `total`, whatever it takes; not possible while a graph is captured
     """
-    capturing, key = torch.cuda.is_current_stream_capturing(), (total.device, *shape)
-    if capturing and (op, *key) not in _kinds:
+    capturing = torch.cuda.is_current_stream_capturing()
+    if capturing and (op, total.device, *shape) not in _kinds:
         raise RuntimeError(f"{op}: run a pass of the same shapes outside the graph before capturing it")
-    kind = _kind(op, *key, like=total)
+    kind = _kind(op, *shape, like=total)
     if not capturing:
         kind.passes += not exact
         if exact or kind.passes <= PASSES:
@@ -102,7 +103,7 @@ def room(op: str, shape: tuple[int, ...], items: int, total: Tensor, exact: bool
 
 def note(op: str, total: Tensor, capacity: int) -> None:
     """Counts what of `total` [] int64 a caller's own `capacity` leaves out. On the CPU it is said at once."""
-    kind = _kind(op, total.device, like=total)
+    kind = _kind(op, like=total)
     kind.seen[1:].add_((total - capacity).clamp(min=0))
     if not total.is_cuda:
         kind.learn(kind.seen.tolist())

@@ -11,16 +11,20 @@ import torch
 
 from dreamlab import recipe
 from dreamlab.core.device import known_device
-from dreamlab.core.errors import DiskError, DreamError, InputError, Interrupted, OutOfMemory, is_disk_error
+from dreamlab.core.errors import InputError, Interrupted
+from dreamlab.core.text import shell
 from dreamlab.core.types import Scene
 from dreamlab.export import export_mesh, export_pictures
+from dreamlab.export.report import check_not_older
 from dreamlab.recipe import Recipe
 from dreamlab.recipe.checks import check
-from dreamlab.recipe.given import own_files
+from dreamlab.recipe.given import own_files, placed
 from dreamlab.recipe.tables import tables
 from dreamlab.run.assemble import Assembler
-from dreamlab.run.checkpoint import committed
+from dreamlab.run.checkpoint import committed, sweep
+from dreamlab.run.determinism import deterministic
 from dreamlab.run.folder import Run
+from dreamlab.run.outcome import recorded
 from dreamlab.run.signals import catching
 from dreamlab.run.train import Tick, restore, train
 
@@ -31,98 +35,51 @@ def load_recipe(run: Run) -> Recipe:
 
 def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lambda tick: None) -> list[Path]:
     """Train from wherever the run stands to its end, then export; returns the files made."""
-    wanted = load_recipe(run)
-    known_device(device)
-    with run.lock(), catching() as stop:
-        try:
-            fix_threads(run)
-            assembler = Assembler(wanted, device, run.path)
-            run.set_state(state="running", error=None)
-            run.event("start", device=device, threads=torch.get_num_threads())
-            run.log(f"started on {device} with {torch.get_num_threads()} threads, torch {torch.__version__}")
-            scene = train(run, wanted, assembler, on_tick, stop)
-            files = export_mesh(run, wanted, scene)
-            if stop.requested:
-                run.set_state(state="interrupted")
-                raise Interrupted("stopped after training, before the pictures", stop.exit_code)
-            files += export_pictures(run, wanted, scene, assembler.device)
-        except Interrupted:
-            run.event("interrupted")
-            run.log("interrupted by a signal; the state is saved")
-            raise
-        except DreamError as error:
-            _record_failure(run, str(error))
-            raise
-        except OSError as error:
-            if not is_disk_error(error):
-                raise
-            message = f"{run.path}: cannot write ({error.strerror}); free some space, then: dreamlab resume {run.path}"
-            _record_failure(run, message)
-            raise DiskError(message) from error
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                _record_failure(run, f"{type(error).__name__}: {error}")
-                raise
-            message = (
-                f"{run.path}: out of memory; try fewer views, a smaller size, or --device cpu ({str(error)[:200]})"
-            )
-            _record_failure(run, message)
-            raise OutOfMemory(message) from error
+    with run.lock(), catching() as stop, recorded(run), deterministic(run):
+        known_device(device)
+        wanted = load_recipe(run)
+        assembler = Assembler(wanted, device, run.path)
+        run.set_state(state="running", error=None)
+        run.event("start", device=device, threads=torch.get_num_threads())
+        run.log(f"started on {device} with {torch.get_num_threads()} threads, torch {torch.__version__}")
+        scene = train(run, wanted, assembler, on_tick, stop)
+        steps = sum(stage.steps for stage in wanted.stages)
+        files = export_mesh(run, wanted, scene, steps)
+        if stop.requested:
+            run.set_state(state="interrupted")
+            raise Interrupted("stopped after training, before the pictures", stop.exit_code)
+        files += export_pictures(run, wanted, scene, steps, assembler.device)
         run.set_state(state="succeeded", error=None)
         run.event("finished", files=[path.name for path in files])
         run.log(f"finished: {', '.join(path.name for path in files)}")
     return files
 
 
-def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene]:
-    """The scene of a run as its newest checkpoint has it, for rendering and exporting again."""
+def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene, int]:
+    """The scene of a run as its newest checkpoint has it, for rendering and exporting again, and its step."""
     wanted = load_recipe(run)
     known_device(device)
+    sweep(run.ckpt)
     if not committed(run.ckpt):  # restore reads and checks them; once is enough
-        raise InputError(f"{run.path}: has no checkpoint yet; continue it with: dreamlab resume {run.path}")
-    _, stage = restore(run, wanted, Assembler(wanted, device, run.path))
-    return wanted, stage.scene
+        raise InputError(f"{run.path}: has no checkpoint yet; continue it with: {shell('resume', run.path)}")
+    position, stage = restore(run, wanted, Assembler(wanted, device, run.path))
+    return wanted, stage.scene, position.done(wanted)
 
 
 def export_again(run: Run, device: str, formats: Sequence[str] | None) -> list[Path]:
-    """Write the mesh files of a run once more, in other formats if asked."""
-    with run.lock():
-        wanted, scene = finished_scene(run, device)
-        return export_mesh(run, wanted, scene, formats)
+    """Write the mesh files of a run once more, in other formats if asked; never over those of a later step."""
+    with run.lock(), deterministic(run):
+        wanted, scene, step = finished_scene(run, device)
+        check_not_older(run, step)
+        return export_mesh(run, wanted, scene, step, formats)
 
 
 def render_again(run: Run, device: str) -> list[Path]:
-    """Contact sheet and turntable of a run as it stands."""
-    with run.lock():
-        wanted, scene = finished_scene(run, device)
-        return export_pictures(run, wanted, scene, torch.device(device))
-
-
-def fix_threads(run: Run) -> None:
-    """A run keeps the thread count it began with: sums in another order differ in their last bits."""
-    state = run.state()
-    if "threads" not in state:
-        run.set_state(threads=torch.get_num_threads())
-    elif state["threads"] != torch.get_num_threads():
-        torch.set_num_threads(state["threads"])
-    torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that device or host memory ran out."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return "allocate memory" in str(error) or "out of memory" in str(error)
-
-
-def _record_failure(run: Run, message: str) -> None:
-    """As much as the disk allows: the reason must not be hidden by a second failure."""
-    try:
-        run.set_state(state="failed", error=message)
-        run.event("failed", error=message)
-        run.log(message)
-    except OSError:
-        return
+    """Contact sheet and turntable of a run as it stands; never over those of a later step."""
+    with run.lock(), deterministic(run):
+        wanted, scene, step = finished_scene(run, device)
+        check_not_older(run, step)
+        return export_pictures(run, wanted, scene, step, torch.device(device))
 
 
 def create(
@@ -134,11 +91,19 @@ def create(
     command: list[str],
     image: Path | None = None,
 ) -> Run:
-    """A run folder with its resolved recipe and the files it names, checked before anything is written; no prompt: the
-    recipe's own; `image`: a picture to follow instead of the recipe's own."""
+    """A run folder with its resolved recipe and the files it names, checked before anything is written; see `plan`."""
+    chosen, files = plan(prompt, source, overrides, negative, image)
+    return Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)
+
+
+def plan(
+    prompt: str | None, source: Path, overrides: Sequence[str], negative: str | None, image: Path | None
+) -> tuple[Recipe, dict[str, bytes]]:
+    """What a run of a recipe would hold, its own recipe and files; no prompt: the recipe's; `image`: a picture to
+    follow instead of the recipe's."""
     chosen = recipe.load(source, tables(), prompt=prompt, negative=negative, overrides=overrides)
     if image is not None:
         chosen = replace(chosen, image=replace(chosen.image, file=str(image.absolute())))
+    chosen = placed(chosen, source.parent)
     check(chosen)
-    chosen, files = own_files(chosen, source.parent)
-    return Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)
+    return own_files(chosen, source.parent)

@@ -23,9 +23,8 @@ from dreamlab.core.cards import SceneCard
 from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Skin, Training
+from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Skin, Training
 from renderers.gaussian.deform import Deformation, DeformSettings, Motion, anchored, blend, spread_change, stretch
-from renderers.gaussian.density import gaussians_to_mesh
 from renderers.gaussians import Gaussians, GaussianSettings
 
 NEIGHBOURS = 6
@@ -215,23 +214,16 @@ class Gaussians4D(Gaussians):
             own = {name: state.get(f"deform{j}.{name}", value) for name, value in motion.params.items()}
             if f"deform{j}.anchors" not in state and "anchors" in own:
                 own["anchors"], own["reach"] = anchored(means, motion.settings.points)
-                own["poses"] = torch.zeros(motion.settings.moments, len(own["anchors"]), 6)
+                own["poses"] = means.new_zeros(motion.settings.moments, len(own["anchors"]), 6)
             motion.load({name: value.to(means.device) for name, value in own.items()})
 
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """None: its surface is that of a moment."""
-        return ()
-
-    def mesh(self, resolution: int) -> Mesh:
+    def offer(self, resolution: int) -> Offer:
         """The surface at time 0."""
         if self.settings.surface != "density":
-            return super().mesh(resolution)
+            return super().offer(resolution)
         with torch.no_grad():
             means, quats, log_scales, _, _ = self.posed(self.params["means"].new_zeros(()))
-        p = {name: value.detach() for name, value in self.params.items()}
-        opacity, color = p["logit_opacity"].sigmoid(), p["logit_color"].sigmoid()
-        return gaussians_to_mesh(means, quats, log_scales.exp(), opacity, color, resolution)
+        return self.density(means, quats, log_scales, resolution, ())
 
 
 def nearest(points: Tensor, count: int) -> Tensor:

@@ -20,9 +20,9 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linear
 from dreamlab.core.schedules import Progress, Schedule, constant
-from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Textures, Training
-from renderers.become import all_around, device_of, shown, surface_of
+from dreamlab.core.settings import FILES, setting
+from dreamlab.core.text import did_you_mean
+from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles
 from renderers.light.environment import ENVIRONMENTS, environment
 from renderers.light.montecarlo import Samples, shade_montecarlo
 from renderers.light.pbr import Material
@@ -31,8 +31,10 @@ from renderers.light.split_sum import Light, shade
 from renderers.surface.atlas import METHODS, Atlas, tangents, unwrap
 from renderers.surface.bake import Texels, project, texels
 from renderers.surface.draw import Surface, View, compose, look, vertex_normals
+from renderers.surface.extraction import extract
 from renderers.surface.material import HashField, Look, Ranges, groups_of
-from renderers.surface.shapes import fewer_faces, starting_shape
+from renderers.surface.shapes import starting_shape
+from renderers.surface.views import all_around, device_of, shown
 
 MATERIALS = ("texture", "hash")
 SHADINGS = ("flat", "pbr", "montecarlo")
@@ -52,7 +54,7 @@ class TexturedMesh:
 
     @dataclass(frozen=True)
     class Settings:
-        file: str = setting("", help="OBJ, GLB or PLY to start from, instead of `from:`")
+        file: str = setting("", file="mesh", help="OBJ, GLB or PLY to start from, instead of `from:`")
         faces: int = setting(20_000, low=8, high=2_000_000, help="at most, after simplifying what it is made from")
         resolution: int = setting(96, low=8, high=512, help="of the grid that another scene's surface is found on")
         unwrap: str = setting("auto", choices=METHODS, help="texture coordinates; auto: xatlas when installed")
@@ -61,7 +63,7 @@ class TexturedMesh:
         levels: int = setting(12, low=1, high=32, help="of the hash grid")
         finest: int = setting(512, low=8, high=8192, help="cells per side of its last level")
         shading: str = setting("flat", choices=SHADINGS)
-        lights: tuple[str, ...] = setting(("studio",), help="environments by name, or .hdr and .exr files")
+        lights: tuple[str, ...] = setting(("studio",), file="light", help="environments by name, or .hdr or .exr files")
         samples: int = setting(32, low=1, high=4096, help="montecarlo: from the light, and as many from the material")
         specular: float = setting(1.0, low=0, high=1, help="of the parts that are not metal; 0 is chalk")
         roughness: tuple[float, float] = setting((0.08, 0.95), low=0.045, high=1, help="lowest and highest")
@@ -74,12 +76,12 @@ class TexturedMesh:
     @classmethod
     def card(cls, settings: Settings) -> SceneCard:
         s = settings
-        files = {"file": "mesh"} if s.file else {}
-        if s.shading != "flat":
-            files |= {f"lights.{i}": "environment" for i, name in enumerate(s.lights) if name not in ENVIRONMENTS}
         dark = s.shading != "flat" and not s.lights
         complaint = f"shading: {s.shading} needs at least one of `lights`" if dark else ""
-        return SceneCard(cls.penalties, normals=True, files=files, complaint=complaint)
+        unknown = [name for name in s.lights if name not in ENVIRONMENTS and not FILES["light"](name)]
+        for name in unknown if s.shading != "flat" else ():
+            complaint = f"lights: {name!r} is no .hdr or .exr file{did_you_mean(name, ENVIRONMENTS)}"
+        return SceneCard(cls.penalties, normals=True, complaint=complaint)
 
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings, self.generator = settings, generator
@@ -108,7 +110,7 @@ class TexturedMesh:
         if self.settings.material == "texture":
             self.params = {"texture": at.picture(raw).detach().clone().requires_grad_()}
         else:
-            self.params = self.field.start(self.generator)
+            self.params = {name: value.to(points.device) for name, value in self.field.start(self.generator).items()}
             a, b, c = self.surface.vertices[self.surface.faces].unbind(1)
             area = torch.linalg.cross(b - a, c - a).norm(dim=-1).sum() / 2
             self.field.learn(self.params, points, raw, 200, self.generator, float(area / len(points)) ** 0.5)
@@ -119,8 +121,9 @@ class TexturedMesh:
         del stream  # nothing here is random
         if isinstance(source, TexturedMesh):
             return self._inherit(source)
-        shape = fewer_faces(surface_of(source, self.settings.resolution), self.settings.faces)
-        cameras = all_around(PAINT_VIEWS).to(device_of(source))
+        shape = extract(source, self.settings.resolution, self.settings.faces)
+        device = device_of(source)
+        cameras = all_around(PAINT_VIEWS).to(device)
 
         def paint(points: Tensor, normals: Tensor, fallback: Tensor) -> Tensor:
             arguments = (self.surface, points, normals, cameras, PAINT_SIZE, shown(source, PAINT_SIZE))
@@ -128,9 +131,7 @@ class TexturedMesh:
             trust = (seen / 0.05).clamp(max=1)
             return (trust * colors + (1 - trust) * fallback).clamp(0, 1)
 
-        device = device_of(source)
-        vertices, faces = shape.vertices.to(device), shape.faces.to(device)
-        return self.wear(Mesh(vertices, faces, shape.colors.to(device), shape.normals.to(device)), paint)
+        return self.wear(shape.to(device), paint)
 
     def _inherit(self, source: TexturedMesh) -> None:
         """State for state where the sizes agree; else base colour, roughness and metallic, read at the new texels."""
@@ -273,7 +274,7 @@ class TexturedMesh:
                 if made.bump is not None:
                     made = made._replace(bump=self._to_tangent(at, made.bump))
                 pictures = [None if value is None else at.picture(value) for value in made]
-            base, roughness, metallic, bump = (None if value is None else value.cpu() for value in pictures)
+            base, roughness, metallic, bump = pictures
             assert base is not None and roughness is not None and metallic is not None
             return Textures(base, roughness, metallic, None if bump is None else _packed(bump))
 
@@ -283,13 +284,13 @@ class TexturedMesh:
         across, up = _tangent_frame(normal, at.read(self.tangents, self.atlas.faces))
         return torch.stack([(bump * across).sum(-1), (bump * up).sum(-1)], -1)
 
-    def mesh(self, resolution: int) -> Mesh:
-        """The shape with its textures; `resolution` is of no meaning here."""
-        textures, source = self.textures(), self.atlas.source.cpu()
-        uv = self.atlas.uv.cpu()
-        colors = texture(textures.base, uv[None, None], boundary="clamp")[0, 0]
-        vertices, normals = self.surface.vertices.cpu()[source], self.normals.cpu()[source]
-        return Mesh(vertices, self.atlas.faces.cpu(), colors, normals, uv, self.tangents.cpu(), textures)
+    def offer(self, resolution: int) -> Offer:
+        """The shape with its textures, all of it: seams repeat vertices, so that charts would pass for parts.
+        `resolution` is of no meaning here."""
+        textures, atlas = self.textures(), self.atlas
+        colors = texture(textures.base, atlas.uv[None, None], boundary="clamp")[0, 0]
+        vertices, normals = self.surface.vertices[atlas.source], self.normals[atlas.source]
+        return Triangles(Mesh(vertices, atlas.faces, colors, normals, atlas.uv, self.tangents, textures), whole=True)
 
 
 def _tangent_frame(normal: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from dreamlab.core.schedules import Schedule, When, constant
 from dreamlab.core.settings import setting
 from systems.engine.inversion import PathSettings, at, invert
-from systems.engine.residual import Branch, Look, combine
+from systems.engine.residual import Look, combine, paired
 from systems.engine.rule import Rule
 
 WARM = When(1500, "steps")
@@ -43,6 +43,5 @@ class CSM(Rule["CSM.Settings"]):
         t = c.time(look)
         walk = invert(look, t, c)
         scale = c.scale.at(now)
-        told = "visual" if c.visual else "text"
-        branches = [Branch(walk.state, told, scale), Branch(walk.state, c.against, -scale)]
+        branches = paired(walk.state, "visual" if c.visual else "text", c.against, (scale, -scale))
         return combine(look, branches, table.weight(c.weight, at(look, t)))

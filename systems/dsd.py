@@ -20,7 +20,7 @@ from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from systems.engine.inversion import at
 from systems.engine.residual import Look, State, per_row, predict_cfg
-from systems.engine.rule import ClippedSettings, Configured
+from systems.engine.rule import Configured, GradientSettings
 
 
 class DSD(Configured["DSD.Settings"]):
@@ -32,7 +32,7 @@ class DSD(Configured["DSD.Settings"]):
     rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings(ClippedSettings):
+    class Settings(GradientSettings):
         cfg: Schedule = setting(constant(8.5), low=0, help="7.5 in their form")
         cfg_later: float = setting(2.0, low=0, help="at t + d; 1 in their form")
         t: Schedule = setting(ramp(0.98, 0.32, curve="sqrt"), low=0, high=1)

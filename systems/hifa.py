@@ -68,5 +68,5 @@ class HiFA(Rule["HiFA.Settings"]):
         if x.shape[-2:] != target.shape[-2:]:
             x = F.interpolate(x, target.shape[-2:], mode="bilinear", antialias=True)
         a, s = look.guidance.table.signal_noise(t, target)
-        loss, _ = loss_from_gradient(x, per_row(w, target) * (a / s) * (x - target), self.settings.clip)
+        loss, _ = loss_from_gradient(x, per_row(w, target) * (a / s) * (x - target), self.clip(look.progress))
         return loss

@@ -17,8 +17,8 @@ from torch import Tensor
 from dreamlab.core.noise import cfg, rescaled
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.engine.residual import Branch, Look, times_in_order
-from systems.engine.rule import ClippedSettings, Rule
+from systems.engine.residual import Look, paired, times_in_order
+from systems.engine.rule import GradientSettings, Rule
 
 
 class MVDream(Rule["MVDream.Settings"]):
@@ -30,7 +30,7 @@ class MVDream(Rule["MVDream.Settings"]):
     guided: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings(ClippedSettings):
+    class Settings(GradientSettings):
         cfg: Schedule = setting(constant(50.0), low=0)
         against: str = setting("negative", choices=("null", "negative"), help="theirs is the negative prompt")
         rescale: float = setting(0.5, low=0, high=1, help="r; 0.3 where floaters appear")
@@ -48,6 +48,6 @@ class MVDream(Rule["MVDream.Settings"]):
         c, now, table = self.settings, look.progress, look.guidance.table
         t = look.timesteps(c.t_min.at(now), c.t_max.at(now), shared=True)
         state = look.noised(look.noise(), t)
-        text, other = look.predict([Branch(state, "text"), Branch(state, c.against)])
+        text, other = look.predict(paired(state, against=c.against))
         x0 = table.x0(state.z_t, cfg(other, text, c.cfg.at(now)), t)
         return look.z - rescaled(x0, table.x0(state.z_t, text, t), c.rescale, c.group)

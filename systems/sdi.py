@@ -21,7 +21,7 @@ from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from systems.engine.inversion import at
 from systems.engine.residual import Look, State, per_row, predict_cfg
-from systems.engine.rule import ClippedSettings, Rule
+from systems.engine.rule import GradientSettings, Rule
 
 
 class SDI(Rule["SDI.Settings"]):
@@ -34,7 +34,7 @@ class SDI(Rule["SDI.Settings"]):
     rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings(ClippedSettings):
+    class Settings(GradientSettings):
         cfg: Schedule = setting(constant(8.5), low=0, help="7.5 in their form")
         cfg_inversion: float = setting(-6.5, help="guidance on the way up, -7.5 in their form")
         steps: int = setting(10, low=1, high=100, help="of an inversion through the whole table")

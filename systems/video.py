@@ -17,7 +17,7 @@ from torch import Tensor
 from dreamlab.core.cards import RuleCard
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
-from systems.engine.residual import Branch, Look, per_row
+from systems.engine.residual import Look, paired, per_row
 from systems.engine.rule import NoiseSettings, Rule
 
 
@@ -47,7 +47,7 @@ class Video(Rule["Video.Settings"]):
         t = clips[:, :1].expand(-1, c.frames).reshape(-1)
         noise = look.noise()
         state = look.noised(noise, t)
-        text, null = look.predict([Branch(state, "text"), Branch(state, "null")])
+        text, null = look.predict(paired(state))
         direction = amplified(text - null, c.frames, c.amplify.at(now))
         g = c.cfg.at(now) * direction + (null - noise if c.form == "sds" else 0.0)
         if c.form == "sds":

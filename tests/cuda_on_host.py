@@ -38,10 +38,9 @@ def library(op: str) -> ctypes.CDLL:
     # common.h first: its own definitions for the host hold, the CUDA words come after.
     lines = ['#include "common.h"', f'#include "{HEADER}"', f'#include "{source}"']
     for kernel in kernels:
-        lines.append(
-            f'extern "C" __attribute__((visibility("default"))) void host_{kernel}(const unsigned* g, unsigned t, void** a)'
-            f" {{ host::launch<{kernel}>({kernel}, g, t, a, {together}); }}"
-        )
+        arguments = "const unsigned* grid, unsigned threads, void** a"
+        body = f"host::launch<{kernel}>({kernel}, grid, threads, a, {together});"
+        lines.append(f'extern "C" __attribute__((visibility("default"))) void host_{kernel}({arguments}) {{ {body} }}')
     folder = Path(tempfile.mkdtemp(prefix="cuda-on-host-"))
     (folder / f"{op}.cpp").write_text("\n".join(lines))
     flags = ["-std=c++17", "-O2", "-w", "-shared", "-fPIC", "-fvisibility=hidden", "-U_FORTIFY_SOURCE"]

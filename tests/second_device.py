@@ -260,7 +260,7 @@ def addresses(value: Any) -> Iterator[int]:
         yield from (held or 0 for held in value)
 
 
-def _launch(op: str, kernel: str, device: torch.device, grid: Any, block: Any, arguments: list[Any], *rest: int) -> None:
+def _launch(op: str, kernel: str, device: torch.device, grid: Any, block: Any, arguments: list[Any]) -> None:
     storages = [t.inner.untyped_storage() for t in _live.values()]
     ranges = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in storages]
     for value in arguments:
@@ -268,7 +268,7 @@ def _launch(op: str, kernel: str, device: torch.device, grid: Any, block: Any, a
             if address and not any(low <= address < high for low, high in ranges):
                 raise Mixed(f"{kernel} gets memory that is not on the device")
     assert device == DEVICE
-    cuda_on_host.launch(op, kernel, device, grid, block, arguments, *rest)
+    cuda_on_host.launch(op, kernel, device, grid, block, arguments)
 
 
 @contextmanager

@@ -8,27 +8,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configs import names
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors
+from dreamlab.core.foreign.files import read_bytes
+from dreamlab.core.foreign.headers import Refused, check_glb
+from dreamlab.core.foreign.mesh_parser import MOST_FILE
 from dreamlab.core.text import did_you_mean
 
 if TYPE_CHECKING:
     from dreamlab.core.cards import Entry
 
-MAX_FILE = 512 << 20
+LISTS = ("systems", "scenes", "guidance", "recipes", "objects")
 
 
 def describe(path: Path) -> list[str]:
     """A few lines on a run folder or a mesh file."""
     if path.is_dir():
-        return _describe_run(path)
-    if not path.is_file():
+        from dreamlab.cli.run_lines import describe_run
+
+        return describe_run(path)
+    if not path.exists():
         raise InputError(f"{path}: no such file or run folder")
-    if path.stat().st_size > MAX_FILE:
-        raise InputError(f"{path}: {path.stat().st_size} bytes; inspect reads at most {MAX_FILE}")
-    if path.suffix == ".glb":
+    if path.suffix.lower() == ".glb":
         return _describe_glb(path)
-    if path.suffix in (".obj", ".ply"):
+    if path.suffix.lower() in (".obj", ".ply"):
         return _describe_mesh(path)
     raise InputError(f"{path}: inspect reads run folders, .glb, .obj and .ply")
 
@@ -98,21 +102,20 @@ def write_object(prompt: str, out: Path, seed: int, painted: bool) -> Path:
 
 def listing(what: str) -> list[str]:
     """One line for each thing of a kind: name, what it is, its paper, its cost where it has one."""
-    from dreamlab.recipe import names
-    from dreamlab.recipe.tables import TABLES
-
+    if what not in LISTS:
+        raise RecipeError(f"list {what!r}{did_you_mean(what, LISTS)}")
     if what == "recipes":
         return [f"{name:<16} {line}" for name, line in names().items()]
     if what == "objects":
         from dreamlab.toybox.shapes import CATEGORIES
 
         return [f"{name:<16} parts: {', '.join(CATEGORIES[name].nameable)}" for name in sorted(CATEGORIES)]
+    from dreamlab.recipe.tables import TABLES
+
     if what == "systems":
         costs = {name: f"; evaluations per view: {rule.cost}" for name, rule in TABLES.systems.items()}
         return _entries(TABLES.systems, costs)
-    if what in ("scenes", "guidance"):
-        return _entries(TABLES.section(what), {})
-    raise RecipeError(f"list {what!r}{did_you_mean(what, ['systems', 'scenes', 'guidance', 'recipes', 'objects'])}")
+    return _entries(TABLES.section(what), {})
 
 
 def _entries(table: Mapping[str, Entry], more: Mapping[str, str]) -> list[str]:
@@ -121,27 +124,9 @@ def _entries(table: Mapping[str, Entry], more: Mapping[str, str]) -> list[str]:
     return [f"{name:<16} {about[name]} [{entry.paper}{more.get(name, '')}]" for name, entry in table.items()]
 
 
-def _describe_run(path: Path) -> list[str]:
-    from dreamlab.run.checkpoint import committed
-    from dreamlab.run.folder import Run
-
-    run = Run.open(path)
-    spec, state = run.spec(), run.state()
-    lines = [f"run      {spec['id']}", f"prompt   {spec['prompt']}", f"created  {spec['created']}"]
-    lines.append(f"state    {state.get('state')} at step {state.get('step')}")
-    if state.get("error"):
-        lines.append(f"error    {state['error']}")
-    lines += [f"ckpt     {found.name}" for found in committed(run.ckpt)]
-    files = sorted(found for found in run.export.rglob("*") if found.is_file())
-    lines += [f"export   {found.relative_to(run.export)} ({found.stat().st_size} bytes)" for found in files]
-    return lines
-
-
 def _describe_glb(path: Path) -> list[str]:
-    from dreamlab.export.glb import read_document
-
     try:
-        document = read_document(path.read_bytes())
+        document = check_glb(read_bytes(path, "mesh", MOST_FILE))
         lines = [f"GLB      glTF {document['asset']['version']} by {document['asset'].get('generator', 'unknown')}"]
         accessors = document.get("accessors", [])
         for mesh in document.get("meshes", []):
@@ -151,25 +136,27 @@ def _describe_glb(path: Path) -> list[str]:
                 lines.append(f"mesh     {mesh.get('name', '')}: {vertices['count']} vertices, {count // 3} triangles")
                 lines.append(f"has      {', '.join(sorted(part['attributes']))}")
                 lines.append(f"bounds   {vertices.get('min')} to {vertices.get('max')}")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        recipe = document["asset"].get("extras", {}).get("dreamlab_recipe")
+    except Refused as error:
         raise InputError(f"{path}: not a readable GLB ({error})") from None
-    recipe = document["asset"].get("extras", {}).get("dreamlab_recipe")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise InputError(f"{path}: not a readable GLB (its JSON does not describe a mesh as glTF 2.0 does)") from None
     if recipe is not None:
         lines.append(f"recipe   {json.dumps(recipe, ensure_ascii=False)[:400]}")
     return lines
 
 
 def _describe_mesh(path: Path) -> list[str]:
-    import trimesh
+    from dreamlab.core.foreign.shape import read_shape
 
-    try:
-        mesh = trimesh.load(path, force="mesh", process=False)
-    except Exception as error:  # third-party parsers raise anything on damaged files; the user gets one line
-        raise InputError(f"{path}: cannot be read as a mesh ({error})") from None
-    if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
-        raise InputError(f"{path}: holds no triangles")
-    solid = "watertight" if mesh.is_watertight else "open"
+    shape = read_shape(path, "mesh")
+    if not len(shape.faces):
+        raise InputError(f"{path}: holds {len(shape.vertices)} points and no triangles")
+    edges = shape.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).sort(-1).values
+    uses = edges.unique(dim=0, return_counts=True)[1]
+    solid = "watertight" if bool((uses == 2).all()) else "open"
+    low, high = shape.vertices.aminmax(dim=0)
     return [
-        f"mesh     {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles, {solid}",
-        f"bounds   {mesh.bounds.tolist()}",
+        f"mesh     {len(shape.vertices)} vertices, {len(shape.faces)} triangles, {solid}",
+        f"bounds   {low.tolist()} to {high.tolist()}",
     ]

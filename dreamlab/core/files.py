@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from dreamlab.core.errors import DiskError
 
@@ -41,8 +41,9 @@ def write_atomic(path: Path, data: bytes) -> None:
     fsync_path(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_atomic(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+def write_json(path: Path, value: object) -> None:
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    write_atomic(path, text.encode("utf-8", "backslashreplace"))  # bytes of a file name that are no text: "\\udcff"
 
 
 def sha256(path: Path) -> str:
@@ -59,4 +60,24 @@ def disk_errors(what: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DiskError(f"{path}: {what} failed ({error.strerror}); free some space or choose another --out") from error
+        raise DiskError(f"{path}: {what} failed ({error.strerror or error}); {remedy(error)}") from error
+    except UnicodeEncodeError as error:
+        lacks = f"the locale's encoding, {error.encoding}, lacks a character of the name"
+        shown = str(path).encode("ascii", "backslashreplace").decode()
+        raise DiskError(f"{shown}: {what} failed ({lacks}); set LC_ALL=C.UTF-8, or choose another name") from None
+
+
+_REMEDIES = {
+    "free some space, or choose another --out": (errno.ENOSPC, errno.EDQUOT),
+    "allow writing there, or choose another --out": (errno.EACCES, errno.EPERM, errno.EROFS),
+    "raise the limit on the size of files (ulimit -f)": (errno.EFBIG,),
+    "the disk itself fails: choose another --out": (errno.EIO,),
+    "choose a shorter --out": (errno.ENAMETOOLONG,),
+    "close other programs, or raise the limit on open files (ulimit -n)": (errno.EMFILE, errno.ENFILE),
+}
+
+
+def remedy(error: OSError) -> str:
+    """What to do about a write that the system refused."""
+    found = [words for words, numbers in _REMEDIES.items() if error.errno in numbers]
+    return found[0] if found else "look whether the folder is still there, or choose another --out"

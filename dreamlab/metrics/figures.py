@@ -8,7 +8,6 @@ import os
 import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,7 +22,7 @@ class Check:
     floor: float | None
     better: str = "higher"
     note: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, object] = field(default_factory=dict)
 
     @property
     def met(self) -> bool:
@@ -32,7 +31,7 @@ class Check:
         return self.value >= self.floor if self.better == "higher" else self.value <= self.floor
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, object]:
     from cuda_ext import build
 
     model = platform.processor()

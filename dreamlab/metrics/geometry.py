@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamlab.core.triangles import scattered
 from dreamlab.core.types import Mesh
 from dreamlab.toybox.mesh import mesh as surface_of
 from dreamlab.toybox.program import Program
@@ -107,14 +108,7 @@ def surface_points(vertices: Tensor, faces: Tensor, count: int = POINTS) -> Tens
     """[P, 3], uniform by area, the same for the same mesh."""
     if not len(faces):
         return torch.zeros(0, 3)
-    generator = torch.Generator().manual_seed(0)
-    a, b, c = vertices[faces].double().unbind(1)
-    area = torch.linalg.cross(b - a, c - a).norm(dim=1)
-    chosen = torch.searchsorted(area.cumsum(0), torch.rand(count, generator=generator).double() * area.sum())
-    chosen = chosen.clamp(max=len(faces) - 1)
-    u, v = torch.rand(2, count, 1, generator=generator).double()
-    u, v = torch.where(u + v > 1, 1 - u, u), torch.where(u + v > 1, 1 - v, v)
-    return (a[chosen] + u * (b - a)[chosen] + v * (c - a)[chosen]).float()
+    return scattered(vertices, faces, count, torch.Generator().manual_seed(0)).read(vertices)
 
 
 def compare(found: Shape, truths: Sequence[Shape]) -> Likeness:

@@ -15,7 +15,6 @@ Distances between colours are the largest difference of a channel, sRGB in [0, 1
 from __future__ import annotations
 
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +25,12 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from dreamlab.core.cameras import orbit
 from dreamlab.core.errors import InputError
+from dreamlab.core.foreign.apart import parsed
+from dreamlab.core.foreign.files import checked_size
+from dreamlab.core.foreign.picture_parser import MAX_FILE
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Framing, Reference
 
-FORMATS = ("PNG", "JPEG")
-MAX_FILE, MAX_SIDE, MIN_SIDE = 64 << 20, 8192, 16  # bytes, pixels
-WORKING = 1024  # pixels of the longer side that cutting out works on
 SMALLEST, LARGEST = 64, 256  # side of the square
 NEAR = 0.1  # of the background's colour
 PLAIN = 0.8  # share of the border that must be near its median
@@ -43,7 +42,7 @@ LEAST = 0.005  # share of the picture that the object must cover
 class PictureSettings:
     """The picture to follow, and where it was taken from."""
 
-    file: str = setting("", help="PNG or JPEG; a run keeps its own cut-out copy")
+    file: str = setting("", file="picture", help="PNG or JPEG; a run keeps its own cut-out copy")
     elevation_deg: float = setting(20.0, low=-80, high=80, help="of the camera above the horizon")
     distance: float = setting(3.2, above=0, high=100, help="metres to the object's centre; the object's radius is 0.9")
     fovy_deg: float = setting(42.0, above=0, high=170)
@@ -86,31 +85,9 @@ def png_of(reference: Reference) -> bytes:
 
 
 def _read(path: Path) -> Tensor:
-    """[H, W, 4] straight sRGB and alpha, upright, at most WORKING pixels long."""
-    from PIL import Image, ImageOps
-
-    if not path.is_file():
-        raise InputError(f"image {path}: no such file")
-    if path.stat().st_size > MAX_FILE:
-        raise InputError(f"image {path}: {path.stat().st_size >> 20} MiB; at most {MAX_FILE >> 20}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture: Image.Image = Image.open(path, formats=FORMATS)
-        if max(picture.size) > MAX_SIDE or min(picture.size) < MIN_SIDE:
-            wide, high = picture.size
-            raise InputError(f"image {path}: {wide} x {high} pixels; sides of {MIN_SIDE} to {MAX_SIDE} are read")
-        if picture.mode.startswith(("I", "F")):
-            raise InputError(f"image {path}: has 16 or 32 bits per channel; save it with 8")
-        picture = ImageOps.exif_transpose(picture).convert("RGBA")
-    except Image.DecompressionBombError:
-        raise InputError(f"image {path}: too many pixels; sides of {MIN_SIDE} to {MAX_SIDE} are read") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"image {path}: cannot be read as PNG or JPEG ({reason})") from None
-    if max(picture.size) > WORKING:
-        picture.thumbnail((WORKING, WORKING), Image.Resampling.BOX)
-    return torch.from_numpy(np.array(picture)).float() / 255
+    """[H, W, 4] straight sRGB and alpha, upright."""
+    checked_size(path, "image", MAX_FILE)
+    return torch.from_numpy(parsed("picture", path, "image")["rgba"]).float() / 255
 
 
 def _cut_out(rgba: Tensor, path: Path) -> Tensor:

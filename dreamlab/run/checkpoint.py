@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.files import disk_errors, fsync_path, sha256
 from dreamlab.run.crash import point
 
+MANIFEST = "MANIFEST"
 ASIDE = ".old-"  # before the name of a checkpoint that is being replaced
 Parts = Mapping[str, Mapping[str, Tensor]]
 
@@ -42,7 +42,7 @@ def write(folder: Path, global_step: int, parts: Parts, meta: Mapping[str, Any],
     temporary = folder / f".tmp-{final.name}-{os.getpid()}"
     with disk_errors("writing a checkpoint", final):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)  # not its parents: a run whose folder was removed must not go on in another
             sweep(folder)
             point("ckpt.begin")
             temporary.mkdir()
@@ -98,14 +98,14 @@ def _fill(temporary: Path, parts: Parts, meta: Mapping[str, Any]) -> None:
             os.fsync(handle.fileno())
     point("ckpt.before_manifest")
     files = {name: {"sha256": sha256(temporary / name), "bytes": len(data)} for name, data in payload.items()}
-    with (temporary / "MANIFEST").open("w") as handle:
+    with (temporary / MANIFEST).open("w") as handle:
         json.dump({"files": files}, handle, indent=1, sort_keys=True)
         handle.flush()
         os.fsync(handle.fileno())
     fsync_path(temporary)
 
 
-def read_newest(folder: Path, warn: Any = None) -> Checkpoint | None:
+def read_newest(folder: Path, warn: Callable[[str], None] | None = None) -> Checkpoint | None:
     """The newest checkpoint whose every hash is right; damaged ones are set aside as `*.corrupt`.
 
     None when the run never committed one. If there were some and none is whole, that is an error: a run never
@@ -114,15 +114,15 @@ def read_newest(folder: Path, warn: Any = None) -> Checkpoint | None:
     sweep(folder)
     damaged = []
     for path in reversed(committed(folder)):
-        try:
+        wrong = fault(path)
+        if wrong is None:
             return _read(path)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            aside = path.with_name(f"{path.name}.corrupt")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
-            damaged.append(path.name)
-            if warn:
-                warn(f"{path}: damaged ({error}); set aside as {aside.name}, trying the one before it")
+        aside = path.with_name(f"{path.name}.corrupt")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        damaged.append(f"{path.name}: {wrong}")
+        if warn:
+            warn(f"{path}: damaged ({wrong}); set aside as {aside.name}, trying the one before it")
     if damaged or any(folder.glob("*.corrupt")):
         raise InputError(
             f"{folder}: no whole checkpoint is left ({', '.join(damaged) or 'all set aside'}); start a new run"
@@ -148,11 +148,27 @@ def committed(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[5:]))
 
 
+def fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint on the disk, in a few words; none when every hash is right."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())["files"]
+        entries = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.items()}
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return f"{MANIFEST} cannot be read"
+    for name, (size, digest) in entries.items():
+        try:
+            if (path / name).stat().st_size != size:
+                return f"{name} has {(path / name).stat().st_size} bytes of {size}"
+            if sha256(path / name) != digest:
+                return f"{name} has changed: its sha256 is another"
+        except OSError as error:
+            return f"{name} is missing" if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}"
+    return None if "meta.json" in entries else "meta.json is missing"
+
+
 def _read(path: Path) -> Checkpoint:
-    manifest = json.loads((path / "MANIFEST").read_text())["files"]
-    for name, entry in manifest.items():
-        if (path / name).stat().st_size != entry["bytes"] or sha256(path / name) != entry["sha256"]:
-            raise ValueError(f"{name} does not match its sha256")
-    meta = json.loads((path / "meta.json").read_text())
-    names = [name for name in manifest if name.endswith(".safetensors")]
+    meta, manifest = (json.loads((path / name).read_text()) for name in ("meta.json", MANIFEST))
+    names = [name for name in manifest["files"] if name.endswith(".safetensors")]
     return Checkpoint(path, {name.removesuffix(".safetensors"): load_file(path / name) for name in names}, meta)

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import socket
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from typing import Any
 from dreamlab import __version__
 from dreamlab.core.errors import DiskError, InputError
 from dreamlab.core.files import disk_errors, write_atomic, write_json
-from dreamlab.core.text import slug
+from dreamlab.core.text import shell, slug
 
 NEEDED_MIB = 50  # checkpoints, previews and the asset of a run with the default recipe, with room to spare
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -97,10 +98,12 @@ class Run:
         return self.path / "recipe.yaml"
 
     def spec(self) -> dict[str, Any]:
-        return self._json("spec.json")
+        return self._json("spec.json", "only `inspect` needs it, and {} will do")
 
     def state(self) -> dict[str, Any]:
-        return self._json("state.json") if (self.path / "state.json").exists() else {}
+        """Progress; a run without it goes on from its newest checkpoint."""
+        way_out = f"remove it, then: {shell('resume', self.path)} (the checkpoints say where the run stands)"
+        return self._json("state.json", way_out) if (self.path / "state.json").exists() else {}
 
     def set_state(self, **changes: Any) -> None:
         """Merge into state.json, atomically."""
@@ -109,7 +112,7 @@ class Run:
     def event(self, kind: str, **data: Any) -> None:
         """Append a line to events.jsonl; a single write, so that a reader never sees half of one but the last."""
         line = json.dumps({"time": now(), "kind": kind} | data, ensure_ascii=False)
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as handle:
+        with (self.path / "events.jsonl").open("a", encoding="utf-8", errors="backslashreplace") as handle:
             handle.write(line + "\n")
 
     def events(self) -> list[dict[str, Any]]:
@@ -125,8 +128,21 @@ class Run:
 
     def log(self, message: str) -> None:
         """Append to log.txt, with the time."""
-        with (self.path / "log.txt").open("a", encoding="utf-8") as handle:
+        with (self.path / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as handle:
             handle.write(f"{now()} {message}\n")
+
+    def warn(self, message: str) -> None:
+        """What the user should hear now, and find in the log later."""
+        self.log(message)
+        warnings.warn(message, stacklevel=2)
+
+    def busy(self) -> bool:
+        """Whether some process holds the folder now."""
+        try:
+            with (self.path / ".lock").open("r+") as handle:
+                return not _try_lock(handle.fileno())  # a lock got here goes with the handle
+        except OSError:
+            return False
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -151,13 +167,15 @@ class Run:
             finally:
                 handle.truncate(0)
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def _json(self, name: str, way_out: str) -> dict[str, Any]:
         try:
             value = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.path / name}: cannot be read ({error})") from None
+        except OSError as error:
+            raise InputError(f"{self.path / name}: cannot be read ({error.strerror})") from None
+        except (ValueError, RecursionError):
+            value = None
         if not isinstance(value, dict):
-            raise InputError(f"{self.path / name}: is not a JSON object")
+            raise InputError(f"{self.path / name}: is damaged (not a JSON object); {way_out}")
         return value
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, turntable
-from dreamlab.core.errors import DreamError
+from dreamlab.core.errors import InputError
 from dreamlab.core.types import Maker, Scene
 
 ELEVATION_DEG, DISTANCE, FOVY_DEG = 15.0, 3.2, 42.0
@@ -73,12 +73,16 @@ def save_video(pictures: Iterator[np.ndarray], path: Path, size: int, fps: int =
     try:
         program = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
-        raise DreamError(f"{path.name}: no ffmpeg found ({error}); the pictures are in the contact sheet") from None
+        raise _without_video(path, f"none is found ({' '.join(str(error).split())[:120]})") from None
     temporary = path.with_name(f".{path.stem}.tmp.mp4")
     command = [program, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size}x{size}"]
     command += ["-r", str(fps), "-i", "-", "-an", "-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
     command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-movflags", "+faststart", str(temporary)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as ffmpeg:
+    try:
+        ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:
+        raise _without_video(path, f"{program} cannot be started ({error.strerror})") from error
+    with ffmpeg:
         assert ffmpeg.stdin is not None and ffmpeg.stderr is not None
         try:
             for picture in pictures:
@@ -89,5 +93,13 @@ def save_video(pictures: Iterator[np.ndarray], path: Path, size: int, fps: int =
         complaint = ffmpeg.stderr.read().decode(errors="replace").strip()
     if ffmpeg.returncode != 0:
         temporary.unlink(missing_ok=True)
-        raise DreamError(f"{path.name}: ffmpeg failed: {complaint.splitlines()[-1] if complaint else 'no message'}")
+        raise _without_video(path, f"{program} failed: {complaint.splitlines()[-1] if complaint else 'no message'}")
+    if not temporary.is_file():
+        raise _without_video(path, f"{program} ended well and wrote nothing")
     temporary.replace(path)
+
+
+def _without_video(path: Path, why: str) -> InputError:
+    """All else that is exported is there by then."""
+    way_out = "let IMAGEIO_FFMPEG_EXE name one that works"
+    return InputError(f"{path}: no video, ffmpeg is to blame: {why}; {way_out}; model and contact sheet are there")

@@ -55,6 +55,10 @@ class Position:
     bad_streak: int = 0
     finished: dict[str, Scene] = field(default_factory=dict)  # scenes of earlier stages
 
+    def done(self, recipe: Recipe) -> int:
+        """Steps over all stages."""
+        return sum(earlier.steps for earlier in recipe.stages[: self.stage]) + self.step
+
 
 def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None:
     """One step in eight stations: cameras, render, look, residual, loss, backward, optimise, adapt.
@@ -67,9 +71,8 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
 
     cameras, given = sample_views(spec.cameras, spec.given, spec.views, prompt.image, progress, streams.camera)
     cameras = cameras.to(stage.device)
-    together = max(spec.cameras.clip, spec.cameras.ring, 1)
-    background = draw_background(spec.background, spec.views, together, streams.background).to(stage.device)
-    frames = scene.render(cameras, spec.size, background, Training(progress, streams.render))
+    background = draw_background(spec.background, spec.views, spec.cameras.together, streams.background)
+    frames = scene.render(cameras, spec.size, background.to(stage.device), Training(progress, streams.render))
 
     loss = frames.rgb.new_zeros(())
     healthy = torch.ones((), dtype=torch.bool, device=stage.device)
@@ -82,7 +85,7 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
         conditions = term.guidance.condition(prompt, at, seen)
         clock = (progress, streams.noise, streams.timestep)
         look = Look(term.guidance, z.detach(), conditions, *clock, seen, at, term.asking)
-        distilled = distil(term.system, look, z, term.clip)
+        distilled = distil(term.system, look, z)
         loss = loss + term.weight.at(progress) * distilled.loss
         healthy = healthy & distilled.finite
         grad_rms = grad_rms + distilled.grad_rms
@@ -151,6 +154,7 @@ def train(
     """Optimise until the recipe is done, from the newest checkpoint if there is one; returns the last scene."""
     stop = stop or StopSignal()
     position, stage = restore(run, recipe, assembler)
+    run.set_state(step=position.done(recipe))
     while True:
         try:
             run_stage(run, recipe, stage, position, on_tick, stop)
@@ -279,8 +283,7 @@ def restore(run: Run, recipe: Recipe, assembler: Assembler) -> tuple[Position, B
     """From the newest whole checkpoint, or from the start."""
     state = run.state()
     position = Position(rollbacks=state.get("rollbacks", 0), rate_scale=state.get("rate_scale", 1.0))
-    checkpoint.sweep(run.ckpt)
-    found = checkpoint.read_newest(run.ckpt, warn=run.log)
+    found = checkpoint.read_newest(run.ckpt, warn=run.warn)
     if found is None:
         return position, assembler.stage(0, {})
     check_fits(run, recipe, found.meta, found.path.name, assembler.device.type)
@@ -316,7 +319,7 @@ def check_fits(run: Run, recipe: Recipe, meta: dict[str, Any], name: str, device
         )
 
 
-def differences(a: Any, b: Any, path: str = "") -> list[str]:
+def differences(a: object, b: object, path: str = "") -> list[str]:
     """Dotted names of the values in which two recipes differ."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys = [*a, *(key for key in b if key not in a)]

@@ -28,6 +28,7 @@ from dreamlab.core.noise import NoiseTable, eps_from_v, make_table
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.shared.lora import Lora
+from guidance.shared.whole import Whole
 from guidance.shared.worlds import Worlds
 from guidance.toybox.net import Prior, Text, laid_out
 from guidance.toybox.store import EVERY, Stored, load, words_of
@@ -50,7 +51,7 @@ class Toybox:
 
     @dataclass(frozen=True)
     class Settings:
-        weights: str = setting("toybox", help="a folder, or the name of one shipped with the package")
+        weights: str = setting("toybox", file="weights", help="a folder (with a /), or the name of a shipped one")
         dtype: str = setting("auto", choices=DTYPES, help="auto: bfloat16 where the machine is fast at it")
         null_camera: bool = setting(True, help="the unconditional half of guidance still knows the camera")
         unknown: str = setting("refuse", choices=("refuse", "skip"), help="what to do with a word it does not know")
@@ -125,7 +126,7 @@ class Toybox:
         return eps_from_v(z, v, *self.table.signal_noise(t_index, z)).to(z_t.dtype)
 
     def adapter(self, rank: int) -> ToyboxAdapter:
-        """A trainable addition for rules that learn (VSD); each call gives an independent one."""
+        """What rules that learn train (VSD): an addition, or of rank 0 a whole copy; each call gives another."""
         return ToyboxAdapter(self, rank)
 
     def velocity(self, z: Tensor, bar: Tensor, text: Text, condition: Condition) -> Tensor:
@@ -194,27 +195,33 @@ def folder_of(weights: str) -> Path:
 
 
 class ToyboxAdapter:
-    """The prior with LoRA on its attention layers; it hears the camera as the prior does, none where it is dropped."""
+    """The prior with LoRA on its attention layers, or with weights of its own; it hears the camera as the prior does,
+    none where it is dropped."""
 
     def __init__(self, prior: Toybox, rank: int) -> None:
         self.prior = prior
-        self.lora = Lora(prior.net, rank, in_attention)
+        self.own = Lora(prior.net, rank, in_attention) if rank else Whole(prior.net, of_pictures)
 
     def start(self) -> dict[str, Tensor]:
-        return self.lora.start()
+        return self.own.start()
 
     def apply(
         self, params: Mapping[str, Tensor], z_t: Tensor, t_index: Tensor, condition: Condition, camera: Tensor
     ) -> Tensor:
         told = (camera.abs().sum(1, keepdim=True) > 0).to(condition.rows["camera"].dtype)
         rows = {**condition.rows, "camera": told * condition.rows["camera"]}
-        with self.lora.added(params):
+        with self.own.added(params):
             return self.prior.eps(z_t, t_index, Condition(rows, condition.shared))
 
 
 def in_attention(name: str) -> bool:
     """Layers of the attention over pictures; captions are encoded once, apart from them."""
     return name.split(".")[-1] in ("q", "kv", "out") and not name.startswith("encoder.")
+
+
+def of_pictures(name: str) -> bool:
+    """Weights that no caption is encoded by."""
+    return not name.startswith(("encoder.", "volume."))
 
 
 def shared_of(captions: Text) -> dict[str, Tensor]:

@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.errors import InputError
+from dreamlab.core.foreign.shape import CLOUDS, read_shape
+from dreamlab.core.triangles import Spots, areas, scattered
 from dreamlab.core.types import Mesh
 
 
@@ -49,18 +50,11 @@ def from_points(
     return Seeds(moved, neighbour_distance(moved), None if colors is None else colors[order])
 
 
-def from_mesh(mesh: Mesh, count: int, generator: torch.Generator) -> Seeds:
-    """Uniform by area on triangles, with their colours."""
-    corners = mesh.vertices[mesh.faces]  # [F, 3, 3]
-    area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
-    total = area.double().cumsum(0)
-    face = torch.searchsorted(total, total[-1] * torch.rand(count, generator=generator, dtype=torch.float64))
-    face = face.clamp(max=len(area) - 1)
-    u, v = torch.rand(2, count, generator=generator)
-    fold = u.sqrt()
-    weights = torch.stack([1 - fold, fold * (1 - v), fold * v], -1)[..., None]
-    spacing = torch.full((count,), math.sqrt(float(total[-1]) / 2 / count))
-    return Seeds((weights * corners[face]).sum(1), spacing, (weights * mesh.colors[mesh.faces[face]]).sum(1))
+def on_surface(mesh: Mesh, spots: Spots) -> Seeds:
+    """At points of it, with its colours."""
+    points = spots.read(mesh.vertices)
+    spacing = (float(areas(mesh.vertices, mesh.faces).sum()) / len(points)) ** 0.5
+    return Seeds(points, torch.full_like(points[:, 0], spacing), spots.read(mesh.colors))
 
 
 def from_field(
@@ -93,30 +87,17 @@ def from_field(
 
 def from_file(path: str | None, count: int, generator: torch.Generator) -> Seeds:
     """A mesh is sampled by area, a point cloud used as it is; both are centred and scaled into a ball of radius 0.9."""
-    import trimesh
-
-    if path is None:
+    if not path:
         raise InputError("scene.start is file: name one with scene.file")
-    if not Path(path).is_file():
-        raise InputError(f"scene.file: {path}: no such file")
-    try:
-        loaded = trimesh.load(path, process=False)
-        found: Any = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
-        vertices = torch.tensor(found.vertices, dtype=torch.float32)
-        visual = getattr(found.visual, "to_color", lambda: found.visual)() if hasattr(found, "visual") else found
-        shade = getattr(visual, "vertex_colors", None)
-        colors = None if shade is None or len(shade) != len(vertices) else torch.tensor(shade[:, :3] / 255).float()
-        faces = torch.tensor(found.faces) if getattr(found, "faces", None) is not None else None
-    except Exception as error:  # third-party parsers raise anything on damaged files; the user gets one line
-        raise InputError(f"scene.file: {path}: cannot be read as a mesh or point cloud ({error})") from None
-    if len(vertices) == 0:
-        raise InputError(f"scene.file: {path}: holds no points")
-    centre = (vertices.amax(0) + vertices.amin(0)) / 2
-    vertices = (vertices - centre) * (0.9 / (vertices - centre).norm(dim=-1).max().clamp(min=1e-9))
-    if faces is None or len(faces) == 0:
-        return from_points(vertices, colors, count, generator)
-    colors = torch.full_like(vertices, 0.5) if colors is None else colors
-    return from_mesh(Mesh(vertices, faces.long(), colors, torch.zeros_like(vertices)), count, generator)
+    shape = read_shape(Path(path), "scene.file:", CLOUDS)
+    centre = (shape.vertices.amax(0) + shape.vertices.amin(0)) / 2
+    vertices = shape.vertices - centre
+    vertices = (vertices * (0.9 / vertices.norm(dim=-1).max())).float()
+    if len(shape.faces) == 0:
+        return from_points(vertices, shape.colors, count, generator)
+    colors = torch.full_like(vertices, 0.5) if shape.colors is None else shape.colors
+    mesh = Mesh(vertices, shape.faces, colors, torch.zeros_like(vertices))
+    return on_surface(mesh, scattered(mesh.vertices, mesh.faces, count, generator))
 
 
 def neighbour_distance(points: Tensor, neighbours: int = 3) -> Tensor:

@@ -43,7 +43,8 @@ def unwrap(vertices: Tensor, faces: Tensor, size: int, method: str = "auto") -> 
                 raise ValueError("unwrap: xatlas is not installed; use method 'own'") from None
         else:
             return _xatlas(xatlas, vertices, faces, size)
-    return _own(vertices.detach().double().cpu(), faces.cpu(), size)
+    made = _own(vertices.detach().double().cpu(), faces.cpu(), size)
+    return Atlas(*(value.to(vertices.device) for value in made))
 
 
 def _xatlas(package: object, vertices: Tensor, faces: Tensor, size: int) -> Atlas:

@@ -120,7 +120,7 @@ class Ranges:
         """[M, channels]: what `look` turns into these values, without bump."""
 
         def back(ends: tuple[float, float], value: Tensor | float) -> Tensor:
-            share = torch.as_tensor((value - ends[0]) / (ends[1] - ends[0]))
+            share = torch.as_tensor((value - ends[0]) / (ends[1] - ends[0]), device=base.device)
             return inverse_sigmoid(share.clamp(0.02, 0.98))  # farther out a sigmoid no longer learns
 
         out = base.new_zeros(len(base), channels)

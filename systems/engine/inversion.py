@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dreamlab.core.noise import WEIGHTS
+from dreamlab.core.noise import WEIGHTS, cfg
 from dreamlab.core.schedules import Schedule, When, ramp
 from dreamlab.core.settings import setting
 from systems.engine.residual import Branch, Look, State
@@ -59,8 +59,15 @@ def offset_noise(look: Look, strength: float) -> Tensor:
     return noise + strength * channels.to(look.z.device)
 
 
-def invert(look: Look, target: int, path: PathSettings, condition: str = "null") -> Walk:
-    """From z to time `target` in at most `max_steps` DDIM steps of `stride`, predicting under `condition`.
+def on_path(look: Look, state: State, guidance: float = 1.0) -> Tensor:
+    """eps that an inversion follows: unconditional, or led towards the negative prompt by a scale above 1."""
+    names = ("null",) if guidance == 1.0 else ("null", "negative")
+    null, *negative = look.predict([Branch(state, name) for name in names])
+    return cfg(null, negative[0], guidance) if negative else null
+
+
+def invert(look: Look, target: int, path: PathSettings, guidance: float = 1.0) -> Walk:
+    """From z to time `target` in at most `max_steps` DDIM steps of `stride`, along `on_path`.
 
     Starts at max(target - stride max_steps, 0), where noise is added; at 0 that is next to nothing, which is why the
     end depends so little on the draw. target 0 returns at once, without a network call.
@@ -71,7 +78,7 @@ def invert(look: Look, target: int, path: PathSettings, condition: str = "null")
     z_t = table.add_noise(look.z, offset_noise(look, path.offset), at(look, t))
     eps = None
     while t < target:
-        (eps,) = look.predict([Branch(State(z_t, at(look, t)), condition)])
+        eps = on_path(look, State(z_t, at(look, t)), guidance)
         after = min(t + stride, target)
         z_t = table.ddim_move(z_t, eps, at(look, t), at(look, after))
         t = after

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -29,14 +29,15 @@ class State:
     t_index: Tensor  # [B] long
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Branch:
-    """One prediction of the sum: where, told what, times what."""
+    """One prediction of the sum: where, told what, times what. Two are the same only when they are one object."""
 
     state: State
     condition: str  # a variant the guidance makes: text, null, negative, ...
     coef: float | Tensor = 1.0  # a Tensor is [B]
-    guided: bool = False  # the told half of guidance; the branch after it is the other half
+    against: Branch | None = None  # its other half, if it is guided: `paired` says what follows from that
+    whole: bool = False  # the two coefficients add up to one: both halves are one prediction, which rescale settles
 
 
 @dataclass
@@ -128,11 +129,12 @@ class Look:
     def predict(self, branches: Sequence[Branch]) -> list[Tensor]:
         """eps of every branch, [B, C, h, w] each, from one call of the network.
 
-        A text branch beside an unconditional one of the same state is guidance: Perp-Neg bends it, adaptive guidance
-        leaves rows of the unconditional half out (they answer as the text does).
+        Of a pair (`paired`), Perp-Neg bends the text, which alone words of direction are said to; adaptive guidance
+        leaves rows of the other half out (they answer as the told one does).
         """
-        pairs = guided_pairs(branches)
-        steered = pairs if self.asking.how.perp_neg > 0 else {}
+        pairs = pairs_in(branches)
+        bent = self.asking.how.perp_neg > 0
+        steered = {i: j for i, j in pairs.items() if bent and branches[i].condition == "text"}
         more = [Branch(branches[i].state, name) for i in steered for name in ("away0", "away1")]
         asked = [*branches, *more]
         quiet = set(pairs.values()) if self._heard is not None and len(self._heard) < len(self.z) else set()
@@ -176,16 +178,22 @@ class Look:
             skips.saw(self._times[row], eps[i][row], eps[j][row])
 
 
-def guided_pairs(branches: Sequence[Branch]) -> dict[int, int]:
-    """Of each text branch, the unconditional one of the same state that it is guided against (negative before null)."""
-    pairs = {}
-    for i, branch in enumerate(branches):
-        if branch.condition == "text":
-            for name in ("null", "negative"):
-                for j, other in enumerate(branches):
-                    if other.condition == name and other.state is branch.state:
-                        pairs[i] = j
-    return pairs
+def paired(
+    state: State,
+    told: str = "text",
+    against: str = "null",
+    coefs: tuple[float, float] = (1.0, 1.0),
+    whole: bool = False,
+) -> list[Branch]:
+    """The two halves of guidance: the one declaration that Perp-Neg, adaptive guidance and rescale go by."""
+    other = Branch(state, against, coefs[1])
+    return [Branch(state, told, coefs[0], other, whole), other]
+
+
+def pairs_in(branches: Sequence[Branch]) -> dict[int, int]:
+    """Where the told halves stand among the branches and where their other halves do; a half alone is no guidance."""
+    place = {id(branch): i for i, branch in enumerate(branches)}
+    return {i: place[id(one.against)] for i, one in enumerate(branches) if id(one.against) in place}
 
 
 class System(Protocol):
@@ -193,6 +201,9 @@ class System(Protocol):
 
     def gradient(self, look: Look) -> Tensor:
         """g on the latents, [B, C, h, w]."""
+
+    def clip(self, now: Progress) -> float | None:
+        """How far each element of g is clamped at this moment; None: not at all."""
 
     def state_dict(self) -> dict[str, Tensor]: ...
 
@@ -233,33 +244,32 @@ def combine(
     """w (sum_i coef_i eps_i + noise_coef noise). A branch whose coefficient is the number 0 is not evaluated."""
     used = [branch for branch in branches if isinstance(branch.coef, Tensor) or branch.coef != 0.0]
     total = torch.zeros_like(look.z)
-    found = look.predict(used)
+    found = look.predict(used) if used else []
     parts = [
         (per_row(branch.coef, eps) if isinstance(branch.coef, Tensor) else branch.coef) * eps
         for branch, eps in zip(used, found, strict=True)
     ]
     for part in parts:
         total = total + part
-    for i, branch in enumerate(used[:-1]):
-        if branch.guided and look.asking.how.rescale > 0:
-            plain = parts[i] + parts[i + 1]
-            total = total + look.settled(branch.state, plain, found[i]) - plain
+    for i, j in pairs_in(used).items():
+        if used[i].whole and look.asking.how.rescale > 0:
+            plain = parts[i] + parts[j]
+            total = total + look.settled(used[i].state, plain, found[i]) - plain
     if noise is not None and noise_coef != 0.0:
         total = total + noise_coef * noise
     return per_row(weight, total) * total
 
 
 def guiding(state: State, scale: float, told: str = "text", against: str = "null") -> list[Branch]:
-    """The two halves of guidance as branches: scale eps_told + (1 - scale) eps_against."""
-    both = scale not in (0.0, 1.0)  # else one of them is not evaluated
-    return [Branch(state, told, scale, guided=both), Branch(state, against, 1.0 - scale)]
+    """The guided prediction as branches: scale eps_told + (1 - scale) eps_against."""
+    return paired(state, told, against, (scale, 1.0 - scale), whole=True)
 
 
 def predict_cfg(look: Look, state: State, scale: float, against: str = "null") -> Tensor:
     """eps_against + scale (eps_text - eps_against) in one call; at scale 1 only the text is evaluated."""
     if scale == 1.0:
         return look.predict([Branch(state, "text")])[0]
-    text, other = look.predict([Branch(state, "text"), Branch(state, against)])
+    text, other = look.predict(paired(state, against=against))
     return look.settled(state, cfg(other, text, scale), text)
 
 
@@ -268,7 +278,7 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
 
 
-def distil(system: System | Supervised, look: Look, z: Tensor, clip: float | None = None) -> Distilled:
+def distil(system: System | Supervised, look: Look, z: Tensor) -> Distilled:
     """One term of one step: `z` [B, C, h, w] carries the graph back to the scene."""
     if isinstance(system, Supervised):
         measured = system.loss(look)
@@ -276,7 +286,7 @@ def distil(system: System | Supervised, look: Look, z: Tensor, clip: float | Non
         return Distilled(measured, torch.zeros_like(measured), finite, *count)
     grad = system.gradient(look)
     finite = torch.isfinite(grad).all()
-    loss, used = loss_from_gradient(z, grad, clip)
+    loss, used = loss_from_gradient(z, grad, system.clip(look.progress))
     if look.beside is not None:
         loss, finite = loss + look.beside, finite & torch.isfinite(look.beside.detach())
     return Distilled(loss, used.square().mean().sqrt(), finite, look.calls, look.rows, look.trained)
@@ -312,6 +322,6 @@ class Stateless:
     def state_dict(self) -> dict[str, Tensor]:
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         if state:
             raise ValueError(f"this rule keeps no state, the checkpoint holds {', '.join(state)}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What most rules have in common: a range of noise, a weight, a clip; a constructor and a card.
+"""What rules have in common: a clip; most of them a range of noise and a weight; a constructor and a card.
 
 A rule's own file says its settings beyond these, its defaults where they differ, and its gradient.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dreamlab.core.cards import Entry, RuleCard
 from dreamlab.core.noise import WEIGHTS
-from dreamlab.core.schedules import Schedule, constant
+from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import setting
 from systems.engine.residual import Look, Stateless, Supervised, System, times_in_order
 
@@ -32,14 +32,14 @@ class RuleSettings:
 
 
 @dataclass(frozen=True)
-class ClippedSettings(RuleSettings):
-    """Of rules with a gradient on the latents."""
+class GradientSettings(RuleSettings):
+    """What the engine does to any rule's g before it becomes a loss."""
 
-    clip: float | None = setting(None, above=0, help="clamp of each element of g")
+    clip: Schedule | None = setting(None, above=0, help="clamp of each element of g")
 
 
 @dataclass(frozen=True)
-class NoiseSettings(ClippedSettings):
+class NoiseSettings(GradientSettings):
     """Where on the noise table a rule works, and how much it counts there. The defaults are DreamFusion's."""
 
     t_min: Schedule = setting(constant(0.02), low=0, high=1, help="lowest noise, fraction of the table")
@@ -82,6 +82,11 @@ class Configured(Generic[Settings]):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
+    def clip(self, now: Progress) -> float | None:
+        """The clamp that the engine puts on each element of g at this moment."""
+        asked = self.settings.clip if isinstance(self.settings, GradientSettings) else None
+        return None if asked is None else asked.at(now)
+
     @classmethod
     def card(cls, settings: Settings) -> RuleCard:
         """What its class and its settings say."""
@@ -90,7 +95,6 @@ class Configured(Generic[Settings]):
             guided=cls.guided,
             rescales=cls.rescales,
             remembers=not issubclass(cls, Stateless),
-            clamp=settings.clip if isinstance(settings, ClippedSettings) else None,
             complaint=settings.complaint(),
         )
 

@@ -21,6 +21,11 @@ CAMERA = 16
 WAVES = 8
 
 
+def misfit(width: int) -> str:
+    """What is wrong with a width, which is normalised in four groups."""
+    return f"width {width} is not a multiple of 4" if width % 4 else ""
+
+
 class Block(nn.Module):
     """A residual convolution whose input is scaled and shifted by the condition."""
 

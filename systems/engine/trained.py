@@ -13,6 +13,13 @@ import torch
 from torch import Tensor
 
 from cuda_ext.adam import adam
+from dreamlab.core.types import Adapter, Adapting, Guidance
+
+
+def adapter_of(guidance: Guidance, rank: int) -> Adapter:
+    """The adapter of a guidance whose card says that it has one."""
+    assert isinstance(guidance, Adapting)
+    return guidance.adapter(rank)
 
 
 class Trained:

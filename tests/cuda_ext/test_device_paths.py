@@ -118,12 +118,14 @@ def run_raster_behind(device: str, backend: str) -> Results:
 
 
 def run_sdf(device: str, backend: str) -> Results:
-    programs = stack([program("crown"), program("whale", seed=1)])
-    cameras, light = orbit([20.0, 160.0], 25.0), Light().packed()
-    pose, focal = cameras.camera_to_world.expand(2, -1, -1, -1), cameras.focal_px(12).expand(2, -1)
-    tables = [t.to(device) for t in (programs.rows, programs.parts, programs.bound, pose, focal, light)]
-    points = (2 * torch.rand(2, 90, 3, generator=torch.Generator().manual_seed(0)) - 1).to(device)
-    return [*sdf.draw(*tables, 12, 14, 2, backend=backend), *sdf.sdf(tables[0], points, backend=backend)]
+    names, count, size = ("crown", "whale"), 90, (12, 14, 2)
+    if backend == "torch":  # takes its time
+        names, count, size = ("ball",), 8, (3, 4, 1)
+    programs, cameras = stack([program(name) for name in names]), orbit([20.0, 160.0], 25.0)
+    pose, focal = (x.expand(len(names), *x.shape) for x in (cameras.camera_to_world, cameras.focal_px(size[0])))
+    tables = [t.to(device) for t in (programs.rows, programs.parts, programs.bound, pose, focal, Light().packed())]
+    points = (2 * torch.rand(len(names), count, 3, generator=torch.Generator().manual_seed(0)) - 1).to(device)
+    return [*sdf.draw(*tables, *size, backend=backend), *sdf.sdf(tables[0], points, backend=backend)]
 
 
 def run_volume(device: str, backend: str) -> Results:
@@ -173,7 +175,8 @@ def compare(ours: Results, theirs: Results, op: Op) -> None:
         scale = other.abs().mean().clamp(min=1e-6)
         wrong = (mine - other).abs() > op.tolerance * (other.abs() + scale)
         share = wrong.double().mean().item() if wrong.numel() else 0.0
-        assert share <= op.outliers, f"result {i}: {share:.1e} differ, worst {(mine - other).abs().max():.1e} of {scale:.1e}"
+        worst = (mine - other).abs().max() if wrong.numel() else 0.0
+        assert share <= op.outliers, f"result {i}: {share:.1e} of it differ, worst {worst:.1e} of {scale:.1e}"
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -208,7 +211,10 @@ def test_a_cpu_tensor_in_a_cuda_call_is_one_line(device: None) -> None:
 
 
 def test_volume_sees_nothing_through_a_grid_that_is_not_there(device: None) -> None:
-    grid, (near, direction) = rand(2, 3, 3, 3, 4).cuda().requires_grad_(), (rand(4, 5, 3, seed=i).cuda() for i in (1, 2))
+    grid, (near, direction) = (
+        rand(2, 3, 3, 3, 4).cuda().requires_grad_(),
+        (rand(4, 5, 3, seed=i).cuda() for i in (1, 2)),
+    )
     row = torch.tensor([1, 2, -1, 1 << 40]).cuda()
     out = volume.volume(grid, row, near, direction, samples=8)
     out.sum().backward()
@@ -232,7 +238,12 @@ def test_march_says_what_it_drops(device: None) -> None:
 
 def test_the_device_does_not_mix(device: None) -> None:
     x, here = torch.ones(3, device="cuda"), torch.ones(3)
-    for mix in (lambda: x + here, lambda: torch.stack([x, here]), lambda: x[torch.tensor([0, 1])], lambda: x.copy_(x * here)):
+    for mix in (
+        lambda: x + here,
+        lambda: torch.stack([x, here]),
+        lambda: x[torch.tensor([0, 1])],
+        lambda: x.copy_(x * here),
+    ):
         with pytest.raises(Mixed):
             mix()
     for read in (x.numpy, lambda: torch.ones(3).numpy() * x.numpy()):
@@ -249,17 +260,22 @@ def test_the_device_does_not_mix(device: None) -> None:
 def test_what_makes_the_host_wait_is_counted(device: None) -> None:
     x = torch.arange(6.0, device="cuda").requires_grad_()
     waits: dict[str, Callable[[], object]] = {
-        "item": lambda: x.sum().item(), "tolist": lambda: x.tolist(), "nonzero": lambda: x.nonzero(),
-        "unique": lambda: x.unique(), "index by a mask": lambda: x[x > 2], "copy to the CPU": lambda: x.detach().to("cpu"),
-        "equal": lambda: torch.equal(x, x), "masked_select": lambda: x.masked_select(x > 2),
+        "item": lambda: x.sum().item(),
+        "tolist": lambda: x.tolist(),
+        "nonzero": lambda: x.nonzero(),
+        "unique": lambda: x.unique(),
+        "index by a mask": lambda: x[x > 2],
+        "copy to the CPU": lambda: x.detach().to("cpu"),
+        "equal": lambda: torch.equal(x, x),
+        "masked_select": lambda: x.masked_select(x > 2),
         "repeat_interleave without output_size": lambda: torch.repeat_interleave(torch.tensor([1, 2]).cuda()),
-    }  # fmt: skip
+    }
     for name, wait in waits.items():
         with syncs(only_on_device=True) as found:
             wait()
         assert [what for what, _ in found] == [name], (name, found)
     with syncs(only_on_device=True) as found:
-        bool(x.detach().sum() > 1), float(x[0]), int(x[1]), x.detach().cpu()
+        bool(x.detach().sum() > 1), float(x.detach()[0]), int(x.detach()[1]), x.detach().cpu()
         torch.ones(3).sum().item(), torch.ones(3).tolist()
         torch.where(x > 2, x, 0.0).sum().backward()
         x.detach()[torch.tensor([1, 2]).cuda()]

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CUDA kernels of hash grid and march without a GPU: nvcc takes them without spills, and their bodies, compiled by
-the host compiler with one thread after the other, agree with the torch twins.
+"""The CUDA kernels of hash grid and march without a GPU: their bodies, compiled by the host compiler with one thread
+after the other, agree with the torch twins.
 
 That checks indexing and arithmetic, not the launch: block sizes, streams and atomics need a device.
 """
 
 import ctypes
 import math
-import re
-import shutil
-import subprocess
 
 import pytest
 import torch
@@ -19,58 +16,21 @@ from cuda_ext import hashgrid as hashgrid_ops
 from cuda_ext import march as march_ops
 from cuda_ext.hashgrid import HashGrid, encode
 from cuda_ext.march import Samples, composite, march
+from tests import cuda_on_host
 
 needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
 BOX = ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
-SHIM = """
-#include "{op}.h"
-#include <algorithm>
-struct Dim {{ unsigned x, y, z; }};
-static Dim blockIdx, blockDim, threadIdx;
-#define __global__ __attribute__((visibility("default")))
-#define __device__
-#define __forceinline__ inline
-static float atomicAdd(float* to, float value) {{ const float old = *to; *to += value; return old; }}
-#include "{op}_cuda.cu"
-#define LAUNCH(KERNEL, PARAMS) \\
-  DL_API void on_host_##KERNEL(const PARAMS* p, unsigned x, unsigned y, unsigned threads) {{ \\
-    blockDim = {{threads, 1, 1}}; \\
-    for (blockIdx.y = 0; blockIdx.y < y; blockIdx.y++) for (blockIdx.x = 0; blockIdx.x < x; blockIdx.x++) \\
-      for (threadIdx.x = 0; threadIdx.x < threads; threadIdx.x++) KERNEL(*p); }}
-{launches}
-"""
-KERNELS = {
-    "hashgrid": ("GridParams", ["hashgrid_encode", "hashgrid_table_gradient", "hashgrid_position_gradient"]),
-    "march": ("MarchParams", ["march_mark", "march_write"]),
-}
-COMPOSITE = ("CompositeParams", ["composite", "composite_backward"])
 
 
-@pytest.fixture(scope="module")
-def on_host(tmp_path_factory):
-    """The kernels as plain functions: on_host(op, kernel, params, blocks in x, in y)."""
-    folder = tmp_path_factory.mktemp("cuda_on_host")
-    libraries = {}
-    for op, group in KERNELS.items():
-        groups = [group, COMPOSITE] if op == "march" else [group]
-        launches = [f"LAUNCH(dl_{kernel}, {params})" for params, kernels in groups for kernel in kernels]
-        source, target = folder / f"{op}.cpp", folder / f"{op}.so"
-        source.write_text(SHIM.format(op=op, launches="\n".join(launches)))
-        command = [build.compiler()[0], "-O1", "-std=c++17", "-shared", "-fPIC", "-w", f"-I{build.SOURCES}"]
-        subprocess.run([*command, str(source), "-o", str(target)], check=True)
-        libraries[op] = ctypes.CDLL(str(target))
-
-    def run(op, kernel, params, items, levels=1, threads=32):
-        blocks = (items + threads - 1) // threads
-        getattr(libraries[op], f"on_host_dl_{kernel}")(ctypes.byref(params), blocks, levels, threads)
-
-    return run
+def on_host(op, kernel, params, items, levels=1, threads=32):
+    blocks = (items + threads - 1) // threads
+    cuda_on_host.launch(op, f"dl_{kernel}", torch.device("cpu"), (blocks, levels, 1), (threads, 1, 1), [params])
 
 
 @needs_compiler
 @pytest.mark.parametrize("smoothstep", [False, True])
 @pytest.mark.parametrize("features", [1, 2, 4, 8])
-def test_hashgrid_kernels_match_the_twin(on_host, features, smoothstep):
+def test_hashgrid_kernels_match_the_twin(features, smoothstep):
     grid = HashGrid(4, features, 8, 3, 29, smoothstep)
     active, count = 3, 77
     g = torch.Generator().manual_seed(0)
@@ -104,7 +64,7 @@ def test_hashgrid_kernels_match_the_twin(on_host, features, smoothstep):
 
 @needs_compiler
 @pytest.mark.parametrize("cone", [0.0, 0.01])
-def test_march_and_composite_kernels_match_the_twins(on_host, cone):
+def test_march_and_composite_kernels_match_the_twins(cone):
     g = torch.Generator().manual_seed(0)
     rays, step = 90, 0.02
     origins = torch.nn.functional.normalize(torch.randn(rays, 3, generator=g), dim=1) * 3
@@ -149,14 +109,3 @@ def test_march_and_composite_kernels_match_the_twins(on_host, cone):
     ours = (out, sums[:, :3], weights, grads["grad_sigma"], grads["grad_rgb"])
     for mine, twin_value in zip(ours, (*outputs, *expected), strict=True):
         torch.testing.assert_close(mine.double(), twin_value, rtol=2e-5, atol=2e-6)
-
-
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
-@pytest.mark.parametrize("op", ["hashgrid", "march"])
-def test_nvcc_compiles_without_spills(op, tmp_path):
-    architectures = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in (80, 90)]
-    command = ["nvcc", "-fatbin", "-std=c++17", "-Xptxas", "-v", *architectures, "-o", str(tmp_path / "kernels.fatbin")]
-    answer = subprocess.run([*command, str(build.SOURCES / f"{op}_cuda.cu")], capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
-    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", answer.stderr)
-    assert len(spills) >= 6 and all(pair == ("0", "0") for pair in spills)

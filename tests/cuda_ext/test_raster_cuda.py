@@ -1,19 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CUDA kernels of the raster family and of `volume` without a GPU: compiled for two architectures, their bodies run
-on the host.
+"""The CUDA kernels of the raster family and of `volume` without a GPU: their bodies run on the host.
 
-The host compiler takes the same `.cu` files with the CUDA words defined away; a loop over blocks and threads stands
-for the device. That checks indexing, launch sizes and arithmetic, not the memory model.
+`test_device_paths.py` runs the same kernels through the ops' CUDA launchers; here each is held against the CPU's alone.
 """
 
 from __future__ import annotations
 
 import ctypes
-import re
-import shutil
-import subprocess
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,69 +14,17 @@ import torch
 from torch import Tensor
 
 from cuda_ext import antialias, build, interpolate, raster, texture, volume
+from tests import cuda_on_host
 from tests.cuda_ext.raster_scenes import assert_close_except, mesh_tensors, soup, sphere, to_clip, views
 
-OPS = ("raster", "interpolate", "texture", "antialias", "volume")
-HOST = """
-#include <cmath>
-#include <cstring>
-#include <cstdint>
-#include <utility>
-#define __global__
-#define __device__ static
-struct Dim { unsigned x; };
-static Dim blockIdx, threadIdx, blockDim, gridDim;
-typedef unsigned long long Long;
-static unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
-static float atomicAdd(float* p, float x) { float old = *p; *p += x; return old; }
-static Long atomicAdd(Long* p, Long x) { Long old = *p; *p += x; return old; }
-static Long atomicMin(Long* p, Long x) { Long old = *p; if (x < old) *p = x; return old; }
-template <class... A, size_t... I>
-void spread(void (*kernel)(A...), unsigned grid, unsigned block, void** a, std::index_sequence<I...>) {
-  gridDim.x = grid, blockDim.x = block;
-  for (unsigned b = 0; b < grid; ++b)
-    for (unsigned t = 0; t < block; ++t) {
-      blockIdx.x = b, threadIdx.x = t;
-      kernel(*(A*)a[I]...);
-    }
-}
-template <class... A>
-void launch(void (*kernel)(A...), unsigned grid, unsigned block, void** a) {
-  spread(kernel, grid, block, a, std::index_sequence_for<A...>());
-}
-"""
-Run = Callable[..., None]
 
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """run(op, kernel, params, tensors, items): as `raster.run` does on CUDA."""
-    compiler = build.compiler()
-    if compiler is None:
-        pytest.skip("no host compiler")
-    folder = tmp_path_factory.mktemp("host")
-    libraries = {}
-    for op in OPS:
-        source = build.SOURCES / f"{op}_cuda.cu"
-        kernels = re.findall(r'extern "C" __global__ void (\w+)\(', source.read_text())
-        assert kernels
-        body = HOST + f'#include "{source}"\n' + "".join(
-            f'extern "C" void host_{k}(unsigned g, unsigned b, void** a) {{ launch({k}, g, b, a); }}\n' for k in kernels
-        )  # fmt: skip
-        path = folder / f"{op}.cpp"
-        path.write_text(body)
-        command = [compiler[0], "-std=c++17", "-O1", "-shared", "-fPIC", str(path), "-o", str(path.with_suffix(".so"))]
-        subprocess.run(command, check=True)
-        libraries[op] = ctypes.CDLL(str(path.with_suffix(".so")))
-
-    def launch(
-        op: str, kernel: str, params: ctypes.Structure, tensors: list[Tensor | None], items: int, block: int = 64
-    ) -> None:
-        arguments: list[Any] = [params, *(ctypes.c_void_p(build.pointer(t)) for t in tensors)]
-        pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
-        getattr(libraries[op], f"host_{kernel}")((items + block - 1) // block, block, pointers)
-
-    return launch
+def run(
+    op: str, kernel: str, params: ctypes.Structure, tensors: list[Tensor | None], items: int, block: int = 64
+) -> None:
+    """As `raster.run` does on CUDA."""
+    arguments: list[Any] = [params, *(ctypes.c_void_p(build.pointer(t)) for t in tensors)]
+    blocks = (items + block - 1) // block
+    cuda_on_host.launch(op, kernel, torch.device("cpu"), (blocks, 1, 1), (block, 1, 1), arguments)
 
 
 def scene(name: str) -> tuple[Tensor, Tensor, tuple[int, int]]:
@@ -96,7 +37,7 @@ def scene(name: str) -> tuple[Tensor, Tensor, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("name", ["sphere", "behind"])
-def test_raster_kernels(run: Run, name: str) -> None:
+def test_raster_kernels(name: str) -> None:
     clip, triangles, size = scene(name)
     params = raster._params(clip, triangles, *size)
     shape, count = (len(clip), *size), len(clip) * len(triangles)
@@ -121,7 +62,7 @@ def test_raster_kernels(run: Run, name: str) -> None:
     assert_close_except(grad, expected, 0, "grad clip", 1e-5)
 
 
-def test_interpolate_kernels(run: Run) -> None:
+def test_interpolate_kernels() -> None:
     clip, triangles, size = scene("sphere")
     seen = raster.raster(clip, triangles, size, backend="native")
     attributes = torch.randn(1, clip.shape[1], 5, generator=torch.Generator().manual_seed(0))
@@ -139,7 +80,7 @@ def test_interpolate_kernels(run: Run) -> None:
         assert_close_except(a, b, 0, "gradient", 1e-5)
 
 
-def test_texture_kernels(run: Run) -> None:
+def test_texture_kernels() -> None:
     generator = torch.Generator().manual_seed(0)
     image, levels = torch.randn(2, 21, 10, 3, generator=generator), 5
     pyramid = torch.zeros(texture._pyramid_like(image, levels).shape)
@@ -177,7 +118,7 @@ def test_texture_kernels(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["sphere", "behind"])
-def test_antialias_kernels(run: Run, name: str) -> None:
+def test_antialias_kernels(name: str) -> None:
     clip, triangles, size = scene(name)
     seen = raster.raster(clip, triangles, size, backend="native")
     neighbours = antialias.edge_neighbours(triangles)
@@ -207,22 +148,7 @@ def test_antialias_kernels(run: Run, name: str) -> None:
         assert_close_except(a, b, 0, "gradient", 1e-5)
 
 
-@pytest.mark.parametrize("op", OPS)
-def test_kernels_compile_without_spills(op: str, tmp_path: Path) -> None:
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        pytest.skip("nvcc is not installed")
-    targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in (80, 90)]
-    command = [nvcc, "-std=c++17", *targets, "--fatbin", "-Xptxas", "-v", str(build.SOURCES / f"{op}_cuda.cu"), "-o"]
-    answer = subprocess.run([*command, str(tmp_path / "kernels")], capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
-    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", answer.stderr)
-    kernels = (build.SOURCES / f"{op}_cuda.cu").read_text().count('extern "C" __global__')
-    assert len(spills) == 2 * kernels
-    assert set(spills) == {("0", "0")}
-
-
-def test_volume_kernels(run: Run) -> None:
+def test_volume_kernels() -> None:
     g = torch.Generator().manual_seed(0)
     grid, row = torch.randn(3, 5, 6, 4, 7, generator=g), torch.tensor([2, 0, 2])
     near, direction = (0.5 * torch.randn(3, 40, 3, generator=g) for _ in range(2))

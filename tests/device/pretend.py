@@ -253,7 +253,7 @@ def the_device() -> Iterator[str]:
     answers = backend.unavailable
     patch.setattr(torch, "Generator", Generator)
     # The CPU's kernels are the device's: what the wrapper hands them is plain.
-    patch.setattr(backend, "unavailable", lambda op, dtype, kind: answers(op, dtype, "cpu" if kind == NAME else kind))
+    patch.setattr(backend, "unavailable", lambda op, dtype, kind, *more: answers(op, dtype, "cpu" if kind == NAME else kind, *more))
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor([...], device=...) is made here and carried over
     try:
         # One thread: autograd's threads are counted once, and may have been before this device was there.

@@ -12,9 +12,9 @@ from PIL import Image
 
 from dreamlab import recipe
 from dreamlab.core.errors import DreamError
+from dreamlab.core.foreign.headers import glb_document
 from dreamlab.core.types import Maker, Scene
 from dreamlab.export import export_mesh, export_pictures
-from dreamlab.export.glb import read_document
 from dreamlab.recipe.checks import check
 from dreamlab.recipe.tables import tables
 from dreamlab.run.assemble import Assembler, BuiltStage
@@ -139,13 +139,13 @@ def test_every_prompt_is_exported_and_shown(tmp_path: Path) -> None:
     assembler, stage = built()
     wanted = assembler.recipe
     folder = Run.create(tmp_path, recipe.dump(wanted), wanted.prompt, [])
-    files = export_mesh(folder, wanted, stage.scene) + export_pictures(folder, wanted, stage.scene, stage.device)
+    files = export_mesh(folder, wanted, stage.scene, 0) + export_pictures(folder, wanted, stage.scene, 0, stage.device)
     names = {str(path.relative_to(folder.export)) for path in files}
     each = {f"{one}/{name}" for one in ("0-a-red-mushroom", "1-a-green-pear") for name in
             ("model.glb", "contact.png", "turntable.mp4")}  # fmt: skip
     assert names == each | {"contact.png", "between.png"}
     for one in ("0-a-red-mushroom", "1-a-green-pear"):
-        assert read_document((folder.export / one / "model.glb").read_bytes())["meshes"]
+        assert glb_document((folder.export / one / "model.glb").read_bytes())["meshes"]
     assert np.asarray(Image.open(folder.export / "contact.png")).shape == (2 * 32, 4 * 32, 3)
     assert np.asarray(Image.open(folder.export / "between.png")).shape == (32, 7 * 32, 3)
     save_preview(stage.scene, tmp_path / "preview.png", stage.device, 24)

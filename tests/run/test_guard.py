@@ -17,6 +17,7 @@ from dreamlab.recipe.tables import tables
 from dreamlab.run import train
 from dreamlab.run.assemble import Assembler, BuiltStage
 from dreamlab.run.folder import Run
+from dreamlab.run.outcome import is_out_of_memory
 from guidance.oracle import Oracle
 from tests.conftest import TINY, Commands
 
@@ -167,7 +168,7 @@ def test_giving_up_keeps_the_last_good_checkpoint(tiny: Path, tmp_path: Path) ->
     with pytest.raises(Diverged, match=r"2 roll-backs.*last good checkpoint is kept"):
         train.train(run, wanted, assembler)
     assert kinds(run).count("rollback") == 2
-    _, scene = pipeline.finished_scene(run)
+    _, scene, _ = pipeline.finished_scene(run)
     assert all(torch.isfinite(value).all() for value in scene.state_dict().values())
 
 
@@ -175,7 +176,7 @@ def test_giving_up_keeps_the_last_good_checkpoint(tiny: Path, tmp_path: Path) ->
 def test_real_allocation_failures_are_known_as_such(code: str) -> None:
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         eval(code, {"torch": torch})
-    assert pipeline.is_out_of_memory(caught.value)
+    assert is_out_of_memory(caught.value)
 
 
 def test_a_real_divergence_ends_with_code_6(dreamlab: Commands, tiny: Path) -> None:

@@ -7,7 +7,6 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,7 +70,7 @@ def table(one: Obeyed) -> list[str]:
     return [*head, *rows, ""]
 
 
-def checks(one: Obeyed) -> list[dict[str, Any]]:
+def checks(one: Obeyed) -> list[dict[str, object]]:
     """The claims: better than not listening."""
     mine, found = one.rows["samples"], []
 
@@ -95,7 +94,7 @@ def checks(one: Obeyed) -> list[dict[str, Any]]:
     return found
 
 
-def content(found: Sequence[Obeyed]) -> dict[str, Any]:
+def content(found: Sequence[Obeyed]) -> dict[str, object]:
     """Everything, as JSON values."""
     from dreamlab.metrics.figures import machine
 

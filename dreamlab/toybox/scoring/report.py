@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors, write_json
@@ -61,7 +60,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def checks(board: Board | None, images: ImageScore | None) -> list[dict[str, Any]]:
+def checks(board: Board | None, images: ImageScore | None) -> list[dict[str, object]]:
     """The claims with their floors, in the form of every `--json`."""
     found = []
     for (system, scene), row in (board.rows if board else {}).items():
@@ -76,11 +75,11 @@ def checks(board: Board | None, images: ImageScore | None) -> list[dict[str, Any
     return found
 
 
-def content(board: Board | None, images: ImageScore | None) -> dict[str, Any]:
+def content(board: Board | None, images: ImageScore | None) -> dict[str, object]:
     """Everything, as JSON values."""
     from dreamlab.metrics.figures import machine
 
-    found: dict[str, Any] = {"checks": checks(board, images), "machine": machine()}
+    found: dict[str, object] = {"checks": checks(board, images), "machine": machine()}
     if board:
         found["rows"] = {" ".join(key): asdict(row) for key, row in board.rows.items()}
         found["trivial"] = {name: asdict(row) for name, row in board.trivial.items()}
@@ -155,7 +154,7 @@ def command(wanted: Wanted, out: Path, json: Path | None) -> None:
         print(json)
 
 
-def _names(option: str, given: str | None, known: Mapping[str, Any]) -> list[str | None]:
+def _names(option: str, given: str | None, known: Mapping[str, object]) -> list[str | None]:
     """The names of a comma-separated option; none given: what the recipe has."""
     if given is None:
         return [None]
@@ -166,7 +165,7 @@ def _names(option: str, given: str | None, known: Mapping[str, Any]) -> list[str
     return list(dict.fromkeys(names))
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """JSON has no infinities."""
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamlab.core import tensors
 from dreamlab.core.cameras import sample_orbit
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors, write_atomic, write_json
@@ -157,27 +158,20 @@ class Run:
         return loss.item()
 
     def save(self) -> None:
-        from safetensors.torch import save as pack
-
-        tensors = {f"reader.{name}": value for name, value in self.reader.state_dict().items()}
-        tensors |= moments(self.reader, self.optimisers)
-        counters = {"counters": json.dumps({"step": self.step, "seen": self.seen})}
-        state = pack({name: value.detach().contiguous() for name, value in tensors.items()}, counters)
+        held = {f"reader.{name}": value for name, value in self.reader.state_dict().items()}
+        held |= moments(self.reader, self.optimisers)
+        state = tensors.packed(held, "counters", {"step": self.step, "seen": self.seen})
         own = packed(self.reader, {"images": self.seen, "seed": self.plan.seed})
         with disk_errors("saving the training state", self.folder):
             write_atomic(self.folder / STATE, state)
             write_atomic(self.folder / FILE, own)
 
     def restore(self) -> None:
-        from safetensors import safe_open
-
-        with safe_open(self.folder / STATE, "pt") as file:
-            counters = json.loads(file.metadata()["counters"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        counters, held = tensors.unpacked(self.folder / STATE, "counters")
         self.step, self.seen = counters["step"], counters["seen"]
-        own = {name.removeprefix("reader."): value for name, value in tensors.items() if name.startswith("reader.")}
+        own = {name.removeprefix("reader."): value for name, value in held.items() if name.startswith("reader.")}
         self.reader.load_state_dict(own)
-        remember(self.reader, self.optimisers, tensors)
+        remember(self.reader, self.optimisers, held)
 
     def log(self, **line: float) -> None:
         rounded = {"images": self.seen} | {name: round(value, 5) for name, value in line.items()}
