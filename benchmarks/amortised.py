@@ -16,22 +16,23 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.harness import Check, report
 from dreamlab import recipe
-from dreamlab.assemble import tables
-from dreamlab.bind import Spec
 from dreamlab.core.errors import Diverged
 from dreamlab.core.streams import derive
 from dreamlab.core.types import Maker, Prompt, Scene
+from dreamlab.metrics.figures import Check, report
 from dreamlab.metrics.geometry import iou, shape_of_mesh, shape_of_program
-from dreamlab.preview import orbit_views, render_views, save_between, save_sheet, to_bytes
 from dreamlab.recipe import Recipe
-from dreamlab.telemetry import Ring
+from dreamlab.recipe.bind import Spec
+from dreamlab.recipe.tables import tables
+from dreamlab.run.preview import orbit_views, render_views, save_between, save_sheet, to_bytes
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
+from dreamlab.run.worlds import true_pictures
 from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.scoring.cells import CountingAssembler
-from dreamlab.train import METRICS, step
-from dreamlab.worlds import true_pictures
 from renderers.hash_field import FieldSettings
+from renderers.surface.extraction import extract
 
 VIEWS, SIZE, MESH = 12, 64, 64
 
@@ -92,7 +93,7 @@ def likeness(scene: Scene, text: str, seed: int) -> Likeness:
     both = mine & true
     error = (frames.rgb - truth.rgb[0])[both].abs().mean() if both.any() else torch.tensor(1.0)
     try:
-        found = shape_of_mesh(scene.mesh(MESH)).filled
+        found = shape_of_mesh(extract(scene, MESH, by_pictures=False)).filled
         volume = iou(found, shape_of_program(programs_for(parse(text), derive(seed, "instance") % 10_000)).filled)
     except Diverged:  # no surface
         volume = 0.0

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.harness import Check, interleave, ratio_check
+from benchmarks.harness import interleave, ratio_check
 from cuda_ext.adam import adam
+from dreamlab.metrics.figures import Check
 
 ROWS = 500_000
 # Numbers per splat in each parameter: all in one row; as mean, quaternion, scale, opacity, spherical harmonics.

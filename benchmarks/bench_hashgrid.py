@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import (
-    Check,
     copy_bandwidth,
     fitted_exponent,
     interleave,
@@ -29,6 +28,7 @@ from benchmarks.harness import (
     two_threads_check,
 )
 from cuda_ext.hashgrid import HashGrid, encode, position_gradient
+from dreamlab.metrics.figures import Check
 
 SAMPLES = 1 << 18
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Check, fitted_exponent, interleave, ratio_check, time_once
+from benchmarks.harness import fitted_exponent, interleave, ratio_check, time_once
 from cuda_ext.march import Bounds, Composited, cell_points, composite, march, occupied_cells
 from dreamlab.core.cameras import turntable
+from dreamlab.metrics.figures import Check
 
 BOX: Bounds = ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
 DENSE = 512

@@ -9,18 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.harness import (
-    Check,
-    copy_bandwidth,
-    fitted_exponent,
-    interleave,
-    on_threads,
-    ratio_check,
-    time_once,
-)
+from benchmarks.harness import copy_bandwidth, fitted_exponent, interleave, on_threads, ratio_check, time_once
 from cuda_ext.antialias import antialias, edge_neighbours
 from cuda_ext.raster import projection, raster
 from dreamlab.core.cameras import turntable
+from dreamlab.metrics.figures import Check
 
 # What must move per pixel, read and written once: raster's outputs, its backward's inputs, antialias both ways.
 BYTES_PER_PIXEL = 32 + 16 + (8 + 8) + (12 + 12 + 8) + (12 + 12 + 12 + 8)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.harness import Check, Timing, fitted_exponent, interleave, ratio_check, time_once
+from benchmarks.harness import Timing, fitted_exponent, interleave, ratio_check, time_once
 from cuda_ext import sdf as op
 from dreamlab.core.cameras import turntable
+from dreamlab.metrics.figures import Check
 from dreamlab.toybox.draw import Light
 from dreamlab.toybox.program import Program, stack
 from dreamlab.toybox.shapes import CATEGORIES, program

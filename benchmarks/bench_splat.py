@@ -11,18 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.harness import (
-    Check,
-    fitted_exponent,
-    interleave,
-    on_threads,
-    ratio_check,
-    time_once,
-    two_threads_check,
-)
+from benchmarks.harness import fitted_exponent, interleave, on_threads, ratio_check, time_once, two_threads_check
 from cuda_ext import build, splat_ops
 from cuda_ext.splat import splat
 from dreamlab.core.cameras import turntable
+from dreamlab.metrics.figures import Check
 
 NAMES = ("means", "quats", "scales", "opacities", "colors")
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from benchmarks.harness import Check, interleave, ratio_check
+from benchmarks.harness import interleave, ratio_check
 from cuda_ext.volume import volume
-from guidance.toybox_volume import GAIN, PATCH, REACH, SAMPLES, SHIFT, TOKENS, VOLUME_CHANNELS
+from dreamlab.metrics.figures import Check
+from guidance.toybox.volume import GAIN, PATCH, REACH, SAMPLES, SHIFT, TOKENS, VOLUME_CHANNELS
 
 CELLS = 16  # of a picture of 64 pixels
 

@@ -26,20 +26,22 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Check, report
 from benchmarks.training import every_stage
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import fixed_orbit
 from dreamlab.core.types import Prompt, Scene
 from dreamlab.export.glb import glb_bytes
-from dreamlab.export.simplify import simplify
-from dreamlab.export.text_formats import obj_bytes, obj_companions, ply_bytes
-from dreamlab.preview import save_sheet, to_bytes
-from dreamlab.worlds import true_pictures
+from dreamlab.export.text_formats import obj_bytes, obj_companions
+from dreamlab.metrics.figures import Check, report
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.preview import save_sheet, to_bytes
+from dreamlab.run.worlds import true_pictures
 from renderers import SCENES
-from renderers.become import SIZE, VIEWS, Kept, all_around, background, become, compare_mesh, psnr
-from renderers.files import read_mesh
+from renderers.become import become
+from renderers.surface.extraction import extract
+from renderers.surface.files import ply_bytes, read_mesh
+from renderers.surface.views import SIZE, VIEWS, Kept, all_around, background, compare_mesh, psnr
 
 PROMPT = "a red mushroom with a white stem"
 SOURCES = {  # kind: settings, steps, views per step
@@ -123,7 +125,7 @@ def with_way(scene: Scene, way: str) -> Scene:
 
 def read_back(suffix: str) -> list[Check]:
     """A file through `mesh`: what its texture shows against the file's own triangles and colours."""
-    mesh = simplify(source("dmtet").mesh(0), MADE["mesh"]["faces"])
+    mesh = extract(source("dmtet"), 0, MADE["mesh"]["faces"])
     writers: dict[str, Callable[[], bytes]] = {
         "glb": lambda: glb_bytes(mesh, "model", {}),
         "obj": lambda: obj_bytes(mesh, "model"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interleaved A-B-A-B measurement of two callables, and the report every bench writes.
+"""Interleaved A-B-A-B measurement of two callables.
 
 A ratio is the median over repeats of slow / fast, each pair measured back to back, so that a machine that changes
 its mind changes both. The ratio reported is of wall time when the machine was quiet (wall within QUIET of CPU time
@@ -10,39 +10,18 @@ from __future__ import annotations
 
 import functools
 import gc
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from dreamlab.metrics.figures import Check
+
 REPEATS = 9
 QUIET = 1.15
-
-
-@dataclass(frozen=True)
-class Check:
-    """One measured claim: `value` must be on the `better` side of `floor`."""
-
-    name: str
-    value: float
-    unit: str
-    floor: float | None
-    better: str = "higher"
-    note: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def met(self) -> bool:
-        if self.floor is None:
-            return True
-        return self.value >= self.floor if self.better == "higher" else self.value <= self.floor
 
 
 @dataclass(frozen=True)
@@ -164,38 +143,3 @@ def copy_bandwidth(megabytes: int = 64) -> float:
     target = torch.empty_like(source)
     best = min(time_once(lambda: target.copy_(source))[0] for _ in range(5))
     return 2 * source.numel() * 4 / best
-
-
-def machine() -> dict[str, Any]:
-    from cuda_ext import build
-
-    model = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "load": [round(x, 2) for x in os.getloadavg()],
-        "isa": build.machine_isa(),
-        "compiler": (build.compiler() or ("", "none"))[1],
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def report(checks: list[Check], file: Path | None) -> bool:
-    """Print a table, write the JSON; True when every floor was met."""
-    for check in checks:
-        floor = "" if check.floor is None else f"{'>=' if check.better == 'higher' else '<='} {check.floor:g}"
-        mark = "" if check.floor is None else ("ok" if check.met else "MISSED")
-        clock = check.details.get("clock", "")
-        print(f"{check.name:<42}{check.value:>10.2f} {check.unit:<4}{floor:<10}{mark:<8}{clock:<6}{check.note}")
-    if file is not None:
-        content = {"checks": [asdict(check) for check in checks], "machine": machine()}
-        file.write_text(json.dumps(content, indent=1) + "\n")
-    return all(check.met for check in checks)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.harness import Check, report
+from dreamlab.metrics.figures import Check, report
 
 
 def names() -> list[str]:

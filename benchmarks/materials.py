@@ -15,8 +15,8 @@ import torch
 
 from dreamlab.core.cameras import orbit
 from dreamlab.core.types import Mesh
-from dreamlab.preview import save_sheet, to_bytes
-from renderers.environment import ENVIRONMENTS
+from dreamlab.run.preview import save_sheet, to_bytes
+from renderers.light.environment import ENVIRONMENTS
 from renderers.mesh import TexturedMesh
 
 ROUGHNESSES = (0.05, 0.3, 0.6, 0.95)

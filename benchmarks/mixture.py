@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Check, report
 from dreamlab.core.cameras import turntable
 from dreamlab.core.noise import make_table
 from dreamlab.core.schedules import Progress, Schedule, When, constant, ramp
 from dreamlab.core.types import Frames, Prompt
-from guidance.oracle import Oracle, Views, World, centred, mixture_eps
-from systems.residual import Look, distil
+from dreamlab.metrics.figures import Check, report
+from guidance.oracle import Oracle, centred, mixture_eps
+from guidance.shared.worlds import Views, World
+from systems.engine.residual import Look, distil
 from systems.vsd import VSD
 
 SIZE, SPREAD, START, RATE, T_MAX = 4, 0.3, 0.8, 0.1, 0.98

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.harness import Check, interleave, report
+from benchmarks.harness import interleave
 from dreamlab.core.cameras import turntable
 from dreamlab.core.types import Frames, Prompt
+from dreamlab.metrics.figures import Check, report
 from dreamlab.toybox.training.data import draw_batch
 from dreamlab.toybox.training.trainer import Trainer, new_plan
-from guidance.toybox import Toybox, fast_dtype
-from guidance.toybox_store import Stored
+from guidance.toybox.prior import Toybox, fast_dtype
+from guidance.toybox.store import Stored
 
 BATCH = 8
 FORWARD_MS = 120.0  # 60 ms on each of two cores

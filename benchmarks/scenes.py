@@ -23,22 +23,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Check, report
 from benchmarks.training import every_stage
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import Cameras, fixed_orbit
 from dreamlab.core.streams import derive
 from dreamlab.core.types import Scene
+from dreamlab.metrics.figures import Check, report
 from dreamlab.metrics.geometry import chamfer, iou, shape_of_mesh, shape_of_program
-from dreamlab.preview import save_sheet, to_bytes
 from dreamlab.recipe import Recipe
-from dreamlab.telemetry import Ring
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.preview import save_sheet, to_bytes
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
+from dreamlab.run.worlds import true_pictures
 from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.draw import Pictures
-from dreamlab.train import METRICS, step
-from dreamlab.worlds import true_pictures
-from renderers.become import surface_of
+from renderers.surface.extraction import extract
 
 HELD, SIZE, MESH = 20, 128, 64
 STILL, MOVES = "a red mushroom with a white stem", "a rocking red mushroom with a white stem"
@@ -139,7 +140,7 @@ def measured(name: str, images: Path | None = None, overrides: list[str] | None 
     ]
     if held.cameras.time is None:
         program = programs_for(parse(floor.prompt), derive(0, "instance") % 10_000)
-        found, true = shape_of_mesh(surface_of(scene, MESH)), shape_of_program(program)
+        found, true = shape_of_mesh(extract(scene, MESH)), shape_of_program(program)
         near = chamfer(found.points, true.points)
         checks += [
             Check(f"fit_{name}_volume_iou", round(iou(found.filled, true.filled), 3), "", floor.iou),

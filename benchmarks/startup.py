@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.harness import Check, report
+from dreamlab.metrics.figures import Check, report
 
 REPEATS = 9
 FLOOR = 1.15  # `import dreamlab` followed by torch, over `import torch`

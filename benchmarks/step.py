@@ -12,15 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Check, interleave, report
+from benchmarks.harness import interleave
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, BuiltStage, tables
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.schedules import Progress, constant
 from dreamlab.core.types import Condition, Frames, ParamGroup, Prompt, Training
-from dreamlab.optim import Adam
-from dreamlab.telemetry import Ring
-from dreamlab.train import METRICS, step
+from dreamlab.metrics.figures import Check, report
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler, BuiltStage
+from dreamlab.run.optim import Adam
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
 
 STEPS = 20
 
@@ -40,7 +42,7 @@ class NullScene:
         rgb = self.value.expand(len(cameras), 4, 4, 3)
         return Frames(rgb, rgb[..., :1], rgb[..., :1].detach(), background)
 
-    def adapt(self, progress: Progress, frames: Frames) -> None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> None:
         return
 
 

@@ -19,21 +19,22 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import gettempdir
 
-from benchmarks.harness import Check, machine, report
 from dreamlab import recipe
-from dreamlab.assemble import check, tables
 from dreamlab.core.errors import RecipeError
+from dreamlab.core.files import write_json
 from dreamlab.core.schedules import constant
 from dreamlab.core.text import did_you_mean
-from dreamlab.files import write_json
+from dreamlab.metrics.figures import Check, machine, report
 from dreamlab.metrics.judge import Judge
 from dreamlab.metrics.measure import Yardstick
-from dreamlab.telemetry import Ring
+from dreamlab.recipe.checks import check
+from dreamlab.recipe.tables import tables
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
 from dreamlab.toybox.scoring.board import Board, _diversity, _true_diversity, prompts, summed, verdict_of
 from dreamlab.toybox.scoring.cells import Cell, CountingAssembler, Outcome, named, run_cell, to_plain
 from dreamlab.toybox.scoring.report import lines
 from dreamlab.toybox.scoring.sheet import score_sheet
-from dreamlab.train import METRICS, step
 from systems import SYSTEMS
 
 ROWS, PROMPTS, SEEDS = 3200, 3, 2
@@ -217,7 +218,7 @@ def measure(
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.systems", description=__doc__)
     parser.add_argument("--rules", default=None, help="comma-separated; default: all that the guidance can serve")
-    parser.add_argument("--guidance", default="oracle", choices=sorted(tables()["guidance"]))
+    parser.add_argument("--guidance", default="oracle", choices=sorted(tables().guidance))
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--rows", type=int, default=ROWS, help="pictures the prior evaluates per cell")

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import time
 
-from dreamlab.assemble import Assembler
 from dreamlab.core.types import Scene
-from dreamlab.telemetry import Ring
-from dreamlab.train import METRICS, step
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
 
 
 def every_stage(assembler: Assembler) -> tuple[dict[str, Scene], float]:

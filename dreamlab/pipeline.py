@@ -9,16 +9,26 @@ from pathlib import Path
 
 import torch
 
-from dreamlab import recipe, runs
-from dreamlab.assemble import Assembler, check, tables
-from dreamlab.core.errors import DiskError, DreamError, InputError, Interrupted, OutOfMemory, is_disk_error
+from dreamlab import recipe
+from dreamlab.core.device import known_device
+from dreamlab.core.errors import InputError, Interrupted, RecipeError
+from dreamlab.core.files import write_atomic
+from dreamlab.core.text import shell
 from dreamlab.core.types import Scene
 from dreamlab.export import export_mesh, export_pictures
-from dreamlab.given import own_files
-from dreamlab.recipe import Recipe
-from dreamlab.runs import Run
-from dreamlab.signals import catching
-from dreamlab.train import Tick, restore, train
+from dreamlab.export.report import check_not_older
+from dreamlab.recipe import Recipe, as_plain
+from dreamlab.recipe.checks import check
+from dreamlab.recipe.given import own_files, placed
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.checkpoint import committed, read_newest, sweep, write
+from dreamlab.run.determinism import deterministic
+from dreamlab.run.folder import Origin, Run
+from dreamlab.run.lineage import check_branch, check_shape
+from dreamlab.run.outcome import recorded
+from dreamlab.run.signals import catching
+from dreamlab.run.train import Tick, check_fits, restore, train
 
 
 def load_recipe(run: Run) -> Recipe:
@@ -27,96 +37,51 @@ def load_recipe(run: Run) -> Recipe:
 
 def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lambda tick: None) -> list[Path]:
     """Train from wherever the run stands to its end, then export; returns the files made."""
-    wanted = load_recipe(run)
-    with run.lock(), catching() as stop:
-        try:
-            fix_threads(run)
-            assembler = Assembler(wanted, device, run.path)
-            run.set_state(state="running", error=None)
-            run.event("start", device=device, threads=torch.get_num_threads())
-            run.log(f"started on {device} with {torch.get_num_threads()} threads, torch {torch.__version__}")
-            scene = train(run, wanted, assembler, on_tick, stop)
-            files = export_mesh(run, wanted, scene)
-            if stop.requested:
-                run.set_state(state="interrupted")
-                raise Interrupted("stopped after training, before the pictures", stop.exit_code)
-            files += export_pictures(run, wanted, scene, assembler.device)
-        except Interrupted:
-            run.event("interrupted")
-            run.log("interrupted by a signal; the state is saved")
-            raise
-        except DreamError as error:
-            _record_failure(run, str(error))
-            raise
-        except OSError as error:
-            if not is_disk_error(error):
-                raise
-            message = f"{run.path}: cannot write ({error.strerror}); free some space, then: dreamlab resume {run.path}"
-            _record_failure(run, message)
-            raise DiskError(message) from error
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                _record_failure(run, f"{type(error).__name__}: {error}")
-                raise
-            message = (
-                f"{run.path}: out of memory; try fewer views, a smaller size, or --device cpu ({str(error)[:200]})"
-            )
-            _record_failure(run, message)
-            raise OutOfMemory(message) from error
+    with run.lock(), catching() as stop, recorded(run), deterministic(run):
+        known_device(device)
+        wanted = load_recipe(run)
+        assembler = Assembler(wanted, device, run.path)
+        run.set_state(state="running", error=None)
+        run.event("start", device=device, threads=torch.get_num_threads())
+        run.log(f"started on {device} with {torch.get_num_threads()} threads, torch {torch.__version__}")
+        scene = train(run, wanted, assembler, on_tick, stop)
+        steps = sum(stage.steps for stage in wanted.stages)
+        files = export_mesh(run, wanted, scene, steps)
+        if stop.requested:
+            run.set_state(state="interrupted")
+            raise Interrupted("stopped after training, before the pictures", stop.exit_code)
+        files += export_pictures(run, wanted, scene, steps, assembler.device)
         run.set_state(state="succeeded", error=None)
         run.event("finished", files=[path.name for path in files])
         run.log(f"finished: {', '.join(path.name for path in files)}")
     return files
 
 
-def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene]:
-    """The scene of a run as its newest checkpoint has it, for rendering and exporting again."""
+def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene, int]:
+    """The scene of a run as its newest checkpoint has it, for rendering and exporting again, and its step."""
     wanted = load_recipe(run)
-    if not any(run.ckpt.glob("step_*")):  # restore reads and checks them; once is enough
-        raise InputError(f"{run.path}: has no checkpoint yet; continue it with: dreamlab resume {run.path}")
-    _, stage = restore(run, wanted, Assembler(wanted, device, run.path))
-    return wanted, stage.scene
+    known_device(device)
+    sweep(run.ckpt)
+    if not committed(run.ckpt):  # restore reads and checks them; once is enough
+        raise InputError(f"{run.path}: has no checkpoint yet; continue it with: {shell('resume', run.path)}")
+    position, stage = restore(run, wanted, Assembler(wanted, device, run.path))
+    return wanted, stage.scene, position.done(wanted)
 
 
 def export_again(run: Run, device: str, formats: Sequence[str] | None) -> list[Path]:
-    """Write the mesh files of a run once more, in other formats if asked."""
-    with run.lock():
-        wanted, scene = finished_scene(run, device)
-        return export_mesh(run, wanted, scene, formats)
+    """Write the mesh files of a run once more, in other formats if asked; never over those of a later step."""
+    with run.lock(), deterministic(run):
+        wanted, scene, step = finished_scene(run, device)
+        check_not_older(run, step)
+        return export_mesh(run, wanted, scene, step, formats)
 
 
 def render_again(run: Run, device: str) -> list[Path]:
-    """Contact sheet and turntable of a run as it stands."""
-    with run.lock():
-        wanted, scene = finished_scene(run, device)
-        return export_pictures(run, wanted, scene, torch.device(device))
-
-
-def fix_threads(run: Run) -> None:
-    """A run keeps the thread count it began with: sums in another order differ in their last bits."""
-    state = run.state()
-    if "threads" not in state:
-        run.set_state(threads=torch.get_num_threads())
-    elif state["threads"] != torch.get_num_threads():
-        torch.set_num_threads(state["threads"])
-    torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that device or host memory ran out."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return "allocate memory" in str(error) or "out of memory" in str(error)
-
-
-def _record_failure(run: Run, message: str) -> None:
-    """As much as the disk allows: the reason must not be hidden by a second failure."""
-    try:
-        run.set_state(state="failed", error=message)
-        run.event("failed", error=message)
-        run.log(message)
-    except OSError:
-        return
+    """Contact sheet and turntable of a run as it stands; never over those of a later step."""
+    with run.lock(), deterministic(run):
+        wanted, scene, step = finished_scene(run, device)
+        check_not_older(run, step)
+        return export_pictures(run, wanted, scene, step, torch.device(device))
 
 
 def create(
@@ -128,11 +93,62 @@ def create(
     command: list[str],
     image: Path | None = None,
 ) -> Run:
-    """A run folder with its resolved recipe and the files it names, checked before anything is written; no prompt: the
-    recipe's own; `image`: a picture to follow instead of the recipe's own."""
+    """A run folder with its resolved recipe and the files it names, checked before anything is written; see `plan`."""
+    chosen, files = plan(prompt, source, overrides, negative, image)
+    return Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)
+
+
+def plan(
+    prompt: str | None, source: Path, overrides: Sequence[str], negative: str | None, image: Path | None
+) -> tuple[Recipe, dict[str, bytes]]:
+    """What a run of a recipe would hold, its own recipe and files; no prompt: the recipe's; `image`: a picture to
+    follow instead of the recipe's."""
     chosen = recipe.load(source, tables(), prompt=prompt, negative=negative, overrides=overrides)
     if image is not None:
         chosen = replace(chosen, image=replace(chosen.image, file=str(image.absolute())))
+    chosen = placed(chosen, source.parent)
     check(chosen)
-    chosen, files = own_files(chosen, source.parent)
-    return runs.Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)
+    return own_files(chosen, source.parent)
+
+
+def extend(run: Run, steps: int) -> None:
+    """Let the last stage of a run have so many steps in all, and write it into its recipe; to be executed then. What is
+    made stays, schedules follow the new total."""
+    with run.lock():
+        wanted = load_recipe(run)
+        last = len(wanted.stages) - 1
+        longer = recipe.load(run.recipe_path(), tables(), overrides=[f"stages.{last}.steps={steps}"])
+        made = max(int(run.state().get("step", 0)) - sum(stage.steps for stage in wanted.stages[:-1]), 0)
+        if steps < made:
+            raise RecipeError(f"--steps {steps}: stage {wanted.stages[-1].name!r} has made {made} steps already")
+        if longer != wanted:
+            write_atomic(run.recipe_path(), recipe.dump(longer).encode())
+            run.event("extended", stage=wanted.stages[-1].name, was=wanted.stages[-1].steps, steps=steps)
+            run.log(f"{wanted.stages[-1].name}: {steps} steps instead of {wanted.stages[-1].steps}")
+
+
+def branch(run: Run, out: Path | None, overrides: Sequence[str], command: list[str], device: str = "cpu") -> Run:
+    """A run of its own that starts where another stands, with other settings for the steps to come; the other one is
+    left as it is. Beside it unless `out` says where. To be executed then."""
+    known_device(device)
+    with run.lock():
+        old, new = load_recipe(run), recipe.load(run.recipe_path(), tables(), overrides=overrides)
+        found = read_newest(run.ckpt, warn=run.warn)
+        if found is None:
+            raise InputError(f"{run.path}: has no checkpoint yet; continue it with: {shell('resume', run.path)}")
+        check_fits(run, old, found.meta, found.path.name, device)
+        check(new)
+        check_branch(old, new, found.meta)
+        stage = found.meta["stage"]
+        was, now = (Assembler(each, device, run.path).scenes(each.stages[stage]) for each in (old, new))
+        check_shape(was, now, stage)
+        new, files = own_files(new, run.path)
+        step, meta = found.meta["global_step"], found.meta | {"recipe": as_plain(new)}
+        origin = Origin(
+            {"run": str(run.path.absolute()), "id": run.spec().get("id"), "step": step},
+            lambda made: write(made.ckpt, step, found.parts, meta, new.keeping.keep),
+        )
+        made = Run.create(out or run.path.parent, recipe.dump(new), new.prompt, command, files, origin)
+    made.set_state(state="interrupted", step=step)
+    made.event("branched", **origin.parent)
+    return made

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from guidance.oracle import Oracle
 from guidance.picture import Picture
-from guidance.toybox import Toybox
-from guidance.toybox_roles import ToyboxControl, ToyboxNovel, ToyboxVideo, ToyboxViews
+from guidance.shared.kind import GuidanceKind
+from guidance.toybox.prior import Toybox
+from guidance.toybox.roles import ToyboxControl, ToyboxNovel, ToyboxVideo, ToyboxViews
 from guidance.truth import Truth
 
-GUIDANCE: dict[str, Any] = {
+GUIDANCE: Mapping[str, GuidanceKind] = {
     "oracle": Oracle,
     "picture": Picture,
     "toybox": Toybox,

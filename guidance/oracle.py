@@ -12,7 +12,8 @@ the posterior mean has a closed form (Bayes and the product of two normals):
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -21,40 +22,23 @@ from torch import Tensor
 
 from dreamlab.core import pixels
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.errors import InputError
 from dreamlab.core.noise import TABLES
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
-from guidance.known import InPixels
+from guidance.shared.known import InPixels
+from guidance.shared.worlds import World, Worlds
 
+PLAIN = frozenset({"text", "null", "negative"})
 STYLED, KNOWN, GRIDS = ("content", "style"), ("control", "control_null", "category"), ("grid", "grid_null")
 BLIND = ("blind", "blind_null", "front", "side", "back", "overhead")  # what a camera-blind model can be told
-
-
-@dataclass(frozen=True)
-class Views:
-    """What the world shows the cameras of one step: K objects, B views."""
-
-    rgb: Tensor  # [K, B, H, W, 3] sRGB, premultiplied foreground
-    alpha: Tensor  # [K, B, H, W, 1]
-
-
-@dataclass(frozen=True)
-class World:
-    """The objects a prompt means (`text`), all there are (`null`), and those it does not mean (`negative`)."""
-
-    log_text: Tensor  # [K] log-probabilities, -inf where the prompt excludes an object
-    log_null: Tensor  # [K]
-    log_negative: Tensor  # [K]
-    look: Callable[[Cameras, int], Views]
-    more: Mapping[str, Tensor] = field(default_factory=dict)  # [K] of further conditions, by name
 
 
 class Oracle(InPixels):
     """Exact eps of a finite mixture of pictures per camera; pixel space, pictures scaled to [-1, 1]."""
 
     paper: ClassVar[str] = "closed form (posterior mean of a finite mixture)"
-    variants: frozenset[str] = frozenset({"text", "null", "negative"})
 
     @dataclass(frozen=True)
     class Settings:
@@ -70,18 +54,23 @@ class Oracle(InPixels):
         style: str = setting("", help="prompt of a picture whose colours are a style: also a model that knows it")
 
     @staticmethod
-    def offers(settings: Settings) -> frozenset[str]:
-        """The conditions it makes: also of a camera-blind model, of a model of grids, of one that knows a style
+    def card(settings: Settings) -> GuidanceCard:
+        """Its conditions are also those of a camera-blind model, of a model of grids, of one that knows a style
         picture; and, where the prompt has several instances, of one that has seen the very first (`control`)."""
         s = settings
-        more = {
-            ("clip",): s.clip > 0,
-            BLIND: s.sides > 0,
-            GRIDS: s.grids,
-            STYLED: s.style != "",
-            KNOWN: s.instances > 1,
-        }
-        return Oracle.variants.union(*(names for names, there in more.items() if there))
+        more = {BLIND: s.sides > 0, GRIDS: s.grids, STYLED: s.style != "", KNOWN: s.instances > 1}
+        return GuidanceCard(
+            PLAIN.union(*(names for names, there in more.items() if there)),
+            together=max(s.clip, 1),
+            clip=s.clip > 0,
+            world=True,
+            quotes={"style": s.style} if s.style else {},
+        )
+
+    @staticmethod
+    def build(settings: Settings, worlds: Worlds | None) -> Oracle:
+        assert worlds is not None
+        return Oracle(settings, cache(lambda prompt: worlds.mixture(prompt, settings)))
 
     def __init__(self, settings: Settings, worlds: Callable[[Prompt], World]) -> None:
         self.settings = settings

@@ -16,22 +16,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.errors import InputError
 from dreamlab.core.noise import TABLES
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt, Reference
-from guidance.known import Certain
+from guidance.shared.known import CERTAIN, Certain
+from guidance.shared.worlds import Worlds
 
 
 class Picture(Certain):
     """The given picture, for terms that compare the views of its own camera with it."""
 
     paper: ClassVar[str] = "the given picture"
-    sees: ClassVar[str] = "given"  # the only views it can speak of
 
     @dataclass(frozen=True)
     class Settings:
         table: str = setting("cosine", choices=TABLES, help="noise table")
+
+    @staticmethod
+    def card(settings: Settings) -> GuidanceCard:
+        return GuidanceCard(CERTAIN, views="given", picture=True)
+
+    @staticmethod
+    def build(settings: Settings, worlds: Worlds | None) -> Picture:
+        return Picture(settings)
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.table)

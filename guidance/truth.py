@@ -9,35 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from functools import cache
+from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.noise import TABLES
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
-from guidance.known import Certain
-
-
-class Shown(Protocol):
-    """B pictures of one object; colour and normal are premultiplied, without background."""
-
-    @property
-    def rgb(self) -> Tensor: ...  # [1, B, H, W, 3]
-
-    @property
-    def alpha(self) -> Tensor: ...  # [1, B, H, W, 1]
-
-    @property
-    def depth(self) -> Tensor: ...  # [1, B, H, W, 1]
-
-    @property
-    def normal(self) -> Tensor: ...  # [1, B, H, W, 3]
-
-
-Sight = Callable[[Cameras, int], Shown]
+from guidance.shared.known import CERTAIN, Certain
+from guidance.shared.worlds import Sight, Worlds
 
 
 class Truth(Certain):
@@ -48,6 +31,15 @@ class Truth(Certain):
     @dataclass(frozen=True)
     class Settings:
         table: str = setting("cosine", choices=TABLES, help="noise table")
+
+    @staticmethod
+    def card(settings: Settings) -> GuidanceCard:
+        return GuidanceCard(CERTAIN, world=True)
+
+    @staticmethod
+    def build(settings: Settings, worlds: Worlds | None) -> Truth:
+        assert worlds is not None
+        return Truth(settings, cache(worlds.truth))
 
     def __init__(self, settings: Settings, worlds: Callable[[Prompt], Sight]) -> None:
         super().__init__(settings.table)

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
+from dreamlab.core.cards import SceneKind
 from renderers.compose import Several
 from renderers.dmtet import DMTet
 from renderers.field4d import Field4D
@@ -14,7 +15,7 @@ from renderers.hash_field import HashField
 from renderers.hyper_field import HyperField
 from renderers.mesh import TexturedMesh
 
-SCENES: dict[str, Any] = {
+SCENES: Mapping[str, SceneKind] = {
     "gaussians": Gaussians,
     "gaussians4d": Gaussians4D,
     "field": HashField,

@@ -12,28 +12,31 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from cuda_ext.splat import splat
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.errors import RecipeError
+from dreamlab.core.cards import SceneCard, SceneKind
+from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import Section, Spec, setting
 from dreamlab.core.streams import derive
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Training
-from renderers.become import Kept, become, surface_of
-from renderers.convert import gaussians_to_mesh
+from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Training, Triangles
+from renderers.become import become
 from renderers.dmtet import DMTet
+from renderers.field.merge import Fog, Layer, merge
+from renderers.gaussian.density import density_of, level_set
 from renderers.gaussians import Gaussians
 from renderers.hash_field import HashField
-from renderers.merge import Layer, Volume, merge
 from renderers.mesh import TexturedMesh
-from renderers.rotation import product
+from renderers.surface.extraction import extract, joined, surface
+from renderers.surface.views import Kept
 
-MEMBERS: dict[str, Any] = {"gaussians": Gaussians, "field": HashField, "dmtet": DMTet, "mesh": TexturedMesh}
+KINDS = (Gaussians, HashField, DMTet, TexturedMesh)
+MEMBERS: Mapping[str, SceneKind] = {"gaussians": Gaussians, "field": HashField, "dmtet": DMTet, "mesh": TexturedMesh}
 CLOUD = ("means", "log_scales", "quats", "logit_opacity", "logit_color")
 
 
@@ -70,35 +73,43 @@ class Several:
 
     kind: ClassVar[str] = "several"
     paper: ClassVar[str] = "Zhou et al. 2024, arXiv:2402.07207; Yang et al. 2024, arXiv:2410.09009"
-    penalties: ClassVar[tuple[str, ...]] = ("box", *dict.fromkeys(p for m in MEMBERS.values() for p in m.penalties))
+    penalties: ClassVar[tuple[str, ...]] = ("box", *dict.fromkeys(p for kind in KINDS for p in kind.penalties))
 
     @dataclass(frozen=True)
     class Settings:
         objects: Mapping[str, Placed] = field(default_factory=_one_cloud)
         alone: Schedule = setting(constant(0.0), low=0, high=1, help="how often a step shows one object by itself")
 
-        @property
-        def takeovers(self) -> tuple[tuple[str, str], ...]:
-            """(stage, kind) of the objects that start `from:` a stage."""
-            specs = [placed.scene for placed in self.objects.values()]
-            return tuple((spec.source, spec.kind) for spec in specs if spec.source is not None)
+    @classmethod
+    def card(cls, settings: Settings) -> SceneCard:
+        """Of its objects: what any of them can be penalised for, and every file and stage that one starts from."""
+        at = {name: placed.scene for name, placed in settings.objects.items()}
+        complaint = "" if at else "objects: name at least one"
+        for name, spec in at.items():
+            complaint = complaint or (f"objects.{name}: {wrong}" if (wrong := _unfit(name, spec)) else "")
+        clouds = [spec.settings for spec in at.values() if spec.kind == "gaussians"]
+        if not complaint and len({(one.dilation, one.compensate) for one in clouds}) > 1:
+            complaint = "objects: all Gaussians need the same dilation and compensate"
+        if complaint:
+            return SceneCard(complaint=complaint)
+        cards = {name: MEMBERS[spec.kind].card(spec.settings) for name, spec in at.items()}
+        able = {penalty for one in cards.values() for penalty in one.penalties if penalty not in one.lacking}
+        return SceneCard(
+            cls.penalties,
+            {name: "an object that has it" for name in cls.penalties if name not in able | {"box"}},
+            normals=all(one.normals for one in cards.values()),
+            starts=tuple((spec.source, spec.kind) for spec in at.values() if spec.source is not None),
+            complaint=next((f"objects.{name}.{one.complaint}" for name, one in cards.items() if one.complaint), ""),
+        )
 
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings = settings
-        if not settings.objects:
-            raise RecipeError("scene several: objects: name at least one")
         self.names = tuple(settings.objects)
-        for name, placed in settings.objects.items():
-            if complaint := _unfit(name, placed.scene):
-                raise RecipeError(f"scene several: objects.{name}: {complaint}")
         self.members: dict[str, Any] = {
             name: MEMBERS[placed.scene.kind](placed.scene.settings, generator)
             for name, placed in settings.objects.items()
         }
         self.clouds = tuple(name for name, member in self.members.items() if member.kind == "gaussians")
-        drawn = {(self.members[name].settings.dilation, self.members[name].settings.compensate) for name in self.clouds}
-        if len(drawn) > 1:
-            raise RecipeError("scene several: objects: all Gaussians need the same dilation and compensate")
 
     @property
     def taking(self) -> dict[str, str]:
@@ -110,7 +121,7 @@ class Several:
         self.members[name], kept = become(source, self.members[name], stream)
         return kept
 
-    def to(self, device: torch.device | str) -> Several:
+    def to(self, device: torch.device | str) -> Self:
         self.members = {name: member.to(device) for name, member in self.members.items()}
         return self
 
@@ -135,6 +146,10 @@ class Several:
             "logit_color": mine["logit_color"],
         }
 
+    def _all_clouds(self) -> dict[str, Tensor]:
+        parts = [self.cloud(name) for name in self.clouds]
+        return {key: torch.cat([part[key] for part in parts]) for key in CLOUD}
+
     # ---- pictures ---------------------------------------------------------------------------------------------------
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         """All objects; in training sometimes one alone. `extra`: masks [B, H, W, objects], codes [B, H, W, 3], and
@@ -149,7 +164,9 @@ class Several:
                 return self.render_alone(one, cameras, size, background, training)
         elif not torch.is_grad_enabled() and len(cameras) > 1:
             views = range(len(cameras))
-            return _stacked([self.render(cameras[i : i + 1], size, background[i : i + 1]) for i in views])
+            parts = [self.render(cameras[i : i + 1], size, background[i : i + 1]) for i in views]
+            whole = Frames.cat(parts, ("masks", "codes"))
+            return replace(whole, extra={**whole.extra, "present": parts[0].extra["present"]})
         return self._together(cameras, size, background, training)
 
     def render_alone(
@@ -166,7 +183,7 @@ class Several:
         black = torch.zeros_like(background)
         extra: dict[str, Tensor] = {}
         layers: list[Layer] = [self._clouds(cameras, size)] if self.clouds else []
-        volumes: list[Volume] = []
+        volumes: list[Fog] = []
         bent = True  # whether all objects have normals
         for name in (name for name in self.names if name not in self.clouds):
             at = self.settings.objects[name]
@@ -183,7 +200,7 @@ class Several:
                 normal = torch.zeros_like(seen.color) if normal is None else normal @ at.turn(normal).T
                 values = torch.cat([seen.color, normal, label.expand(len(seen.color), -1)], 1)
                 ends = replace(samples, t_start=at.scale * samples.t_start, t_end=at.scale * samples.t_end)
-                volumes.append(Volume(ends, seen.sigma / at.scale, values))
+                volumes.append(Fog(ends, seen.sigma / at.scale, values))
         only = layers[0] if len(layers) == 1 and not volumes else merge(layers, volumes, cameras, size)
         rgb, turned, masks, codes = only.values.split([3, 3, len(self.names), 3], -1)
         extra |= {"masks": masks, "codes": codes, "present": torch.ones(len(self.names), device=rgb.device) > 0}
@@ -205,9 +222,10 @@ class Several:
 
     def _clouds(self, cameras: Cameras, size: int) -> Layer:
         """All Gaussians by one rasterisation."""
-        parts = {name: self.cloud(name) for name in self.clouds}
-        p = {key: torch.cat([part[key] for part in parts.values()]) for key in CLOUD}
-        labels = [self._labels(name, p["means"]).expand(len(part["means"]), -1) for name, part in parts.items()]
+        p = self._all_clouds()
+        counts = [len(self.members[name].params["means"]) for name in self.clouds]
+        pairs = zip(self.clouds, counts, strict=True)
+        labels = [self._labels(name, p["means"]).expand(count, -1) for name, count in pairs]
         settings = self.members[self.clouds[0]].settings
         drawn = splat(
             p["means"],
@@ -239,8 +257,6 @@ class Several:
             total = [self._out_of_box(each, frames) for each in self.names]
             return torch.stack(total).mean()
         able = [each for each, member in self.members.items() if name in member.penalties]
-        if not able:
-            raise RecipeError(f"regularisers.{name}: no object of this scene has it")
         own = {each: _of(each, frames) for each in able}
         # A cloud reads its own parameters; anything else must have been drawn.
         shown = [each for each in able if own[each].extra or each in self.clouds]
@@ -256,10 +272,10 @@ class Several:
             return _beyond(frames.extra[f"{name}.vertices"], box).mean()
         return frames.extra.get(f"{name}.outside", frames.rgb.new_zeros(()))
 
-    def adapt(self, progress: Progress, frames: Frames) -> None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> None:
         """Counts are fixed; fields refresh what they skip."""
         for name, member in self.members.items():
-            member.adapt(progress, _of(name, frames))
+            member.adapt(progress, _of(name, frames), healthy)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {f"{name}.{key}": value for name, m in self.members.items() for key, value in m.state_dict().items()}
@@ -269,20 +285,20 @@ class Several:
             mine = f"{name}."
             member.load_state_dict({key.removeprefix(mine): v for key, v in state.items() if key.startswith(mine)})
 
-    def mesh(self, resolution: int) -> Mesh:
-        """All objects in the world: clouds as one surface, the others as they are, coloured at their vertices."""
+    def offer(self, resolution: int) -> Offer:
+        """All objects in the world: clouds as one surface, the others as they are, coloured at their vertices. None
+        floats, however small beside another."""
         surfaces = []
         if self.clouds:
-            parts = [self.cloud(name) for name in self.clouds]
-            p = {key: torch.cat([part[key] for part in parts]).detach() for key in CLOUD}
+            p = {key: value.detach() for key, value in self._all_clouds().items()}
             shapes = (p["means"], p["quats"], p["log_scales"].exp(), p["logit_opacity"].sigmoid())
-            surfaces.append(gaussians_to_mesh(*shapes, p["logit_color"].sigmoid(), resolution))
+            surfaces.append(surface(level_set(density_of(*shapes, p["logit_color"].sigmoid(), resolution))))
         for name in (name for name in self.names if name not in self.clouds):
-            found, at = surface_of(self.members[name], resolution), self.settings.objects[name]
+            found, at = extract(self.members[name], resolution), self.settings.objects[name]
             turn = at.turn(found.vertices).T
             moved = at.scale * found.vertices @ turn + found.vertices.new_tensor(at.position)
             surfaces.append(Mesh(moved, found.faces, found.colors, found.normals @ turn))
-        return _joined(surfaces)
+        return Triangles(joined(surfaces), whole=True)
 
 
 def _unfit(name: str, spec: Spec) -> str | None:
@@ -312,21 +328,3 @@ def _of(name: str, frames: Frames) -> Frames:
 def _beyond(points: Tensor, box: tuple[float, float, float]) -> Tensor:
     """[N] squared distance of points [N, 3] from a box."""
     return (points.abs() - points.new_tensor(box)).clamp(min=0).square().sum(-1)
-
-
-def _stacked(parts: list[Frames]) -> Frames:
-    """Views rendered one by one, for looking."""
-    normal = None if parts[0].normal is None else torch.cat([p.normal for p in parts if p.normal is not None])
-    rgb, alpha, depth, behind = (
-        torch.cat([getattr(p, name) for p in parts]) for name in ("rgb", "alpha", "depth", "background")
-    )
-    extra = {name: torch.cat([p.extra[name] for p in parts]) for name in ("masks", "codes")}
-    return Frames(rgb, alpha, depth, behind, normal, None, extra | {"present": parts[0].extra["present"]})
-
-
-def _joined(parts: list[Mesh]) -> Mesh:
-    """Meshes side by side."""
-    starts = [0, *torch.tensor([len(part.vertices) for part in parts]).cumsum(0).tolist()]
-    faces = torch.cat([part.faces + start for part, start in zip(parts, starts, strict=False)])
-    vertices, colors, normals = (torch.cat([getattr(p, n) for p in parts]) for n in ("vertices", "colors", "normals"))
-    return Mesh(vertices, faces, colors, normals)

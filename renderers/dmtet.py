@@ -10,24 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.errors import Diverged, RecipeError
+from dreamlab.core.cards import SceneCard
+from dreamlab.core.errors import Diverged
 from dreamlab.core.gather import taken
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Training
-from renderers.become import surface_of
-from renderers.files import read_mesh
-from renderers.material import HashField, groups_of
-from renderers.shapes import signed_distances, without_floaters
-from renderers.surface import Surface, compose, laplacian, look, normal_consistency, vertex_normals
-from renderers.tets import KuhnGrid, place
+from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Training, Triangles
+from renderers.surface.draw import Surface, compose, laplacian, look, normal_consistency, vertex_normals
+from renderers.surface.extraction import extract
+from renderers.surface.files import read_mesh
+from renderers.surface.material import SurfaceField, groups_of
+from renderers.surface.shapes import signed_distances
+from renderers.surface.tets import KuhnGrid, place
 
 SHOWS = ("color", "normal", "normal_mask")
 STARTS = ("ellipsoid", "mesh")
@@ -57,7 +58,7 @@ class DMTet:
         extent: float = setting(1.0, above=0, high=10, help="half the side of the box")
         start: str = setting("ellipsoid", choices=STARTS)
         radii: tuple[float, float, float] = setting((0.6, 0.60001, 0.60002), above=0, help="of the ellipsoid")
-        mesh: str = setting("", help="OBJ, GLB or PLY file to start from")
+        mesh: str = setting("", file="mesh", help="OBJ, GLB or PLY file to start from")
         shows: str = setting("color", choices=SHOWS, help="normal: over black; normal_mask: 4 channels, for latents")
         levels: int = setting(8, low=1, high=32, help="of the colour's hash grid")
         finest: int = setting(256, low=8, high=8192, help="cells per side of its last level")
@@ -67,13 +68,20 @@ class DMTet:
         lr_table: Schedule = setting(constant(0.02), low=0)
         lr_network: Schedule = setting(constant(0.005), low=0)
 
+    @classmethod
+    def card(cls, settings: Settings) -> SceneCard:
+        named = settings.start == "mesh"
+        return SceneCard(
+            cls.penalties,
+            normals=True,
+            complaint="start: mesh needs `mesh: FILE`" if named and not settings.mesh else "",
+        )
+
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings = settings
         self.grid = KuhnGrid(settings.resolution, settings.extent)
-        self.field = HashField(3, levels=settings.levels, finest_resolution=settings.finest, extent=settings.extent)
+        self.field = SurfaceField(3, levels=settings.levels, finest_resolution=settings.finest, extent=settings.extent)
         if settings.start == "mesh":
-            if not settings.mesh:
-                raise RecipeError("scene dmtet: start: mesh needs `mesh: FILE`")
             sdf = signed_distances(read_mesh(settings.mesh), self.grid.vertices())
         else:
             sdf = ellipsoid(self.grid.vertices(), settings.radii)
@@ -86,7 +94,7 @@ class DMTet:
         self.params = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
         self._border = self.grid.border(self.params["sdf"].device)
 
-    def to(self, device: torch.device | str) -> DMTet:
+    def to(self, device: torch.device | str) -> Self:
         self._own({name: value.detach().to(device) for name, value in self.params.items()})
         return self
 
@@ -148,13 +156,13 @@ class DMTet:
             return normal_consistency(shown.normals, shown.faces)
         return laplacian(shown.vertices, shown.faces) if name == "laplacian" else sign_agreement(shown.distances)
 
-    def adapt(self, progress: Progress, frames: Frames) -> None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> None:
         """Every `tidy` steps specks and bubbles change sides: no picture pulls on them enough. A GPU waits then."""
         every = self.settings.tidy
         if every and progress.step % every == every - 1:
             with torch.no_grad():
                 sdf = self.params["sdf"]
-                sdf.copy_(torch.where(self.grid.lonely(self.distance(), SPECK), -sdf, sdf))
+                sdf.copy_(torch.where(healthy & self.grid.lonely(self.distance(), SPECK), -sdf, sdf))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: value.detach() for name, value in self.params.items()}
@@ -180,7 +188,7 @@ class DMTet:
                 return self.load_state_dict(source.state_dict())
             if 2 * source.grid.resolution == self.grid.resolution:
                 return self._refine(source)
-        shape = surface_of(source, max(self.settings.resolution, 64))
+        shape = extract(source, max(self.settings.resolution, 64))
         sdf = signed_distances(shape, self.grid.vertices())
         self.params["sdf"].data.copy_(sdf.to(self.params["sdf"]))
         self.params["deform"].data.zero_()
@@ -191,14 +199,13 @@ class DMTet:
             self.params[COLOR + name].data.copy_(value.detach())
         return None
 
-    def mesh(self, resolution: int) -> Mesh:
-        """The surface itself, without floaters and caves; `resolution` is the grid's and cannot be chosen here."""
+    def offer(self, resolution: int) -> Offer:
+        """The surface itself; `resolution` is the grid's and cannot be chosen here."""
         with torch.no_grad():
             shown = self.surface()
             if not len(shown.faces):
                 raise Diverged("empty geometry: the distance has one sign everywhere; train longer or lower lr_sdf")
-            colors = self.color(shown.vertices).cpu()
-            return without_floaters(Mesh(shown.vertices.cpu(), shown.faces.cpu(), colors, shown.normals.cpu()))
+            return Triangles(Mesh(shown.vertices, shown.faces, self.color(shown.vertices), shown.normals))
 
 
 def ellipsoid(points: Tensor, radii: tuple[float, float, float]) -> Tensor:

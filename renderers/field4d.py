@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from cuda_ext.hashgrid import HashGrid, encode, position_gradient
+from dreamlab.core.knots import between
 from dreamlab.core.schedules import Schedule, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import ParamGroup
 from renderers.hash_field import FieldSettings, HashField
-from renderers.knots import between
 
 
 @dataclass(frozen=True)

@@ -3,36 +3,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from cuda_ext.splat import SplatStats, Splatted, splat
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
-from renderers import densify
-from renderers.become import fused
-from renderers.convert import LEVEL, density_of
-from renderers.densify import DensifySettings
-from renderers.fusion import WAYS
-from renderers.seeds import Seeds, ball, from_file, shell
+from dreamlab.core.types import Depths, Frames, LevelSet, Offer, ParamGroup, Rows, Training
+from renderers.gaussian import densify
+from renderers.gaussian.densify import DensifySettings
+from renderers.gaussian.density import LEVEL, density_of, level_set
+from renderers.gaussian.seeds import Seeds, ball, from_file, shell
+from renderers.surface.fusion import WAYS
 
 SH0 = 0.28209479177387814  # the constant harmonic
 STATS = ("grad_norm", "count", "radius_max")
 STARTS = ("ball", "sphere", "file")
+WORTH = (0.2, LEVEL, 1.2)  # optical densities worth trying for a surface
 
 
 @dataclass(frozen=True)
 class GaussianSettings:
     count: int = setting(4096, low=1, high=5_000_000)
     start: str = setting("ball", choices=STARTS, help="where the Gaussians are seeded")
-    file: str | None = setting(None, help="start: file: a point cloud or mesh (.ply, .obj, .glb)")
+    file: str | None = setting(None, file="cloud", help="start: file: a point cloud or mesh (.ply, .obj, .glb)")
     radius: float = setting(0.6, above=0, high=2, help="of the ball or sphere the Gaussians are seeded in or on")
     opacity: float = setting(0.1, above=0, high=0.99, help="at the start")
     sh_degree: int = setting(0, low=0, high=3, help="of the colour's dependence on the view")
@@ -56,6 +57,15 @@ class Gaussians:
     paper: ClassVar[str] = "Kerbl et al. 2023, arXiv:2308.04079"
     penalties: ClassVar[tuple[str, ...]] = ("opacity_mean", "scale_mean")
     Settings: ClassVar[type[Any]] = GaussianSettings
+
+    @classmethod
+    def card(cls, settings: GaussianSettings) -> SceneCard:
+        named = settings.start == "file"
+        return SceneCard(
+            cls.penalties,
+            normals=True,
+            complaint="start: file needs `file: FILE`" if named and not settings.file else "",
+        )
 
     def __init__(self, settings: GaussianSettings, generator: torch.Generator, seeds: Seeds | None = None) -> None:
         """`seeds`: points to start from instead of what the settings say."""
@@ -81,6 +91,7 @@ class Gaussians:
             self.params["sh_rest"] = torch.zeros(n, (s.sh_degree + 1) ** 2 - 1, 3)
         self.degree = 0
         self.stream: torch.Generator | None = None  # of the last training render; growing draws from it
+        self.before: SplatStats | None = None  # the statistics as they were before that render
         self._own(self.params)
 
     def _own(self, params: Mapping[str, Tensor]) -> None:
@@ -88,7 +99,7 @@ class Gaussians:
         means = self.params["means"]
         self.stats = SplatStats.zeros(len(means), means.device)
 
-    def to(self, device: torch.device | str) -> Gaussians:
+    def to(self, device: torch.device | str) -> Self:
         self._own({name: value.detach().to(device) for name, value in self.params.items()})
         return self
 
@@ -114,6 +125,7 @@ class Gaussians:
         self.degree = min(self.settings.sh_degree, int(self.settings.sh_active.at(training.progress)))
         if training.progress.step == 0:  # the counts of an earlier stage are not this one's
             self.stats = SplatStats.zeros(len(self.params["means"]), self.params["means"].device)
+        self.before = self.stats.clone() if self.settings.densify.kind == "adaptive" else None
 
     def splat(
         self,
@@ -155,14 +167,20 @@ class Gaussians:
             return self.params["log_scales"].exp().mean()
         raise ValueError(f"{self.kind} have no penalty {name!r}")
 
-    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
         """Grow and prune when it is time. Changing the count reads it on the host: once in `densify.every` steps."""
         s, rows = self.settings.densify, None
         if s.kind == "none" or self.stream is None:
             return None
         with torch.no_grad():
             if s.kind == "mcmc":
-                self.params["means"].copy_(densify.walk(self.params, s.noise.at(progress), self.stream))
+                means = self.params["means"]
+                walked = densify.walk(self.params, s.noise.at(progress), self.stream)
+                means.copy_(torch.where(healthy, walked, means))
+            elif self.before is not None:
+                self.stats = self.stats.where(healthy, self.before)
+            if not ((s.due(progress) or s.reset_due(progress)) and bool(healthy)):
+                return None
             if s.due(progress):
                 detached = {name: value.detach() for name, value in self.params.items() if name in self.groups()}
                 if s.kind == "mcmc":
@@ -193,22 +211,17 @@ class Gaussians:
         if "stats.count" in state:
             self.stats = SplatStats(*(state[f"stats.{name}"].to(device).clone() for name in STATS))
 
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """Optical densities worth trying for a surface; at higher ones a shell of discs has an inner side."""
-        return (0.2, LEVEL, 1.2) if self.settings.surface == "density" else ()
-
-    def mesh(self, resolution: int) -> Mesh:
+    def offer(self, resolution: int) -> Offer:
+        """A level of the optical density, or fused depths; the levels of a shell of discs have an inner side where they
+        are higher than these."""
         if self.settings.surface != "density":
-            return fused(self, self.settings.surface, resolution, 1.0)
-        return self.mesh_at(resolution, LEVEL)
+            return Depths(self.settings.surface, 1.0)
+        return self.density(self.params["means"], self.params["quats"], self.params["log_scales"], resolution, WORTH)
 
-    def mesh_at(self, resolution: int, level: float) -> Mesh:
-        """The surface where the optical density reaches `level`."""
-        return self.surfaces(resolution)(level)
-
-    def surfaces(self, resolution: int) -> Callable[[float], Mesh]:
-        """Surfaces by level of one density."""
-        p = {name: value.detach() for name, value in self.params.items()}
-        shapes = (p["means"], p["quats"], p["log_scales"].exp(), p["logit_opacity"].sigmoid())
-        return density_of(*shapes, p["logit_color"].sigmoid(), resolution).surface
+    def density(
+        self, means: Tensor, quats: Tensor, log_scales: Tensor, resolution: int, worth: tuple[float, ...]
+    ) -> LevelSet:
+        """Of the Gaussians where the arguments put them."""
+        opacity, colour = (self.params[name].detach().sigmoid() for name in ("logit_opacity", "logit_color"))
+        shapes = (means.detach(), quats.detach(), log_scales.detach().exp())
+        return level_set(density_of(*shapes, opacity, colour, resolution), worth)

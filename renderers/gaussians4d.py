@@ -13,20 +13,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.errors import RecipeError
+from dreamlab.core.cards import SceneCard
+from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Skin, Training
-from renderers.convert import gaussians_to_mesh
-from renderers.deform import Deformation, DeformSettings, Motion, anchored, blend, spread_change, stretch
+from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Skin, Training
+from renderers.gaussian.deform import Deformation, DeformSettings, Motion, anchored, blend, spread_change, stretch
 from renderers.gaussians import Gaussians, GaussianSettings
-from renderers.rotation import product
 
 NEIGHBOURS = 6
 ROUGHNESS = ("plane_tv", "time_smooth", "time_l1")
@@ -51,23 +50,31 @@ class Gaussians4D(Gaussians):
     Settings: ClassVar[type[Any]] = MovingSettings
     settings: MovingSettings
 
+    @classmethod
+    def card(cls, settings: GaussianSettings) -> SceneCard:
+        assert isinstance(settings, MovingSettings)
+        s, complaint = settings, ""
+        if s.segment is not None and s.segment >= s.segments:
+            complaint = f"segment: {s.segment}: counted from 0, of {s.segments}"
+        elif s.deform.loop and s.segments > 1 and s.deform.power:
+            complaint = "deform.power: 0 where several segments loop: none of them begins still"
+        plain = super().card(settings)
+        lacking = {name: "deform.kind: hexplane" for name in ROUGHNESS if s.deform.kind != "hexplane"}
+        if s.deform.kind == "control":
+            del lacking["time_smooth"]  # of the points' poses
+        return replace(plain, moves=True, lacking=lacking, complaint=plain.complaint or complaint)
+
     def __init__(self, settings: MovingSettings, generator: torch.Generator) -> None:
         super().__init__(settings, generator)
-        if settings.segment is not None and settings.segment >= settings.segments:
-            raise RecipeError(f"scene gaussians4d: segment: {settings.segment}: counted from 0, of {settings.segments}")
         still = self.params["means"].detach()
         self.ring = settings.deform.loop and settings.segments > 1
-        if self.ring and settings.deform.power:
-            raise RecipeError(
-                "scene gaussians4d: deform.power: 0 where several segments loop: none of them begins still"
-            )
         # Only the first segment begins still, and a part of a ring does not close by itself.
         first = replace(settings.deform, loop=settings.deform.loop and not self.ring)
         kinds = [first] + [replace(first, power=0.0)] * (settings.segments - 1)
         self.motions = [Deformation(kind, still, generator) for kind in kinds]
         self.neighbours: Tensor | None = None  # [N, k] of the canonical means; searched when a penalty asks
 
-    def to(self, device: torch.device | str) -> Gaussians4D:
+    def to(self, device: torch.device | str) -> Self:
         super().to(device)
         for motion in self.motions:
             motion.load({name: value.to(device) for name, value in motion.params.items()})
@@ -124,22 +131,19 @@ class Gaussians4D(Gaussians):
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         self.begin(training)
         times = cameras.fovy_deg.new_zeros(len(cameras)) if cameras.time is None else cameras.time
-        shown, moved, turns, apart = [], [], [], []
+        parts, moved, turns, apart = [], [], [], []
         for i in range(len(cameras)):
             means, quats, log_scales, motion, gap = self.posed(times[i])
             view = slice(i, i + 1)
-            shown.append(self.splat(means, quats, cameras[view], size, background[view], training, log_scales))
+            shown = self.splat(means, quats, cameras[view], size, background[view], training, log_scales)
+            parts.append(Frames(shown.rgb, shown.alpha, shown.depth, background[view], shown.normal, shown.visible))
             moved.append(means)
             turns.append(motion.turn)
             apart.append(gap)
-        rgb, alpha, depth, normal = (
-            torch.cat([getattr(s, name) for s in shown]) for name in ("rgb", "alpha", "depth", "normal")
-        )
-        visible = torch.stack([s.visible for s in shown]).any(0)
         extra = {} if training is None else {
             "moved": torch.stack(moved), "turns": torch.stack(turns), "apart": torch.stack(apart)
         }  # fmt: skip
-        return Frames(rgb, alpha, depth, background, normal, visible, extra)
+        return replace(Frames.cat(parts), extra=extra)
 
     def begin(self, training: Training | None) -> None:
         super().begin(training)
@@ -164,10 +168,10 @@ class Gaussians4D(Gaussians):
             return torch.stack([stretch(means, moved, turn, self.neighbours) for moved, turn in pairs]).mean()
         return super().penalty(name, frames)
 
-    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
         if self.settings.frozen:
             return None
-        rows = super().adapt(progress, frames)
+        rows = super().adapt(progress, frames, healthy)
         if rows is not None:
             self.neighbours = None
         return rows
@@ -189,6 +193,7 @@ class Gaussians4D(Gaussians):
         if motion.settings.kind != "control" or len(self.motions) > 1:
             return None
         knots = 2 * motion.settings.moments + 1  # power bends the motion between knots
+        vertices = vertices.to(self.params["means"].device)  # an exported mesh lies on the host
         return self.skin(torch.linspace(0, 1, knots, device=vertices.device), vertices)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -206,23 +211,16 @@ class Gaussians4D(Gaussians):
             own = {name: state.get(f"deform{j}.{name}", value) for name, value in motion.params.items()}
             if f"deform{j}.anchors" not in state and "anchors" in own:
                 own["anchors"], own["reach"] = anchored(means, motion.settings.points)
-                own["poses"] = torch.zeros(motion.settings.moments, len(own["anchors"]), 6)
+                own["poses"] = means.new_zeros(motion.settings.moments, len(own["anchors"]), 6)
             motion.load({name: value.to(means.device) for name, value in own.items()})
 
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """None: its surface is that of a moment."""
-        return ()
-
-    def mesh(self, resolution: int) -> Mesh:
+    def offer(self, resolution: int) -> Offer:
         """The surface at time 0."""
         if self.settings.surface != "density":
-            return super().mesh(resolution)
+            return super().offer(resolution)
         with torch.no_grad():
             means, quats, log_scales, _, _ = self.posed(self.params["means"].new_zeros(()))
-        p = {name: value.detach() for name, value in self.params.items()}
-        opacity, color = p["logit_opacity"].sigmoid(), p["logit_color"].sigmoid()
-        return gaussians_to_mesh(means, quats, log_scales.exp(), opacity, color, resolution)
+        return self.density(means, quats, log_scales, resolution, ())
 
 
 def nearest(points: Tensor, count: int) -> Tensor:

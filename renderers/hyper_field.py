@@ -12,20 +12,21 @@ Differences: theirs has no base (ours starts as one field, from which the prompt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear, silu
 
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.cards import SceneCard
 from dreamlab.core.schedules import Progress, Schedule, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
-from renderers import volume
-from renderers.background import Background
+from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Training
+from renderers.field import volume
 from renderers.hash_field import FieldSettings, HashField
+from renderers.light.background import Background
 
 TURNS = 4  # points per cell from which the occupancy of a code in between is found
 
@@ -51,6 +52,10 @@ class HyperField:
     penalties: ClassVar[tuple[str, ...]] = tuple(volume.PENALTIES)
     Settings: ClassVar[type[Any]] = HyperFieldSettings
 
+    @classmethod
+    def card(cls, settings: HyperFieldSettings) -> SceneCard:
+        return replace(HashField.card(settings), many=True)
+
     def __init__(self, settings: HyperFieldSettings, generator: torch.Generator) -> None:
         s = self.settings = settings
         self.base = HashField(settings, generator)
@@ -73,7 +78,7 @@ class HyperField:
     def _own(self, hyper: Mapping[str, Tensor]) -> None:
         self.hyper = {name: hyper[name].detach().clone().requires_grad_() for name in self.hyper}
 
-    def to(self, device: torch.device | str) -> HyperField:
+    def to(self, device: torch.device | str) -> Self:
         self.base.to(device)
         self._own({name: value.to(device) for name, value in self.hyper.items()})
         self.codes, self.occupancy = self.codes.to(device), self.occupancy.to(device)
@@ -120,11 +125,11 @@ class HyperField:
     def penalty(self, name: str, frames: Frames) -> Tensor:
         return volume.penalty(name, frames)
 
-    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
-        return self.made(0).adapt(progress, frames)
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
+        return self.made(0).adapt(progress, frames, healthy)
 
-    def mesh(self, resolution: int) -> Mesh:
-        return self.made(0).mesh(resolution)
+    def offer(self, resolution: int) -> Offer:
+        return self.made(0).offer(resolution)
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {name: value for name, value in self.base.state_dict().items() if name != "occupancy"}
@@ -159,16 +164,16 @@ class MadeField(HashField):
         else:
             self._look_up(maker.occupancy[index])
 
-    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
         """Prompts take turns, so that each counts its own."""
         self.maker.base.active = self.active
         turn = progress.step // len(self.maker.codes)
         if turn % self.settings.refresh == 0:
-            self.refresh(turn // self.settings.refresh)
+            self.refresh(turn // self.settings.refresh, healthy)
         return None
 
-    def refresh(self, turn: int) -> None:
+    def refresh(self, turn: int, healthy: Tensor | None = None) -> None:
         """Look where this prompt's field is, and remember it for its next turn."""
-        self._refresh(turn)
+        self._refresh(turn, healthy)
         if self.index is not None:
             self.maker.occupancy[self.index] = self.occupancy

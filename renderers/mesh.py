@@ -10,29 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from cuda_ext.texture import texture
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.errors import RecipeError
+from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linear
 from dreamlab.core.schedules import Progress, Schedule, constant
-from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Textures, Training
-from renderers.atlas import METHODS, Atlas, tangents, unwrap
-from renderers.bake import Texels, project, texels
-from renderers.become import all_around, device_of, shown, surface_of
-from renderers.environment import environment
-from renderers.light import Light, shade
-from renderers.material import HashField, Look, Ranges, groups_of
-from renderers.montecarlo import Samples, shade_montecarlo
-from renderers.pbr import Material
-from renderers.rays import Boxes
-from renderers.shapes import fewer_faces, starting_shape
-from renderers.surface import Surface, View, compose, look, vertex_normals
+from dreamlab.core.settings import FILES, setting
+from dreamlab.core.text import did_you_mean
+from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles
+from renderers.light.environment import ENVIRONMENTS, environment
+from renderers.light.montecarlo import Draws, shade_montecarlo
+from renderers.light.pbr import Material
+from renderers.light.rays import Boxes
+from renderers.light.split_sum import Lighting, shade
+from renderers.surface.atlas import METHODS, Atlas, tangents, unwrap
+from renderers.surface.bake import Texels, project, texels
+from renderers.surface.draw import Surface, View, compose, look, vertex_normals
+from renderers.surface.extraction import extract
+from renderers.surface.material import Coat, Ranges, SurfaceField, groups_of
+from renderers.surface.shapes import starting_shape
+from renderers.surface.views import all_around, device_of, shown
 
 MATERIALS = ("texture", "hash")
 SHADINGS = ("flat", "pbr", "montecarlo")
@@ -52,7 +54,7 @@ class TexturedMesh:
 
     @dataclass(frozen=True)
     class Settings:
-        file: str = setting("", help="OBJ, GLB or PLY to start from, instead of `from:`")
+        file: str = setting("", file="mesh", help="OBJ, GLB or PLY to start from, instead of `from:`")
         faces: int = setting(20_000, low=8, high=2_000_000, help="at most, after simplifying what it is made from")
         resolution: int = setting(96, low=8, high=512, help="of the grid that another scene's surface is found on")
         unwrap: str = setting("auto", choices=METHODS, help="texture coordinates; auto: xatlas when installed")
@@ -61,7 +63,7 @@ class TexturedMesh:
         levels: int = setting(12, low=1, high=32, help="of the hash grid")
         finest: int = setting(512, low=8, high=8192, help="cells per side of its last level")
         shading: str = setting("flat", choices=SHADINGS)
-        lights: tuple[str, ...] = setting(("studio",), help="environments by name, or .hdr and .exr files")
+        lights: tuple[str, ...] = setting(("studio",), file="light", help="environments by name, or .hdr or .exr files")
         samples: int = setting(32, low=1, high=4096, help="montecarlo: from the light, and as many from the material")
         specular: float = setting(1.0, low=0, high=1, help="of the parts that are not metal; 0 is chalk")
         roughness: tuple[float, float] = setting((0.08, 0.95), low=0.045, high=1, help="lowest and highest")
@@ -71,15 +73,23 @@ class TexturedMesh:
         lr_network: Schedule = setting(constant(0.005), low=0)
         lr_texture: Schedule = setting(constant(0.05), low=0)
 
+    @classmethod
+    def card(cls, settings: Settings) -> SceneCard:
+        s = settings
+        dark = s.shading != "flat" and not s.lights
+        complaint = f"shading: {s.shading} needs at least one of `lights`" if dark else ""
+        unknown = [name for name in s.lights if name not in ENVIRONMENTS and not FILES["light"](name)]
+        for name in unknown if s.shading != "flat" else ():
+            complaint = f"lights: {name!r} is no .hdr or .exr file{did_you_mean(name, ENVIRONMENTS)}"
+        return SceneCard(cls.penalties, normals=True, complaint=complaint)
+
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings, self.generator = settings, generator
         self.ranges = Ranges(settings.roughness, settings.metallic)
         self.channels = 8 if settings.bump > 0 else 5
-        self.field = HashField(self.channels, levels=settings.levels, finest_resolution=settings.finest, extent=1.5)
+        self.field = SurfaceField(self.channels, levels=settings.levels, finest_resolution=settings.finest, extent=1.5)
         pictures = [] if settings.shading == "flat" else [environment(name) for name in settings.lights]
-        self.light = Light.of(pictures) if pictures else None
-        if settings.shading != "flat" and not pictures:
-            raise RecipeError(f"scene mesh: shading: {settings.shading} needs at least one of `lights`")
+        self.light = Lighting.of(pictures) if pictures else None
         self.wear(starting_shape(settings.file, settings.faces))
 
     def wear(self, mesh: Mesh, paint: Paint | None = None) -> None:
@@ -100,7 +110,7 @@ class TexturedMesh:
         if self.settings.material == "texture":
             self.params = {"texture": at.picture(raw).detach().clone().requires_grad_()}
         else:
-            self.params = self.field.start(self.generator)
+            self.params = {name: value.to(points.device) for name, value in self.field.start(self.generator).items()}
             a, b, c = self.surface.vertices[self.surface.faces].unbind(1)
             area = torch.linalg.cross(b - a, c - a).norm(dim=-1).sum() / 2
             self.field.learn(self.params, points, raw, 200, self.generator, float(area / len(points)) ** 0.5)
@@ -111,8 +121,9 @@ class TexturedMesh:
         del stream  # nothing here is random
         if isinstance(source, TexturedMesh):
             return self._inherit(source)
-        shape = fewer_faces(surface_of(source, self.settings.resolution), self.settings.faces)
-        cameras = all_around(PAINT_VIEWS).to(device_of(source))
+        shape = extract(source, self.settings.resolution, self.settings.faces)
+        device = device_of(source)
+        cameras = all_around(PAINT_VIEWS).to(device)
 
         def paint(points: Tensor, normals: Tensor, fallback: Tensor) -> Tensor:
             arguments = (self.surface, points, normals, cameras, PAINT_SIZE, shown(source, PAINT_SIZE))
@@ -120,9 +131,7 @@ class TexturedMesh:
             trust = (seen / 0.05).clamp(max=1)
             return (trust * colors + (1 - trust) * fallback).clamp(0, 1)
 
-        device = device_of(source)
-        vertices, faces = shape.vertices.to(device), shape.faces.to(device)
-        return self.wear(Mesh(vertices, faces, shape.colors.to(device), shape.normals.to(device)), paint)
+        return self.wear(shape.to(device), paint)
 
     def _inherit(self, source: TexturedMesh) -> None:
         """State for state where the sizes agree; else base colour, roughness and metallic, read at the new texels."""
@@ -147,9 +156,9 @@ class TexturedMesh:
         self.nearest = texels(atlas, self.settings.texture).nearest() if textured else None
         self.boxes = Boxes.over(surface.vertices, surface.faces) if self.settings.shading == "montecarlo" else None
 
-    def to(self, device: torch.device | str) -> TexturedMesh:
+    def to(self, device: torch.device | str) -> Self:
         self.light = None if self.light is None else self.light.to(device)
-        self.load_state_dict({name: value.to(device) for name, value in self.state_dict().items()})
+        self._load({name: value.to(device) for name, value in self.state_dict().items()})
         return self
 
     def groups(self) -> Mapping[str, ParamGroup]:
@@ -158,14 +167,14 @@ class TexturedMesh:
             return {"texture": ParamGroup(self.params["texture"], s.lr_texture)}
         return groups_of(self.params, s.lr_table, s.lr_network, "")
 
-    def material(self, view: View, shift: Tensor | None = None) -> Look:
+    def material(self, view: View, shift: Tensor | None = None) -> Coat:
         """At the pixels that a view covers; `shift` [M, 3] reads beside them (hash grid only)."""
         if self.settings.material == "hash":
             points = view.points if shift is None else view.points + shift
-            return self.ranges.look(self.field(self.params, points), self.settings.bump)
+            return self.ranges.coat(self.field(self.params, points), self.settings.bump)
         uv, slope = view.texture_coordinates(self.atlas.uv, self.atlas.faces)
         raw = texture(self.params["texture"], uv[None, None], uv_dxy=slope[None, None], boundary="clamp", max_level=4)
-        return self.ranges.look(raw[0, 0], self.settings.bump)
+        return self.ranges.coat(raw[0, 0], self.settings.bump)
 
     def bent(self, view: View, bump: Tensor | None) -> Tensor:
         """[M, 3] shading normals: a texture bends in tangent space, a hash grid in the world, along the surface."""
@@ -193,14 +202,14 @@ class TexturedMesh:
             rgb = self.shaded(view, made, normal, which[view.hit // size**2], stream)
         return replace(compose(view, rgb, normal, background), extra=extra)
 
-    def shaded(self, view: View, made: Look, normal: Tensor, which: Tensor, stream: torch.Generator) -> Tensor:
+    def shaded(self, view: View, made: Coat, normal: Tensor, which: Tensor, stream: torch.Generator) -> Tensor:
         """[M, 3] sRGB."""
         assert self.light is not None
         points = view.points.detach()
         material = Material(srgb_to_linear(made.base), made.roughness, made.metallic)
         to_eye, s = view.to_eye(points), self.settings
         if s.shading == "montecarlo":
-            samples = Samples(s.samples, s.samples)
+            samples = Draws(s.samples, s.samples)
             arguments = (self.light, material, points, normal, to_eye, which, self.boxes, stream, samples, s.specular)
             linear = shade_montecarlo(*arguments)
         else:
@@ -214,7 +223,7 @@ class TexturedMesh:
             change = (image[1:] - image[:-1]).abs().mean((0, 1)) + (image[:, 1:] - image[:, :-1]).abs().mean((0, 1))
             return (change * image.new_tensor([0.25, 0.25, 0.25, 0.1, 0.1])).sum()
         points, shift = frames.extra["points"], frames.extra["shift"]
-        here, there = (self.ranges.look(self.field(self.params, p), 0.0) for p in (points, points + shift))
+        here, there = (self.ranges.coat(self.field(self.params, p), 0.0) for p in (points, points + shift))
         finish = (here.roughness - there.roughness).abs().mean() + (here.metallic - there.metallic).abs().mean()
         return 0.25 * (here.base - there.base).abs().mean() + 0.1 * finish
 
@@ -225,13 +234,14 @@ class TexturedMesh:
         shift = torch.randn(PENALTY_POINTS, 3, generator=stream, device=stream.device)
         return {"points": vertices[faces[rows.to(faces.device)]].mean(1), "shift": 0.05 * shift.to(vertices)}
 
-    def adapt(self, progress: Progress, frames: Frames) -> None:
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> None:
         """The shape is fixed. Now and then texels outside all charts take the nearest value inside: filters let
         traces of gradient reach them, which Adam follows at full rate, and seams would show."""
         if self.nearest is not None and (progress.step % FILL == FILL - 1 or progress.step == progress.total - 1):
             with torch.no_grad():
                 image = self.params["texture"]
-                image.copy_(image.flatten(0, 1)[self.nearest].reshape(image.shape))
+                filled = image.flatten(0, 1)[self.nearest].reshape(image.shape)
+                image.copy_(torch.where(healthy, filled, image))
 
     def state_dict(self) -> dict[str, Tensor]:
         shape = (self.surface.vertices, self.surface.faces, *self.atlas)
@@ -239,7 +249,12 @@ class TexturedMesh:
         return kept | {name: value.detach() for name, value in self.params.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Any shape: a checkpoint's is not the recipe's start."""
+        """Any shape: a checkpoint's is not the recipe's start. It goes where this scene is."""
+        device = self.surface.vertices.device
+        self._load({name: value.to(device) for name, value in state.items()})
+
+    def _load(self, state: Mapping[str, Tensor]) -> None:
+        """Where the state is."""
         vertices, faces, uv, uv_faces, source = (state[f"shape.{name}"] for name in SHAPE)
         self._dress(Surface.of(vertices, faces), Atlas(uv, uv_faces, source))
         names = [name for name in state if not name.startswith("shape.")]
@@ -250,16 +265,16 @@ class TexturedMesh:
         size = self.settings.texture
         with torch.no_grad():
             if self.settings.material == "texture":
-                made = self.ranges.look(self.params["texture"].flatten(0, 1), self.settings.bump)
+                made = self.ranges.coat(self.params["texture"].flatten(0, 1), self.settings.bump)
                 pictures = [None if value is None else value.reshape(size, size, -1) for value in made]
             else:
                 at = texels(self.atlas, size)
                 points = at.read(self.surface.vertices, self.surface.faces)
-                made = self.ranges.look(self.field(self.params, points), self.settings.bump)
+                made = self.ranges.coat(self.field(self.params, points), self.settings.bump)
                 if made.bump is not None:
                     made = made._replace(bump=self._to_tangent(at, made.bump))
                 pictures = [None if value is None else at.picture(value) for value in made]
-            base, roughness, metallic, bump = (None if value is None else value.cpu() for value in pictures)
+            base, roughness, metallic, bump = pictures
             assert base is not None and roughness is not None and metallic is not None
             return Textures(base, roughness, metallic, None if bump is None else _packed(bump))
 
@@ -269,13 +284,13 @@ class TexturedMesh:
         across, up = _tangent_frame(normal, at.read(self.tangents, self.atlas.faces))
         return torch.stack([(bump * across).sum(-1), (bump * up).sum(-1)], -1)
 
-    def mesh(self, resolution: int) -> Mesh:
-        """The shape with its textures; `resolution` is of no meaning here."""
-        textures, source = self.textures(), self.atlas.source.cpu()
-        uv = self.atlas.uv.cpu()
-        colors = texture(textures.base, uv[None, None], boundary="clamp")[0, 0]
-        vertices, normals = self.surface.vertices.cpu()[source], self.normals.cpu()[source]
-        return Mesh(vertices, self.atlas.faces.cpu(), colors, normals, uv, self.tangents.cpu(), textures)
+    def offer(self, resolution: int) -> Offer:
+        """The shape with its textures, all of it: seams repeat vertices, so that charts would pass for parts.
+        `resolution` is of no meaning here."""
+        textures, atlas = self.textures(), self.atlas
+        colors = texture(textures.base, atlas.uv[None, None], boundary="clamp")[0, 0]
+        vertices, normals = self.surface.vertices[atlas.source], self.normals[atlas.source]
+        return Triangles(Mesh(vertices, atlas.faces, colors, normals, atlas.uv, self.tangents, textures), whole=True)
 
 
 def _tangent_frame(normal: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:

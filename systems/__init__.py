@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from systems.asd import ASD
 from systems.balanced import Balanced
@@ -15,6 +15,7 @@ from systems.csd import CSD
 from systems.csds import CSDS
 from systems.csm import CSM
 from systems.dsd import DSD
+from systems.engine.rule import RuleKind
 from systems.grid import Grid
 from systems.hifa import HiFA
 from systems.ism import ISM
@@ -35,7 +36,7 @@ from systems.tsm import TSM
 from systems.video import Video
 from systems.vsd import VSD
 
-SYSTEMS: dict[str, Any] = {
+SYSTEMS: Mapping[str, RuleKind] = {
     "sds": SDS,
     "hifa": HiFA,
     "sjc": SJC,

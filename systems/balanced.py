@@ -3,7 +3,9 @@
 two objectives (MGDA, Desideri 2012), g = 0.1 sqrt(alpha_bar) (a g_c + (1 - a) g_d),
 g_c = lambda (eps_text - eps_against), g_d = eps_against, a = clip(<g_d - g_c, g_d> / |g_d - g_c|^2, 0, 1) per picture.
 
-The paper and its command line say lambda 18, its released code fixes 15; 18 is the default here.
+The paper and its command line say lambda 18, its released code fixes 15; 18 is the default here. `auto` is the mode its
+training runs: g_c = eps_text - eps_against, g_d = 1.25 (eps_against - n), and in place of w(t) the norm of
+eps_against - n over the whole batch times sqrt(1 - alpha_bar) / 50: neither lambda nor a weight is left to choose.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from torch import Tensor
 from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, When, ramp
 from dreamlab.core.settings import setting
-from systems.inversion import at, offset_noise
-from systems.residual import Branch, Look, State, per_row
-from systems.rule import NoiseSettings, Rule
+from systems.engine.inversion import at, offset_noise
+from systems.engine.residual import Look, State, paired, per_row
+from systems.engine.rule import NoiseSettings, Rule
 
 
 class Balanced(Rule["Balanced.Settings"]):
@@ -36,14 +38,24 @@ class Balanced(Rule["Balanced.Settings"]):
         offset: float = setting(0.1, low=0, help="strength of the channel-wise offset noise")
         strength: float = setting(0.1, above=0, help="factor of g")
         weight: str = setting("bsd", choices=WEIGHTS, help="w(t)")
+        auto: bool = setting(False, help="both objectives and the weight as the model's own size has it; no scale")
+
+        def asks(self) -> frozenset[str]:
+            return frozenset({self.against})
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
         t = at(look, look.time_index(c.t_min.at(now), c.t_max.at(now)))
-        state = State(table.add_noise(look.z, offset_noise(look, c.offset), t), t)
-        text, other = look.predict([Branch(state, "text"), Branch(state, c.against)])
-        g = min_norm(c.scale * (text - other), other)
-        return c.strength * per_row(table.weight(c.weight, t), g) * g
+        noise = offset_noise(look, c.offset)
+        state = State(table.add_noise(look.z, noise, t), t)
+        text, other = look.predict(paired(state, against=c.against))
+        if c.auto:
+            w = (other - noise).norm() * table.weight("sds", t).sqrt() / 50
+            g = min_norm(text - other, 1.25 * (other - noise))
+        else:
+            w = table.weight(c.weight, t)
+            g = min_norm(c.scale * (text - other), other)
+        return c.strength * per_row(w, g) * g
 
 
 def min_norm(g_c: Tensor, g_d: Tensor) -> Tensor:

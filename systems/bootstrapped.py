@@ -5,26 +5,29 @@ on renders that the frozen model has polished: g = w(t) (cfg(eps_prior)(z_t) - e
 A cycle of `cycle` steps begins with a share `dream` in which only the prior learns: renders are noised to t_max and
 denoised in `polish` guided steps (SDEdit), a cache of them, renewed every `renew` steps, is what it learns. Then the
 scene moves; eps_phi learns the renders in every step. The prior adds to the frozen text prediction; eps_phi stands
-alone or adds likewise (`base`), see `vsd`. Differences: that default; theirs fine-tune two whole U-Nets at 1e-5, here
-two small ones (`score_net`); DDIM steps for DPM-Solver's.
+alone or adds likewise (`base`), or is the guidance's own adapter (`net: adapter`; with `rank: 0` a whole copy of the
+model), see `vsd`. Differences: those defaults; theirs fine-tune two whole U-Nets at 1e-5 in eps, here the prior is a
+small network (`score_net`); DDIM steps for DPM-Solver's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from dreamlab.core.cards import RuleCard
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.inversion import at
-from systems.residual import Branch, Look, State, per_row, predict_cfg
-from systems.rule import Configured, NoiseSettings
-from systems.score_net import ScoreNet
-from systems.trained import Trained
+from dreamlab.core.types import Adapter
+from systems.engine.inversion import at
+from systems.engine.residual import Branch, Look, State, paired, per_row, predict_cfg
+from systems.engine.rule import Configured, NoiseSettings
+from systems.engine.score_net import ScoreNet, misfit
+from systems.engine.trained import Trained, adapter_of
 
 
 class Bootstrapped(Configured["Bootstrapped.Settings"]):
@@ -49,16 +52,27 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
         polish: int = setting(25, low=1, high=100, help="denoising steps of SDEdit")
         cfg_polish: float = setting(7.5, low=0)
         lr_prior: float = setting(1e-3, low=0, high=1)
-        base: str = setting("none", choices=("prior", "none"), help="what eps_phi adds to")
+        net: str = setting("small", choices=("small", "adapter"), help="what eps_phi is")
+        rank: int = setting(0, low=0, high=256, help="of the adapter; 0: every weight of the model's copy learns")
+        base: str = setting("none", choices=("prior", "none"), help="what a small eps_phi adds to")
+        predicts: str = setting("v", choices=("v", "eps"), help="what the networks are trained to say")
         lr: float = setting(3e-3, low=0, high=1)
         width: int = setting(32, low=8, high=512, help="channels of each network, a multiple of 4")
 
+        def complaint(self) -> str:
+            return misfit(self.width) or super().complaint()
+
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.forms: dict[str, ScoreNet] = {}
+        self.adapter: Adapter | None = None  # eps_phi, where it is no small network
         self.nets: dict[str, Trained] = {}
         self.polished: list[Tensor] = []  # each [B, C h w + 16]: pictures and their cameras
-        self._waiting: dict[str, Tensor] = {}
+        self._waiting: dict[str, Tensor] = {}  # what a checkpoint held, until the networks are there
+
+    @classmethod
+    def card(cls, settings: Settings) -> RuleCard:
+        return replace(super().card(settings), adapter=settings.net == "adapter")
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
@@ -74,7 +88,7 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
             return torch.zeros_like(look.z)
         t = c.times(look)
         state = look.noised(look.noise(), t)
-        text, null = look.predict([Branch(state, "text"), Branch(state, "null")])
+        text, null = look.predict(paired(state))
         with torch.no_grad():
             prior, mine = (self._said(look, name, state, camera, text) for name in self.nets)
         self._learn(look, "render", look.z, camera, c.lr)
@@ -99,29 +113,40 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
         t = torch.randint(0, len(table), (len(pictures),), generator=look.time_stream).to(pictures.device)
         noise = look.noise()
         state = State(table.add_noise(pictures, noise, t), t)
-        base = look.predict([Branch(state, "plain")])[0] if self.forms[name].adds else torch.zeros_like(noise)
+        base = look.predict([Branch(state, "plain")])[0] if self._adds(name) else torch.zeros_like(noise)
         leaf = own.leaf()
         with torch.enable_grad():
             error = self._said(look, name, state, camera, base, leaf) - noise
-            own.learn((error / table.signal_noise(t, noise)[0].clamp(min=0.05)).square().mean(), leaf, rate)
+            if self.settings.predicts == "v":
+                error = error / table.signal_noise(t, noise)[0].clamp(min=0.05)
+            own.learn(error.square().mean(), leaf, rate)
         look.trained += len(noise)
 
     def _said(
         self, look: Look, name: str, state: State, camera: Tensor, base: Tensor, leaf: Tensor | None = None
     ) -> Tensor:
         """eps of one of the two networks, upon `base` if it adds."""
-        form = self.forms[name]
         look.calls, look.rows = look.calls + 1, look.rows + len(base)
-        said = form.apply(self.nets[name].params(leaf), state.z_t, state.t_index, camera)
-        return base + said if form.adds else said
+        params, told = self.nets[name].params(leaf), (state.z_t, state.t_index)
+        if name == "render" and self.adapter is not None:
+            return self.adapter.apply(params, *told, look.conditions["plain"], camera)
+        said = self.forms[name].apply(params, *told, camera)
+        return base + said if self._adds(name) else said
+
+    def _adds(self, name: str) -> bool:
+        return name in self.forms and self.forms[name].adds
 
     def _build(self, look: Look) -> None:
         if self.forms:
             return
-        channels, height, width = look.z.shape[1:]
-        for name, adds in (("prior", True), ("render", self.settings.base == "prior")):
-            form = ScoreNet((channels, height, width), look.guidance.table, self.settings.width, "v", adds)
-            self.forms[name], self.nets[name] = form, Trained(form.start(look.z))
+        c, (channels, height, width) = self.settings, look.z.shape[1:]
+        self.adapter = adapter_of(look.guidance, c.rank) if c.net == "adapter" else None
+        for name, adds in (("prior", True), ("render", c.base == "prior")):
+            if name == "render" and self.adapter is not None:
+                self.nets[name] = Trained(self.adapter.start())
+            else:
+                form = ScoreNet((channels, height, width), look.guidance.table, c.width, c.predicts, adds)
+                self.forms[name], self.nets[name] = form, Trained(form.start(look.z))
             if state := {k.removeprefix(f"{name}."): v for k, v in self._waiting.items() if k.startswith(f"{name}.")}:
                 self.nets[name].load_state_dict(state)
 
@@ -130,13 +155,21 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
         self.polished = [*self.polished, flat][-self.settings.cache :]
 
     def _kept(self, index: int, camera: Tensor) -> tuple[Tensor, Tensor]:
+        """One of the kept batches, with as many rows as this step has: repeated, or the first of them."""
         flat = self.polished[index].to(camera)
+        flat = flat[torch.arange(len(camera), device=flat.device) % len(flat)]
         return flat[:, :-16].reshape(len(flat), *self.forms["prior"].shape), flat[:, -16:]
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {f"{name}.{key}": value for name, own in self.nets.items() for key, value in own.state_dict().items()}
-        return state | ({"polished": torch.stack(self.polished)} if self.polished else {})
+        if not self.nets:  # no step since a checkpoint was read
+            state = self._waiting
+        if not self.polished:
+            return state
+        rows = torch.tensor([len(batch) for batch in self.polished])  # the number of views may vary
+        return state | {"polished": torch.cat([batch.cpu() for batch in self.polished]), "rows": rows}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.forms, self.nets, self._waiting = {}, {}, dict(state)
-        self.polished = list(state["polished"]) if "polished" in state else []
+        self.forms, self.nets = {}, {}
+        self.polished = list(state["polished"].split(state["rows"].tolist())) if "polished" in state else []
+        self._waiting = {name: value for name, value in state.items() if name not in ("polished", "rows")}

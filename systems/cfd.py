@@ -20,10 +20,10 @@ from torch import Tensor
 from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from systems.inversion import at
-from systems.residual import Look, State, per_row, predict_cfg
-from systems.rule import Configured
-from systems.surface_noise import bound_noise
+from systems.engine.inversion import at
+from systems.engine.residual import Look, State, per_row, predict_cfg
+from systems.engine.rule import Configured, GradientSettings
+from systems.engine.surface_noise import bound_noise
 
 
 class CFD(Configured["CFD.Settings"]):
@@ -36,7 +36,7 @@ class CFD(Configured["CFD.Settings"]):
     rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(GradientSettings):
         cfg: Schedule = setting(constant(71.0), low=0, help="70 in their form")
         t: Schedule = setting(ramp(0.98, 0.02), low=0, high=1, help="the one time of a step, fraction of the table")
         refresh: float = setting(0.0, low=0, high=1)
@@ -45,10 +45,9 @@ class CFD(Configured["CFD.Settings"]):
         reach: float = setting(1.8, above=0, help="metres; the last layer takes what lies beyond")
         sub: int = setting(3, low=1, high=8, help="surface points per pixel side")
         weight: str = setting("ism", choices=WEIGHTS, help="w(t)")
-        clip: float | None = setting(None, above=0)
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.field: Tensor | None = None  # [T, C]
 
     def gradient(self, look: Look) -> Tensor:
@@ -65,12 +64,12 @@ class CFD(Configured["CFD.Settings"]):
         c = self.settings
         if look.cameras is None or look.frames is None:
             raise ValueError("cfd needs the cameras and frames of a step")
-        if self.field is None:
-            self.field = self._fresh(look)
-        elif c.refresh > 0:
+        fresh = self.field is None
+        self.field = self._fresh(look) if self.field is None else self.field.to(look.z)  # a checkpoint's: on the host
+        if c.refresh > 0 and not fresh:
             self.field = math.sqrt(1 - c.refresh) * self.field + math.sqrt(c.refresh) * self._fresh(look)
         shape = (c.texels, c.layers, c.reach, c.sub)
-        return bound_noise(self.field.to(look.z), look.noise(), look.frames, look.cameras, *shape)
+        return bound_noise(self.field, look.noise(), look.frames, look.cameras, *shape)
 
     def _fresh(self, look: Look) -> Tensor:
         count = 6 * self.settings.layers * self.settings.texels**2

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, combine, guiding
-from systems.rule import NoiseSettings, Rule
+from systems.engine.residual import Branch, Look, combine, guiding
+from systems.engine.rule import NoiseSettings, Rule
 
 
 class CSDS(Rule["CSDS.Settings"]):

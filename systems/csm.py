@@ -16,9 +16,9 @@ from torch import Tensor
 
 from dreamlab.core.schedules import Schedule, When, constant
 from dreamlab.core.settings import setting
-from systems.inversion import PathSettings, at, invert
-from systems.residual import Branch, Look, combine
-from systems.rule import Rule
+from systems.engine.inversion import PathSettings, at, invert
+from systems.engine.residual import Look, combine, paired
+from systems.engine.rule import Rule
 
 WARM = When(1500, "steps")
 
@@ -35,15 +35,13 @@ class CSM(Rule["CSM.Settings"]):
         scale: Schedule = setting(constant(7.5), low=0, help="s")
         visual: bool = setting(False, help="VPCSM: the prompt with a reference picture through decoupled attention")
 
-    @staticmethod
-    def asks(settings: Settings) -> frozenset[str]:
-        return frozenset({"visual"}) if settings.visual else frozenset()
+        def asks(self) -> frozenset[str]:
+            return super().asks() | ({"visual"} if self.visual else set())
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
         t = c.time(look)
         walk = invert(look, t, c)
         scale = c.scale.at(now)
-        told = "visual" if c.visual else "text"
-        branches = [Branch(walk.state, told, scale), Branch(walk.state, c.against, -scale)]
+        branches = paired(walk.state, "visual" if c.visual else "text", c.against, (scale, -scale))
         return combine(look, branches, table.weight(c.weight, at(look, t)))

@@ -18,9 +18,9 @@ from torch import Tensor
 from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from systems.inversion import at
-from systems.residual import Look, State, per_row, predict_cfg
-from systems.rule import Configured
+from systems.engine.inversion import at
+from systems.engine.residual import Look, State, per_row, predict_cfg
+from systems.engine.rule import Configured, GradientSettings
 
 
 class DSD(Configured["DSD.Settings"]):
@@ -32,7 +32,7 @@ class DSD(Configured["DSD.Settings"]):
     rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(GradientSettings):
         cfg: Schedule = setting(constant(8.5), low=0, help="7.5 in their form")
         cfg_later: float = setting(2.0, low=0, help="at t + d; 1 in their form")
         t: Schedule = setting(ramp(0.98, 0.32, curve="sqrt"), low=0, high=1)
@@ -40,10 +40,9 @@ class DSD(Configured["DSD.Settings"]):
         rho: float = setting(0.1, low=0, high=1, help="largest d as a share of t - t_min")
         steps: int = setting(10, low=1, high=100, help="of the path from noise, at most")
         weight: str = setting("sds", choices=WEIGHTS, help="w(t)")
-        clip: float | None = setting(None, above=0)
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.start: Tensor | None = None  # [1, C, h, w], the seed
 
     def gradient(self, look: Look) -> Tensor:

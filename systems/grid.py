@@ -9,20 +9,21 @@ Differences: their normal-map control is the guidance's; scale and times are our
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamlab.core.cards import RuleCard
 from dreamlab.core.noise import cfg
 from dreamlab.core.pixels import tiled, untiled
 from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition
-from systems.residual import Look, State, per_row
-from systems.rule import NoiseSettings, Rule
+from systems.engine.residual import Look, State, per_row
+from systems.engine.rule import NoiseSettings, Rule
 
 
 class Grid(Rule["Grid.Settings"]):
@@ -37,6 +38,10 @@ class Grid(Rule["Grid.Settings"]):
     class Settings(NoiseSettings):
         cfg: Schedule = setting(constant(50.0), low=0)
         t_max: Schedule = setting(ramp(0.75, 0.5), low=0, high=1)
+
+    @classmethod
+    def card(cls, settings: Settings) -> RuleCard:
+        return replace(super().card(settings), views=4)
 
     def gradient(self, look: Look) -> Tensor:
         c, table = self.settings, look.guidance.table

@@ -10,17 +10,18 @@ variance of depth along a ray, is the field's own `z_variance`. One decoding per
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamlab.core.cards import RuleCard
 from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from systems.residual import Look, loss_from_gradient, per_row, predict_cfg
-from systems.rule import NoiseSettings, Rule
+from systems.engine.residual import Look, loss_from_gradient, per_row, predict_cfg
+from systems.engine.rule import NoiseSettings, Rule
 
 
 class HiFA(Rule["HiFA.Settings"]):
@@ -39,6 +40,10 @@ class HiFA(Rule["HiFA.Settings"]):
         t_min: Schedule = setting(ramp(0.98, 0.3, curve="sqrt"), low=0, high=1)
         t_max: Schedule = setting(ramp(0.98, 0.3, curve="sqrt"), low=0, high=1)
         image: Schedule = setting(constant(0.01), low=0, help="weight of the loss on the picture")
+
+    @classmethod
+    def card(cls, settings: Settings) -> RuleCard:
+        return replace(super().card(settings), colours=True)
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
@@ -63,5 +68,5 @@ class HiFA(Rule["HiFA.Settings"]):
         if x.shape[-2:] != target.shape[-2:]:
             x = F.interpolate(x, target.shape[-2:], mode="bilinear", antialias=True)
         a, s = look.guidance.table.signal_noise(t, target)
-        loss, _ = loss_from_gradient(x, per_row(w, target) * (a / s) * (x - target), self.settings.clip)
+        loss, _ = loss_from_gradient(x, per_row(w, target) * (a / s) * (x - target), self.clip(look.progress))
         return loss

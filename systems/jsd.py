@@ -16,8 +16,8 @@ from torch import Tensor
 
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, per_row
-from systems.rule import NoiseSettings, Rule
+from systems.engine.residual import Branch, Look, per_row
+from systems.engine.rule import NoiseSettings, Rule
 
 
 class JSD(Rule["JSD.Settings"]):

@@ -17,8 +17,8 @@ from torch import Tensor
 from dreamlab.core.noise import cfg, rescaled
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look
-from systems.rule import Rule
+from systems.engine.residual import Look, paired, times_in_order
+from systems.engine.rule import GradientSettings, Rule
 
 
 class MVDream(Rule["MVDream.Settings"]):
@@ -30,19 +30,24 @@ class MVDream(Rule["MVDream.Settings"]):
     guided: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(GradientSettings):
         cfg: Schedule = setting(constant(50.0), low=0)
         against: str = setting("negative", choices=("null", "negative"), help="theirs is the negative prompt")
         rescale: float = setting(0.5, low=0, high=1, help="r; 0.3 where floaters appear")
         group: int = setting(4, low=1, high=64, help="views that share a deviation; the rest of a batch is a group too")
         t_min: Schedule = setting(ramp(0.98, 0.02, end=When(8000, "steps")), low=0, high=1)
         t_max: Schedule = setting(ramp(0.98, 0.5, end=When(8000, "steps")), low=0, high=1)
-        clip: float | None = setting(None, above=0)
+
+        def asks(self) -> frozenset[str]:
+            return frozenset({self.against})
+
+        def complaint(self) -> str:
+            return times_in_order(self.t_min, self.t_max) or ""
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
         t = look.timesteps(c.t_min.at(now), c.t_max.at(now), shared=True)
         state = look.noised(look.noise(), t)
-        text, other = look.predict([Branch(state, "text"), Branch(state, c.against)])
+        text, other = look.predict(paired(state, against=c.against))
         x0 = table.x0(state.z_t, cfg(other, text, c.cfg.at(now)), t)
         return look.z - rescaled(x0, table.x0(state.z_t, text, t), c.rescale, c.group)

@@ -8,24 +8,26 @@ Every part is a mean over pixels and channels, so weights mean the same at every
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
+from dreamlab.core.cards import RuleCard
 from dreamlab.core.errors import InputError
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames
-from systems.depth_terms import out_of_order, unlike
-from systems.residual import Look, Stateless
+from systems.engine.depth_terms import out_of_order, unlike
+from systems.engine.residual import Look
+from systems.engine.rule import Rule, RuleSettings
 
 NORMS = ("l2", "l1")
 
 
-class Photometric(Stateless):
+class Photometric(Rule["Photometric.Settings"]):
     """Make the frames equal to known pictures of the same cameras."""
 
     paper: ClassVar[str] = "Kerbl et al. 2023, arXiv:2308.04079, eq. 7"
@@ -33,7 +35,7 @@ class Photometric(Stateless):
     needs: ClassVar[frozenset[str]] = frozenset({"truth"})
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(RuleSettings):
         norm: str = setting("l2", choices=NORMS, help="of the difference in colour")
         rgb: Schedule = setting(constant(1.0), low=0)
         ssim: Schedule = setting(constant(0.0), low=0, help="weight of 1 - SSIM; the paper has 0.2 beside l1 at 0.8")
@@ -42,8 +44,11 @@ class Photometric(Stateless):
         depth: Schedule = setting(constant(0.0), low=0, help="1 - correlation of the depths (DreamCraft3D): no scale")
         rank: Schedule = setting(constant(0.0), low=0, help="pairs of pixels whose depths are in the wrong order")
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    @classmethod
+    def card(cls, settings: Settings) -> RuleCard:
+        weights = {"depth": (settings.depth, settings.rank), "normal": (settings.normal,)}
+        maps = frozenset(name for name, of in weights.items() if max(max(weight.values) for weight in of) > 0)
+        return replace(super().card(settings), colours=True, normals="normal" in maps, maps=maps)
 
     def loss(self, look: Look) -> Tensor:
         s, frames, truth = self.settings, look.frames, look.conditions["truth"].rows

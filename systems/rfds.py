@@ -18,8 +18,8 @@ from torch import Tensor
 from dreamlab.core.noise import cfg, flow_state, rescaled
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, State, per_row
-from systems.rule import Rule
+from systems.engine.residual import Branch, Look, State, paired, per_row
+from systems.engine.rule import GradientSettings, Rule
 
 
 class RFDS(Rule["RFDS.Settings"]):
@@ -32,22 +32,21 @@ class RFDS(Rule["RFDS.Settings"]):
     rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(GradientSettings):
         cfg: Schedule = setting(constant(100.0), low=0)
         s_min: Schedule = setting(constant(0.3), low=0, high=1, help="flow time, 0 clean, 1 noise")
         s_max: Schedule = setting(constant(0.98), low=0, high=1)
         rev: bool = setting(False, help="RFDS-Rev: the noise is the model's own")
-        clip: float | None = setting(None, above=0)
 
     def gradient(self, look: Look) -> Tensor:
         c, now = self.settings, look.progress
         t, s = flow_times(look, c.s_min.at(now), c.s_max.at(now))
         noise = look.noise()
         if c.rev:
-            (v_text,) = velocities(look, (1 - s) * look.z + s * noise, s, t, ("text",))
+            (v_text,) = velocities(look, (1 - s) * look.z + s * noise, s, t, guided=False)
             noise = noise + (1 - s) * (v_text + look.z - noise)
         z_s, scale = (1 - s) * look.z + s * noise, c.cfg.at(now)
-        v = velocities(look, z_s, s, t, ("text",) if scale == 1.0 else ("text", "null"))
+        v = velocities(look, z_s, s, t, guided=scale != 1.0)
         guided = v[0] if scale == 1.0 else cfg(v[1], v[0], scale)
         if share := look.asking.how.rescale:  # x0 = z_s - s v
             guided = (z_s - rescaled(z_s - s * guided, z_s - s * v[0], share)) / s
@@ -68,8 +67,9 @@ def flow_times(look: Look, low: float, high: float) -> tuple[Tensor, Tensor]:
     return t, per_row(known[t], look.z)
 
 
-def velocities(look: Look, z_s: Tensor, s: Tensor, t: Tensor, names: tuple[str, ...]) -> list[Tensor]:
-    """The model's v at rectified-flow states, through its eps: v = (eps - z_s) / (1 - s)."""
+def velocities(look: Look, z_s: Tensor, s: Tensor, t: Tensor, guided: bool) -> list[Tensor]:
+    """The model's v of the text (and null) at rectified-flow states, through its eps: v = (eps - z_s) / (1 - s)."""
     a, sigma = look.guidance.table.signal_noise(t, z_s)
     state = State(z_s * (a + sigma), t)
-    return [(eps - z_s) / (1 - s) for eps in look.predict([Branch(state, name) for name in names])]
+    branches = paired(state) if guided else [Branch(state, "text")]
+    return [(eps - z_s) / (1 - s) for eps in look.predict(branches)]

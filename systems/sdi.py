@@ -19,9 +19,9 @@ from torch import Tensor
 from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from systems.inversion import at
-from systems.residual import Look, State, per_row, predict_cfg
-from systems.rule import Rule
+from systems.engine.inversion import at
+from systems.engine.residual import Look, State, per_row, predict_cfg
+from systems.engine.rule import GradientSettings, Rule
 
 
 class SDI(Rule["SDI.Settings"]):
@@ -34,14 +34,13 @@ class SDI(Rule["SDI.Settings"]):
     rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(GradientSettings):
         cfg: Schedule = setting(constant(8.5), low=0, help="7.5 in their form")
         cfg_inversion: float = setting(-6.5, help="guidance on the way up, -7.5 in their form")
         steps: int = setting(10, low=1, high=100, help="of an inversion through the whole table")
         eta: float = setting(0.3, low=0, high=1, help="share of DDIM's noise on the way up")
         t: Schedule = setting(ramp(0.98, 0.2), low=0, high=1)
         weight: str = setting("ism", choices=WEIGHTS, help="w(t)")
-        clip: float | None = setting(None, above=0)
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table

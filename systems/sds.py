@@ -16,8 +16,8 @@ from torch import Tensor
 
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
-from systems.residual import Look, combine, guiding
-from systems.rule import NoiseSettings, Rule
+from systems.engine.residual import Look, combine, guiding
+from systems.engine.rule import NoiseSettings, Rule
 
 
 class SDS(Rule["SDS.Settings"]):

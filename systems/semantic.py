@@ -20,9 +20,9 @@ from dreamlab.core.cameras import Cameras, wrap_degrees
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Prompt
-from systems.residual import Look, per_row, predict_cfg, times_in_order
-from systems.rule import NoiseSettings, Rule
-from systems.surface_noise import surface_points
+from systems.engine.residual import Look, per_row, predict_cfg
+from systems.engine.rule import NoiseSettings, Rule
+from systems.engine.surface_noise import surface_points
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,9 @@ class Semantic(Rule["Semantic.Settings"]):
         regions: tuple[Region, ...] = ()
         cfg: Schedule = setting(constant(101.0), low=0, help="100 in their form")
 
-    @staticmethod
-    def check(settings: Settings) -> str | None:
-        if not settings.regions:
-            return "semantic needs `regions`: a list of {prompt, x, y, z}"
-        return times_in_order(settings.t_min, settings.t_max)
+        def complaint(self) -> str:
+            missing = "" if self.regions else "semantic needs `regions`: a list of {prompt, x, y, z}"
+            return missing or super().complaint()
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table

@@ -16,10 +16,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dreamlab.core.foreign.points import read_points
 from dreamlab.core.settings import setting
-from systems.residual import Look, Stateless
+from systems.engine.residual import Look
+from systems.engine.rule import Rule, RuleSettings
 
-LIMIT = 200_000  # points read
 DENSE = 2000  # points drawn on a part of a sketch
 BODIES = ("ball", "box", "rod")
 
@@ -38,14 +39,12 @@ def surface(look: Look) -> tuple[Tensor, Tensor]:
     frames, cameras = look.frames, look.cameras
     if frames is None or cameras is None:
         raise ValueError("a shape guide needs the frames and cameras of a step")
-    origin, ray = cameras.rays(*frames.depth.shape[1:3])
-    along = -(ray * cameras.camera_to_world[:, None, None, :3, 2]).sum(-1, keepdim=True)
-    points = origin[:, None, None] + ray * (frames.depth / along)
-    there = (frames.alpha[..., 0] > 0.05) & (frames.depth[..., 0] > 0)
-    return points[there], frames.alpha[..., 0][there]
+    depth, alpha = frames.depth[..., 0], frames.alpha[..., 0]
+    there = (alpha > 0.05) & (depth > 0)
+    return cameras.points(depth)[there], alpha[there]
 
 
-class Box(Stateless):
+class Box(Rule["Box.Settings"]):
     """Punish what is outside a box of the world."""
 
     paper: ClassVar[str] = "bounding boxes as in SemanticSDS (arXiv:2410.09009)"
@@ -53,13 +52,10 @@ class Box(Stateless):
     needs: ClassVar[frozenset[str]] = frozenset()
 
     @dataclass(frozen=True)
-    class Settings:
+    class Settings(RuleSettings):
         x: tuple[float, float] = (-1.0, 1.0)
         y: tuple[float, float] = (-1.0, 1.0)
         z: tuple[float, float] = (-1.0, 1.0)
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
 
     def loss(self, look: Look) -> Tensor:
         """Mean over all pixels of alpha times the squared distance to the box."""
@@ -71,7 +67,7 @@ class Box(Stateless):
         return (alpha * outside.square().sum(-1)).sum() / look.frames.alpha.numel()
 
 
-class Cloud(Stateless):
+class Cloud(Rule["Cloud.Settings"]):
     """Keep the surface near given points, and every point near the surface."""
 
     paper: ClassVar[str] = "after Chen et al. 2023, arXiv:2309.16585; Metzer et al. 2022, arXiv:2211.07600"
@@ -79,24 +75,21 @@ class Cloud(Stateless):
     needs: ClassVar[frozenset[str]] = frozenset()
 
     @dataclass(frozen=True)
-    class Settings:
-        points: str = setting("", help="a text file of x y z per line, metres")
+    class Settings(RuleSettings):
+        points: str = setting("", file="points", help="a text file of x y z per line, metres")
         sketch: tuple[Part, ...] = ()
         near: float = setting(0.0, low=0, help="distance that is not punished yet")
         cover: float = setting(0.0, low=0, help="weight of points that no surface is near")
         most: int = setting(2048, low=1, help="surface points and given points compared in a step")
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.points = sketched(settings.sketch) if settings.sketch else read_points(Path(settings.points))
+        def complaint(self) -> str:
+            if self.sketch and self.points:
+                return "give points or a sketch, not both"
+            return "" if self.sketch or self.points else "points: name a file of x y z lines, or give a sketch"
 
-    @staticmethod
-    def check(settings: Settings) -> str | None:
-        if settings.sketch and settings.points:
-            return "give points or a sketch, not both"
-        if settings.sketch or (settings.points and Path(settings.points).is_file()):
-            return None
-        return f"points: {settings.points!r} is not a file of x y z lines, and there is no sketch"
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.points = sketched(settings.sketch) if settings.sketch else read_points(Path(settings.points))
 
     def loss(self, look: Look) -> Tensor:
         c = self.settings
@@ -146,11 +139,3 @@ def within(body: str, local: Tensor) -> Tensor:
     if body == "box":
         return local.abs().amax(-1)
     return torch.maximum(local[:, [0, 2]].norm(dim=-1), local[:, 1].abs())
-
-
-def read_points(path: Path) -> Tensor:
-    """[N, 3] of a text file."""
-    rows = [[float(word) for word in line.split()[:3]] for line in path.read_text("utf-8").splitlines() if line.strip()]
-    if not rows or any(len(row) != 3 for row in rows) or len(rows) > LIMIT:
-        raise ValueError(f"{path}: needs 1 to {LIMIT} lines of x y z")
-    return torch.tensor(rows)

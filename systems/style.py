@@ -15,9 +15,9 @@ from torch import Tensor
 
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.inversion import PathSettings, at, invert
-from systems.residual import Branch, Look, State, per_row
-from systems.rule import Rule
+from systems.engine.inversion import PathSettings, at, invert
+from systems.engine.residual import Branch, Look, State, paired, per_row
+from systems.engine.rule import Rule
 
 
 class Style(Rule["Style.Settings"]):
@@ -42,7 +42,7 @@ class Style(Rule["Style.Settings"]):
         walk = invert(look, s, c)
         (eps_s,) = look.predict([Branch(walk.state, "null")])
         state = State(table.ddim_move(walk.state.z_t, eps_s, at(look, s), at(look, t)), at(look, t))
-        names = ("null", "text", "content", "style")
-        null, text, content, style = look.predict([Branch(state, name) for name in names])
+        branches = [*paired(state), Branch(state, "content"), Branch(state, "style")]
+        text, null, content, style = look.predict(branches)
         total = null - eps_s + c.cfg.at(now) * (text - content) + c.style.at(now) * (style - null)
         return c.strength * per_row(table.weight(c.weight, state.t_index), total) * total

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.inversion import PathSettings, at, invert, warming
-from systems.residual import Branch, Look, State, per_row, predict_cfg
-from systems.rule import Rule
+from systems.engine.inversion import PathSettings, at, invert, warming
+from systems.engine.residual import Branch, Look, State, per_row, predict_cfg
+from systems.engine.rule import Rule
 
 WARM = When(750, "steps")
 

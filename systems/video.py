@@ -9,15 +9,16 @@ clips of `frames`, in order of time; the guidance must say that it scores clips 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
 
+from dreamlab.core.cards import RuleCard
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, per_row
-from systems.rule import NoiseSettings, Rule
+from systems.engine.residual import Look, paired, per_row
+from systems.engine.rule import NoiseSettings, Rule
 
 
 class Video(Rule["Video.Settings"]):
@@ -25,8 +26,7 @@ class Video(Rule["Video.Settings"]):
 
     paper: ClassVar[str] = "Bahmani et al. 2023, arXiv:2311.17984; Ling et al. 2023, arXiv:2312.13763"
     cost: ClassVar[str] = "2"
-    needs: ClassVar[frozenset[str]] = frozenset({"text", "null", "clip"})
-    rescales: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
 
     @dataclass(frozen=True)
     class Settings(NoiseSettings):
@@ -36,8 +36,8 @@ class Video(Rule["Video.Settings"]):
         amplify: Schedule = setting(constant(0.0), low=0, help="of the motion in the text's direction")
 
     @classmethod
-    def rescaled(cls, settings: Settings) -> bool:
-        return settings.form == "sds"
+    def card(cls, settings: Settings) -> RuleCard:
+        return replace(super().card(settings), views=settings.frames, clip=True, rescales=settings.form == "sds")
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
@@ -47,7 +47,7 @@ class Video(Rule["Video.Settings"]):
         t = clips[:, :1].expand(-1, c.frames).reshape(-1)
         noise = look.noise()
         state = look.noised(noise, t)
-        text, null = look.predict([Branch(state, "text"), Branch(state, "null")])
+        text, null = look.predict(paired(state))
         direction = amplified(text - null, c.frames, c.amplify.at(now))
         g = c.cfg.at(now) * direction + (null - noise if c.form == "sds" else 0.0)
         if c.form == "sds":

@@ -16,19 +16,21 @@ of `small` is a small network's, 3e-3, not the 1e-4 of a LoRA.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from dreamlab.core.cards import RuleCard
 from dreamlab.core.noise import cfg
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from systems.residual import Branch, Look, State, per_row
-from systems.rule import Configured, NoiseSettings
-from systems.score_net import ScoreNet
-from systems.trained import Trained
+from dreamlab.core.types import Adapter
+from systems.engine.residual import Branch, Look, State, paired, per_row
+from systems.engine.rule import Configured, NoiseSettings
+from systems.engine.score_net import ScoreNet, misfit
+from systems.engine.trained import Trained, adapter_of
 
 
 class VSD(Configured["VSD.Settings"]):
@@ -49,34 +51,34 @@ class VSD(Configured["VSD.Settings"]):
         base: str = setting("none", choices=("prior", "none"), help="what the small network adds to")
         predicts: str = setting("v", choices=("v", "eps"), help="what the small network is trained to say")
         width: int = setting(32, low=8, high=512, help="channels of the small network, a multiple of 4")
-        rank: int = setting(4, low=1, high=256, help="of the adapter")
+        rank: int = setting(4, low=0, high=256, help="of the adapter; 0: every weight of the model's copy learns")
         lr: float = setting(3e-3, low=0, high=1)
         warmup: int = setting(0, low=0, help="steps over which lr rises (500 in their code)")
         camera_drop: float = setting(0.1, low=0, high=1)
+        shared_t: bool = setting(False, help="one time for all views of a step, as in the authors' own code")
+        lessons: int = setting(1, low=1, high=64, help="times per view and step that eps_phi is trained at")
+
+        def complaint(self) -> str:
+            return misfit(self.width) or super().complaint()
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.net: Any = None
+        self.net: ScoreNet | None = None
+        self.adapter: Adapter | None = None
         self.trained: Trained | None = None
-        self._waiting: Mapping[str, Tensor] | None = None  # a checkpoint read before the first step
+        self._waiting: Mapping[str, Tensor] | None = None  # what a checkpoint held, until the network is there
 
-    @staticmethod
-    def asks(settings: Settings) -> frozenset[str]:
-        return frozenset({"adapter"}) if settings.net == "adapter" else frozenset()
-
-    @staticmethod
-    def check(settings: Settings) -> str | None:
-        if settings.width % 4:
-            return f"width {settings.width} is not a multiple of 4"
-        return Configured.check(settings)
+    @classmethod
+    def card(cls, settings: Settings) -> RuleCard:
+        return replace(super().card(settings), adapter=settings.net == "adapter")
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
         own = self._built(look)
-        t = c.times(look)
+        t = c.times(look, c.shared_t)
         state = look.noised(look.noise(), t)
         scale = c.cfg.at(now)
-        branches = [Branch(state, "text"), *([Branch(state, "null")] if scale != 1.0 else [])]
+        branches = [Branch(state, "text")] if scale == 1.0 else paired(state)
         if self._adds and look.steered:
             branches.append(Branch(state, "plain"))
         eps = look.predict(branches)
@@ -93,27 +95,36 @@ class VSD(Configured["VSD.Settings"]):
     def _learn(self, look: Look, own: Trained) -> None:
         """One step of eps_phi on the renders as they are: any time, fresh noise, the camera sometimes dropped."""
         c, table = self.settings, look.guidance.table
-        t = torch.randint(0, len(table), (len(look.z),), generator=look.time_stream).to(look.z.device)
-        kept = (torch.rand(len(look.z), generator=look.time_stream) >= c.camera_drop).to(look.z)
-        noise = look.noise()
-        state = look.noised(noise, t)
-        base = look.predict([Branch(state, "plain")])[0] if self._adds else None
-        leaf = own.leaf()
+        drawn = [self._lesson(look) for _ in range(c.lessons)]
+        plain = [Branch(state, "plain") for state, _, _ in drawn]
+        bases = look.predict(plain) if self._adds else [None] * c.lessons
+        leaf, errors = own.leaf(), []
         with torch.enable_grad():
-            said = self._own(look, own.params(leaf), state, look.poses() * kept[:, None], base)
-            error = said - noise
-            if c.predicts == "v":
-                error = error / table.signal_noise(t, noise)[0].clamp(min=0.05)  # the error in v is the one in eps / a
-            own.learn(error.square().mean(), leaf, c.lr * min(1.0, (look.progress.step + 1) / max(c.warmup, 1)))
-        look.trained += len(look.z)
+            params = own.params(leaf)
+            for (state, noise, camera), base in zip(drawn, bases, strict=True):
+                error = self._own(look, params, state, camera, base) - noise
+                if c.predicts == "v":  # the error in v is the one in eps / a
+                    error = error / table.signal_noise(state.t_index, noise)[0].clamp(min=0.05)
+                errors.append(error)
+            rate = c.lr * min(1.0, (look.progress.step + 1) / max(c.warmup, 1))
+            own.learn(torch.cat(errors).square().mean(), leaf, rate)
+        look.trained += len(look.z) * c.lessons
+
+    def _lesson(self, look: Look) -> tuple[State, Tensor, Tensor]:
+        """The renders at times of their own, the noise in them, and what is told of the cameras."""
+        count = len(look.z)
+        t = torch.randint(0, len(look.guidance.table), (count,), generator=look.time_stream).to(look.z.device)
+        kept = (torch.rand(count, generator=look.time_stream) >= self.settings.camera_drop).to(look.z)
+        noise = look.noise()
+        return look.noised(noise, t), noise, look.poses() * kept[:, None]
 
     def _own(
         self, look: Look, params: Mapping[str, Tensor], state: State, camera: Tensor, base: Tensor | None
     ) -> Tensor:
         look.calls, look.rows = look.calls + 1, look.rows + len(state.z_t)
-        if self.settings.net == "adapter":
-            said: Tensor = self.net.apply(params, state.z_t, state.t_index, look.conditions["plain"], camera)
-            return said
+        if self.adapter is not None:
+            return self.adapter.apply(params, state.z_t, state.t_index, look.conditions["plain"], camera)
+        assert self.net is not None  # one of the two is there once `_built` was called
         said = self.net.apply(params, state.z_t, state.t_index, camera)
         return said if base is None else base + said
 
@@ -126,8 +137,8 @@ class VSD(Configured["VSD.Settings"]):
         if self.trained is None:
             c = self.settings
             if c.net == "adapter":
-                self.net = look.guidance.adapter(c.rank)  # type: ignore[attr-defined]
-                self.trained = Trained(self.net.start())
+                self.adapter = adapter_of(look.guidance, c.rank)
+                self.trained = Trained(self.adapter.start())
             else:
                 channels, height, span = look.z.shape[1:]
                 shape = (channels, height, span)
@@ -135,10 +146,11 @@ class VSD(Configured["VSD.Settings"]):
                 self.trained = Trained(self.net.start(look.z))
             if self._waiting is not None:
                 self.trained.load_state_dict(self._waiting)
+                self._waiting = None
         return self.trained
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {} if self.trained is None else self.trained.state_dict()
+        return dict(self._waiting or {}) if self.trained is None else self.trained.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.trained, self._waiting = None, dict(state) or None

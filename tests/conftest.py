@@ -89,7 +89,7 @@ def _command(arguments: list[str], environment: dict[str, str], folder: str, out
     """Runs in a child of the fork server: a process of its own, with the imports already paid for."""
     os.environ.update(environment)
     os.chdir(folder)
-    with Path(out).open("w") as stdout, Path(err).open("w") as stderr:
+    with Path(out).open("w") as stdout, Path(err).open("w", errors="backslashreplace") as stderr:
         # The descriptors too: what a signal handler or a library prints must land in the files.
         os.dup2(stdout.fileno(), 1)
         os.dup2(stderr.fileno(), 2)
@@ -145,7 +145,9 @@ def finished_run(dreamlab: Commands, tiny: Path) -> Path:
 
 def artefacts(run: Path) -> dict[str, bytes]:
     """What must be equal byte for byte between two runs of one recipe: assets and the last checkpoint's tensors."""
-    newest = max((run / "ckpt").glob("step_*"))
+    from dreamlab.run.checkpoint import committed
+
+    newest = committed(run / "ckpt")[-1]
     paths = [run / "export" / "model.glb", run / "export" / "contact.png", *newest.glob("*.safetensors")]
     return {path.name: path.read_bytes() for path in paths}
 

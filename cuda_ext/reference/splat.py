@@ -70,6 +70,14 @@ class SplatStats:
     def zeros(cls, count: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> SplatStats:
         return cls(*(torch.zeros(count, device=device, dtype=dtype) for _ in range(3)))
 
+    def clone(self) -> SplatStats:
+        return SplatStats(self.grad_norm.clone(), self.count.clone(), self.radius_max.clone())
+
+    def where(self, chosen: Tensor, other: SplatStats) -> SplatStats:
+        """These where `chosen` [] is true, else the other ones; a nan of the ones left out stays out."""
+        pairs = ((self.grad_norm, other.grad_norm), (self.count, other.count), (self.radius_max, other.radius_max))
+        return SplatStats(*(torch.where(chosen, mine, theirs) for mine, theirs in pairs))
+
     def add(self, grad: Tensor, radii: Tensor, size: tuple[int, int]) -> None:
         """One backward pass: gradient [B, N, 2] to the projected means in pixels, radii [B, N] of its forward pass."""
         half = grad.new_tensor([size[1] / 2, size[0] / 2])

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +33,7 @@ class Cameras:
     def __len__(self) -> int:
         return self.camera_to_world.shape[0]
 
-    def __getitem__(self, index: Any) -> Cameras:
+    def __getitem__(self, index: slice | Tensor | list[int]) -> Cameras:
         """A sub-batch: index with a slice or an index tensor."""
         time = None if self.time is None else self.time[index]
         return Cameras(
@@ -72,6 +71,12 @@ class Cameras:
         local = torch.stack([x_cam, y_cam, -torch.ones_like(x_cam)], -1)
         world = torch.einsum("bij,bhwj->bhwi", like[:, :3, :3], local)
         return like[:, :3, 3], torch.nn.functional.normalize(world, dim=-1)
+
+    def points(self, depth: Tensor) -> Tensor:  # [B, H, W] camera z -> [B, H, W, 3]
+        """World points seen at that depth through the pixel centres; differentiable in it."""
+        origin, ray = self.rays(*depth.shape[1:])
+        along = -(ray * self.camera_to_world[:, None, None, :3, 2]).sum(-1)
+        return origin[:, None, None] + ray * (depth / along)[..., None]
 
 
 def look_at(position: Tensor, target: Tensor, up: Tensor | None = None) -> Tensor:
@@ -151,6 +156,13 @@ class OrbitSettings:
         0, low=0, high=64, help="so many views in a row stand around in equal turns, at one height and lens"
     )
     time: tuple[float, float] = setting((0.0, 1.0), low=0, high=1, help="of a moving scene; a part for one segment")
+    ring_jitter: bool = setting(False, help="one jitter for all views of a ring, as MVDream's; else one for each")
+    relative: bool = setting(False, help="distance in units of 1 / tan(fovy / 2): the object fills pictures alike")
+
+    @property
+    def together(self) -> int:
+        """How many views in a row belong together: a ring, or the frames of a clip."""
+        return max(self.clip, self.ring, 1)
 
 
 def sample_orbit(settings: OrbitSettings, count: int, generator: torch.Generator) -> Cameras:
@@ -172,10 +184,14 @@ def sample_orbit(settings: OrbitSettings, count: int, generator: torch.Generator
     distance, fovy = uniform(*settings.distance), uniform(*settings.fovy_deg)
     if settings.ring:
         distance, fovy = (value[_first(count, settings.ring)] for value in (distance, fovy))
+    if settings.relative:
+        distance = distance / torch.tan(torch.deg2rad(fovy) / 2)
     shift = (2 * torch.rand(count, 3, generator=generator) - 1) * settings.jitter_position
     target = torch.randn(count, 3, generator=generator) * settings.jitter_target
     up = torch.randn(count, 3, generator=generator) * settings.jitter_up
-    up[:, 1] += 1.0
+    if settings.ring and settings.ring_jitter:
+        shift, target, up = (value[_first(count, settings.ring)] for value in (shift, target, up))
+    up = up + up.new_tensor([0.0, 1.0, 0.0])
     position = orbit_position(azimuth, elevation, distance) + shift
     # What conditions a prior is where the camera is, not where it was meant to be.
     radius = position.norm(dim=-1)
@@ -221,6 +237,7 @@ def fixed_orbit(settings: OrbitSettings, count: int, offset: float = 0.0) -> Cam
     west, east = settings.azimuth_deg
     azimuth = west + (east - west) * torch.remainder(i * GOLDEN + offset, 1.0)
     distance, fovy = (sum(limits) / 2 for limits in (settings.distance, settings.fovy_deg))
+    distance /= math.tan(math.radians(fovy) / 2) if settings.relative else 1.0
     cameras = orbit(azimuth.float(), torch.rad2deg(torch.asin(height)).float(), distance, fovy)
     # Multiples of sqrt 2 are equidistributed and independent of those of the golden ratio.
     begin, end = settings.time

@@ -22,6 +22,7 @@ from dreamlab.core.types import Condition
 
 DIRECTIONS = ("front", "side", "back", "overhead")
 VIEWS = ("none", "hard", "blend")
+CURVES = ("threestudio", "lucid")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Prompting:
     views: str = setting("none", choices=VIEWS, help="words of direction: one per view, or a blend of two")
     front_deg: float = setting(45.0, above=0, high=90, help="front is |azimuth| below this, back beyond 180 less it")
     overhead_deg: float = setting(60.0, low=-90, high=90, help="overhead above this elevation")
-    perp_neg: float = setting(0.0, low=0, help="strength of Perp-Neg; 1 is threestudio's")
+    perp_neg: float = setting(0.0, low=0, help="strength of Perp-Neg; 1 is that of its curves")
+    perp_neg_curves: str = setting("threestudio", choices=CURVES, help="by azimuth; lucid: LucidDreamer's")
     adaptive: float = setting(
         0.0,
         low=0,
@@ -69,18 +71,33 @@ def _falling(a: float, b: float, c: float, r: Tensor) -> Tensor:
     return a * torch.exp(-b * r) + c
 
 
+def _threestudio(near: Tensor, far: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Curves a exp(-b r) + c: side-back (1, 0.5, -0.606), front-side-back (1, 0.5, 0.967), front-side and side-front
+    (4, 0.5, -2.426)."""
+    tail = -2.426
+    ahead = -_falling(4, 0.5, tail, near), -_falling(4, 0.5, tail, 1 - near)
+    return ahead, (-_falling(1, 0.5, -0.606, far), -_falling(1, 0.5, 0.967, far))
+
+
+def _lucid(near: Tensor, far: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """LucidDreamer's: -2 exp(-2 r) and -2 exp(-10 r), 0 near the direction itself; behind, the front by -2."""
+    nothing = torch.zeros_like(near)
+    front = torch.where(near > 0.8, nothing, -2 * torch.exp(-2 * near))
+    side = torch.where(near < 0.2, nothing, -2 * torch.exp(-10 * (1 - near)))
+    behind = torch.where(far > 0.8, nothing, -torch.exp(-10 * far))
+    return (front, side), (behind, torch.full_like(far, -2.0))
+
+
 def perp_neg_weights(cameras: Cameras, how: Prompting) -> tuple[Tensor, Tensor]:
     """What to push away from, [B, 2] indices into DIRECTIONS, and how strongly, [B, 2] weights (0 from overhead).
 
-    threestudio's curves a exp(-b r) + c: side-back (1, 0.5, -0.606), front-side-back (1, 0.5, 0.967),
-    front-side and side-front (4, 0.5, -2.426).
+    Ahead of the side it is front and side, behind it side and front.
     """
     turn = cameras.azimuth_deg.abs()
     near, far = 1 - turn / 90, 2 - turn / 90
     ahead = turn < 90
-    tail = -2.426
-    weights_ahead = torch.stack([-_falling(4, 0.5, tail, near), -_falling(4, 0.5, tail, 1 - near)], 1)
-    weights_behind = torch.stack([-_falling(1, 0.5, -0.606, far), -_falling(1, 0.5, 0.967, far)], 1)
+    curves = _lucid if how.perp_neg_curves == "lucid" else _threestudio
+    weights_ahead, weights_behind = (torch.stack(pair, 1) for pair in curves(near, far))
     weights = torch.where(ahead[:, None], weights_ahead, weights_behind)
     weights = torch.where((cameras.elevation_deg > how.overhead_deg)[:, None], torch.zeros_like(weights), weights)
     front, side = torch.zeros_like(turn, dtype=torch.long), torch.ones_like(turn, dtype=torch.long)
@@ -189,7 +206,8 @@ class Skips:
         self.moved = self.moved.to(share.device)
         b = self.bin(fraction)
         before = self.moved[b].clone()
-        self.moved[b] = torch.where(before.isinf(), share, self.KEEP * before + (1 - self.KEEP) * share).to(before)
+        mean = torch.where(before.isinf(), share, self.KEEP * before + (1 - self.KEEP) * share)
+        self.moved[b] = torch.where(share.isfinite(), mean, before).to(before)  # a bad step teaches nothing
 
     def state_dict(self) -> dict[str, Tensor]:
         counts = torch.tensor([*self.visits, self.steps, self.skipped, self.asked])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable
 
@@ -32,6 +33,11 @@ def slug(text: str, limit: int = 40) -> str:
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     name = re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:limit].strip("-")
     return f"x-{name}" if name in _RESERVED else name or "dream"
+
+
+def shell(*words: object) -> str:
+    """A command to copy into a shell: `dreamlab` with these words, quoted where they must be."""
+    return shlex.join(["dreamlab", *map(str, words)])
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -64,6 +64,22 @@ class Frames:
         extra = {name: value[rows] for name, value in self.extra.items() if name == "latent"}
         return Frames(**maps, normal=normal, visible=self.visible, extra=extra)
 
+    @staticmethod
+    def cat(parts: Sequence[Frames], pictures: Sequence[str] = ()) -> Frames:
+        """All views of several batches of one scene; of `extra` what `pictures` names, where there is any. A row is
+        visible that is so in one of them."""
+        first = parts[0]
+        normals, rows = [p.normal for p in parts if p.normal is not None], [p.visible for p in parts]
+        return Frames(
+            torch.cat([p.rgb for p in parts]),
+            torch.cat([p.alpha for p in parts]),
+            torch.cat([p.depth for p in parts]),
+            torch.cat([p.background for p in parts]),
+            torch.cat(normals) if normals else None,
+            None if first.visible is None else torch.stack([row for row in rows if row is not None]).any(0),
+            {name: torch.cat([p.extra[name] for p in parts]) for name in pictures if name in first.extra},
+        )
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -94,11 +110,9 @@ class Guidance(Protocol):
     """A frozen diffusion model. Whatever it predicts inside (eps, v, x0, EDM, flow), it answers in eps."""
 
     table: NoiseTable
-    # The names of conditions it can make (text, null, negative, front, ...), and what else it can do (adapter). Where
-    # they depend on its settings, a static method `offers(settings)` names them all.
-    # Optional: `encoding(text)` says a text in one frozen vector [D], for makers; `framing(prompt)` how the prompt's
-    # picture must be moved so that its object stands as the model knows it.
-    variants: frozenset[str]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
 
     def encode(self, rgb: Tensor) -> Tensor:
         """[B, H, W, 3] sRGB -> latents [B, C, h, w]; differentiable."""
@@ -111,6 +125,55 @@ class Guidance(Protocol):
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents -> [B, H, W, 3] sRGB, for looking."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A guidance that says a text as a vector, for scenes that are told what to be."""
+
+    def encoding(self, text: str) -> Tensor:
+        """[D], frozen."""
+
+
+@runtime_checkable
+class Framer(Protocol):
+    """A guidance that knows how the object of a given picture would stand in its own world."""
+
+    def framing(self, prompt: Prompt) -> Framing | None:
+        """How the prompt's picture must be moved to show it so, if that can be told."""
+
+
+@runtime_checkable
+class Featuring(Protocol):
+    """A guidance that sees features in pictures."""
+
+    def features(self, rgb: Tensor) -> Tensor:
+        """[B, H, W, 3] sRGB -> [B, F], differentiable."""
+
+
+class Adapter(Protocol):
+    """A frozen model with trainable additions (LoRA, Hu et al. 2021, arXiv:2106.09685) and a camera input."""
+
+    def start(self) -> Mapping[str, Tensor]:
+        """Parameters at which it answers as the frozen model does; the same every time."""
+
+    def apply(
+        self,
+        params: Mapping[str, Tensor],
+        z_t: Tensor,  # [M, C, h, w]
+        t_index: Tensor,  # [M]
+        condition: Condition,
+        camera: Tensor,  # [M, 16] camera_to_world, row by row; all zero: not told
+    ) -> Tensor:
+        """eps [M, C, h, w], differentiable in `params`."""
+
+
+@runtime_checkable
+class Adapting(Protocol):
+    """A guidance that offers trainable additions."""
+
+    def adapter(self, rank: int) -> Adapter:
+        """A new one at each call; rank 0: a copy of the whole network, every weight of which learns."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +208,9 @@ class Scene(Protocol):
     kind: ClassVar[str]
     penalties: ClassVar[tuple[str, ...]]  # regularisers that only this scene can compute
 
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+
     def groups(self) -> Mapping[str, ParamGroup]:
         """Names are stable across checkpoints."""
 
@@ -154,15 +220,19 @@ class Scene(Protocol):
     def penalty(self, name: str, frames: Frames) -> Tensor:
         """The regulariser `name` of `penalties`, []."""
 
-    def adapt(self, progress: Progress, frames: Frames) -> Rows | None:
-        """Densify, prune, refresh occupancy, after each optimiser step; says which rows went where, if any did."""
+    def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
+        """Densify, prune, refresh occupancy, after each optimiser step; says which rows went where, if any did.
+
+        Where `healthy` [] is false nothing may change but what the clock alone decides. It lies on the device: what
+        happens in every step is masked by it, and only what waits for the device anyway reads it.
+        """
 
     def state_dict(self) -> dict[str, Tensor]: ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
-    def mesh(self, resolution: int) -> Mesh:
-        """The surface, for export."""
+    def offer(self, resolution: int) -> Offer:
+        """What it knows of its surface, on a grid of about `resolution` cells a side where it needs one."""
 
 
 @runtime_checkable
@@ -194,6 +264,10 @@ class Skin:
     shift: Tensor  # [T, K, 3] of each control point
     turn: Tensor  # [T, K, 4] wxyz, about the rest position
 
+    def to(self, device: torch.device | str) -> Skin:
+        moved = (self.times, self.anchors, self.index, self.weight, self.shift, self.turn)
+        return Skin(*(value.to(device) for value in moved))
+
 
 @runtime_checkable
 class Rigged(Protocol):
@@ -212,10 +286,14 @@ class Textures:
     metallic: Tensor  # [T, T, 1]
     normal: Tensor | None = None  # [T, T, 3] (n + 1) / 2 in tangent space, +Y against v (OpenGL)
 
+    def to(self, device: torch.device | str) -> Textures:
+        normal = None if self.normal is None else self.normal.to(device)
+        return Textures(self.base.to(device), self.roughness.to(device), self.metallic.to(device), normal)
+
 
 @dataclass(frozen=True)
 class Mesh:
-    """A triangle mesh in the world's frame, counter-clockwise seen from outside."""
+    """A triangle mesh in the world's frame, counter-clockwise seen from outside; all of it on one device."""
 
     vertices: Tensor  # [V, 3] float32
     faces: Tensor  # [F, 3] int64
@@ -224,3 +302,43 @@ class Mesh:
     uv: Tensor | None = None  # [V, 2] v grows downward; vertices are repeated along seams
     tangents: Tensor | None = None  # [V, 4] glTF's, with a normal texture
     textures: Textures | None = None  # where there are textures, `colors` is what they show at the vertices
+
+    def to(self, device: torch.device | str) -> Mesh:
+        uv = None if self.uv is None else self.uv.to(device)
+        tangents = None if self.tangents is None else self.tangents.to(device)
+        textures = None if self.textures is None else self.textures.to(device)
+        own = (self.vertices, self.faces, self.colors, self.normals)
+        vertices, faces, colors, normals = (value.to(device) for value in own)
+        return Mesh(vertices, faces, colors, normals, uv, tangents, textures)
+
+
+# ---- what a scene offers of its surface, of which renderers/surface/extraction.py makes a clean mesh -----------------
+@dataclass(frozen=True)
+class Triangles:
+    """The surface itself."""
+
+    mesh: Mesh
+    whole: bool = False  # every part of it is wanted, however small
+
+
+@dataclass(frozen=True)
+class LevelSet:
+    """A function of space, large inside, at the corners of equal cells: the surface is one of its levels."""
+
+    values: Tensor  # [X, Y, Z]
+    low: tuple[float, float, float]  # the first corner
+    cell: float
+    colour: Callable[[Tensor], Tensor]  # points [V, 3] where the values are -> sRGB [V, 3]
+    usual: float  # the level of those who do not look
+    worth: tuple[float, ...] = ()  # levels worth trying by the scene's own pictures, low to high; none: the usual one
+
+
+@dataclass(frozen=True)
+class Depths:
+    """Its depth pictures, to be fused."""
+
+    way: str  # one of the ways of renderers/surface/fusion.py
+    extent: float  # half the side of the box
+
+
+Offer = Triangles | LevelSet | Depths

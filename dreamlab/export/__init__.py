@@ -9,16 +9,20 @@ from typing import Any
 
 import torch
 
+from dreamlab.core.files import disk_errors, write_atomic
 from dreamlab.core.text import slug
 from dreamlab.core.types import Maker, Mesh, Rigged, Scene
 from dreamlab.export.glb import glb_bytes
-from dreamlab.export.simplify import simplify
-from dreamlab.export.text_formats import obj_bytes, obj_companions, ply_bytes
-from dreamlab.files import disk_errors, sha256, write_atomic, write_json
-from dreamlab.preview import orbit_views, render_views, save_between, save_preview, save_sheet, save_video
+from dreamlab.export.report import drop_leftovers, formats_to_write, record
+from dreamlab.export.text_formats import obj_bytes, obj_companions
 from dreamlab.recipe import Recipe, as_plain
-from dreamlab.runs import Run
-from renderers.become import compare_mesh, surface_of
+from dreamlab.recipe.grammar import FORMATS
+from dreamlab.run.folder import Run
+from dreamlab.run.preview import orbit_views, render_views, save_between, save_preview, save_sheet, save_video
+from renderers.surface.clean import open_edges, parts_of, signed_volumes
+from renderers.surface.extraction import extract
+from renderers.surface.files import ply_bytes
+from renderers.surface.views import compare_mesh
 
 SHEET_VIEWS = 12
 
@@ -32,23 +36,29 @@ def assets(run: Run, recipe: Recipe, scene: Scene) -> list[tuple[Path, str, Scen
     return list(zip(folders, texts, scene.each(), strict=True))
 
 
-def export_mesh(run: Run, recipe: Recipe, scene: Scene, formats: Sequence[str] | None = None) -> list[Path]:
-    """Extract the surfaces and write them; the report beside each says what it is made of."""
-    became = changes_of(run)
+def export_mesh(run: Run, recipe: Recipe, scene: Scene, step: int, formats: Sequence[str] | None = None) -> list[Path]:
+    """Extract the surfaces as they are at a step of the run and write them; the report beside each says what it is made
+    of. Files of other formats that show another step are made anew."""
+    became, wanted = changes_of(run), formats or recipe.export.formats
     with disk_errors("exporting", run.export):
-        made = [
-            write_mesh(*asset, recipe, formats or recipe.export.formats, became) for asset in assets(run, recipe, scene)
-        ]
+        made = [write_mesh(*asset, recipe, step, wanted, became) for asset in assets(run, recipe, scene)]
     return [path for paths in made for path in paths]
 
 
 def write_mesh(
-    folder: Path, prompt: str, scene: Scene, recipe: Recipe, formats: Sequence[str], became: list[dict[str, Any]]
+    folder: Path,
+    prompt: str,
+    scene: Scene,
+    recipe: Recipe,
+    step: int,
+    wanted: Sequence[str],
+    became: list[dict[str, Any]],
 ) -> list[Path]:
     """The surface of one scene, in a folder."""
-    mesh = simplify(surface_of(scene, recipe.export.resolution), recipe.export.faces)
+    mesh = extract(scene, recipe.export.resolution, recipe.export.faces)
     name = slug(prompt)
     skin = scene.rig(mesh.vertices) if isinstance(scene, Rigged) else None
+    skin = None if skin is None else skin.to("cpu")
     writers = {
         "glb": lambda: glb_bytes(mesh, name, {"dreamlab_recipe": as_plain(recipe)}, skin),
         "obj": lambda: obj_bytes(mesh, name),
@@ -56,20 +66,21 @@ def write_mesh(
     }
     paths = []
     folder.mkdir(exist_ok=True, parents=True)
-    for kind in formats:
+    for kind in formats_to_write(folder, wanted, step, FORMATS):
         path = folder / f"model.{kind}"
         write_atomic(path, writers[kind]())
         paths.append(path)
         for beside, data in (obj_companions(mesh, name) if kind == "obj" else {}).items():
             write_atomic(folder / beside, data)
             paths.append(folder / beside)
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
-    report = {"mesh": mesh_report(mesh), "files": files, "prompt": prompt}
-    write_json(folder / "report.json", report | {"changes": became + exported(scene, mesh)})
+    changes = became + exported(scene, mesh)
+    if (folder / "model.obj") in paths:
+        drop_leftovers(folder, paths)
+    record(folder, paths, step, mesh=mesh_report(mesh), prompt=prompt, changes=changes)
     return paths
 
 
-def export_pictures(run: Run, recipe: Recipe, scene: Scene, device: torch.device) -> list[Path]:
+def export_pictures(run: Run, recipe: Recipe, scene: Scene, step: int, device: torch.device) -> list[Path]:
     """contact.png and turntable.mp4; for several prompts also a sheet of all, and what lies between them."""
     size, paths = recipe.export.size, []
     with disk_errors("writing pictures", run.export):
@@ -78,11 +89,13 @@ def export_pictures(run: Run, recipe: Recipe, scene: Scene, device: torch.device
             sheet, video = folder / "contact.png", folder / "turntable.mp4"
             save_sheet(list(render_views(one, orbit_views(SHEET_VIEWS), size, device)), sheet, columns=4)
             save_video(render_views(one, orbit_views(recipe.export.turntable), size, device), video, size)
+            record(folder, [sheet, video], step)
             paths += [sheet, video]
         if isinstance(scene, Maker) and recipe.prompts:
             every, between = run.export / "contact.png", run.export / "between.png"
             save_preview(scene, every, device, size)
             save_between(scene, between, device, size)
+            record(run.export, [every, between], step)
             paths += [every, between]
     return paths
 
@@ -105,14 +118,12 @@ def exported(scene: Scene, mesh: Mesh) -> list[dict[str, Any]]:
 
 def mesh_report(mesh: Mesh) -> dict[str, Any]:
     """Counts and checks that users ask for first."""
-    import trimesh
-
-    shape = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
+    named = mesh.vertices[mesh.faces.flatten()]
     return {
         "vertices": len(mesh.vertices),
         "triangles": len(mesh.faces),
-        "watertight": bool(shape.is_watertight),
-        "parts": int(shape.body_count),
-        "volume": float(shape.volume),
-        "bounds": shape.bounds.tolist(),
+        "watertight": not bool(open_edges(mesh.faces).any()),
+        "parts": 1 + int(parts_of(mesh.faces, len(mesh.vertices)).max()),
+        "volume": float(signed_volumes(mesh.vertices, mesh.faces).sum()),
+        "bounds": [named.amin(0).tolist(), named.amax(0).tolist()],
     }

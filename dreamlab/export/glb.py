@@ -129,16 +129,3 @@ def _container(document: dict[str, Any], binary: bytes) -> bytes:
     total = 12 + 8 + len(text) + 8 + len(binary)
     header = struct.pack("<4sII", b"glTF", 2, total)
     return header + struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
-
-
-def read_document(data: bytes) -> dict[str, Any]:
-    """The JSON chunk of a GLB, for `inspect`; refuses what is not one."""
-    if len(data) < 20 or data[:4] != b"glTF" or struct.unpack("<I", data[8:12])[0] != len(data):
-        raise ValueError("not a whole GLB file")
-    size, kind = struct.unpack("<I4s", data[12:20])
-    if kind != b"JSON" or 20 + size > len(data):
-        raise ValueError("the first chunk of a GLB must be its JSON")
-    document = json.loads(data[20 : 20 + size])
-    if not isinstance(document, dict):
-        raise ValueError("the JSON chunk is not an object")
-    return document

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamlab.core.rotation import matrix
 from dreamlab.core.types import Skin
-from renderers.rotation import matrix
 
 SECONDS = 2.0
 FLOAT, USHORT = 5126, 5123
@@ -49,7 +49,7 @@ def bones_of(skin: Skin) -> tuple[Tensor, Tensor]:
 def inverse_bind(skin: Skin) -> Tensor:
     """[K, 4, 4], inverses of the nodes' matrices at time 0."""
     back = matrix(F.normalize(skin.turn[0], dim=-1)).transpose(1, 2)
-    found = torch.eye(4).repeat(len(back), 1, 1)
+    found = torch.eye(4, device=back.device).repeat(len(back), 1, 1)
     found[:, :3, :3] = back
     found[:, :3, 3:] = -back @ (skin.anchors + skin.shift[0])[..., None]
     return found

@@ -44,23 +44,3 @@ def obj_companions(mesh: Mesh, name: str) -> dict[str, bytes]:
     lines += [f"{keys[kind]} model_{kind}.png" for kind in pictures]
     found = {f"model_{kind}.png": png_bytes(picture) for kind, picture in pictures.items()}
     return {"model.mtl": ("\n".join(lines) + "\n").encode()} | found
-
-
-def ply_bytes(mesh: Mesh) -> bytes:
-    """Binary little-endian PLY with float positions and normals and 8-bit colours."""
-    vertex = np.zeros(
-        len(mesh.vertices),
-        dtype=[(c, "<f4") for c in ("x", "y", "z", "nx", "ny", "nz")] + [(c, "u1") for c in ("red", "green", "blue")],
-    )
-    for columns, values in (("xyz", mesh.vertices), (("nx", "ny", "nz"), mesh.normals)):
-        for i, column in enumerate(columns):
-            vertex[column] = values[:, i].numpy()
-    for i, column in enumerate(("red", "green", "blue")):
-        vertex[column] = np.round(mesh.colors[:, i].clamp(0, 1).numpy() * 255)
-    face = np.zeros(len(mesh.faces), dtype=[("n", "u1"), ("index", "<i4", 3)])
-    face["n"], face["index"] = 3, mesh.faces.numpy()
-    types = {"<f4": "float", "|u1": "uchar"}
-    header = ["ply", "format binary_little_endian 1.0", "comment DreamLab", f"element vertex {len(vertex)}"]
-    header += [f"property {types[vertex.dtype[name].str]} {name}" for name in vertex.dtype.names or ()]
-    header += [f"element face {len(face)}", "property list uchar int vertex_indices", "end_header", ""]
-    return "\n".join(header).encode() + vertex.tobytes() + face.tobytes()

@@ -7,12 +7,11 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from dreamlab.core.errors import DreamError
-from dreamlab.files import disk_errors, write_json
+from dreamlab.core.files import disk_errors, write_json
 
 
 def arguments() -> argparse.Namespace:
@@ -30,7 +29,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def lines(tables: dict[str, Any]) -> list[str]:
+def lines(tables: dict[str, object]) -> list[str]:
     """The tables as text."""
     found = []
     for title, table in tables.items():

@@ -10,7 +10,6 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +29,7 @@ from dreamlab.toybox.shapes import CATEGORIES, finishes
 from dreamlab.toybox.split import held_out_combination, held_out_instance
 from dreamlab.toybox.training.data import draw_finishes
 from dreamlab.toybox.training.plan import Plan
-from guidance.toybox_net import NetSettings
+from guidance.toybox.net import NetSettings
 
 LOWEST, HIGHEST = 0.4, 0.8  # bounds of a threshold
 SEED_CALIBRATE, SEED_MEASURE = 101, 202
@@ -68,7 +67,7 @@ def cases(seed: int, held_out: bool, rounds: int = 1) -> Iterable[Case]:
             yield Case("broken", caption, Solid(impostors.broken(rng, truth.program)))
 
 
-def calibrated(net: JudgeNet, facts: dict[str, Any]) -> dict[str, Any]:
+def calibrated(net: JudgeNet, facts: dict[str, object]) -> dict[str, object]:
     """`facts` with thresholds that keep the true apart from the trivial answers of the training split."""
     bare = Judge(StoredJudge(net, NAMES, {}))
     true: list[float] = []
@@ -96,7 +95,7 @@ def threshold(true: Tensor, false: Tensor, share: float) -> float:
     return min(max((low + high) / 2, LOWEST), HIGHEST)
 
 
-def tables(judge: Judge, rounds: int = 3, prior: Path | None = None) -> dict[str, Any]:
+def tables(judge: Judge, rounds: int = 3, prior: Path | None = None) -> dict[str, object]:
     """Held-out figures: by kind of asset, by kind of picture, and (given a prior's folder) of its samples."""
     sampled = prior_row(judge, prior) if prior is not None else None  # first: a bad folder is said before the long part
     found: dict[str, list[tuple[Case, Verdict, bool | None]]] = {}
@@ -109,7 +108,7 @@ def tables(judge: Judge, rounds: int = 3, prior: Path | None = None) -> dict[str
         fronts = sides[id(case.caption)].fronts_seen(rgb, alpha)
         verdict = judge.views(rgb, alpha, case.caption.category)
         found.setdefault(case.kind, []).append((case, verdict, None if fronts is None else fronts > 0.5))
-    out: dict[str, Any] = {
+    out: dict[str, object] = {
         "thresholds": {"asset": judge.asset_threshold, "picture": judge.picture_threshold},
         "assets": {kind: _asset_row(rows) for kind, rows in found.items()},
         "true assets refused": sorted({c.caption.category for c, v, _ in found["true"] if not v.accepted}),
@@ -124,7 +123,7 @@ def tables(judge: Judge, rounds: int = 3, prior: Path | None = None) -> dict[str
     return out
 
 
-def _asset_row(rows: list[tuple[Case, Verdict, bool | None]]) -> dict[str, Any]:
+def _asset_row(rows: list[tuple[Case, Verdict, bool | None]]) -> dict[str, object]:
     janus = [flag for _, _, flag in rows if flag is not None]
     count = len(rows)
     return {
@@ -137,7 +136,7 @@ def _asset_row(rows: list[tuple[Case, Verdict, bool | None]]) -> dict[str, Any]:
     }
 
 
-def _pictures(judge: Judge) -> dict[str, Any]:
+def _pictures(judge: Judge) -> dict[str, object]:
     """Single pictures, softened and noised as in training: how many are named, how many get past the threshold."""
     tally: dict[str, list[tuple[bool, bool]]] = {}
     for index in range(PICTURE_BATCHES):
@@ -159,11 +158,11 @@ def _pictures(judge: Judge) -> dict[str, Any]:
     }
 
 
-def prior_row(judge: Judge, folder: Path) -> dict[str, Any]:
+def prior_row(judge: Judge, folder: Path) -> dict[str, object]:
     """Pictures that a prior draws of held-out prompts."""
     from dreamlab.core.cameras import orbit
     from dreamlab.toybox.training.sample import held_out_prompts, sample
-    from guidance.toybox import Toybox
+    from guidance.toybox.prior import Toybox
 
     prior = Toybox(Toybox.Settings(weights=str(folder)))
     prompts = held_out_prompts(NAMES)

@@ -23,7 +23,7 @@ from dreamlab.toybox.scene import transformed
 from dreamlab.toybox.shapes import CATEGORIES
 from dreamlab.toybox.training.data import draw_background, draw_caption, program_of
 from dreamlab.toybox.training.plan import SHARES, Plan
-from guidance.toybox_net import NetSettings
+from guidance.toybox.net import NetSettings
 
 NAMES = tuple(sorted(CATEGORIES))
 NONE = len(NAMES)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class Program:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: Any) -> Program:
+    def __getitem__(self, index: slice | Tensor | list[int]) -> Program:
         return Program(self.rows[index], self.parts[index], self.bound[index])
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Program:
@@ -209,6 +209,22 @@ def _flat(a: Matrix) -> list[float]:
     return [v for line in a for v in line]
 
 
+class Place(TypedDict, total=False):
+    """The keywords of every primitive; `Sketch` says what they mean."""
+
+    op: str
+    smooth: float
+    round: float
+    group: bool
+    turn: Vec
+    mirror: str
+    around_y: int
+    around_z: int
+    pivot: Vec
+    frame: Vec
+    bounds: bool
+
+
 @dataclass
 class Sketch:
     """Writes an object row by row; rows that move together share a `limb`. Keywords of every primitive:
@@ -221,34 +237,50 @@ class Sketch:
     rows: list[Row] = field(default_factory=list)
     limb: str = ""  # of the rows to come
 
-    def _add(self, kind: int, part: str, at: Vec, upright: Matrix, params: tuple[float, ...], **k: Any) -> None:
-        op = layout.GROUP if k.pop("group", False) else OPS[k.pop("op", "union")]
-        fold, count = MIRRORS.get(k.pop("mirror", ""), layout.NO_FOLD), 1
-        for name, code in (("around_y", layout.AROUND_Y), ("around_z", layout.AROUND_Z)):
-            if name in k:
-                fold, count = code, int(k.pop(name))
-        pivot = k.pop("pivot", (0.0, 0.0, 0.0))
-        turn = multiply(rotation(k.pop("turn", (0.0, 0.0, 0.0))), upright)
-        x, y, z = (a - b for a, b in zip(at, pivot, strict=True))
-        frame = rotation(k.pop("frame", (0.0, 0.0, 0.0)))
-        place: dict[str, Any] = {"at": (x, y, z), "turn": turn, "pivot": tuple(pivot), "frame": frame}
-        self.rows.append(Row(kind, part, params, op=op, fold=fold, count=count, limb=self.limb, **place, **k))
+    def _add(
+        self, kind: int, part: str, at: Vec, upright: Matrix, params: tuple[float, ...], **k: Unpack[Place]
+    ) -> None:
+        op = layout.GROUP if k.get("group", False) else OPS[k.get("op", "union")]
+        fold, count = MIRRORS.get(k.get("mirror", ""), layout.NO_FOLD), 1
+        if "around_y" in k:
+            fold, count = layout.AROUND_Y, k["around_y"]
+        if "around_z" in k:
+            fold, count = layout.AROUND_Z, k["around_z"]
+        px, py, pz = k.get("pivot", (0.0, 0.0, 0.0))
+        self.rows.append(
+            Row(
+                kind,
+                part,
+                params,
+                at=(at[0] - px, at[1] - py, at[2] - pz),
+                turn=multiply(rotation(k.get("turn", (0.0, 0.0, 0.0))), upright),
+                op=op,
+                smooth=k.get("smooth", 0.0),
+                round=k.get("round", 0.0),
+                fold=fold,
+                count=count,
+                pivot=(px, py, pz),
+                frame=rotation(k.get("frame", (0.0, 0.0, 0.0))),
+                limb=self.limb,
+                bounds=k.get("bounds", True),
+            )
+        )
 
-    def sphere(self, part: str, at: Vec, radius: float, **k: Any) -> None:
+    def sphere(self, part: str, at: Vec, radius: float, **k: Unpack[Place]) -> None:
         self._add(layout.SPHERE, part, at, IDENTITY, (radius,), **k)
 
-    def ellipsoid(self, part: str, at: Vec, radii: Vec, **k: Any) -> None:
+    def ellipsoid(self, part: str, at: Vec, radii: Vec, **k: Unpack[Place]) -> None:
         self._add(layout.ELLIPSOID, part, at, IDENTITY, tuple(radii), **k)
 
-    def box(self, part: str, at: Vec, half: Vec, **k: Any) -> None:
+    def box(self, part: str, at: Vec, half: Vec, **k: Unpack[Place]) -> None:
         """Half sizes include the rounding (`round`)."""
         r = k.get("round", 0.0)
         self._add(layout.BOX, part, at, IDENTITY, tuple(v - r for v in half), **k)
 
-    def cylinder(self, part: str, start: Vec, end: Vec, radius: float, **k: Any) -> None:
+    def cylinder(self, part: str, start: Vec, end: Vec, radius: float, **k: Unpack[Place]) -> None:
         self.cone(part, start, end, radius, radius, **k)
 
-    def cone(self, part: str, start: Vec, end: Vec, radius: float, top: float = 0.0, **k: Any) -> None:
+    def cone(self, part: str, start: Vec, end: Vec, radius: float, top: float = 0.0, **k: Unpack[Place]) -> None:
         """A cone, or its frustum, from the disc at `start` to the disc at `end`; `round` is taken from its size."""
         r = k.get("round", 0.0)
         centre, turn, half = _between(start, end)
@@ -258,7 +290,9 @@ class Sketch:
             params = (max(radius - r, 0.0), max(top - r, 0.0), half - r)
             self._add(layout.FRUSTUM, part, centre, turn, params, **k)
 
-    def capsule(self, part: str, start: Vec, end: Vec, radius: float, top: float | None = None, **k: Any) -> None:
+    def capsule(
+        self, part: str, start: Vec, end: Vec, radius: float, top: float | None = None, **k: Unpack[Place]
+    ) -> None:
         """The hull of a ball at `start` and one (of radius `top`) at `end`."""
         centre, turn, half = _between(start, end)
         top = radius if top is None else top
@@ -268,41 +302,42 @@ class Sketch:
             half = max(half, 0.51 * abs(radius - top))
             self._add(layout.ROUND_CONE, part, centre, turn, (radius, top, half), **k)
 
-    def torus(self, part: str, at: Vec, ring: float, radius: float, **k: Any) -> None:
+    def torus(self, part: str, at: Vec, ring: float, radius: float, **k: Unpack[Place]) -> None:
         """Around the local y axis."""
         self._add(layout.TORUS, part, at, IDENTITY, (ring, radius), **k)
 
-    def arc(self, part: str, at: Vec, ring: float, radius: float, half_deg: float, **k: Any) -> None:
+    def arc(self, part: str, at: Vec, ring: float, radius: float, half_deg: float, **k: Unpack[Place]) -> None:
         """A bent rod in the local xy plane: the part of a ring within `half_deg` of +y."""
         a = math.radians(half_deg)
         self._add(layout.ARC, part, at, IDENTITY, (ring, radius, math.sin(a), math.cos(a)), **k)
 
-    def below(self, part: str, at: Vec, up: Vec, **k: Any) -> None:
+    def below(self, part: str, at: Vec, up: Vec, **k: Unpack[Place]) -> None:
         """The half space under the plane through `at` with normal `up`: for op="keep" or "cut"."""
-        self._add(layout.HALF_SPACE, part, at, along(up), (), bounds=False, **k)
+        k["bounds"] = False
+        self._add(layout.HALF_SPACE, part, at, along(up), (), **k)
 
     def prism(
-        self, part: str, at: Vec, bottom: float, top: float, half_height: float, half_depth: float, **k: Any
+        self, part: str, at: Vec, bottom: float, top: float, half_height: float, half_depth: float, **k: Unpack[Place]
     ) -> None:
         """A trapezoid in xy (half widths at the bottom and the top) pushed along z."""
         r = k.get("round", 0.0)
         params = (max(bottom - r, 0.0), max(top - r, 0.0), half_height - r, half_depth - r)
         self._add(layout.PRISM, part, at, IDENTITY, params, **k)
 
-    def pyramid(self, part: str, at: Vec, bottom: float, top: float, half_height: float, **k: Any) -> None:
+    def pyramid(self, part: str, at: Vec, bottom: float, top: float, half_height: float, **k: Unpack[Place]) -> None:
         """Square, upright: half widths at the bottom and the top."""
         r = k.get("round", 0.0)
         params = (max(bottom - r, 0.0), max(top - r, 0.0), half_height - r)
         self._add(layout.PYRAMID, part, at, IDENTITY, params, **k)
 
     def star(
-        self, part: str, at: Vec, outer: float, inner: float, half_depth: float, points: int = 5, **k: Any
+        self, part: str, at: Vec, outer: float, inner: float, half_depth: float, points: int = 5, **k: Unpack[Place]
     ) -> None:
         """A star in the xy plane with a point at +y; inner = outer cos(pi / points) is a regular polygon."""
         r = k.get("round", 0.0)
         self._add(layout.STAR, part, at, IDENTITY, (outer - r, inner - r, half_depth - r, points), **k)
 
-    def polygon(self, part: str, at: Vec, radius: float, half_depth: float, points: int, **k: Any) -> None:
+    def polygon(self, part: str, at: Vec, radius: float, half_depth: float, points: int, **k: Unpack[Place]) -> None:
         self.star(part, at, radius, radius * math.cos(math.pi / points), half_depth, points, **k)
 
     def _reach(self, directions: np.ndarray) -> np.ndarray:
@@ -321,7 +356,13 @@ class Sketch:
         radius = (reach - DIRECTIONS @ centre).max() / math.cos(math.radians(COVER_DEG))
         return centre.tolist(), float(radius)
 
-    def pack(self, finishes: dict[str, Finish], *, fit: float | None = OBJECT_RADIUS, measured: Any = None) -> Program:
+    def pack(
+        self,
+        finishes: dict[str, Finish],
+        *,
+        fit: float | None = OBJECT_RADIUS,
+        measured: tuple[Vec, float] | None = None,
+    ) -> Program:
         """A program of one object, centred and scaled into a ball of radius `fit` (None: left where it is).
 
         `finishes` names every part and orders their ids. `measured` fixes centre and radius (moving objects keep one).

@@ -123,6 +123,41 @@ def test_look_at_off_centre_target() -> None:
     torch.testing.assert_close(pose[0, :3, :3], torch.eye(3))
 
 
+def test_a_ring_shares_its_jitter_where_that_is_asked() -> None:
+    """MVDream: azimuths 90 degrees apart, and one shift, target and up for all of a group, in the world's frame."""
+    common = {"ring": 4, "distance": (3.0, 3.0), "jitter_position": 0.2, "jitter_target": 0.1, "jitter_up": 0.05}
+    still = sample_orbit(OrbitSettings(ring=4, distance=(3.0, 3.0)), 8, torch.Generator().manual_seed(3))
+    shared, own = (
+        sample_orbit(OrbitSettings(**common, ring_jitter=flag), 8, torch.Generator().manual_seed(3))
+        for flag in (True, False)
+    )
+    for cameras, spread in ((shared, False), (own, True)):
+        shift = (cameras.camera_to_world - still.camera_to_world)[:, :3, 3].unflatten(0, (2, 4))
+        assert shift.abs().amax() > 0.05 and shift.abs().amax() <= 0.2 + 1e-6
+        assert ((shift - shift[:, :1]).abs().amax((1, 2)) > 0.05).tolist() == [spread, spread]
+        assert (shift[0, 0] - shift[1, 0]).abs().max() > 0.01  # two groups are two draws
+    # The target is the point that the lines of sight of a group pass: the same for all four, and not the origin.
+    position, forward = shared.camera_to_world[:4, :3, 3], -shared.camera_to_world[:4, :3, 2]
+    across = torch.eye(3) - forward[:, :, None] * forward[:, None, :]
+    target = torch.linalg.solve(across.sum(0), (across @ position[:, :, None]).sum(0))[:, 0]
+    off = (across @ (target - position)[:, :, None])[..., 0]
+    assert off.abs().max() < 1e-4 and target.norm() > 0.02
+
+
+@pytest.mark.parametrize("fixed", [0, 5])
+def test_a_relative_distance_keeps_the_object_as_large_whatever_the_lens(fixed: int) -> None:
+    """MVDream's radius U(0.8, 1) / tan(fovy / 2): half the view's height at the centre is 0.8 to 1 metres."""
+    settings = OrbitSettings(distance=(0.8, 1.0), fovy_deg=(15.0, 60.0), relative=True, fixed=fixed)
+    cameras = sample_orbit(settings, 200, torch.Generator().manual_seed(0))
+    half = cameras.distance * torch.tan(torch.deg2rad(cameras.fovy_deg) / 2)
+    assert half.min() >= 0.8 - 1e-5 and half.max() <= 1.0 + 1e-5
+    if fixed:
+        torch.testing.assert_close(half, torch.full((200,), 0.9))
+    else:
+        assert half.max() - half.min() > 0.18 and cameras.distance.max() / cameras.distance.min() > 3
+    torch.testing.assert_close(cameras.camera_to_world[:, :3, 3].norm(dim=-1), cameras.distance)
+
+
 def test_a_clip_is_one_camera_at_even_times() -> None:
     """Two clips of four frames: the first camera of each as without clips, its times a quarter of a period apart."""
     plain, clips = OrbitSettings(moving=True), OrbitSettings(clip=4)

@@ -9,7 +9,7 @@ import torch
 from dreamlab.core.cameras import orbit
 from dreamlab.core.gather import taken
 from renderers.dmtet import DMTet
-from renderers.surface import laplacian, normal_consistency, vertex_normals
+from renderers.surface.draw import laplacian, normal_consistency, vertex_normals
 
 
 @pytest.mark.parametrize("shape", [(7,), (7, 3), (7, 2, 3)])

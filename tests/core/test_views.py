@@ -15,7 +15,7 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.schedules import Progress, constant, ramp
 from dreamlab.core.types import Frames, Reference
 from dreamlab.core.views import GivenViews, chosen, given_count, joined, narrowed, sample_views
-from dreamlab.train import draw_background
+from dreamlab.run.train import draw_background
 
 
 def reference(azimuth: float = 20.0, elevation: float = 5.0) -> Reference:

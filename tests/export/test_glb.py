@@ -16,12 +16,14 @@ import pytest
 import torch
 import trimesh
 
+from dreamlab.core.foreign.headers import glb_document
 from dreamlab.core.safemath import srgb_to_linear
 from dreamlab.core.types import Mesh, Textures
 from dreamlab.export import mesh_report
-from dreamlab.export.glb import glb_bytes, read_document
-from dreamlab.export.simplify import simplify
-from dreamlab.export.text_formats import obj_bytes, obj_companions, ply_bytes
+from dreamlab.export.glb import glb_bytes
+from dreamlab.export.text_formats import obj_bytes, obj_companions
+from renderers.surface.clean import fewer_faces
+from renderers.surface.files import ply_bytes
 
 VALIDATE = """
 const fs = require('fs'), validator = require(process.argv[1]);
@@ -101,7 +103,7 @@ def test_trimesh_reads_textures_where_gltf_puts_them() -> None:
     np.testing.assert_allclose(packed[..., 2:], textures.metallic, atol=0.003)
     assert material.metallicFactor in (None, 1.0) and material.roughnessFactor in (None, 1.0)
     np.testing.assert_allclose(np.asarray(material.normalTexture)[0, 0], [128, 128, 255])
-    document = read_document(glb_bytes(mesh, "ball", {}))
+    document = glb_document(glb_bytes(mesh, "ball", {}))
     assert set(document["meshes"][0]["primitives"][0]["attributes"]) == {"POSITION", "NORMAL", "TANGENT", "TEXCOORD_0"}
 
 
@@ -125,7 +127,7 @@ def test_textures_without_coordinates_are_refused() -> None:
         glb_bytes(replace(mesh, uv=None), "ball", {})
     with pytest.raises(ValueError, match="tangents"):
         glb_bytes(replace(mesh, tangents=None), "ball", {})
-    assert simplify(mesh, 64) is mesh
+    assert fewer_faces(mesh, 64) is mesh
 
 
 @pytest.mark.node
@@ -155,7 +157,7 @@ def test_trimesh_reads_back_geometry_and_linear_colours() -> None:
 
 def test_the_file_carries_its_recipe_and_is_a_function_of_the_mesh() -> None:
     data = glb_bytes(ball(), "ball", {"dreamlab_recipe": {"seed": 3}})
-    assert read_document(data)["asset"]["extras"]["dreamlab_recipe"] == {"seed": 3}
+    assert glb_document(data)["asset"]["extras"]["dreamlab_recipe"] == {"seed": 3}
     assert data == glb_bytes(ball(), "ball", {"dreamlab_recipe": {"seed": 3}})
 
 
@@ -172,11 +174,11 @@ def test_text_formats_are_read_by_trimesh(kind: str) -> None:
 
 def test_simplify_keeps_shape_colour_and_orientation() -> None:
     mesh = ball(5)
-    slim = simplify(mesh, 2000)
+    slim = fewer_faces(mesh, 2000)
     assert len(slim.faces) <= 2000 < len(mesh.faces)
     report = mesh_report(slim)
     assert report["watertight"] and report["volume"] == pytest.approx(mesh_report(mesh)["volume"], rel=0.01)
     torch.testing.assert_close(slim.colors, (slim.vertices + 0.7) / 1.4, atol=0.03, rtol=0)
     outward = torch.nn.functional.normalize(slim.vertices, dim=-1)
     assert (outward * slim.normals).sum(-1).min() > 0.98
-    assert simplify(slim, 5000) is slim
+    assert fewer_faces(slim, 5000) is slim

@@ -13,8 +13,9 @@ from dreamlab.core.cameras import Cameras, turntable
 from dreamlab.core.errors import InputError
 from dreamlab.core.noise import make_table
 from dreamlab.core.types import Condition, Frames, Prompt
-from dreamlab.worlds import oracle_world
-from guidance.oracle import Oracle, Views, World, centred, mixture_eps
+from dreamlab.run.worlds import oracle_world
+from guidance.oracle import Oracle, centred, mixture_eps
+from guidance.shared.worlds import Views, World
 
 
 def mixture(seed: int = 0, k: int = 4, d: int = 6) -> tuple[Tensor, Tensor]:
@@ -100,7 +101,7 @@ def test_conditions_per_camera_and_background() -> None:
     only_last = torch.tensor([-math.inf, -math.inf, 0.0])
     oracle = Oracle(Oracle.Settings(spread=1e-4), lambda prompt: circles(only_last))
     conditions = oracle.condition(Prompt("x"), turntable(2), frames(2))
-    assert conditions.keys() == oracle.variants
+    assert conditions.keys() == Oracle.card(oracle.settings).conditions
     shared = conditions["text"].shared
     means = (shared["centre"][:, None] + shared["offset"]).reshape(2, 3, 3, 8, 8)
     assert means[1, 2, :, 4, 0].tolist() == pytest.approx([0.8] * 3)  # 0.9 on the scale [-1, 1]

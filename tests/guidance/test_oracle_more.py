@@ -12,9 +12,9 @@ from dreamlab.core import pixels
 from dreamlab.core.cameras import turntable
 from dreamlab.core.errors import InputError
 from dreamlab.core.types import Condition, Frames, Prompt
+from dreamlab.run.worlds import oracle_world, styled, true_pictures
 from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.draw import draw
-from dreamlab.worlds import oracle_world, styled, true_pictures
 from guidance.oracle import Oracle
 
 PROMPT = Prompt("a red mushroom with a white stem")
@@ -40,7 +40,7 @@ def test_a_grid_is_the_four_views_halved_and_tiled() -> None:
     settings = Oracle.Settings(others=0, grids=True, spread=0.01)
     guidance, frames, cameras = oracle(settings), blank(8), turntable(8)
     made = guidance.condition(PROMPT, cameras, frames)
-    assert {"grid", "grid_null"} <= Oracle.offers(settings)
+    assert {"grid", "grid_null"} <= Oracle.card(settings).conditions
     views = oracle_world(PROMPT, settings, 0).look(cameras, 16)
     over = views.rgb[0] + (1 - views.alpha[0]) * frames.background[:, None, None]
     halved = pixels.encode(over).reshape(8, 3, 8, 2, 8, 2).mean((3, 5))
@@ -65,7 +65,7 @@ def test_control_knows_the_instance_and_category_does_not() -> None:
     shape = pictures[0].shape
     torch.testing.assert_close(clean(guidance, made["control"], shape), pictures[0], rtol=0, atol=0.05)
     torch.testing.assert_close(clean(guidance, made["category"], shape), pictures[:3].mean(0), rtol=0, atol=0.1)
-    assert not {"control", "category"} & Oracle.offers(Oracle.Settings())
+    assert not {"control", "category"} & Oracle.card(Oracle.Settings()).conditions
 
 
 def test_a_style_is_the_prompts_object_in_the_pictures_colours() -> None:
@@ -78,7 +78,7 @@ def test_a_style_is_the_prompts_object_in_the_pictures_colours() -> None:
     torch.testing.assert_close(draw(content, turntable(1), 8).rgb, draw(programs_for(style, 5), turntable(1), 8).rgb)
     settings = Oracle.Settings(others=1, style="a blue mug with a yellow handle")
     made = oracle(settings).condition(PROMPT, turntable(1), blank(1))
-    assert {"content", "style"} <= Oracle.offers(settings) and {"content", "style"} <= made.keys()
+    assert {"content", "style"} <= Oracle.card(settings).conditions and {"content", "style"} <= made.keys()
     allowed = {name: torch.isfinite(made[name].rows["log_prior"][0]).tolist() for name in ("text", "content", "style")}
     assert allowed == {
         "text": [True, False, False, False], "content": [False, False, True, False], "style": [False] * 3 + [True],
@@ -107,6 +107,6 @@ def test_frames_of_a_clip_are_one_object_at_their_times() -> None:
     found = guidance.table.x0(z, guidance.predict(z, t, made), t).flatten(1).double()
     torch.testing.assert_close(found, x0, rtol=0, atol=5e-3)
     assert (each.softmax(-1) - posterior).abs().max() > 1e-3  # alone, the frames would not agree
-    assert "clip" in Oracle.offers(settings) and "clip" not in Oracle.offers(Oracle.Settings())
+    assert Oracle.card(settings).clip and not Oracle.card(Oracle.Settings()).clip
     with pytest.raises(InputError, match="not clips of 2"):
         guidance.condition(prompt, cameras[:3], blank(3, 12))

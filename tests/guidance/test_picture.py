@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, check, tables
 from dreamlab.core.cameras import Cameras, orbit, turntable
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.types import Frames, Prompt, Reference
-from dreamlab.telemetry import Ring
+from dreamlab.recipe.checks import check
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
 from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.draw import draw
-from dreamlab.train import METRICS, step
 from guidance.picture import Picture
 from systems.photometric import Photometric
 

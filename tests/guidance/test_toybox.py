@@ -13,12 +13,12 @@ from torch import Tensor
 from dreamlab.core.cameras import orbit, turntable
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.types import Condition, Frames, Guidance, Prompt
-from guidance.toybox import Toybox, fast_dtype
-from guidance.toybox_layers import Up, doubled, pooled
-from guidance.toybox_net import NetSettings, Prior, backdrop, matched_log_snr, radius, v_of_detail, v_of_means
-from guidance.toybox_store import Stored, load, save
-from guidance.toybox_told import RAY_CHANNELS, camera_features, ray_features
-from guidance.toybox_words import Words
+from guidance.toybox.layers import Up, doubled, pooled
+from guidance.toybox.net import NetSettings, Prior, backdrop, matched_log_snr, radius, v_of_detail, v_of_means
+from guidance.toybox.prior import Toybox, fast_dtype
+from guidance.toybox.store import Stored, load, save
+from guidance.toybox.told import RAY_CHANNELS, camera_features, ray_features
+from guidance.toybox.words import Words
 
 WORDS = Words.of_world(untrained=("on",))
 SMALL = {"fine": 8, "wide": 16, "middle": 16, "core": 32, "blocks": 1, "words": 16, "word_blocks": 1}
@@ -138,7 +138,7 @@ def test_contract_shapes_and_variants() -> None:
     prior = guidance()
     assert isinstance(prior, Guidance)
     conditions = prior.condition(PROMPT, turntable(3), frames(3))
-    assert conditions.keys() == prior.variants
+    assert conditions.keys() == prior.card(prior.settings).conditions
     eps = prior.predict(torch.randn(3, 3, 16, 16), torch.tensor([0, 500, 999]), conditions["text"])
     assert eps.shape == (3, 3, 16, 16) and eps.dtype == torch.float32 and eps.isfinite().all()
 

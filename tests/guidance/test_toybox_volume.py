@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dreamlab.core.cameras import orbit
-from guidance.toybox_told import CAMERA_FEATURES, camera_features, ray_features
-from guidance.toybox_volume import REACH, SHOWN, Given, Volume, seen_along
+from guidance.toybox.told import CAMERA_FEATURES, camera_features, ray_features
+from guidance.toybox.volume import REACH, SHOWN, Given, Volume, seen_along
 
 CELLS = 16
 CAMERAS = orbit([0.0, 70.0, -130.0, 180.0], [0.0, 35.0, 60.0, -15.0], [3.2, 3.0, 3.6, 3.3], [42.0, 38.0, 46.0, 40.0])

@@ -12,8 +12,8 @@ from dreamlab.core.cameras import orbit
 from dreamlab.core.types import Condition, Frames, Prompt
 from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.draw import draw
-from guidance.toybox import SHIPPED, Toybox
-from guidance.toybox_store import load
+from guidance.toybox.prior import SHIPPED, Toybox
+from guidance.toybox.store import load
 
 FOLDERS = sorted(path.parent for path in SHIPPED.glob("*/config.json"))
 PROMPTS = ("a red mushroom with a white stem", "a blue car with black wheels", "a green house with a red roof")

@@ -10,7 +10,7 @@ from dreamlab.toybox.caption import RELATIONS, Caption, singular
 from dreamlab.toybox.colours import Finish
 from dreamlab.toybox.grammar import PHRASINGS, say
 from dreamlab.toybox.shapes import CATEGORIES
-from guidance.toybox_words import NULL, START, Words
+from guidance.toybox.words import NULL, START, Words
 
 WORDS = Words.of_world()
 

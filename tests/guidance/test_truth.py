@@ -11,9 +11,9 @@ import torch
 from dreamlab.core.cameras import OrbitSettings, fixed_orbit, turntable
 from dreamlab.core.errors import InputError
 from dreamlab.core.types import Frames, Prompt
+from dreamlab.run.worlds import true_pictures
 from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.draw import draw
-from dreamlab.worlds import true_pictures
 from guidance.truth import Truth
 
 

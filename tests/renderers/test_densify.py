@@ -11,14 +11,15 @@ from torch import Tensor
 
 from cuda_ext.splat import SplatStats
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, BuiltStage, tables
 from dreamlab.core.cameras import turntable
+from dreamlab.core.rotation import matrix
 from dreamlab.core.schedules import Progress
-from dreamlab.telemetry import Ring
-from dreamlab.train import METRICS, step
-from renderers.densify import DensifySettings, grow_and_prune, relocate_and_add, reset_opacity, shared, walk
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler, BuiltStage
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
+from renderers.gaussian.densify import DensifySettings, grow_and_prune, relocate_and_add, reset_opacity, shared, walk
 from renderers.gaussians import Gaussians, GaussianSettings
-from renderers.rotation import matrix
 
 
 def cloud(count: int, seed: int = 0) -> dict[str, Tensor]:

@@ -15,9 +15,10 @@ from dreamlab.core.cameras import orbit
 from dreamlab.core.errors import Diverged
 from dreamlab.core.schedules import Progress, ramp
 from dreamlab.core.types import Training
-from dreamlab.optim import Adam
-from renderers.become import compare
+from dreamlab.run.optim import Adam
 from renderers.dmtet import DMTet, ellipsoid, sign_agreement
+from renderers.surface.extraction import extract
+from renderers.surface.views import compare
 
 
 def scene(**settings: object) -> DMTet:
@@ -26,7 +27,7 @@ def scene(**settings: object) -> DMTet:
 
 
 def solid(made: DMTet) -> trimesh.Trimesh:
-    mesh = made.mesh(0)
+    mesh = extract(made, 0)
     return trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
 
 
@@ -119,9 +120,11 @@ def test_specks_and_bubbles_go_while_it_is_optimised() -> None:
     with torch.no_grad():
         made.params["sdf"].copy_(torch.where(wrong, -clean, clean))
     frames = made.render(orbit([0.0]), 8, torch.zeros(1, 3), Training(Progress(0, 100), torch.Generator()))
-    made.adapt(Progress(10, 100), frames)
+    made.adapt(Progress(10, 100), frames, torch.tensor(True))
     assert not torch.equal(made.params["sdf"], clean)
-    made.adapt(Progress(49, 100), frames)
+    made.adapt(Progress(49, 100), frames, torch.tensor(False))
+    assert not torch.equal(made.params["sdf"], clean)
+    made.adapt(Progress(49, 100), frames, torch.tensor(True))
     assert int(wrong.sum()) > 1 and torch.equal(made.params["sdf"], clean)
 
 
@@ -133,7 +136,7 @@ def test_nothing_left_is_said_and_shows_the_background() -> None:
     frames.rgb.sum().backward()
     torch.testing.assert_close(frames.rgb[0, 3, 3].detach(), torch.tensor([0.2, 0.4, 0.6]))
     with pytest.raises(Diverged, match="empty geometry"):
-        made.mesh(0)
+        extract(made, 0)
 
 
 def test_a_file_as_its_start(tmp_path: Path) -> None:

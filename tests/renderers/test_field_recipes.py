@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, BuiltStage, tables
 from dreamlab.core.cameras import Cameras, turntable
 from dreamlab.core.noise import NoiseTable, make_table
 from dreamlab.core.types import Condition, Frames, Prompt
-from dreamlab.telemetry import Ring
-from dreamlab.train import METRICS, step
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler, BuiltStage
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
 
 FIELD = """
 prompt: a red mushroom with a white stem

@@ -7,7 +7,7 @@ import torch
 
 from dreamlab.core.cameras import turntable
 from dreamlab.core.schedules import Progress, constant
-from dreamlab.optim import Adam
+from dreamlab.run.optim import Adam
 from dreamlab.toybox.draw import draw
 from dreamlab.toybox.shapes import program
 from renderers.gaussians import Gaussians

@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import turntable
 from dreamlab.core.errors import RecipeError
+from dreamlab.core.rotation import from_vector, matrix, product
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Training
-from dreamlab.telemetry import Ring
-from dreamlab.train import METRICS, step
-from renderers.deform import KINDS, DeformSettings, blend, spread_change, stretch
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
+from renderers.gaussian.deform import KINDS, DeformSettings, blend, spread_change, stretch
 from renderers.gaussians import Gaussians, GaussianSettings
 from renderers.gaussians4d import Gaussians4D, MovingSettings
-from renderers.rotation import from_vector, matrix, product
 
 
 def stream(seed: int = 0) -> torch.Generator:

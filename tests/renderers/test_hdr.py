@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.errors import InputError
-from renderers.environment import environment
-from renderers.hdr import hdr_bytes, read_exr, read_hdr
+from renderers.light.environment import environment
+from renderers.light.hdr import hdr_bytes, read_exr, read_hdr
 
 
 def picture(height: int = 21, width: int = 37) -> Tensor:

@@ -10,9 +10,9 @@ import trimesh
 from dreamlab.core.cameras import Cameras, OrbitSettings, fixed_orbit
 from dreamlab.core.schedules import Progress, ramp
 from dreamlab.core.types import Frames, Mesh
-from dreamlab.optim import Adam
+from dreamlab.run.optim import Adam
 from renderers.mesh import TexturedMesh
-from renderers.surface import compose, look
+from renderers.surface.draw import compose, look
 
 RATE = ramp(0.2, 0.03, curve="exp")
 LIGHTS = ("studio", "sky", "sunset", "overcast", "night")

@@ -11,7 +11,7 @@ import torch
 import trimesh
 from torch import Tensor
 
-from renderers.tets import KuhnGrid, cross, marching_tetrahedra, place
+from renderers.surface.tets import KuhnGrid, cross, marching_tetrahedra, place
 
 
 def shape(vertices: Tensor, faces: Tensor) -> trimesh.Trimesh:

@@ -13,11 +13,12 @@ from torch import Tensor
 from dreamlab.core.cameras import Cameras, turntable
 from dreamlab.core.schedules import Progress, constant
 from dreamlab.core.types import Frames, Prompt
-from guidance.oracle import Oracle, Views, World
+from guidance.oracle import Oracle
+from guidance.shared.worlds import Views, World
 from systems.asd import ASD
 from systems.cds import CDS
-from systems.inversion import PathSettings, at, invert
-from systems.residual import Branch, Look, State, distil
+from systems.engine.inversion import PathSettings, at, invert
+from systems.engine.residual import Branch, Look, State, distil
 from systems.sds import SDS
 
 SIZE, SPREAD, BATCH = 4, 0.3, 64

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamlab.core.cameras import orbit
+from dreamlab.core.cameras import orbit, turntable
 from dreamlab.core.noise import rescaled
 from dreamlab.core.pixels import tiled, untiled
 from dreamlab.core.schedules import Progress, constant
@@ -27,6 +27,7 @@ from systems.video import Video, amplified
 from tests.systems.test_newest import sphere
 from tests.systems.test_residual import Linear, look, per
 from tests.systems.test_rules import BAR, Draws, eps, guided, made, move, noisy
+from tests.systems.test_vsd import adapted
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
@@ -67,7 +68,8 @@ def test_the_bridge_changes_its_two_ends(step: int) -> None:
     draws = Draws(4)
     t, n = draws.times(20, 980), draws.noise()
     z = noisy(draws.z, n, t)
-    expected = guided(z, t, 100.0) - n if step < 80 else 3.0 * (eps(z, t, "text") - eps(z, t, "negative"))
+    first = per(1 - BAR[t], z) * (guided(z, t, 100.0) - n)
+    expected = first if step < 80 else 3.0 * (eps(z, t, "text") - eps(z, t, "negative"))
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
     assert (seen.calls, seen.rows) == (1, 6)
 
@@ -104,7 +106,8 @@ def test_a_visual_prompt_takes_the_texts_place() -> None:
     z_t, _calls = draws.inverted(t)
     expected = 7.5 * (eps(z_t, t, "visual") - eps(z_t, t, "null"))
     torch.testing.assert_close(got, math.sqrt((1 - BAR[t]) / BAR[t]) * expected, rtol=1e-6, atol=1e-7)
-    assert CSM.asks(CSM.Settings(visual=True)) == {"visual"} and not CSM.asks(CSM.Settings())
+    assert CSM.card(CSM.Settings(visual=True)).conditions == {"text", "null", "visual"}
+    assert CSM.card(CSM.Settings()).conditions == {"text", "null"}
 
 
 def test_a_grid_is_scored_as_one_picture_and_cut_back() -> None:
@@ -187,7 +190,7 @@ def test_regions_hear_their_own_prompts() -> None:
         text, null = (0.3 * z + 0.5 + per(bias, z) for bias in (b + 0.5 + shift, -b))
         total = total + masks[:, k, None] * (null + 3.0 * (text - null) - n)
     torch.testing.assert_close(got, (1 - BAR[500]) * total)
-    assert Semantic.check(Semantic.Settings()) is not None
+    assert "regions" in Semantic.card(Semantic.Settings()).complaint
 
 
 def test_a_region_sees_the_camera_about_its_own_centre() -> None:
@@ -226,6 +229,53 @@ def test_bootstrapping_dreams_first_then_distils(base: str) -> None:
     again = Bootstrapped(settings)
     again.load_state_dict({name: value.clone() for name, value in system.state_dict().items()})
     torch.testing.assert_close(following(again), following(system), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("predicts", ["v", "eps"])
+def test_bootstrapped_networks_learn_v_or_eps(predicts: str) -> None:
+    """The first step of phi: small networks begin at zero, s z_t in v and 0 in eps; the loss is the squared error in
+    what they say, so Adam's first moment of the last layer's bias is a tenth of its slope, known by hand."""
+    system = Bootstrapped(Bootstrapped.Settings(dream=0.0, width=8, predicts=predicts))
+    seen = look(seed=7)
+    got = system.gradient(seen)
+    draws = Draws(7)
+    t = draws.times(50, 500)
+    z = noisy(draws.z, draws.noise(), t)
+    begun = per((1 - BAR[t]).sqrt(), z) * z if predicts == "v" else torch.zeros_like(z)
+    expected = per(1 - BAR[t], z) * (guided(z, t, 2.0) - begun)
+    torch.testing.assert_close(got, expected.detach(), rtol=1e-5, atol=1e-6)
+    t, n = draws.times(0, 999), draws.noise()
+    z = noisy(draws.z, n, t)
+    a, s = per(BAR[t].sqrt(), z), per((1 - BAR[t]).sqrt(), z)
+    # In v: eps = s z + a v, its error over a; d/d(bias) of mean((error / a)^2) is 2 mean(error / a) per channel / C.
+    error = (s * z - n) / a.clamp(min=0.05) if predicts == "v" else -n
+    slope = error * (a / a.clamp(min=0.05) if predicts == "v" else 1.0)
+    own = system.nets["render"]
+    bias = own.params(own.first)["out.bias"]
+    torch.testing.assert_close(bias, 0.1 * 2 * slope.mean((0, 2, 3)) / 4, rtol=1e-4, atol=1e-7)
+
+
+def test_a_whole_network_may_be_bootstrappeds_phi() -> None:
+    """eps_phi is then the guidance's own: it begins as the text's plain prediction and learns the renders, downhill."""
+    seen = adapted()
+    settings = Bootstrapped.Settings(dream=0.0, width=8, net="adapter", lr=0.01, predicts="eps")
+    system = Bootstrapped(settings)
+    got = system.gradient(seen)
+    assert seen.guidance.rank == 0 and list(system.forms) == ["prior"]  # type: ignore[attr-defined]
+    draws = Draws(4)
+    t = draws.times(50, 500)
+    z = noisy(draws.z, draws.noise(), t)
+    x = per(turntable(3).camera_to_world[:, 0, 0].double(), z)
+    expected = guided(z, t, 2.0) - (eps(z, t, "text") + 0.1 * x)
+    torch.testing.assert_close(got, per(1 - BAR[t], z) * expected, rtol=1e-5, atol=1e-6)
+    t, n = draws.times(0, 999), draws.noise()
+    z = noisy(draws.z, n, t)
+    error = eps(z, t, "text") + 0.1 * x - n
+    slopes = torch.stack([(error * z).sum(), (error * x).sum()])
+    stepped = torch.tensor([0.0, 0.1]).double() - 0.01 * slopes.sign()
+    torch.testing.assert_close(system.nets["render"].flat, stepped, atol=1e-6, rtol=0)
+    assert (seen.trained, seen.rows) == (3, 3 * (2 + 2 + 1))
+    assert Bootstrapped.card(settings).adapter and not Bootstrapped.card(Bootstrapped.Settings()).adapter
 
 
 def following(system: Bootstrapped) -> Tensor:

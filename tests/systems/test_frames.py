@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 
 from dreamlab import recipe
-from dreamlab.assemble import tables
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.types import Condition, Frames, Prompt
-from dreamlab.telemetry import Ring
+from dreamlab.recipe.tables import tables
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
 from dreamlab.toybox.scoring.cells import CountingAssembler
-from dreamlab.train import METRICS, step
 
 RECIPE = """
 prompt: a spinning windmill
@@ -36,9 +38,15 @@ def test_an_image_model_sees_some_frames_of_each_clip() -> None:
 
     for guidance in (truth, oracle):
 
-        def condition(prompt: Prompt, cameras: Cameras, frames: Frames, own: object = guidance) -> dict[str, Condition]:
-            seen[id(own)].append(cameras)
-            return dict(own._guidance.condition(prompt, cameras, frames))  # type: ignore[attr-defined]
+        def condition(
+            prompt: Prompt,
+            cameras: Cameras,
+            frames: Frames,
+            own: int = id(guidance),
+            plain: Callable[[Prompt, Cameras, Frames], Mapping[str, Condition]] = guidance.condition,
+        ) -> Mapping[str, Condition]:
+            seen[own].append(cameras)
+            return plain(prompt, cameras, frames)
 
         guidance.condition = condition  # type: ignore[method-assign]
     ring = Ring(METRICS, 6, "cpu")

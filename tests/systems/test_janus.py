@@ -17,10 +17,11 @@ from dreamlab.core.cameras import Cameras, orbit
 from dreamlab.core.prompting import Asking, Prompting
 from dreamlab.core.schedules import Progress, constant, ramp
 from dreamlab.core.types import Frames, Prompt
-from dreamlab.worlds import with_blind
-from guidance.oracle import Oracle, Views, World
+from dreamlab.run.worlds import with_blind
+from guidance.oracle import Oracle
+from guidance.shared.worlds import Views, World
+from systems.engine.residual import Look
 from systems.jsd import JSD
-from systems.residual import Look
 from systems.sds import SDS
 
 AZIMUTHS = [0.0, 45.0, 90.0, 135.0, 180.0, -135.0, -90.0, -45.0]

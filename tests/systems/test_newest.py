@@ -15,12 +15,12 @@ from dreamlab.core.schedules import Progress, constant
 from dreamlab.core.types import Frames
 from systems.cfd import CFD
 from systems.dsd import DSD
+from systems.engine.surface_noise import bound_noise, texel_of
 from systems.jsd import JSD
 from systems.order import Order, disorder
 from systems.rfds import RFDS
 from systems.sdi import SDI
 from systems.sds import SDS
-from systems.surface_noise import bound_noise, texel_of
 from tests.systems.test_behaviour import particles, scene
 from tests.systems.test_residual import look, per
 from tests.systems.test_rules import BAR, Draws, eps, guided, made, move, noisy

@@ -12,8 +12,8 @@ from torch import Tensor
 from dreamlab.core.noise import make_table
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.types import Condition, Frames
+from systems.engine.residual import Look, distil
 from systems.photometric import Photometric, ssim
-from systems.residual import Look, distil
 
 
 class Pictures:

@@ -15,8 +15,10 @@ from dreamlab.core.noise import NoiseTable
 from dreamlab.core.prompting import Asking, Prompting, perp_neg_weights
 from dreamlab.core.schedules import Progress, constant
 from dreamlab.core.types import Condition
+from systems.asd import ASD
 from systems.csd import CSD
-from systems.residual import Look
+from systems.engine.residual import Look
+from systems.nfsd import NFSD
 from systems.sds import SDS
 from tests.systems.test_residual import Linear, look
 from tests.systems.test_rules import BAR, Draws, noisy
@@ -62,14 +64,20 @@ def by_hand(model: Worded, z: Tensor, b: int, cameras: Cameras, base: str, how: 
     return total, said[base]
 
 
-@pytest.mark.parametrize("rule", ["sds", "csd"])
+@pytest.mark.parametrize("rule", ["sds", "csd", "nfsd", "asd"])
 def test_perp_neg_on_a_batch_equals_its_samples_one_by_one(rule: str) -> None:
     """The published batching evaluates a negative on another sample's latent once there are two; ours must not."""
     how, cameras, model = Prompting(perp_neg=1.0), turntable(3), Worded()
     seen = asked(how, cameras, model)
     settings: dict[str, Any] = {"cfg": constant(20.0)}
+    base = "null"
     if rule == "sds":
-        got, base = SDS(SDS.Settings(**settings)).gradient(seen), "null"
+        got = SDS(SDS.Settings(**settings)).gradient(seen)
+    elif rule == "nfsd":  # its guidance is against null, whatever delta_D says of the negative prompt
+        got = NFSD(NFSD.Settings(**settings, switch=0.0)).gradient(seen)
+    elif rule == "asd":  # with no shift: the later text stands alone, so nothing bends it
+        ends = {"t_min": constant(0.02), "t_max": constant(0.98), "rho": 0.0}
+        got = ASD(ASD.Settings(**settings, **ends)).gradient(seen)
     else:  # towards the negative prompt the right angle is taken to it, as in CSD's code
         got = CSD(CSD.Settings(negative=constant(-1.0), null=constant(0.0))).gradient(seen)
         base = "negative"
@@ -78,9 +86,11 @@ def test_perp_neg_on_a_batch_equals_its_samples_one_by_one(rule: str) -> None:
     z_t = noisy(draws.z, n, t)
     for b in range(3):
         text, other = by_hand(model, z_t[b], b, cameras, base, how)
-        residual = other + 20.0 * (text - other) - n[b] if rule == "sds" else text - other
+        said = {name: 0.3 * z_t[b] + model.pictures[k, b] for k, name in enumerate(WORDS)}
+        less = {"sds": n[b], "nfsd": said["negative"], "asd": said["text"], "csd": 0.0}[rule]
+        residual = text - other if rule == "csd" else other + 20.0 * (text - other) - less
         torch.testing.assert_close(got[b], float(1 - BAR[t[b]]) * residual, rtol=1e-4, atol=1e-5)
-    assert model.sizes == [12]  # four pictures per sample, one call
+    assert model.sizes == [12 + 3 * (rule in ("nfsd", "asd"))]  # four pictures per sample and the rest, one call
 
 
 def test_adaptive_guidance_skips_what_does_not_matter_and_counts() -> None:

@@ -9,10 +9,12 @@ import pytest
 
 from benchmarks.systems import of_prompt, refusal, rules, served_by
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, check, tables
 from dreamlab.core.errors import InputError, RecipeError
-from dreamlab.telemetry import Ring
-from dreamlab.train import METRICS, step
+from dreamlab.recipe.checks import check
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
 
 SMALL = ("stages.0.scene.count=32", "stages.0.size=16")
 
@@ -54,9 +56,9 @@ def test_a_rule_that_compares_colours_must_be_shown_them(rule: str, refused: boo
         ("kind: csds", "", "", "csds needs the condition category, control, control_null, which oracle does not make"),
         ("kind: style", "", "", "style needs the condition content, style"),
         ("kind: grid", "", "", "grid needs the condition grid, grid_null"),
-        ("kind: video", "", "", "video needs the condition clip"),
+        ("kind: video", "", "", "video scores whole clips, which oracle here does not"),
         ("kind: jsd", "", "", "jsd needs the condition blind, blind_null"),
-        ("kind: vsd, net: adapter", "", "", "vsd needs the condition adapter"),
+        ("kind: vsd, net: adapter", "", "", "vsd trains an adapter, which oracle does not offer"),
         ("kind: csm, visual: true", "", "", "csm needs the condition visual"),
         ("kind: sgc", "", "", "sgc needs the condition truth"),
         ("kind: sds", "views: hard", "", "sds needs the condition back, front, overhead, side"),
@@ -66,12 +68,17 @@ def test_a_rule_that_compares_colours_must_be_shown_them(rule: str, refused: boo
         ("kind: csd", "rescale: 0.5", "", "csd has no guidance that it could pull back"),
         ("kind: mvdream", "rescale: 0.5", "", "mvdream has no guidance that it could pull back"),
         ("kind: ism", "rescale: 0.5", "", None),
-        ("kind: video, form: csd, frames: 8", "rescale: 0.5", ", clip: 8", "video has no guidance that it could"),
-        ("kind: video, frames: 8", "rescale: 0.5", ", clip: 8", None),
+        ("kind: video, form: csd, frames: 4", "rescale: 0.5", ", clip: 4", "video has no guidance that it could"),
+        ("kind: video, frames: 4", "rescale: 0.5", ", clip: 4", None),
         ("kind: nfsd, t_max: 0.01", "", "", "t_max falls to 0.01, below t_min 0.02"),
         ("kind: semantic", "", "", "semantic needs `regions`"),
-        ("kind: cloud", "", "", "is not a file of x y z lines"),
+        ("kind: cloud", "", "", "points: name a file of x y z lines"),
+        ("kind: csd, negative: -1, null: 0", "", "", None),
         ("kind: vsd, width: 18", "", "", "width 18 is not a multiple of 4"),
+        ("kind: bootstrapped, width: 18", "", "", "width 18 is not a multiple of 4"),
+        ("kind: bootstrapped, net: adapter", "", "", "bootstrapped trains an adapter"),
+        ("kind: ism, cfg_inversion: 2", "", "", None),
+        ("kind: cds, weight: mix, clip: {from: 2, to: 8, end: 30 steps}", "", "", None),
         ("kind: jsd", "", ", sides: 8", None),
         ("kind: csds", "", ", instances: 2", None),
         ("kind: style", "", ", style: a blue mug", None),
@@ -84,7 +91,9 @@ def test_a_rule_that_compares_colours_must_be_shown_them(rule: str, refused: boo
 def test_what_cannot_be_supplied_is_said_when_the_recipe_is_read(
     system: str, prompting: str, guidance: str, said: str | None
 ) -> None:
-    made = recipe.load(TEXT.format(system=system, prompting=prompting, guidance=guidance), tables())
+    clips = ["stages.0.cameras.clip=4"] if "clip" in guidance else []
+    text = TEXT.format(system=system, prompting=prompting, guidance=guidance)
+    made = recipe.load(text, tables(), overrides=clips)
     if said is None:
         check(made)
         return

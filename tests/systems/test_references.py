@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.types import Condition
-from systems.depth_terms import out_of_order, unlike
+from systems.engine.depth_terms import out_of_order, unlike
+from systems.engine.residual import Look
 from systems.photometric import Photometric
-from systems.residual import Look
 from systems.sgc import SGC, levelled
 from systems.shape_guides import Box, Cloud, Part, sketched, surface
 from tests.systems.test_newest import sphere
@@ -110,7 +110,7 @@ def test_a_cloud_pulls_the_surface_to_its_points(tmp_path: Path) -> None:
     far = Cloud(Cloud.Settings(points=str(file))).loss(seen)
     assert far.item() == pytest.approx(0.09, rel=0.05)  # 0.3 metres, squared
     assert Cloud(Cloud.Settings(points=str(file), near=0.35)).loss(seen) == 0
-    assert Cloud.check(Cloud.Settings()) is not None and Cloud.check(Cloud.Settings(points=str(file))) is None
+    assert Cloud.card(Cloud.Settings()).complaint and not Cloud.card(Cloud.Settings(points=str(file))).complaint
     assert math.isfinite(float(Cloud(Cloud.Settings(points=str(file), cover=1.0)).loss(seen)))
 
 
@@ -127,8 +127,8 @@ def test_a_sketch_is_the_outside_of_its_bodies() -> None:
     box = sketched((Part("box", (1.0, 0.0, 0.0), (2.0, 1.0, 0.5)),))
     local = (box - torch.tensor([1.0, 0.0, 0.0])) / torch.tensor([1.0, 0.5, 0.25])
     assert (local.abs().amax(-1) - 1).abs().max() < 1e-5
-    assert Cloud.check(Cloud.Settings(sketch=(ball,))) is None
-    assert Cloud.check(Cloud.Settings(points="x", sketch=(ball,))) == "give points or a sketch, not both"
+    assert not Cloud.card(Cloud.Settings(sketch=(ball,))).complaint
+    assert Cloud.card(Cloud.Settings(points="x", sketch=(ball,))).complaint == "give points or a sketch, not both"
     seen = known_sphere()
     fits = Cloud(Cloud.Settings(sketch=(Part("ball", size=(1.6, 1.6, 1.6)),), cover=1.0))
     assert fits.loss(seen) < Cloud(Cloud.Settings(sketch=(Part("box"),), cover=1.0)).loss(seen)

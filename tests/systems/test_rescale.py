@@ -16,8 +16,8 @@ from dreamlab.core.prompting import Asking, Prompting
 from dreamlab.core.schedules import Progress, constant
 from dreamlab.core.types import Condition
 from systems import SYSTEMS
+from systems.engine.residual import Look, State, distil
 from systems.hifa import HiFA
-from systems.residual import Look, State, distil
 from systems.rfds import RFDS
 from systems.sds import SDS
 from systems.semantic import Region
@@ -100,24 +100,28 @@ def test_every_rule_that_guides_is_reached(name: str) -> None:
     assert (half - plain).abs().max() > 1e-3 * plain.abs().max() and rows == rows_half
 
 
-def test_rectified_flow_is_settled_in_its_own_words() -> None:
-    """x0 = z_s - s v: settling v is settling eps of the same state."""
-    seen = asked(0.6)
-    got = RFDS(RFDS.Settings(cfg=constant(20.0), rev=True)).gradient(seen)
-    plain = RFDS(RFDS.Settings(cfg=constant(20.0), rev=True)).gradient(asked(0.0))
-    other = asked(0.6)
-    from systems.rfds import flow_times, velocities
+@pytest.mark.parametrize("rev", [False, True])
+def test_rectified_flow_is_settled_in_its_own_words(rev: bool) -> None:
+    """x0 = z_s - s v goes 0.6 of the way to the told one's deviation; v of the model by hand, (eps - z_s) / (1 - s)."""
+    got = RFDS(RFDS.Settings(cfg=constant(20.0), rev=rev)).gradient(asked(0.6))
+    draws = Draws(4)
+    flow = (1 - BAR).sqrt() / (BAR.sqrt() + (1 - BAR).sqrt())
+    t = (flow[:, None] - (0.3 + 0.68 * torch.rand(3, generator=draws.time_stream).double())).abs().argmin(0)
+    s, n = per(flow[t], draws.z), draws.noise()
+    grow = per(BAR[t].sqrt() + (1 - BAR[t]).sqrt(), n)  # of z_s to the state the model knows
 
-    t, s = flow_times(other, 0.3, 0.98)
-    noise = other.noise()
-    (v,) = velocities(other, (1 - s) * other.z + s * noise, s, t, ("text",))
-    noise = noise + (1 - s) * (v + other.z - noise)
-    z_s = (1 - s) * other.z + s * noise
-    text, null = velocities(other, z_s, s, t, ("text", "null"))
+    def v(z_s: Tensor, told: str) -> Tensor:
+        return (louder(z_s * grow, t, told) - z_s) / (1 - s)
+
+    if rev:
+        n = n + (1 - s) * (v((1 - s) * draws.z + s * n, "text") + draws.z - n)
+    z_s = (1 - s) * draws.z + s * n
+    text, null = v(z_s, "text"), v(z_s, "null")
     told, mine = z_s - s * text, z_s - s * (null + 20 * (text - null))
     ratio = told.flatten(1).std(1) / mine.flatten(1).std(1)
-    new = per(0.6 * ratio + 0.4, mine) * mine
-    torch.testing.assert_close(got - plain, (mine - new) / s, rtol=1e-5, atol=1e-6)
+    settled = (z_s - per(0.6 * ratio + 0.4, mine) * mine) / s
+    u = torch.ones(3) if rev else torch.randn(3, generator=draws.time_stream).sigmoid()
+    torch.testing.assert_close(got, per(u, n) * (settled - (n - draws.z)), rtol=1e-5, atol=1e-5)
 
 
 def test_groups_share_a_deviation() -> None:
@@ -161,8 +165,8 @@ def test_hifa_meets_the_decoded_size_and_clips() -> None:
     assert seen.frames is not None
     rgb = torch.rand(3, 12, 12, 3, dtype=torch.float64, requires_grad=True)
     seen.frames = replace(seen.frames, rgb=rgb)
-    rule = HiFA(replace(HiFA.Settings(image=constant(1.0)), clip=1e-3))
-    loss = distil(rule, seen, seen.z.clone().requires_grad_(), 1e-3).loss
+    rule = HiFA(replace(HiFA.Settings(image=constant(1.0)), clip=constant(1e-3)))
+    loss = distil(rule, seen, seen.z.clone().requires_grad_()).loss
     (slope,) = torch.autograd.grad(loss, rgb)
     assert slope.shape == rgb.shape and 0 < slope.abs().sum(-1).max() < 1
     assert slope.abs().sum() <= 1e-3 * 3 * 6 * 6 * 3 / 3 + 1e-9  # every pixel of 6 x 6 gives its clamp away once

@@ -13,7 +13,7 @@ from dreamlab.core.cameras import Cameras, turntable
 from dreamlab.core.noise import NoiseTable, make_table
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Condition, Frames, Prompt
-from systems.residual import Branch, Look, State, combine, distil, loss_from_gradient
+from systems.engine.residual import Branch, Look, State, combine, distil, loss_from_gradient
 from systems.sds import SDS
 
 BIASES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -140,15 +140,6 @@ def test_sds_against_its_formula(cfg: float, weight: str) -> None:
     torch.testing.assert_close(got, per(w, n) * (e_null + cfg * (e_text - e_null) - n))
     expected_rows = {0.0: 3, 1.0: 3}.get(cfg, 6)
     assert (seen.calls, seen.rows) == (1, expected_rows)
-
-
-def test_plus_convention_is_one_more() -> None:
-    """losses.md 0.7: PLUS(s) == STD(s + 1)."""
-    from dreamlab.core.noise import cfg, scale_from_plus
-
-    e_text, e_null = torch.randn(2, 3, 4, 5, 5, dtype=torch.float64)
-    for s in (0.0, 7.5, 100.0):
-        torch.testing.assert_close(cfg(e_null, e_text, scale_from_plus(s)), e_text + s * (e_text - e_null))
 
 
 def test_distil_reports_a_broken_network() -> None:

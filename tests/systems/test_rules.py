@@ -17,10 +17,10 @@ from systems.balanced import Balanced, min_norm
 from systems.cds import CDS
 from systems.csd import CSD
 from systems.csm import CSM
-from systems.inversion import PathSettings, invert
+from systems.engine.inversion import PathSettings, invert
+from systems.engine.residual import Look
 from systems.ism import ISM
 from systems.nfsd import NFSD
-from systems.residual import Look
 from systems.sds import SDS
 from systems.semantic import Region
 from systems.sjc import SJC

@@ -12,16 +12,17 @@ from torch import Tensor
 
 from benchmarks.mixture import TIMES, exact, measured, start
 from dreamlab import recipe
-from dreamlab.assemble import Assembler, tables
 from dreamlab.core.cameras import turntable
 from dreamlab.core.prompting import Asking, Prompting
 from dreamlab.core.schedules import constant
 from dreamlab.core.types import Condition
-from dreamlab.preview import orbit_views
-from dreamlab.telemetry import Ring
-from dreamlab.train import METRICS, step
-from dreamlab.worlds import true_pictures
-from systems.residual import Look
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.preview import orbit_views
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
+from dreamlab.run.worlds import true_pictures
+from systems.engine.residual import Look
 from systems.sds import SDS
 from systems.vsd import VSD
 from tests.systems.test_behaviour import SPREAD, descend, modes
@@ -103,6 +104,37 @@ def test_vsd_through_an_adapter_follows_its_loss_downhill() -> None:
     torch.testing.assert_close(
         system.trained.flat, torch.tensor([0.0, 0.1]).double() - 0.01 * slopes.sign(), atol=1e-6, rtol=0
     )
+
+
+def test_vsd_may_learn_at_several_times_per_view() -> None:
+    """One step of Adam on the mean over all lessons, each with its own times and noise; 2 x 3 pictures."""
+    seen = adapted()
+    system = VSD(VSD.Settings(net="adapter", lr=0.01, camera_drop=0.0, cfg=constant(1.0), lessons=2, predicts="eps"))
+    system.gradient(seen)
+    assert system.trained is not None and (seen.trained, seen.rows) == (6, 3 * (1 + 1 + 2))
+    draws = Draws(4)
+    draws.times(20, 980)
+    draws.noise()
+    slopes = torch.zeros(2, dtype=torch.float64)
+    for _ in range(2):
+        t, kept, n = draws.times(0, 999), torch.rand(3, generator=draws.time_stream), draws.noise()
+        assert kept.shape == (3,)
+        z = noisy(draws.z, n, t)
+        x = per(turntable(3).camera_to_world[:, 0, 0].double(), z)
+        error = eps(z, t, "text") + 0.1 * x - n
+        slopes += torch.stack([(error * z).mean(), (error * x).mean()])
+    assert int(system.trained.count) == 1
+    # The first moment of Adam is a tenth of the gradient of mean((error)^2), which is twice the mean over both lessons.
+    torch.testing.assert_close(system.trained.first, 0.1 * slopes, rtol=1e-5, atol=1e-7)
+
+
+def test_vsd_with_one_time_for_all_views() -> None:
+    got, _ = gradient(shared_t=True)
+    draws = Draws(4)
+    t = draws.times(20, 980, 1).expand(3)
+    z = noisy(draws.z, draws.noise(), t)
+    mine = per((1 - BAR[t]).sqrt(), z) * z
+    torch.testing.assert_close(got, per(1 - BAR[t], z) * (guided(z, t, 7.5) - mine))
 
 
 def test_the_camera_is_dropped_one_time_in_ten() -> None:

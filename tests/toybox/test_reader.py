@@ -17,10 +17,10 @@ from dreamlab.toybox.shapes import CATEGORIES
 from dreamlab.toybox.training import reader as training
 from dreamlab.toybox.training.command import READER, begin
 from dreamlab.toybox.training.sample import scene_of
-from guidance.toybox import folder_of
-from guidance.toybox_reader import FILE, TURNS, Known, Reader, azimuth_of, load, packed, prepared, read, turn_error
-from guidance.toybox_roles import ToyboxNovel
-from guidance.toybox_store import words_of
+from guidance.toybox.prior import folder_of
+from guidance.toybox.reader import FILE, TURNS, Known, Reader, azimuth_of, load, packed, prepared, read, turn_error
+from guidance.toybox.roles import ToyboxNovel
+from guidance.toybox.store import words_of
 
 PLAN = training.ReaderPlan(total=4_000, batch=8, warmup=8)
 SHIPPED = folder_of("toybox-reader") / FILE
@@ -105,7 +105,7 @@ def test_training_learns_and_a_resumed_run_is_the_same(
 ) -> None:
     drawn = {index: training.draw_shown(PLAN, index) for index in range(2)}  # two batches, over and over
     monkeypatch.setattr(training, "draw_shown", lambda plan, index: drawn[index % 2])
-    whole, first = (training.Run(tmp_path / name, PLAN) for name in ("whole", "first"))
+    whole, first = (training.Schooling(tmp_path / name, PLAN) for name in ("whole", "first"))
     for folder in (whole.folder, first.folder):
         folder.mkdir()
     losses = [whole.train_step() for _ in range(24)]
@@ -113,7 +113,7 @@ def test_training_learns_and_a_resumed_run_is_the_same(
     for _ in range(12):
         first.train_step()
     first.save()
-    second = training.Run(first.folder, PLAN)
+    second = training.Schooling(first.folder, PLAN)
     second.restore()
     for _ in range(12):
         second.train_step()

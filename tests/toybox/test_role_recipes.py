@@ -12,11 +12,11 @@ import trimesh
 from PIL import Image
 
 from dreamlab import pipeline, recipe
-from dreamlab.assemble import tables
+from dreamlab.cli.inspection import write_object
 from dreamlab.core.cameras import OrbitSettings, orbit, sample_orbit
 from dreamlab.core.errors import InputError
-from dreamlab.inspection import write_object
-from dreamlab.runs import Run
+from dreamlab.recipe.tables import tables
+from dreamlab.run.folder import Run
 from dreamlab.toybox.draw import draw
 from dreamlab.toybox.mesh import inside
 from dreamlab.toybox.shapes import program

@@ -27,7 +27,13 @@ from dreamlab.toybox.scoring.report import checks, lines
 from dreamlab.toybox.shapes import CATEGORIES
 from dreamlab.toybox.split import held_out_combination
 
-SMALL = ("stages.0.scene.count=200", "stages.0.views=2", "stages.0.size=16", "stages.0.steps=6")
+SMALL = (
+    "stages.0.scene.count=200",
+    "stages.0.views=2",
+    "stages.0.cameras.ring=2",
+    "stages.0.size=16",
+    "stages.0.steps=6",
+)
 FIGURES = Figures(
     accepted=True, category="duck", score=0.9, none=0.0, janus=False, main="red", second="blue", main_right=True,
     second_right=True, iou=0.8, iou_aligned=0.9, chamfer=0.02, saturation=1.1, contrast=0.9, saturation_off=1.0,

@@ -19,9 +19,9 @@ from dreamlab.toybox.training.loss import Chance, errors
 from dreamlab.toybox.training.plan import Plan
 from dreamlab.toybox.training.sample import held_out_prompts, sample
 from dreamlab.toybox.training.trainer import STATE, Folder, Trainer, train
-from guidance.toybox import Toybox
-from guidance.toybox_net import NetSettings
-from guidance.toybox_words import Words
+from guidance.toybox.net import NetSettings
+from guidance.toybox.prior import Toybox
+from guidance.toybox.words import Words
 
 WORDS = vocabulary()
 NET = NetSettings(len(WORDS.tokens), size=16, fine=8, wide=16, middle=24, core=48, blocks=1, words=24, word_blocks=1)

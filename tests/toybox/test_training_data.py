@@ -25,8 +25,8 @@ from dreamlab.toybox.training.data import (
 )
 from dreamlab.toybox.training.plan import Plan
 from dreamlab.toybox.training.roles import VIEWS
-from guidance.toybox_net import NetSettings
-from guidance.toybox_words import SPECIAL
+from guidance.toybox.net import NetSettings
+from guidance.toybox.words import SPECIAL
 
 WORDS = vocabulary()
 PLAN = Plan(NetSettings(len(WORDS.tokens)), batch=6, views=3)

@@ -17,11 +17,11 @@ from dreamlab.toybox.training.plan import Plan
 from dreamlab.toybox.training.roles import MIX, ROLES, cameras_of, clip_times, misread
 from dreamlab.toybox.training.sample import ancestral, role_pictures, scene_of
 from dreamlab.toybox.training.trainer import Trainer, new_plan
-from guidance.toybox import Toybox
-from guidance.toybox_net import NetSettings
-from guidance.toybox_roles import TOYBOXES
-from guidance.toybox_store import EVERY, Stored
-from guidance.toybox_told import HINT_CHANNELS, hint_of
+from guidance.toybox.net import NetSettings
+from guidance.toybox.prior import Toybox
+from guidance.toybox.roles import TOYBOXES
+from guidance.toybox.store import EVERY, Stored
+from guidance.toybox.told import HINT_CHANNELS, hint_of
 
 WORDS = vocabulary()
 NET = NetSettings(len(WORDS.tokens), size=16, fine=8, wide=16, middle=24, core=48, blocks=1, words=24, word_blocks=1)

@@ -9,9 +9,9 @@ import torch
 
 from dreamlab.toybox.training.data import vocabulary
 from dreamlab.toybox.training.roles import MOMENTS
-from guidance.toybox_net import NetSettings, Prior
-from guidance.toybox_store import EVERY, save
-from guidance.toybox_told import HINT_CHANNELS, RAY_CHANNELS
+from guidance.toybox.net import NetSettings, Prior
+from guidance.toybox.store import EVERY, save
+from guidance.toybox.told import HINT_CHANNELS, RAY_CHANNELS
 
 
 def tiny_prior(folder: Path, size: int = 16) -> Path:

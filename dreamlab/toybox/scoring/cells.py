@@ -19,21 +19,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamlab import pipeline, recipe
-from dreamlab.assemble import Assembler, tables
-from dreamlab.bind import Spec
+from dreamlab import recipe
 from dreamlab.core.cameras import Cameras, orbit
 from dreamlab.core.errors import Diverged, InputError
+from dreamlab.core.files import disk_errors, write_json
 from dreamlab.core.text import slug
 from dreamlab.core.types import Condition, Guidance, Scene
-from dreamlab.files import disk_errors, write_json
-from dreamlab.metrics.asset import DISTANCE, FOVY_DEG
+from dreamlab.metrics.asset import DISTANCE, FOVY_DEG, Made
 from dreamlab.metrics.measure import Figures, Yardstick
-from dreamlab.preview import render_views, save_sheet
 from dreamlab.recipe import DEFAULT, Recipe
-from dreamlab.runs import Run
-from dreamlab.signals import catching
-from dreamlab.train import train
+from dreamlab.recipe.bind import Spec
+from dreamlab.recipe.tables import tables
+from dreamlab.run.assemble import Assembler
+from dreamlab.run.determinism import deterministic
+from dreamlab.run.folder import Run
+from dreamlab.run.preview import render_views, save_sheet
+from dreamlab.run.signals import catching
+from dreamlab.run.train import train
 
 FORMAT = 1
 PICTURE = 96  # pixels per view on the sheet
@@ -106,35 +108,42 @@ class Outcome:
         return self.folder / "views.png"
 
 
-class Counted:
-    """A guidance that counts its calls, the pictures, and the CPU time inside them; all else is the guidance's own."""
+@dataclass
+class Counter:
+    """What a guidance was asked: calls, pictures, and the CPU time inside them."""
 
-    def __init__(self, guidance: Guidance) -> None:
-        self._guidance = guidance
-        self.calls, self.rows, self.cpu_s = 0, 0, 0.0
+    calls: int = 0
+    rows: int = 0
+    cpu_s: float = 0.0
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._guidance, name)
 
-    def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
+def counting(guidance: Guidance) -> Counter:
+    """Counts every prediction of a guidance from now on; it stays what it is and can do what it could."""
+    counter, plain = Counter(), guidance.predict
+
+    def predict(z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
         began = time.process_time()
-        eps = self._guidance.predict(z_t, t_index, condition)
-        self.cpu_s += time.process_time() - began
-        self.calls, self.rows = self.calls + 1, self.rows + len(z_t)
+        eps = plain(z_t, t_index, condition)
+        counter.cpu_s += time.process_time() - began
+        counter.calls, counter.rows = counter.calls + 1, counter.rows + len(z_t)
         return eps
+
+    guidance.predict = predict  # type: ignore[method-assign]
+    return counter
 
 
 class CountingAssembler(Assembler):
     """Hands out counted guidances, one for each that it builds."""
 
     def __init__(self, recipe: Recipe, device: str) -> None:
-        self.counted: dict[int, Counted] = {}
+        self.counted: dict[int, Counter] = {}
         super().__init__(recipe, device)
 
     def guidance(self, spec: Spec) -> Guidance:
-        plain = super().guidance(spec)
-        counted: Any = self.counted.setdefault(id(plain), Counted(plain))
-        return counted
+        built = super().guidance(spec)
+        if id(built) not in self.counted:
+            self.counted[id(built)] = counting(built)
+        return built
 
 
 def named(cell: Cell) -> Cell:
@@ -159,7 +168,7 @@ def run_cell(cell: Cell, root: Path, yardstick: Yardstick, device: str = "cpu") 
     try:
         scene, cost = _trained(run, wanted, device)
         cost = cost if done is None else done.cost
-        figures, features = yardstick.measure(scene)
+        figures, features = yardstick.measure(Made(scene))
         outcome = Outcome(cell, figures, cost, tuple(features.tolist()), folder=folder)
     except Diverged as error:
         scene = None
@@ -184,8 +193,7 @@ def _trained(run: Run, wanted: Recipe, device: str) -> tuple[Scene, Cost]:
     """The same loop as a dream's, without its export; counts refer to the steps done now, times too."""
     steps = sum(stage.steps for stage in wanted.stages)
     before = int(run.state().get("step", 0))
-    with run.lock(), catching() as stop:
-        pipeline.fix_threads(run)
+    with run.lock(), catching() as stop, deterministic(run):
         assembler = CountingAssembler(wanted, device)
         wall, cpu = time.perf_counter(), time.process_time()
         scene = train(run, wanted, assembler, stop=stop)
@@ -204,7 +212,7 @@ def sides() -> Cameras:
     return orbit([a for a, _ in SIDES], [e for _, e in SIDES], DISTANCE, FOVY_DEG)
 
 
-def to_plain(outcome: Outcome) -> dict[str, Any]:
+def to_plain(outcome: Outcome) -> dict[str, object]:
     """JSON values; infinities become null."""
     plain = asdict(outcome)
     plain.pop("folder")
@@ -234,7 +242,7 @@ def read_outcome(folder: Path, cell: Cell) -> tuple[Outcome | None, str]:
 
 def check_cells(cells: Sequence[Cell]) -> None:
     """Names and settings that cannot be meant are said before anything runs."""
-    from dreamlab.assemble import check
+    from dreamlab.recipe.checks import check
 
     for cell in {(c.system, c.scene, c.guidance): c for c in cells}.values():
         check(cell.read())

@@ -7,15 +7,14 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.files import disk_errors, write_atomic, write_json
 from dreamlab.core.text import did_you_mean
-from dreamlab.files import disk_errors, write_atomic, write_json
-from dreamlab.preview import to_bytes
+from dreamlab.run.preview import to_bytes
 from dreamlab.toybox.scoring.board import prompts as held_out
 from dreamlab.toybox.scoring.obey import Drawing, Obeyed, obey
 
@@ -71,7 +70,7 @@ def table(one: Obeyed) -> list[str]:
     return [*head, *rows, ""]
 
 
-def checks(one: Obeyed) -> list[dict[str, Any]]:
+def checks(one: Obeyed) -> list[dict[str, object]]:
     """The claims: better than not listening."""
     mine, found = one.rows["samples"], []
 
@@ -95,9 +94,9 @@ def checks(one: Obeyed) -> list[dict[str, Any]]:
     return found
 
 
-def content(found: Sequence[Obeyed]) -> dict[str, Any]:
+def content(found: Sequence[Obeyed]) -> dict[str, object]:
     """Everything, as JSON values."""
-    from benchmarks.harness import machine
+    from dreamlab.metrics.figures import machine
 
     roles = {one.role: {"count": one.count, "prompts": list(one.prompts), "rows": one.rows} for one in found}
     return {"checks": [claim for one in found for claim in checks(one)], "machine": machine(), "roles": roles}

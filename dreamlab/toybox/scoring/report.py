@@ -7,18 +7,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from dreamlab.assemble import tables
 from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.files import disk_errors, write_json
 from dreamlab.core.text import did_you_mean
-from dreamlab.files import disk_errors, write_json
-from dreamlab.toybox.scoring.board import Board, Row, prompts, score_run
+from dreamlab.recipe.tables import tables
+from dreamlab.toybox.scoring.board import Board, Means, prompts, score_run
 from dreamlab.toybox.scoring.cells import to_plain
 from dreamlab.toybox.scoring.images import ImageScore, score_images
 from dreamlab.toybox.scoring.sheet import image_sheet, score_sheet
 
-COLUMNS: dict[str, str] = {  # of the table: heading -> field of Row
+COLUMNS: dict[str, str] = {  # of the table: heading -> field of Means
     "accepted": "accepted",
     "main": "main_right",
     "second": "second_right",
@@ -35,7 +34,7 @@ COLUMNS: dict[str, str] = {  # of the table: heading -> field of Row
     "cpu s": "cpu_s",
     "network": "network_share",
 }
-FLOORS: dict[str, tuple[float, str]] = {  # field of Row -> floor, which side is better
+FLOORS: dict[str, tuple[float, str]] = {  # field of Means -> floor, which side is better
     "accepted": (0.90, "higher"),
     "colours_right": (0.90, "higher"),
     "iou": (0.75, "higher"),
@@ -53,7 +52,7 @@ def lines(board: Board) -> list[str]:
     return found
 
 
-def _cells(row: Row) -> str:
+def _cells(row: Means) -> str:
     return f"{row.cells:>6}" + "".join(f"{_number(getattr(row, name)):>9}" for name in COLUMNS.values())
 
 
@@ -61,7 +60,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def checks(board: Board | None, images: ImageScore | None) -> list[dict[str, Any]]:
+def checks(board: Board | None, images: ImageScore | None) -> list[dict[str, object]]:
     """The claims with their floors, in the form of every `--json`."""
     found = []
     for (system, scene), row in (board.rows if board else {}).items():
@@ -76,11 +75,11 @@ def checks(board: Board | None, images: ImageScore | None) -> list[dict[str, Any
     return found
 
 
-def content(board: Board | None, images: ImageScore | None) -> dict[str, Any]:
+def content(board: Board | None, images: ImageScore | None) -> dict[str, object]:
     """Everything, as JSON values."""
-    from benchmarks.harness import machine
+    from dreamlab.metrics.figures import machine
 
-    found: dict[str, Any] = {"checks": checks(board, images), "machine": machine()}
+    found: dict[str, object] = {"checks": checks(board, images), "machine": machine()}
     if board:
         found["rows"] = {" ".join(key): asdict(row) for key, row in board.rows.items()}
         found["trivial"] = {name: asdict(row) for name, row in board.trivial.items()}
@@ -97,7 +96,7 @@ def content(board: Board | None, images: ImageScore | None) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Scored:
     """The options of `dreamlab toybox score`, as given."""
 
     systems: str | None
@@ -113,13 +112,13 @@ class Wanted:
     device: str
 
 
-def command(wanted: Wanted, out: Path, json: Path | None) -> None:
+def command(wanted: Scored, out: Path, json: Path | None) -> None:
     """What `dreamlab toybox score` does: cells, table, sheets, JSON."""
     known = tables()
-    systems = _names("--systems", wanted.systems, known["systems"])
-    scenes = _names("--scenes", wanted.scenes, known["scenes"])
+    systems = _names("--systems", wanted.systems, known.systems)
+    scenes = _names("--scenes", wanted.scenes, known.scenes)
     if wanted.guidance is not None:
-        _names("--guidance", wanted.guidance, known["guidance"])
+        _names("--guidance", wanted.guidance, known.guidance)
     if json is not None and not json.parent.is_dir():
         raise InputError(f"{json.parent}: no such folder for --json")
     with disk_errors("making the folder of the scores", out):
@@ -155,7 +154,7 @@ def command(wanted: Wanted, out: Path, json: Path | None) -> None:
         print(json)
 
 
-def _names(option: str, given: str | None, known: Mapping[str, Any]) -> list[str | None]:
+def _names(option: str, given: str | None, known: Mapping[str, object]) -> list[str | None]:
     """The names of a comma-separated option; none given: what the recipe has."""
     if given is None:
         return [None]
@@ -166,7 +165,7 @@ def _names(option: str, given: str | None, known: Mapping[str, Any]) -> list[str
     return list(dict.fromkeys(names))
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """JSON has no infinities."""
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from dreamlab.files import disk_errors, write_atomic
+from dreamlab.core.files import disk_errors, write_atomic
 from dreamlab.metrics.asset import instances, true_answer
 from dreamlab.metrics.measure import parse_plain
-from dreamlab.preview import to_bytes
+from dreamlab.run.preview import to_bytes
 from dreamlab.toybox.draw import draw
 from dreamlab.toybox.scoring.board import Board, verdict_of
 from dreamlab.toybox.scoring.cells import PICTURE, SIDES, Outcome, sides

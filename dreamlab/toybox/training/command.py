@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from dreamlab.core.errors import InputError, RecipeError
-from dreamlab.signals import catching
+from dreamlab.run.signals import catching
 from dreamlab.toybox.training import reader
 from dreamlab.toybox.training.trainer import STATE, Folder, Trainer, new_plan, train
-from guidance.toybox import folder_of
-from guidance.toybox_store import load
+from guidance.toybox.prior import folder_of
+from guidance.toybox.store import load
 
 SHIPPED_PRIOR = "toybox"  # what other roles start from
 READER = "reader"  # not a role of the prior, but trained beside it

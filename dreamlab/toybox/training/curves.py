@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from dreamlab.files import write_atomic
+from dreamlab.core.files import write_atomic
 from dreamlab.toybox.training.trainer import LOG
 
 WIDE, HIGH, EDGE = 760, 360, 46

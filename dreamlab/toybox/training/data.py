@@ -34,9 +34,9 @@ from dreamlab.toybox.shapes import CATEGORIES, finishes
 from dreamlab.toybox.split import held_out_combination, held_out_instance, phrasings
 from dreamlab.toybox.training.plan import Plan
 from dreamlab.toybox.training.roles import GIVEN, ROLES, cameras_of, clip_times, graded, misread, told
-from guidance.toybox import padded
-from guidance.toybox_told import CAMERA_FEATURES, hint_of, hint_of_picture
-from guidance.toybox_words import Words
+from guidance.toybox.prior import padded
+from guidance.toybox.told import CAMERA_FEATURES, hint_of, hint_of_picture
+from guidance.toybox.words import Words
 
 PHRASINGS, HELD_PHRASINGS = phrasings()
 UNTRAINED = tuple(RELATIONS)  # scenes of two objects are not drawn for any role

@@ -15,12 +15,12 @@ from dreamlab.core.noise import NoiseTable
 from dreamlab.toybox.training.data import Batch
 from dreamlab.toybox.training.plan import Plan
 from dreamlab.toybox.training.roles import ROLES
-from guidance.toybox import fast_dtype
-from guidance.toybox_layers import pooled
-from guidance.toybox_net import Prior, Text
-from guidance.toybox_told import CAMERA_FEATURES
-from guidance.toybox_volume import Given
-from guidance.toybox_words import NULL, PAD
+from guidance.toybox.layers import pooled
+from guidance.toybox.net import Prior, Text
+from guidance.toybox.prior import fast_dtype
+from guidance.toybox.told import CAMERA_FEATURES
+from guidance.toybox.volume import Given
+from guidance.toybox.words import NULL, PAD
 
 SHOWN_WEIGHT = (1.0, 1.0, 1.0, 1.0, 1.0, 0.3, 0.3, 0.3, 1.0)  # normals are large and say little more than depth does
 

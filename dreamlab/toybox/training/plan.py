@@ -12,10 +12,10 @@ from typing import Any
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.streams import derive
 from dreamlab.toybox.training.roles import MIX, ROLES
-from guidance.toybox_net import NetSettings
-from guidance.toybox_store import EVERY
-from guidance.toybox_told import RAY_CHANNELS
-from guidance.toybox_volume import VOLUME_CHANNELS
+from guidance.toybox.net import NetSettings
+from guidance.toybox.store import EVERY
+from guidance.toybox.told import RAY_CHANNELS
+from guidance.toybox.volume import VOLUME_CHANNELS
 
 SHARES: dict[str, float] = {  # of captions
     "bare": 0.06,  # "a mushroom": everything in its usual colours

@@ -5,7 +5,7 @@ image    one picture, told a caption and a camera
 views    four pictures of one object around it, seen together (joint attention, as in MVDream, Shi et al. 2023)
 control  one picture, told depth, normals and mask besides (as ControlNet is, Zhang et al. 2023)
 novel    a clean picture and one of the same object from elsewhere; mostly told a caption, and where both were taken
-         from, half of the time not quite rightly: in use both are read off the picture (`guidance.toybox_reader`)
+         from, half of the time not quite rightly: in use both are read off the picture (`guidance.toybox.reader`)
 video    eight frames of an action at even times of its period, from one camera
 
 One network can be trained for one of them, or for every one: then each batch belongs to a role drawn by MIX, and all
@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, OrbitSettings, orbit, sample_orbit
-from guidance.toybox_roles import ToyboxNovel, ToyboxVideo, ToyboxViews
-from guidance.toybox_told import HINT_CHANNELS, camera_features, moment_features
+from guidance.toybox.roles import ToyboxNovel, ToyboxVideo, ToyboxViews
+from guidance.toybox.told import HINT_CHANNELS, camera_features, moment_features
 
 # The defaults of a recipe's cameras (distance 3-3.6, field of view 38-46, elevation -10..60) with a margin around.
 VIEWS = OrbitSettings((2.8, 3.8), (36.0, 48.0), (-15.0, 65.0), "mix", stratified=False)

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, orbit, turntable
+from dreamlab.core.files import write_atomic
 from dreamlab.core.noise import cfg
 from dreamlab.core.types import Condition, Frames, Prompt, Reference
-from dreamlab.files import write_atomic
 from dreamlab.toybox.caption import parse
 from dreamlab.toybox.colours import COLOURS
 from dreamlab.toybox.draw import draw
@@ -22,7 +22,7 @@ from dreamlab.toybox.program import Program
 from dreamlab.toybox.shapes import CATEGORIES
 from dreamlab.toybox.split import fraction, held_out_combination
 from dreamlab.toybox.training.data import Drawn, program_of
-from guidance.toybox import Toybox, shared_of
+from guidance.toybox.prior import Toybox, shared_of
 
 PROBES = (
     *("mushroom", "mug", "chair", "house", "cube", "pyramid", "car", "airplane"),

@@ -21,10 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dreamlab.core import tensors
 from dreamlab.core.errors import InputError
+from dreamlab.core.files import disk_errors, write_atomic
 from dreamlab.core.noise import NoiseTable, make_table
 from dreamlab.core.streams import derive
-from dreamlab.files import disk_errors, write_atomic
 from dreamlab.toybox.training.data import Batch, ahead, draw_batch, in_turn, vocabulary
 from dreamlab.toybox.training.loss import Chance, errors, shape_error
 from dreamlab.toybox.training.moments import moments, remember
@@ -32,11 +33,11 @@ from dreamlab.toybox.training.muon import Muon, split
 from dreamlab.toybox.training.plan import RECIPES, Plan
 from dreamlab.toybox.training.roles import MIX, ROLES
 from dreamlab.toybox.training.sample import sheet
-from guidance.toybox import Toybox
-from guidance.toybox_net import NetSettings, Prior, laid_out
-from guidance.toybox_roles import TOYBOXES
-from guidance.toybox_store import EVERY, VOCABULARY, Stored, save
-from guidance.toybox_words import Words
+from guidance.toybox.net import NetSettings, Prior, laid_out
+from guidance.toybox.prior import Toybox
+from guidance.toybox.roles import TOYBOXES
+from guidance.toybox.store import EVERY, VOCABULARY, Stored, save
+from guidance.toybox.words import Words
 
 STATE, PLAN, LOG, PRIOR = "state.safetensors", "plan.json", "log.jsonl", "prior"
 WORD_TABLE = "encoder.table.weight"
@@ -187,21 +188,14 @@ class Folder:
 
     def restore(self, trainer: Trainer) -> None:
         """The last state, if one was saved."""
-        from safetensors import safe_open
-
         if (self.path / STATE).is_file():
-            with safe_open(self.path / STATE, "pt") as file:
-                header = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                trainer.load_state(tensors, **json.loads(header["counters"]))
+            counters, state = tensors.unpacked(self.path / STATE, "counters")
+            trainer.load_state(state, **counters)
 
     def save(self, trainer: Trainer) -> None:
-        from safetensors.torch import save as pack
-
-        # One key: with several their order in the file would be left to chance.
-        counters = {"counters": json.dumps({name: getattr(trainer, name) for name in ("step", "seen", "before")})}
+        counters = {"step": trainer.step, "seen": trainer.seen, "before": trainer.before}
         with disk_errors("saving the training state", self.path):
-            write_atomic(self.path / STATE, pack(trainer.state(), counters))
+            write_atomic(self.path / STATE, tensors.packed(trainer.state(), "counters", counters))
             facts = {"images": trainer.images, "steps": trainer.step, "seed": trainer.plan.seed}
             save(self.path / PRIOR, trainer.plan.role, trainer.plan.table, trainer.words, trainer.ema, facts)
 

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`inspect` and `list`: what is in a file, a run, or the package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs import names
+from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.files import disk_errors
+from dreamlab.core.foreign.files import read_bytes
+from dreamlab.core.foreign.headers import Refused, check_glb
+from dreamlab.core.foreign.mesh_parser import MOST_FILE
+from dreamlab.core.text import did_you_mean
+
+if TYPE_CHECKING:
+    from dreamlab.core.cards import Entry
+
+LISTS = ("systems", "scenes", "guidance", "recipes", "objects")
+
+
+def describe(path: Path) -> list[str]:
+    """A few lines on a run folder or a mesh file."""
+    if path.is_dir():
+        from dreamlab.cli.run_lines import describe_run
+
+        return describe_run(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or run folder")
+    if path.suffix.lower() == ".glb":
+        return _describe_glb(path)
+    if path.suffix.lower() in (".obj", ".ply"):
+        return _describe_mesh(path)
+    raise InputError(f"{path}: inspect reads run folders, .glb, .obj and .ply")
+
+
+def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
+    """Run a bench by name; whether every floor was met."""
+    from benchmarks import kernels, prior, scenes, startup, step, systems
+    from dreamlab.metrics.figures import report
+
+    benches = {
+        "kernels": lambda: kernels.collect(kernels.names(), scaling),
+        "prior": prior.measure,
+        "scenes": scenes.measure,
+        "startup": startup.measure,
+        "step": step.measure,
+        "systems": systems.measure,
+    }
+    if what not in benches:
+        raise RecipeError(f"bench {what!r}{did_you_mean(what, benches)}")
+    if scaling and what != "kernels":
+        raise RecipeError(f"bench {what}: only `bench kernels` has --scaling")
+    return report(benches[what](), json_file)
+
+
+def draw_sheet(names: list[str], out: Path, seed: int, size: int) -> Path:
+    """A labelled picture of objects of the world, each from a few sides."""
+    from dreamlab.toybox.shapes import CATEGORIES
+    from dreamlab.toybox.sheet import contact_sheet
+
+    for name in names:
+        if name not in CATEGORIES:
+            raise InputError(
+                f"toybox render: no object {name!r}{did_you_mean(name, CATEGORIES)}; see: dreamlab list objects"
+            )
+    if out.suffix.lower() != ".png":
+        raise InputError(f"{out}: the sheet is a .png")
+    with disk_errors("writing the sheet", out):
+        return contact_sheet(out, names or None, seed, size=size)
+
+
+def write_object(prompt: str, out: Path, seed: int, painted: bool) -> Path:
+    """A true object of the world as a mesh file; gray unless `painted`."""
+    import torch
+
+    from dreamlab.core.files import write_atomic
+    from dreamlab.core.text import slug
+    from dreamlab.core.types import Mesh
+    from dreamlab.export.glb import glb_bytes
+    from dreamlab.export.text_formats import obj_bytes
+    from dreamlab.toybox.caption import programs_for
+    from dreamlab.toybox.mesh import mesh
+    from dreamlab.toybox.understand import understand
+    from renderers.surface.draw import vertex_normals
+    from renderers.surface.files import ply_bytes
+
+    writers = {".glb": lambda it: glb_bytes(it, slug(prompt), {}), ".obj": lambda it: obj_bytes(it, slug(prompt))}
+    writers[".ply"] = ply_bytes
+    if out.suffix.lower() not in writers:
+        raise InputError(f"{out}: a mesh is a .glb, .obj or .ply")
+    found = mesh(programs_for(understand(prompt), seed), 128)
+    colours = found.colours if painted else torch.full_like(found.colours, 0.7)
+    made = Mesh(found.vertices, found.faces, colours, vertex_normals(found.vertices, found.faces))
+    with disk_errors("writing the mesh", out):
+        write_atomic(out, writers[out.suffix.lower()](made))
+    return out
+
+
+def listing(what: str) -> list[str]:
+    """One line for each thing of a kind: name, what it is, its paper, its cost where it has one."""
+    if what not in LISTS:
+        raise RecipeError(f"list {what!r}{did_you_mean(what, LISTS)}")
+    if what == "recipes":
+        return [f"{name:<16} {line}" for name, line in names().items()]
+    if what == "objects":
+        from dreamlab.toybox.shapes import CATEGORIES
+
+        return [f"{name:<16} parts: {', '.join(CATEGORIES[name].nameable)}" for name in sorted(CATEGORIES)]
+    from dreamlab.recipe.tables import TABLES
+
+    if what == "systems":
+        costs = {name: f"; evaluations per view: {rule.cost}" for name, rule in TABLES.systems.items()}
+        return _entries(TABLES.systems, costs)
+    return _entries(TABLES.section(what), {})
+
+
+def _entries(table: Mapping[str, Entry], more: Mapping[str, str]) -> list[str]:
+    """Name, what it is, its paper, and `more` of it."""
+    about = {name: (entry.__doc__ or "").strip().splitlines()[0] for name, entry in table.items()}
+    return [f"{name:<16} {about[name]} [{entry.paper}{more.get(name, '')}]" for name, entry in table.items()]
+
+
+def _describe_glb(path: Path) -> list[str]:
+    try:
+        document = check_glb(read_bytes(path, "mesh", MOST_FILE))
+        lines = [f"GLB      glTF {document['asset']['version']} by {document['asset'].get('generator', 'unknown')}"]
+        accessors = document.get("accessors", [])
+        for mesh in document.get("meshes", []):
+            for part in mesh["primitives"]:
+                vertices = accessors[part["attributes"]["POSITION"]]
+                count = accessors[part["indices"]]["count"] if "indices" in part else vertices["count"]
+                lines.append(f"mesh     {mesh.get('name', '')}: {vertices['count']} vertices, {count // 3} triangles")
+                lines.append(f"has      {', '.join(sorted(part['attributes']))}")
+                lines.append(f"bounds   {vertices.get('min')} to {vertices.get('max')}")
+        recipe = document["asset"].get("extras", {}).get("dreamlab_recipe")
+    except Refused as error:
+        raise InputError(f"{path}: not a readable GLB ({error})") from None
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise InputError(f"{path}: not a readable GLB (its JSON does not describe a mesh as glTF 2.0 does)") from None
+    if recipe is not None:
+        lines.append(f"recipe   {json.dumps(recipe, ensure_ascii=False)[:400]}")
+    return lines
+
+
+def _describe_mesh(path: Path) -> list[str]:
+    from dreamlab.core.foreign.shape import read_shape
+
+    shape = read_shape(path, "mesh")
+    if not len(shape.faces):
+        raise InputError(f"{path}: holds {len(shape.vertices)} points and no triangles")
+    edges = shape.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).sort(-1).values
+    uses = edges.unique(dim=0, return_counts=True)[1]
+    solid = "watertight" if bool((uses == 2).all()) else "open"
+    low, high = shape.vertices.aminmax(dim=0)
+    return [
+        f"mesh     {len(shape.vertices)} vertices, {len(shape.faces)} triangles, {solid}",
+        f"bounds   {low.tolist()} to {high.tolist()}",
+    ]

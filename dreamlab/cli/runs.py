@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands on runs: continue one, look at it, export it again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dreamlab.cli.app import Device, RunPath, app, check_device
+from dreamlab.core.errors import Interrupted, RecipeError
+from dreamlab.core.text import shell
+
+if TYPE_CHECKING:
+    from dreamlab.run.folder import Run
+
+
+@app.command()
+def resume(
+    run: RunPath,
+    steps: Annotated[int | None, typer.Option(help="let the last stage have so many steps in all")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Continue a run where its newest checkpoint is; a finished run is exported again, or gets more steps."""
+    from dreamlab import pipeline
+    from dreamlab.run.folder import Run
+
+    check_device(device)
+    opened = Run.open(run)
+    if steps is not None:
+        pipeline.extend(opened, steps)
+    go(opened, device)
+
+
+@app.command()
+def branch(
+    run: RunPath,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="recipe settings")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the new run folder; none: beside RUN")] = None,
+    device: Device = "cpu",
+) -> None:
+    """A new run that starts where RUN stands, with other settings. The last line of stdout is its folder."""
+    from dreamlab import pipeline
+    from dreamlab.run.folder import Run
+
+    check_device(device)
+    go(pipeline.branch(Run.open(run), out, overrides or [], sys.argv, device), device)
+
+
+@app.command()
+def render(run: RunPath, device: Device = "cpu") -> None:
+    """Turntable and contact sheet of a run as it stands."""
+    from dreamlab import pipeline
+    from dreamlab.run.folder import Run
+
+    check_device(device)
+    for path in pipeline.render_again(Run.open(run), device):
+        print(path)
+
+
+@app.command()
+def export(
+    run: RunPath,
+    formats: Annotated[str | None, typer.Option(help="comma-separated: glb, obj, ply")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Write the mesh of a run again, in other formats if asked."""
+    from dreamlab import pipeline
+    from dreamlab.core.text import did_you_mean
+    from dreamlab.recipe.grammar import FORMATS
+    from dreamlab.run.folder import Run
+
+    check_device(device)
+    wanted = formats.split(",") if formats else None
+    for name in wanted or ():
+        if name not in FORMATS:
+            raise RecipeError(f"--formats: {name!r} is not a format{did_you_mean(name, FORMATS)}")
+    for path in pipeline.export_again(Run.open(run), device, wanted):
+        print(path)
+
+
+@app.command()
+def inspect(path: Annotated[Path, typer.Argument(help="a run folder or a .glb, .obj or .ply file")]) -> None:
+    """What is in a file or a run."""
+    from dreamlab.cli.inspection import describe
+
+    for line in describe(path):
+        print(line)
+
+
+def go(run: Run, device: str) -> None:
+    """Run a folder with a progress bar; print what was made, the run folder last."""
+    from dreamlab import pipeline
+    from dreamlab.cli.progress import Bar
+
+    print(f"run folder: {run.path}", file=sys.stderr)
+    try:
+        with Bar() as bar:
+            files = pipeline.execute(run, device, bar.update)
+    except Interrupted as error:
+        print(f"{error}. Resume: {shell('resume', run.path)}", file=sys.stderr)
+        raise
+    print(f"other formats: {shell('export', run.path, '--formats', 'glb,obj,ply')}", file=sys.stderr)
+    for path in files:
+        print(path)
+    print(run.path)

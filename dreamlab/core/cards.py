@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cards: what an entry of the three tables can do and what it needs, said before anything of it is built.
+
+Every guidance, rule and scene answers `card(settings)`; `dreamlab.recipe.checks` holds the cards of a stage against
+each other, so that what cannot work together is a line about the recipe and not a failure at step 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from dreamlab.core.types import Prompt, Scene
+
+
+def hears_anything(prompt: Prompt) -> None:
+    """Of a guidance that takes any words."""
+
+
+@dataclass(frozen=True)
+class GuidanceCard:
+    """What a guidance with these settings can do, and what it must be given."""
+
+    conditions: frozenset[str]  # the variants it makes
+    together: int = 1  # rows that follow one another and that it sees as one
+    clip: bool = False  # ... as moments of one motion, in order; else as views of one moment
+    views: str = "all"  # the views it can speak of: all, or those of the prompt's picture alone (given)
+    picture: bool = False  # follows the prompt's picture
+    frames_picture: bool = False  # `Framer`: knows how a picture's object would stand in its own world
+    normals: bool = False  # is told the normals of the frames
+    adapter: bool = False  # `Adapting`: offers trainable additions
+    encodes: bool = False  # `Encoder`: says a text as a vector
+    world: bool = False  # knows the procedural world's words alone ...
+    quotes: Mapping[str, str] = field(default_factory=dict)  # ... also in these texts of its settings, by name
+    listen: Callable[[Prompt], None] = hears_anything  # complains of words that it does not know
+
+
+@dataclass(frozen=True)
+class RuleCard:
+    """What a rule with these settings asks of its guidance, of its scene and of the views it sees."""
+
+    conditions: frozenset[str]  # the variants it asks for
+    views: int = 1  # it sees a multiple of so many
+    clip: bool = False  # ... which are clips of that length
+    least: int = 1  # with fewer it has nothing to say
+    adapter: bool = False  # trains the guidance's additions
+    guided: bool = False  # the unconditional half only serves guidance: adaptive guidance may leave it out
+    rescales: bool = False  # `prompting.rescale` reaches its guidance
+    colours: bool = False  # reads the colours of the frames, whatever the guidance is shown
+    normals: bool = False  # compares the frames' normals
+    maps: frozenset[str] = frozenset()  # of known pictures that it compares, besides colour and mask: depth, normal
+    remembers: bool = False  # keeps something of the renders of one prompt
+    complaint: str = ""  # what is wrong between its settings
+
+
+@dataclass(frozen=True)
+class SceneCard:
+    """What a scene with these settings is made of and what its frames hold."""
+
+    penalties: tuple[str, ...] = ()  # the regularisers that it can compute
+    lacking: Mapping[str, str] = field(default_factory=dict)  # those it could with another setting: name -> which
+    moves: bool = False  # depends on the cameras' times
+    normals: bool = False  # its frames have normals
+    latents: bool = False  # its frames have latents
+    many: bool = False  # `Maker`: one generator for many prompts
+    starts: tuple[tuple[str, str], ...] = ()  # (stage, kind) of what in it takes over from an earlier stage
+    complaint: str = ""  # what is wrong between its settings
+
+
+class Entry(Protocol):
+    """A class in one of the tables: its source, and its settings, a frozen dataclass whose fields all have defaults."""
+
+    @property
+    def paper(self) -> str: ...
+
+    def Settings(self) -> object: ...
+
+
+class SceneKind(Entry, Protocol):
+    """A class of scenes, as the table holds it."""
+
+    def card(self, settings: Any) -> SceneCard: ...
+
+    def __call__(self, settings: Any, generator: torch.Generator) -> Scene: ...

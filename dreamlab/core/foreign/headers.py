@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the head of a mesh file promises, held against what the file has and what memory may be spent, before any parser
+allocates it. glTF: https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html, sections 3.6 and 4.4."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+MOST_BYTES = 1 << 30  # unpacked
+MOST_PLACED = 10_000  # nodes of a glTF
+MOST_JSON = 64 << 20
+MOST_HEADER = 1 << 16  # bytes of a PLY header
+_COMPONENTS = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}  # bytes
+_NUMBERS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+_PACKED = {"KHR_draco_mesh_compression": "Draco", "EXT_meshopt_compression": "meshopt"}
+_PLY_BYTES = {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8}
+_PLY_BYTES |= {"int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "float32": 4, "float64": 8}
+
+
+class Refused(ValueError):
+    """Why a file is not read, in words for its owner."""
+
+
+def glb_document(data: bytes) -> dict[str, Any]:
+    """The JSON chunk of a GLB."""
+    if len(data) < 20 or data[:4] != b"glTF" or struct.unpack("<I", data[8:12])[0] != len(data):
+        raise Refused("not a whole GLB file")
+    size, kind = struct.unpack("<I4s", data[12:20])
+    if kind != b"JSON" or 20 + size > len(data):
+        raise Refused("the first chunk of a GLB must be its JSON")
+    if size > MOST_JSON:
+        raise Refused(f"its JSON has {size} bytes; at most {MOST_JSON} are read")
+    try:
+        document = json.loads(data[20 : 20 + size])
+    except RecursionError:
+        raise Refused("its JSON is nested too deeply") from None
+    except ValueError as error:
+        raise Refused(f"its JSON is damaged ({error})") from None
+    if not isinstance(document, dict):
+        raise Refused("the JSON chunk is not an object")
+    return document
+
+
+def check_glb(data: bytes) -> dict[str, Any]:
+    """The document of a GLB whose accessors lie in the file and whose nodes are a bounded tree."""
+    document = glb_document(data)
+    try:
+        for name in document.get("extensionsRequired", []):
+            if name in _PACKED:
+                raise Refused(f"its mesh is packed with {_PACKED[name]}; save it without compression")
+        _check_data(document, len(data))
+        _check_nodes(document)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise Refused(f"its JSON does not describe a mesh as glTF 2.0 does ({type(error).__name__}: {error})") from None
+    return document
+
+
+def _check_data(document: Mapping[str, Any], size: int) -> None:
+    lengths = []
+    for i, buffer in enumerate(document.get("buffers", [])):
+        uri = buffer.get("uri")
+        if uri is not None and not uri.startswith("data:"):
+            raise Refused(f"its buffer {i} is another file ({uri[:80]!r}); save it as one .glb")
+        lengths.append(_whole(buffer, "byteLength", f"buffer {i}"))
+    if sum(lengths) > size:
+        raise Refused(f"its buffers promise {sum(lengths)} bytes, the file has {size}")
+    views = []
+    for i, view in enumerate(document.get("bufferViews", [])):
+        offset, length = (_whole(view, key, f"buffer view {i}", 0) for key in ("byteOffset", "byteLength"))
+        if offset + length > lengths[_whole(view, "buffer", f"buffer view {i}")]:
+            raise Refused(f"its buffer view {i} ends beyond its buffer")
+        views.append((length, _whole(view, "byteStride", f"buffer view {i}", 0)))
+    total = 0
+    for i, accessor in enumerate(document.get("accessors", [])):
+        name = f"accessor {i}"
+        each = _COMPONENTS[accessor["componentType"]] * _NUMBERS[accessor["type"]]
+        count = _whole(accessor, "count", name)
+        total += count * each
+        if "bufferView" in accessor and count:
+            length, stride = views[_whole(accessor, "bufferView", name)]
+            needed = _whole(accessor, "byteOffset", name, 0) + (count - 1) * (stride or each) + each
+            if needed > length:
+                raise Refused(f"its {name} promises {needed} bytes, its part of the file has {length}")
+    if total > MOST_BYTES:
+        raise Refused(f"its accessors promise {total} bytes; at most {MOST_BYTES} are read")
+
+
+def _check_nodes(document: Mapping[str, Any]) -> None:
+    """A tree, with few enough copies of its meshes."""
+    nodes, meshes = document.get("nodes", []), document.get("meshes", [])
+    if len(nodes) > MOST_PLACED:
+        raise Refused(f"it places {len(nodes)} parts; at most {MOST_PLACED} are read: join them into one mesh")
+    accessors = document.get("accessors", [])
+    of_mesh = [
+        sum(
+            accessors[number]["count"]
+            for part in mesh["primitives"]
+            for number in (part["attributes"]["POSITION"], part.get("indices"))
+            if number is not None
+        )
+        for mesh in meshes
+    ]
+    placed = sum(of_mesh[node["mesh"]] for node in nodes if "mesh" in node)
+    if placed * 12 > MOST_BYTES:
+        raise Refused(f"its {len(nodes)} parts unfold to {placed} corners: too many; simplify it")
+    parents = [child for node in nodes for child in node.get("children", [])]
+    if len(set(parents)) != len(parents):
+        raise Refused("one of its nodes has two parents, or is its own: not a tree")
+    reached, todo = set(parents), [i for i in range(len(nodes)) if i not in set(parents)]
+    if nodes and not todo:
+        raise Refused("its nodes go round in a ring: not a tree")
+    while todo:
+        i = todo.pop()
+        reached.discard(i)
+        todo += nodes[i].get("children", [])
+    if reached:
+        raise Refused("its nodes go round in a ring: not a tree")
+
+
+def _whole(of: Mapping[str, Any], key: str, name: str, default: int | None = None) -> int:
+    found = of.get(key, default)
+    if not _is_count(found):
+        raise Refused(f"its {name} has the {key} {str(found)[:40]}")
+    return found
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def check_ply(data: bytes) -> None:
+    """A PLY whose elements fit into what follows its header."""
+    head, end, _ = data[:MOST_HEADER].partition(b"end_header")
+    if not data.startswith(b"ply") or not end:
+        raise Refused("not a PLY file: no header")
+    length = len(data) - len(head) - len(end)
+    text = b"format ascii" in head
+    needed = count = rows = 0
+    for line in head.decode("latin-1").splitlines():
+        words = line.split()
+        if words[:1] == ["element"] and len(words) == 3:
+            count = _ply_count(words[2], words[1])
+            rows += count
+        elif words[:1] == ["property"] and len(words) >= 3:
+            kind = words[2] if words[1] == "list" else words[1]  # an empty list is its length alone
+            if kind not in _PLY_BYTES:
+                raise Refused(f"its header has a property of the unknown kind {kind[:40]!r}")
+            needed += count * (2 if text else _PLY_BYTES[kind])
+    needed = max(needed, rows)  # elements without properties take no bytes, and time all the same
+    if needed > length + 2:  # the last line may lack its end
+        raise Refused(f"its header promises {needed} bytes, {length} follow: cut off or damaged")
+
+
+def _ply_count(word: str, name: str) -> int:
+    if not word.isdecimal() or len(word) > 12:
+        raise Refused(f"its header has {word[:40]!r} of {name!r}")
+    return int(word)
+
+
+CHECKS = {".glb": check_glb, ".ply": check_ply}
+
+
+def check_header(path: Path, data: bytes) -> None:
+    """What can be known before parsing; other formats are text, whose size bounds what it holds."""
+    check = CHECKS.get(path.suffix.lower())
+    if check is not None:
+        check(data)

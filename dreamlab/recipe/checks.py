@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What cannot work together is said when the recipe is read, not at step 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dreamlab.core.cards import GuidanceCard, RuleCard, SceneCard
+from dreamlab.core.errors import RecipeError
+from dreamlab.core.types import Prompt
+from dreamlab.recipe.grammar import Recipe, Stage, Term
+from dreamlab.recipe.tables import TABLES
+from dreamlab.toybox.understand import understand
+from renderers.become import can_become
+
+
+def check(recipe: Recipe) -> None:
+    """Every stage, its scene, and each of its terms."""
+    kinds = {stage.name: stage.scene.kind for stage in recipe.stages}
+    for i, stage in enumerate(recipe.stages):
+        where, scene = f"stages.{i} ({stage.name!r})", TABLES.scene(stage.scene)
+        check_scene(stage, scene, kinds, where)
+        check_cameras(stage, f"{where}: cameras")
+        check_prompts(recipe, stage, scene, where)
+        for j, term in enumerate(stage.terms):
+            place, (guide, rule) = f"{where}: terms.{j}", cards_of(term)
+            check_term(term, guide, rule, place)
+            check_frames(term, guide, rule, scene, place)
+            check_views(stage, term, guide, rule, place)
+            for prompt in prompts_of(recipe):
+                check_words(guide, prompt)
+
+
+def cards_of(term: Term) -> tuple[GuidanceCard, RuleCard]:
+    """What a term's guidance and rule say of themselves."""
+    guidance, system = term.guidance, term.system
+    return TABLES.guidance[guidance.kind].card(guidance.settings), TABLES.systems[system.kind].card(system.settings)
+
+
+def every_card(recipe: Recipe) -> Iterator[tuple[Term, GuidanceCard]]:
+    """The terms of all stages with their guidance's card."""
+    return ((term, cards_of(term)[0]) for stage in recipe.stages for term in stage.terms)
+
+
+def prompts_of(recipe: Recipe) -> tuple[Prompt, ...]:
+    """The prompts of a run in the order of their turns."""
+    return tuple(Prompt(text, recipe.negative) for text in (recipe.prompt, *recipe.prompts))
+
+
+def looks(recipe: Recipe) -> bool:
+    """Whether some term follows a given picture."""
+    return any(guide.picture for _, guide in every_card(recipe))
+
+
+def check_words(guide: GuidanceCard, prompt: Prompt) -> None:
+    """Whether a guidance knows what it is told."""
+    if guide.world:
+        understand(prompt.text)
+        for name, text in guide.quotes.items():
+            understand(text, name)
+    guide.listen(prompt)
+
+
+def check_scene(stage: Stage, scene: SceneCard, kinds: dict[str, str], where: str) -> None:
+    """A scene by itself, what it starts from, and what is asked of its state."""
+    if scene.complaint:
+        raise RecipeError(f"{where}.scene: {scene.complaint}")
+    if stage.scene.source is not None and scene.starts:
+        raise RecipeError(f"{where}: the scene starts from {stage.scene.source!r}, so none of its objects can")
+    for source, kind in TABLES.takeovers(stage.scene):
+        if not can_become(kinds[source], kind):
+            raise RecipeError(f"{where}: a {kinds[source]} scene cannot become {kind}")
+    for name in stage.regularisers:
+        if name in scene.lacking:
+            raise RecipeError(f"{where}: regularisers.{name}: this {stage.scene.kind} needs {scene.lacking[name]}")
+
+
+def check_prompts(recipe: Recipe, stage: Stage, scene: SceneCard, where: str) -> None:
+    """Whether a stage can serve several prompts, if the recipe has several."""
+    if scene.many and stage.particles > 1:
+        raise RecipeError(f"{where}.particles: {stage.scene.kind} is one generator; it has no particles")
+    if not recipe.prompts:
+        return
+    if not scene.many:
+        makers = [kind for kind, entry in sorted(TABLES.scenes.items()) if entry.card(entry.Settings()).many]
+        raise RecipeError(
+            f"{where}.scene: {stage.scene.kind} is of one prompt and the recipe lists prompts; use {', '.join(makers)}"
+        )
+    if looks(recipe):
+        raise RecipeError(f"{where}: a term follows the picture of one prompt and the recipe lists prompts")
+    for j, term in enumerate(stage.terms):
+        if cards_of(term)[1].remembers:
+            raise RecipeError(
+                f"{where}.terms.{j}: {term.system.kind} remembers the renders of one prompt and the recipe lists "
+                "prompts; use a rule that keeps no state, as asd and sds"
+            )
+        if term.prompting.adaptive > 0:
+            raise RecipeError(f"{where}.terms.{j}.prompting.adaptive: learns from one prompt, the recipe lists prompts")
+
+
+def check_term(term: Term, guide: GuidanceCard, rule: RuleCard, where: str) -> None:
+    """Whether a guidance has what a rule and its prompting ask for."""
+    makes, needs = guide.conditions, rule.conditions | term.prompting.needs()
+    if missing := needs - makes:
+        raise RecipeError(
+            f"{where}: {term.system.kind} needs the condition {', '.join(sorted(missing))}, "
+            f"which {term.guidance.kind} does not make (it makes {', '.join(sorted(makes))})"
+        )
+    if rule.adapter and not guide.adapter:
+        raise RecipeError(f"{where}: {term.system.kind} trains an adapter, which {term.guidance.kind} does not offer")
+    if rule.clip and not guide.clip:
+        raise RecipeError(f"{where}: {term.system.kind} scores whole clips, which {term.guidance.kind} here does not")
+    if rule.complaint:
+        raise RecipeError(f"{where}.system: {rule.complaint}")
+    if term.prompting.adaptive > 0 and not rule.guided:
+        raise RecipeError(f"{where}.prompting.adaptive: the unconditional call is the gradient of {term.system.kind}")
+    if term.prompting.rescale > 0 and not rule.rescales:
+        raise RecipeError(f"{where}.prompting.rescale: {term.system.kind} has no guidance that it could pull back")
+
+
+def check_frames(term: Term, guide: GuidanceCard, rule: RuleCard, scene: SceneCard, where: str) -> None:
+    """Whether the scene renders what the guidance is shown and the rule compares."""
+    if term.see != "rgb" and rule.colours:
+        raise RecipeError(f"{where}.see: {term.system.kind} compares colours, so its guidance must be shown rgb")
+    if term.see == "latent" and not scene.latents:
+        raise RecipeError(f"{where}.see: latent: the scene renders no latents; use a field with latent: true")
+    bent = {f"{where}.see: {term.see}": term.see.startswith("normal")}
+    bent |= {f"{where}: {term.guidance.kind}": guide.normals, f"{where}.system.normal": rule.normals}
+    for what, asked in bent.items():
+        if asked and not scene.normals:
+            raise RecipeError(f"{what} needs normals, which the scene does not render; for a field set scene.normals")
+
+
+def check_cameras(stage: Stage, where: str) -> None:
+    """Whether the stage's cameras can be drawn as they are described."""
+    cameras, group = stage.cameras, stage.cameras.together
+    if cameras.fixed:
+        asked = {"ring": cameras.ring, "clip": cameras.clip, "jitter_position": cameras.jitter_position}
+        asked |= {"jitter_target": cameras.jitter_target, "jitter_up": cameras.jitter_up, "relative": cameras.relative}
+        for name, value in asked.items():
+            if value:
+                raise RecipeError(f"{where}.{name}: cameras.fixed never change; leave one of the two out")
+    if cameras.ring_jitter and not cameras.ring:
+        raise RecipeError(f"{where}.ring_jitter: there is no ring; set cameras.ring")
+    if cameras.ring and cameras.clip:
+        raise RecipeError(f"{where}: a ring stands around and a clip is seen from one place; leave one of the two out")
+    word = "clip" if cameras.clip else "ring"
+    if stage.views % group:
+        raise RecipeError(f"{where}.{word}: {stage.views} views are no {word}s of {group}; make views a multiple of it")
+    if group > 1 and stage.given.used:
+        raise RecipeError(f"{where}.{word}: given views break a {word} apart; leave one of the two out")
+
+
+def seen_by(stage: Stage, term: Term) -> int | None:
+    """How many of a step's views a term sees; None where that changes from step to step."""
+    share = stage.given.share.values
+    if term.views == "all" or (term.views == "others" and max(share) == 0):
+        return min(term.sample, stage.views) if term.sample else stage.views
+    own = share[0] * stage.views
+    if min(share) != max(share) or own != round(own):
+        return None
+    count = round(own) if term.views == "given" else stage.views - round(own)
+    return min(term.sample, count) if term.sample else count
+
+
+def check_views(stage: Stage, term: Term, guide: GuidanceCard, rule: RuleCard, where: str) -> None:
+    """Whether the views that a term sees are there, as many and in such groups as its guidance and rule take."""
+    if guide.views not in ("all", term.views):
+        raise RecipeError(
+            f"{where}.views: {term.guidance.kind} knows the {guide.views} ones alone; write views: {guide.views}"
+        )
+    if term.views == "given" and max(stage.given.share.values) == 0:
+        raise RecipeError(f"{where}.views: none is given; set the stage's given.share, say to 0.25")
+    count = seen_by(stage, term)
+    if rule.views > 1 and (count is None or count % rule.views):
+        shown = "a changing number of" if count is None else count
+        raise RecipeError(
+            f"{where}: {term.system.kind} takes views by {rule.views}, and sees {shown} here; set `views`"
+        )
+    if count is not None and count < rule.least:
+        raise RecipeError(f"{where}: {term.system.kind} compares at least {rule.least} views, and sees {count} here")
+    if rule.clip and stage.cameras.clip != rule.views:
+        raise RecipeError(
+            f"{where}.system.frames: {rule.views}, and the stage's clips have {stage.cameras.clip} frames: "
+            "set cameras.clip and frames to one number"
+        )
+    check_together(stage, term, guide, count, where)
+
+
+def check_together(stage: Stage, term: Term, guide: GuidanceCard, count: int | None, where: str) -> None:
+    """Whether the rows that a guidance looks at as one are one: frames of a clip, or views of one moment."""
+    if guide.together == 1:
+        return
+    name, cameras, group = term.guidance.kind, stage.cameras, min(guide.together, stage.views)
+    what = "frames" if guide.clip else "views"
+    if count is None or (term.sample and term.sample < stage.views):
+        raise RecipeError(f"{where}: {name} looks at {group} {what} together, and would see views drawn one by one")
+    if count % group:
+        raise RecipeError(f"{where}: {name} looks at {guide.together} {what} together; {count} is no multiple of that")
+    if guide.clip and cameras.clip != group:
+        raise RecipeError(
+            f"{where}: {name} looks at clips of {group} frames, and cameras.clip is {cameras.clip}; set it to {group}"
+        )
+    if not guide.clip and cameras.clip:
+        raise RecipeError(f"{where}: {name} looks at views of one moment, and cameras.clip makes frames of many")
+    if not guide.clip and cameras.ring and cameras.ring != group:
+        raise RecipeError(f"{where}: {name} looks at {group} views together, and cameras.ring is {cameras.ring}")

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The grammar of a recipe: what a run is made of, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from dreamlab.core.cameras import OrbitSettings
+from dreamlab.core.prompting import Prompting
+from dreamlab.core.schedules import Schedule, constant
+from dreamlab.core.settings import Section, Spec, setting
+from dreamlab.core.views import WHICH, GivenViews
+from dreamlab.recipe.bind import plain
+from dreamlab.recipe.picture import PictureSettings
+
+BACKGROUNDS = ("random", "white", "black", "gray")
+SIGHTS = ("rgb", "normal", "normal_mask", "latent")
+FORMATS = ("glb", "ply", "obj")
+
+
+@dataclass(frozen=True)
+class Term:
+    """A guidance, the rule that turns its predictions into a gradient, and how much it counts."""
+
+    guidance: Annotated[Spec, Section("guidance")]
+    system: Annotated[Spec, Section("systems")]
+    weight: Schedule = setting(constant(1.0), low=0, help="factor of this term's loss")
+    prompting: Prompting = field(default_factory=Prompting)
+    see: str = setting("rgb", choices=SIGHTS, help="what of the frames the guidance is shown")
+    views: str = setting(
+        "all", choices=WHICH, help="which of the stage's: those of the prompt's picture (given), or the others"
+    )
+    clip_pixel: float | None = setting(None, above=0, help="largest gradient on a channel of a pixel; direction kept")
+    sample: int = setting(0, low=0, high=64, help="so many of those views, drawn anew in each step; 0: all of them")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One scene, what drives it, and for how long."""
+
+    name: str
+    scene: Annotated[Spec, Section("scenes")]
+    terms: tuple[Term, ...]
+    steps: int = setting(400, low=1, high=10_000_000)
+    particles: int = setting(1, low=1, high=16, help="scenes trained in turn by the same terms (VSD)")
+    views: int = setting(4, low=1, high=64, help="cameras per step")
+    size: int = setting(64, low=8, high=2048, help="pixels per side of a training view")
+    background: str = setting("random", choices=BACKGROUNDS, help="solid colour behind the object, per step")
+    cameras: OrbitSettings = field(default_factory=OrbitSettings)
+    given: GivenViews = field(default_factory=GivenViews)
+    regularisers: Mapping[str, Schedule] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is left in `export/` at the end."""
+
+    formats: tuple[str, ...] = setting(("glb",), choices=FORMATS)
+    resolution: int = setting(96, low=16, high=512, help="cells per side of the grid the surface is found on")
+    faces: int = setting(40_000, low=64, high=5_000_000, help="at most this many triangles")
+    turntable: int = setting(48, low=2, high=720, help="frames of turntable.mp4")
+    size: int = setting(256, low=32, high=2048, help="pixels per side of the turntable")
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How often a run writes down what it has, in steps."""
+
+    checkpoint: int = setting(100, low=1)
+    keep: int = setting(2, low=1, high=1000, help="checkpoints kept")
+    preview: int = setting(100, low=1)
+    log: int = setting(10, low=1, help="steps between readings of the metrics")
+
+
+@dataclass(frozen=True)
+class Guard:
+    """When a non-finite step is skipped, when the run rolls back, and when it gives up."""
+
+    skips: int = setting(5, low=1, help="bad steps in a row before rolling back to the last checkpoint")
+    rollbacks: int = setting(2, low=0, help="roll-backs, each halving the learning rates, before giving up")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One command runs all of it."""
+
+    prompt: str
+    stages: tuple[Stage, ...]
+    prompts: tuple[str, ...] = setting((), help="learnt beside `prompt` by one generator (scene: hyper_field)")
+    negative: str = ""
+    seed: int = setting(0, low=0, high=2**31 - 1)
+    image: PictureSettings = field(default_factory=PictureSettings)
+    export: Export = field(default_factory=Export)
+    keeping: Keeping = field(default_factory=Keeping)
+    guard: Guard = field(default_factory=Guard)
+
+
+def as_plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON-ready data, for artefacts that carry their own origin."""
+    result: dict[str, Any] = plain(recipe)
+    return result

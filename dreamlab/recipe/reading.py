@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a recipe once from YAML and overrides, and writes it back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dreamlab.core.errors import RecipeError
+from dreamlab.core.text import check_prompt, did_you_mean
+from dreamlab.recipe.bind import Binder, Tables, plain
+from dreamlab.recipe.grammar import FORMATS, Recipe
+from dreamlab.recipe.source import Source, Tree, parse, read_file
+
+OF_STAGES, OF_EXPORT = ("steps", "views", "size"), ("formats",)  # short forms of overrides
+PARTS = ("scene", "guidance", "system")  # keys of what has a kind
+
+
+def load(
+    text_or_path: str | Path,
+    tables: Tables,
+    *,
+    prompt: str | None = None,
+    negative: str | None = None,
+    overrides: Sequence[str] = (),
+    name: str = "recipe",
+) -> Recipe:
+    """A recipe from a file (`Path`) or text, with `key=value` overrides; prompts given here are literal and win."""
+    source = Source()
+    from_file = isinstance(text_or_path, Path)
+    tree = read_file(Path(text_or_path), source) if from_file else parse(str(text_or_path), name, source)
+    if not isinstance(tree, dict) or not tree:
+        raise RecipeError(f"{text_or_path if from_file else name}: a recipe is a mapping")
+    tree = _apply(tree, overrides, source)
+    for key, literal in (("prompt", prompt), ("negative", negative)):
+        if literal is not None:
+            tree[key] = source.add(literal, False, f"the {key} given", 0)
+    recipe: Recipe = Binder(source, tables).dataclass(Recipe, tree, "", "a recipe")
+    check_prompt(recipe.prompt)
+    if recipe.negative:
+        check_prompt(recipe.negative, "negative prompt")
+    for i, text in enumerate(recipe.prompts):
+        check_prompt(text, f"prompts.{i}")
+        if text in (recipe.prompt, *recipe.prompts[:i]):
+            raise RecipeError(f"prompts.{i}: {text!r} is there already; a prompt is learnt once")
+    _check(recipe, tables)
+    return recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML; `load(dump(r)) == r`."""
+    return yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _written_out(text: str, stages: Tree) -> list[str]:
+    """An override in its long forms: `steps=9` is of every stage."""
+    key, equals, _ = text.partition("=")
+    if equals and key in OF_STAGES and isinstance(stages, list):
+        return [f"stages.{i}.{text}" for i in range(len(stages))]
+    return [f"export.{text}" if equals and key in OF_EXPORT else text]
+
+
+def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> dict[str, Tree]:
+    """Merge `a.b.c=value` into the tree; a stage may be named instead of numbered (`stages.shape.steps=9`)."""
+    container = OmegaConf.create(tree)
+    for text in (long for short in overrides for long in _written_out(short, tree.get("stages"))):
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"override {text!r}: write key=value, e.g. stages.0.steps=200")
+        parts = key.split(".")
+        if parts[0] == "prompt":
+            raise RecipeError("the prompt is given as the command's argument, never as an override")
+        if parts[0] == "prompts":
+            raise RecipeError("prompts are listed in the recipe file, never given as an override")
+        stages = tree.get("stages")
+        if parts[0] == "stages" and len(parts) > 1 and isinstance(stages, list):
+            by_name = {_stage_name(stage, source): i for i, stage in enumerate(stages)}
+            if not parts[1].isdigit():
+                if parts[1] not in by_name:
+                    raise RecipeError(f"override {key!r}: no stage {parts[1]!r}{did_you_mean(parts[1], by_name)}")
+                parts[1] = str(by_name[parts[1]])
+            if int(parts[1]) >= len(stages):
+                raise RecipeError(f"override {key!r}: the recipe has {len(stages)} stages, counted from 0")
+        try:
+            parsed = parse(value, f"override {key}", source, numbered=False)
+            _unfold(container, parts)
+            # Another kind brings its own settings: the old one's must not linger.
+            whole = isinstance(parsed, dict) and "kind" in parsed
+            OmegaConf.update(container, ".".join(parts), parsed, merge=not whole, force_add=True)
+        except (OmegaConfBaseException, ValueError, TypeError, IndexError, AttributeError):
+            raise RecipeError(f"override {key!r}: there is no such place in the recipe") from None
+    merged = OmegaConf.to_container(container, resolve=False)
+    assert isinstance(merged, dict)
+    return {str(key): value for key, value in merged.items()}
+
+
+def _unfold(container: DictConfig, parts: Sequence[str]) -> None:
+    """A part written as its kind alone becomes a mapping, when one of its settings is given."""
+    for end in range(1, len(parts)):
+        found = OmegaConf.select(container, ".".join(parts[:end]))
+        if isinstance(found, int) and parts[end - 1] in PARTS and parts[end] != "kind":
+            OmegaConf.update(container, ".".join(parts[:end]), {"kind": found}, force_add=True)
+
+
+def _stage_name(stage: Tree, source: Source) -> str:
+    found = stage.get("name") if isinstance(stage, dict) else None
+    return source.scalars[found].text if isinstance(found, int) else ""
+
+
+def _check(recipe: Recipe, tables: Tables) -> None:
+    """Rules that span fields."""
+    if not recipe.stages:
+        raise RecipeError("stages: a recipe needs at least one stage")
+    if not recipe.export.formats:
+        raise RecipeError(f"export.formats: name at least one of {', '.join(FORMATS)}")
+    seen: list[str] = []
+    for i, stage in enumerate(recipe.stages):
+        where = f"stages.{i} ({stage.name!r})"
+        if not stage.name.replace("_", "").replace("-", "").isalnum():
+            raise RecipeError(f"{where}: a stage's name is letters, digits, '-' and '_'")
+        if stage.name in seen:
+            raise RecipeError(f"{where}: two stages have this name")
+        if stage.cameras.fixed and min(stage.given.widen.values) < 1:
+            raise RecipeError(f"{where}: given.widen moves cameras, cameras.fixed never do; leave one out")
+        if not stage.terms:
+            raise RecipeError(f"{where}: needs at least one term")
+        for source, _ in tables.takeovers(stage.scene):
+            if source not in seen:
+                raise RecipeError(f"{where}: scene.from {source!r} is not an earlier stage{did_you_mean(source, seen)}")
+        known = (*tables.regularisers, *tables.scene(stage.scene).penalties)
+        for name in stage.regularisers:
+            if name not in known:
+                raise RecipeError(f"{where}: regularisers.{name} is not known{did_you_mean(name, known)}")
+        seen.append(stage.name)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns a stage of a recipe into objects that can be stepped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.encoding import bag_of_words, squeezed
+from dreamlab.core.errors import InputError
+from dreamlab.core.prompting import Asking
+from dreamlab.core.schedules import Schedule
+from dreamlab.core.streams import Streams, derive
+from dreamlab.core.types import Encoder, Guidance, Maker, Prompt, Scene
+from dreamlab.recipe import Recipe, Stage
+from dreamlab.recipe.bind import Spec
+from dreamlab.recipe.checks import check, prompts_of
+from dreamlab.recipe.given import placed
+from dreamlab.recipe.picture import read_picture
+from dreamlab.recipe.tables import TABLES
+from dreamlab.run.optim import Adam
+from dreamlab.run.particles import Particles
+from dreamlab.run.worlds import worlds_of
+from renderers.become import Gathering, become
+from renderers.surface.views import Kept
+from systems.engine.residual import Supervised, System
+
+
+@dataclass(frozen=True)
+class BuiltTerm:
+    """A term, ready to be evaluated."""
+
+    name: str  # unique in its stage; telemetry and checkpoints use it
+    guidance: Guidance
+    system: System | Supervised
+    weight: Schedule
+    asking: Asking
+    see: str
+    views: str
+    sample: int
+    clip_pixel: float | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A scene, or an object of one, that took over from an earlier stage's scene of another kind."""
+
+    source: str  # the stage
+    was: str
+    now: str
+    kept: Kept
+    name: str = ""  # of the object
+
+
+@dataclass
+class BuiltStage:
+    """Everything one step touches."""
+
+    spec: Stage
+    prompts: tuple[Prompt, ...]
+    scene: Scene
+    terms: tuple[BuiltTerm, ...]
+    optimiser: Adam
+    streams: Streams
+    device: torch.device
+    changes: tuple[Change, ...] = ()  # of representation, with how much of the picture they kept
+
+    def turn(self, i: int) -> tuple[Scene, Prompt]:
+        """The scene and prompt of step `i`: what a maker makes of its prompts takes turns."""
+        which = i % len(self.prompts)
+        return (self.scene.made(which) if isinstance(self.scene, Maker) else self.scene), self.prompts[which]
+
+
+def giver(scene: Scene) -> Scene:
+    """The scene itself, or the first of its particles."""
+    return scene.scenes[0] if isinstance(scene, Particles) else scene
+
+
+class Assembler:
+    """Builds the stages of one run; guidances with equal settings are shared; files are looked for in `folder`."""
+
+    def __init__(self, recipe: Recipe, device: str, folder: Path = Path()) -> None:
+        self.recipe = recipe = placed(recipe, folder)
+        check(recipe)
+        self.device = torch.device(device)
+        image = read_picture(Path(recipe.image.file), recipe.image) if recipe.image.file else None
+        self.prompts = tuple(replace(prompt, image=image) for prompt in prompts_of(recipe))
+        self.streams = Streams(recipe.seed, self.device)
+        self._guidance: dict[Spec, Guidance] = {}
+
+    def stage(self, index: int, earlier: Mapping[str, Scene] | None = None) -> BuiltStage:
+        """Stage `index`; `earlier` holds the finished scenes that a `from:` may name (None: state is loaded after)."""
+        spec = self.recipe.stages[index]
+        if spec.given.used and self.prompts[0].image is None:
+            raise InputError(f"stage {spec.name!r} takes views of the prompt's picture; give one with --image")
+        scene, changes = self.scenes(spec), []
+        if spec.scene.source is not None and earlier is not None:
+            source = earlier[spec.scene.source]
+            was = giver(source).kind
+            scene, kept = self.succeed(source, scene)
+            changes += [] if kept is None else [Change(spec.scene.source, was, spec.scene.kind, kept)]
+        elif earlier is not None:
+            changes = self.place(scene, earlier)
+        terms = tuple(
+            BuiltTerm(
+                f"{j}_{term.system.kind}",
+                self.guidance(term.guidance),
+                TABLES.systems[term.system.kind](term.system.settings),
+                term.weight,
+                Asking(term.prompting),
+                term.see,
+                term.views,
+                term.sample,
+                term.clip_pixel,
+            )
+            for j, term in enumerate(spec.terms)
+        )
+        return BuiltStage(spec, self.prompts, scene, terms, Adam(scene), self.streams, self.device, tuple(changes))
+
+    def succeed(self, source: Scene, scene: Scene) -> tuple[Scene, Kept | None]:
+        """What an earlier scene leaves to this stage's scene; particles take over in turn."""
+        givers = source.scenes if isinstance(source, Particles) else (source,)
+        if not isinstance(scene, Particles):
+            return become(givers[0], scene, self.streams.init)
+        if givers[0].kind == scene.scenes[0].kind:
+            scene.load_state_dict(source.state_dict())
+            return scene, None
+        made = [become(givers[i % len(givers)], one, self.streams.init) for i, one in enumerate(scene.scenes)]
+        scene.scenes = tuple(one for one, _ in made)
+        return scene, made[0][1]
+
+    def place(self, scene: Scene, earlier: Mapping[str, Scene]) -> list[Change]:
+        """Objects of a scene that start from earlier stages, each from its own."""
+        changes = []
+        for one in scene.scenes if isinstance(scene, Particles) else (scene,):
+            if not isinstance(one, Gathering):
+                continue
+            for name, source in one.taking.items():
+                before = giver(earlier[source])
+                kept = one.take(name, before, self.streams.init)
+                changes += [] if kept is None else [Change(source, before.kind, one.members[name].kind, kept, name)]
+        return changes
+
+    def reset_streams(self) -> None:
+        """As at the very start of the run."""
+        self.streams.load_state_dict(Streams(self.recipe.seed, self.device).state_dict())
+
+    def scene(self, spec: Spec) -> Scene:
+        """A scene at its start; draws from the `init` stream."""
+        return TABLES.scenes[spec.kind](spec.settings, self.streams.init).to(self.device)
+
+    def scenes(self, stage: Stage) -> Scene:
+        """The scene of a stage at its start, or its particles."""
+        if stage.particles == 1:
+            scene = self.scene(stage.scene)
+            if isinstance(scene, Maker):
+                scene.tell(self.codes(stage))
+            return scene
+        made = [self.scene(stage.scene) for _ in range(stage.particles)]
+        several = Particles(made, derive(self.recipe.seed, "particles", stage.name))
+        return cast(Scene, several)  # its penalties are its scenes', so they belong to no class
+
+    def codes(self, stage: Stage) -> Tensor:
+        """[P, D] the prompts as the stage's first guidance encodes them, or as bags of words."""
+        first, width = self.guidance(stage.terms[0].guidance), stage.scene.settings.code
+        if isinstance(first, Encoder):
+            return squeezed(torch.stack([first.encoding(prompt.text) for prompt in self.prompts]), width)
+        return torch.stack([bag_of_words(prompt.text, width) for prompt in self.prompts])
+
+    def guidance(self, spec: Spec) -> Guidance:
+        """A guidance, built once per run."""
+        if spec not in self._guidance:
+            made = TABLES.guidance[spec.kind].build(spec.settings, worlds_of(self.recipe.seed))
+            self._guidance[spec] = made.to(self.device)
+        return self._guidance[spec]

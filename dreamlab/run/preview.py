@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a scene for people: previews while it forms, a contact sheet and a turntable at the end."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamlab.core.cameras import Cameras, turntable
+from dreamlab.core.errors import InputError
+from dreamlab.core.types import Maker, Scene
+
+ELEVATION_DEG, DISTANCE, FOVY_DEG = 15.0, 3.2, 42.0
+CHUNK = 8  # views rendered in one call; bounds memory
+
+
+def render_views(scene: Scene, cameras: Cameras, size: int, device: torch.device) -> Iterator[np.ndarray]:
+    """uint8 pictures [H, W, 3] over white, one per camera."""
+    with torch.no_grad():
+        for start in range(0, len(cameras), CHUNK):
+            some = cameras[start : start + CHUNK].to(device)
+            frames = scene.render(some, size, torch.ones(len(some), 3, device=device))
+            yield from to_bytes(frames.rgb)
+
+
+def to_bytes(rgb: Tensor) -> np.ndarray:
+    """[B, H, W, 3] in [0, 1] to uint8, rounded."""
+    return (rgb.clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()
+
+
+def orbit_views(count: int) -> Cameras:
+    """Once around the object, and once through its motion if it moves."""
+    return replace(turntable(count, ELEVATION_DEG, DISTANCE, FOVY_DEG), time=torch.arange(count) / count)
+
+
+def save_preview(scene: Scene, path: Path, device: torch.device, size: int = 128) -> None:
+    """Four sides in a row; a row for each prompt of a maker."""
+    shown = scene.each() if isinstance(scene, Maker) else (scene,)
+    save_sheet([view for one in shown for view in render_views(one, orbit_views(4), size, device)], path, columns=4)
+
+
+def save_between(maker: Maker, path: Path, device: torch.device, size: int, columns: int = 7) -> None:
+    """A row for each pair of neighbouring prompts: one view of the scenes of codes on the line between them."""
+    pairs = [(i, i + 1) for i in range(len(maker.each()) - 1)]
+    shares = torch.linspace(0, 1, columns).tolist()
+    made = (maker.between(*pair, share) for pair in pairs for share in shares)
+    save_sheet([next(render_views(one, orbit_views(8)[1:2], size, device)) for one in made], path, columns)
+
+
+def save_sheet(pictures: list[np.ndarray], path: Path, columns: int) -> None:
+    """A grid of equally sized pictures as one PNG."""
+    from PIL import Image
+
+    blank = np.full_like(pictures[0], 255)
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    rows[-1] = rows[-1] + [blank] * (columns - len(rows[-1]))
+    sheet = np.concatenate([np.concatenate(row, 1) for row in rows], 0)
+    temporary = path.with_name(f".{path.name}.tmp")
+    Image.fromarray(sheet).save(temporary, format="PNG")
+    temporary.replace(path)
+
+
+def save_video(pictures: Iterator[np.ndarray], path: Path, size: int, fps: int = 24) -> None:
+    """H.264, yuv420p, plays everywhere. ffmpeg runs as a program of its own; a missing one is said in one line."""
+    import imageio_ffmpeg
+
+    try:
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise _without_video(path, f"none is found ({' '.join(str(error).split())[:120]})") from None
+    temporary = path.with_name(f".{path.stem}.tmp.mp4")
+    command = [program, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size}x{size}"]
+    command += ["-r", str(fps), "-i", "-", "-an", "-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
+    command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-movflags", "+faststart", str(temporary)]
+    try:
+        ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:
+        raise _without_video(path, f"{program} cannot be started ({error.strerror})") from error
+    with ffmpeg:
+        assert ffmpeg.stdin is not None and ffmpeg.stderr is not None
+        try:
+            for picture in pictures:
+                ffmpeg.stdin.write(np.ascontiguousarray(picture).tobytes())
+            ffmpeg.stdin.close()
+        except BrokenPipeError:
+            pass  # its own words, below, say why
+        complaint = ffmpeg.stderr.read().decode(errors="replace").strip()
+    if ffmpeg.returncode != 0:
+        temporary.unlink(missing_ok=True)
+        raise _without_video(path, f"{program} failed: {complaint.splitlines()[-1] if complaint else 'no message'}")
+    if not temporary.is_file():
+        raise _without_video(path, f"{program} ended well and wrote nothing")
+    temporary.replace(path)
+
+
+def _without_video(path: Path, why: str) -> InputError:
+    """All else that is exported is there by then."""
+    way_out = "let IMAGEIO_FFMPEG_EXE name one that works"
+    return InputError(f"{path}: no video, ffmpeg is to blame: {why}; {way_out}; model and contact sheet are there")

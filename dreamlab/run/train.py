@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop: stages, steps, checkpoints, roll-backs. `step` is the whole of one optimisation step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.cameras import Cameras
+from dreamlab.core.errors import Diverged, InputError, Interrupted
+from dreamlab.core.pixels import limited
+from dreamlab.core.schedules import Progress
+from dreamlab.core.types import Frames, Scene, Training
+from dreamlab.core.views import chosen, sample_views
+from dreamlab.recipe import Recipe, as_plain
+from dreamlab.recipe.tables import TABLES
+from dreamlab.run import checkpoint
+from dreamlab.run.assemble import Assembler, BuiltStage, BuiltTerm, Change
+from dreamlab.run.folder import Run
+from dreamlab.run.lineage import unlike
+from dreamlab.run.preview import save_preview
+from dreamlab.run.signals import StopSignal
+from dreamlab.run.telemetry import Ring
+from systems.engine.regularisers import penalty
+from systems.engine.residual import Look, distil
+
+CHECKPOINT_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What a progress bar wants to know."""
+
+    stage: str
+    step: int  # within the stage
+    steps: int
+    done: int  # over all stages
+    total: int
+    metrics: dict[str, float]
+    note: str = ""  # said once: what a change of representation kept
+
+
+@dataclass
+class Position:
+    """Where a run stands, and what its guard remembers."""
+
+    stage: int = 0
+    step: int = 0
+    rollbacks: int = 0
+    rate_scale: float = 1.0
+    bad_streak: int = 0
+    finished: dict[str, Scene] = field(default_factory=dict)  # scenes of earlier stages
+
+    def done(self, recipe: Recipe) -> int:
+        """Steps over all stages."""
+        return sum(earlier.steps for earlier in recipe.stages[: self.stage]) + self.step
+
+
+def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None:
+    """One step in eight stations: cameras, render, look, residual, loss, backward, optimise, adapt.
+
+    Nothing here waits for the device: a bad step is switched off by the `healthy` flag, counted when the ring is read.
+    """
+    spec, streams = stage.spec, stage.streams
+    progress = Progress(i, spec.steps)
+    scene, prompt = stage.turn(i)
+
+    cameras, given = sample_views(spec.cameras, spec.given, spec.views, prompt.image, progress, streams.camera)
+    cameras = cameras.to(stage.device)
+    background = draw_background(spec.background, spec.views, spec.cameras.together, streams.background)
+    frames = scene.render(cameras, spec.size, background.to(stage.device), Training(progress, streams.render))
+
+    loss = frames.rgb.new_zeros(())
+    healthy = torch.ones((), dtype=torch.bool, device=stage.device)
+    grad_rms = frames.rgb.new_zeros(())
+    for term in stage.terms:
+        seen, at = views_of(term, frames, cameras, given, streams.timestep)
+        if len(at) == 0:
+            continue
+        z = latents(term, seen)
+        conditions = term.guidance.condition(prompt, at, seen)
+        clock = (progress, streams.noise, streams.timestep)
+        look = Look(term.guidance, z.detach(), conditions, *clock, seen, at, term.asking)
+        distilled = distil(term.system, look, z)
+        loss = loss + term.weight.at(progress) * distilled.loss
+        healthy = healthy & distilled.finite
+        grad_rms = grad_rms + distilled.grad_rms
+    for name, weight in spec.regularisers.items():
+        loss = loss + weight.at(progress) * penalty(name, scene, frames)
+
+    if loss.requires_grad:  # not so when no term has a view in this step
+        loss.backward()
+    healthy = healthy & torch.isfinite(loss.detach())
+    for group in stage.scene.groups().values():
+        if group.tensor.grad is not None:
+            healthy = healthy & torch.isfinite(group.tensor.grad).all()
+    stage.optimiser.step(progress, healthy, frames.visible, rate_scale)
+    if (moved := scene.adapt(progress, frames, healthy)) is not None:
+        stage.optimiser.follow(moved)
+    ring.push(i, loss=loss, grad_rms=grad_rms, alpha=frames.alpha.detach().mean(), healthy=healthy)
+
+
+METRICS = ("loss", "grad_rms", "alpha", "healthy")
+
+
+def views_of(
+    term: BuiltTerm, frames: Frames, cameras: Cameras, given: int, stream: torch.Generator
+) -> tuple[Frames, Cameras]:
+    """The part of a step that a term sees; `given` views of the prompt's picture come first."""
+    rows = chosen(term.views, term.sample, len(cameras), given, stream)
+    return (frames, cameras) if rows is None else (frames.take(rows), cameras[rows])
+
+
+def latents(term: BuiltTerm, frames: Frames) -> Tensor:
+    """What a term distils into, [B, C, h, w]: an encoded picture, or four channels that a scene renders as latents.
+
+    normal       encoded pictures of the normals, (n + 1) / 2 over black
+    normal_mask  normals in [-1, 1] and alpha as the latents themselves (Fantasia3D's coarse stage)
+    latent       the latents a latent field renders (Latent-NeRF, SJC)
+    """
+    if term.see == "rgb":
+        return term.guidance.encode(limited(frames.rgb, term.clip_pixel))
+    if term.see == "latent":
+        if "latent" not in frames.extra:
+            raise InputError("terms: see: latent needs a scene that renders latents: a field with latent: true")
+        return frames.extra["latent"].permute(0, 3, 1, 2)
+    if frames.normal is None:
+        raise InputError(f"terms: see: {term.see} needs a scene that renders normals; for a field set scene.normals")
+    if term.see == "normal":
+        return term.guidance.encode(limited((frames.normal + frames.alpha) / 2, term.clip_pixel))
+    return torch.cat([frames.normal, frames.alpha], -1).permute(0, 3, 1, 2)
+
+
+def draw_background(kind: str, views: int, together: int, stream: torch.Generator) -> Tensor:
+    """[B, 3]; one draw whatever the kind, so that changing it moves no other stream. Views that a model sees together
+    (frames of a clip, a ring of cameras) stand before one colour, as pictures of one scene do."""
+    drawn = torch.rand(views, 3, generator=stream, device=stream.device)
+    drawn = drawn[torch.arange(views, device=drawn.device) // together * together]
+    fixed = {"white": 1.0, "black": 0.0, "gray": 0.5}
+    return torch.full_like(drawn, fixed[kind]) if kind in fixed else drawn
+
+
+def train(
+    run: Run,
+    recipe: Recipe,
+    assembler: Assembler,
+    on_tick: Callable[[Tick], None] = lambda tick: None,
+    stop: StopSignal | None = None,
+) -> Scene:
+    """Optimise until the recipe is done, from the newest checkpoint if there is one; returns the last scene."""
+    stop = stop or StopSignal()
+    position, stage = restore(run, recipe, assembler)
+    run.set_state(step=position.done(recipe))
+    while True:
+        try:
+            run_stage(run, recipe, stage, position, on_tick, stop)
+        except _Unstable:
+            position, stage = roll_back(run, recipe, assembler, position)
+            continue
+        if position.stage + 1 == len(recipe.stages):
+            return stage.scene
+        position.finished[stage.spec.name] = stage.scene
+        position.stage, position.step = position.stage + 1, 0
+        stage = assembler.stage(position.stage, position.finished)
+        record_changes(run, stage)
+
+
+def record_changes(run: Run, stage: BuiltStage) -> None:
+    """What scenes kept of those of another kind that they took over from."""
+    for each in stage.changes:
+        words = {"source": each.source, "was": each.was, "now": each.now} | ({"object": each.name} if each.name else {})
+        numbers = {"psnr": each.kept.psnr, "silhouette_iou": each.kept.iou, "views": each.kept.views}
+        run.event("became", stage=stage.spec.name, **words, **numbers)
+        run.log(note_of(stage.spec.name, each))
+
+
+def note_of(stage: str, change: Change) -> str:
+    """One line for the log and the terminal."""
+    place, kept = f"{stage}, {change.name}" if change.name else stage, change.kept
+    measure = f"keeping {kept.psnr:.1f} dB and {kept.iou:.3f} of the silhouettes over {kept.views} views"
+    return f"{place}: {change.source} became {change.now}, {measure}"
+
+
+def run_stage(
+    run: Run,
+    recipe: Recipe,
+    stage: BuiltStage,
+    position: Position,
+    on_tick: Callable[[Tick], None],
+    stop: StopSignal,
+) -> None:
+    """The steps of one stage, from `position.step` to its end."""
+    spec, keeping = stage.spec, recipe.keeping
+    before = sum(earlier.steps for earlier in recipe.stages[: position.stage])
+    total = sum(each.steps for each in recipe.stages)
+    ring = Ring(METRICS, keeping.log, stage.device)
+    note = "\n".join(note_of(spec.name, each) for each in stage.changes)
+    began = time.monotonic()
+    while position.step < spec.steps:
+        step(stage, position.step, ring, position.rate_scale)
+        position.step += 1
+        last = position.step == spec.steps
+        done = before + position.step
+        if position.step % keeping.log == 0 or last or stop.requested:
+            rows = ring.drain()
+            watch(recipe, position, rows)
+            elapsed = time.monotonic() - began
+            run.event("metrics", stage=spec.name, global_step=done, seconds=round(elapsed, 3), **rows[-1])
+            on_tick(Tick(spec.name, position.step, spec.steps, done, total, rows[-1], note))
+            note = ""
+        if position.step % keeping.preview == 0 or last:
+            save_preview(stage.scene, run.previews / f"step_{done:06d}.png", stage.device)
+        if position.step % keeping.checkpoint == 0 or last or stop.requested:
+            save(run, recipe, stage, position, done)
+        if stop.requested and done < total:
+            run.set_state(state="interrupted", step=done)
+            raise Interrupted(f"stopped at step {done}/{total}", stop.exit_code)
+
+
+class _Unstable(Exception):
+    """Too many non-finite steps in a row."""
+
+
+def watch(recipe: Recipe, position: Position, rows: list[dict[str, float]]) -> None:
+    """Count bad steps in a row; too many end the attempt."""
+    for row in rows:
+        position.bad_streak = 0 if row["healthy"] else position.bad_streak + 1
+        if position.bad_streak >= recipe.guard.skips:
+            raise _Unstable
+
+
+def roll_back(run: Run, recipe: Recipe, assembler: Assembler, position: Position) -> tuple[Position, BuiltStage]:
+    """To the last checkpoint, with half the rates; after the last allowed one the run ends with what it has."""
+    rollbacks, scale = position.rollbacks + 1, position.rate_scale / 2
+    if rollbacks > recipe.guard.rollbacks:
+        run.set_state(state="failed", error="diverged")
+        raise Diverged(
+            f"{run.path}: the optimisation stays non-finite after {recipe.guard.rollbacks} roll-backs; "
+            f"the last good checkpoint is kept in {run.ckpt}. Lower the learning rates or the guidance scale"
+        )
+    run.event("rollback", rollbacks=rollbacks, rate_scale=scale)
+    run.log(f"non-finite for {recipe.guard.skips} steps: rolled back, learning rates x {scale:g}")
+    run.set_state(rollbacks=rollbacks, rate_scale=scale)
+    assembler.reset_streams()
+    return restore(run, recipe, assembler)
+
+
+def save(run: Run, recipe: Recipe, stage: BuiltStage, position: Position, global_step: int) -> None:
+    """Commit everything the next step depends on."""
+    needed = {source for later in recipe.stages[position.stage + 1 :] for source, _ in TABLES.takeovers(later.scene)}
+    parts: dict[str, dict[str, Tensor]] = {
+        "scene": stage.scene.state_dict(),
+        "optimiser": stage.optimiser.state_dict(),
+        "streams": stage.streams.state_dict(),
+    }
+    for term in stage.terms:
+        for part, state in (("system", term.system.state_dict()), ("asking", term.asking.state_dict())):
+            if state:
+                parts[f"{part}.{term.name}"] = state
+    for name, scene in position.finished.items():
+        if name in needed:
+            parts[f"finished.{name}"] = scene.state_dict()
+    meta = {
+        "format": CHECKPOINT_FORMAT,
+        "recipe": as_plain(recipe),
+        "device": stage.device.type,  # a random stream goes on only on the kind of device it began on
+        "stage": position.stage,
+        "stage_name": stage.spec.name,
+        "step": position.step,
+        "global_step": global_step,
+        "bad_streak": position.bad_streak,
+    }
+    path = checkpoint.write(run.ckpt, global_step, parts, meta, recipe.keeping.keep)
+    run.event("checkpoint", path=path.name)
+    run.set_state(state="running", step=global_step)
+
+
+def restore(run: Run, recipe: Recipe, assembler: Assembler) -> tuple[Position, BuiltStage]:
+    """From the newest whole checkpoint, or from the start."""
+    state = run.state()
+    position = Position(rollbacks=state.get("rollbacks", 0), rate_scale=state.get("rate_scale", 1.0))
+    found = checkpoint.read_newest(run.ckpt, warn=run.warn)
+    if found is None:
+        return position, assembler.stage(0, {})
+    check_fits(run, recipe, found.meta, found.path.name, assembler.device.type)
+    position.stage, position.step = found.meta["stage"], found.meta["step"]
+    position.bad_streak = found.meta["bad_streak"]
+    for spec in recipe.stages[: position.stage]:
+        if f"finished.{spec.name}" in found.parts:
+            position.finished[spec.name] = assembler.scenes(spec)
+            position.finished[spec.name].load_state_dict(found.parts[f"finished.{spec.name}"])
+    stage = assembler.stage(position.stage)
+    stage.scene.load_state_dict(found.parts["scene"])
+    stage.optimiser.load_state_dict(found.parts["optimiser"])
+    for term in stage.terms:
+        term.system.load_state_dict(found.parts.get(f"system.{term.name}", {}))
+        term.asking.load_state_dict(found.parts.get(f"asking.{term.name}", {}))
+    assembler.streams.load_state_dict(found.parts["streams"])  # last: building scenes has drawn from them
+    return position, stage
+
+
+def check_fits(run: Run, recipe: Recipe, meta: dict[str, Any], name: str, device: str) -> None:
+    """A checkpoint of another recipe or format is refused, never half used."""
+    if meta.get("format") != CHECKPOINT_FORMAT:
+        raise InputError(
+            f"{run.ckpt / name}: checkpoint format {meta.get('format')}, this version reads {CHECKPOINT_FORMAT}"
+        )
+    if meta["device"] != device:
+        raise InputError(f"{run.ckpt / name}: was made on {meta['device']}; go on with --device {meta['device']}")
+    if changed := unlike(meta, recipe):
+        shown = ", ".join(changed[:5]) + (" and more" if len(changed) > 5 else "")
+        raise InputError(
+            f"{run.ckpt / name}: was made by another recipe than {run.recipe_path().name} beside it ({shown} differ); "
+            "put the recipe back as it was, or start a new run"
+        )

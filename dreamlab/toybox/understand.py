@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a prompt says of the procedural world, or which of its words nobody there knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dreamlab.core.errors import InputError
+from dreamlab.toybox.caption import Caption, parse
+
+
+def understand(text: str, what: str = "prompt") -> Caption:
+    """What a prompt asks the oracle for; every word it does not know is named."""
+    try:
+        caption = parse(text)
+    except ValueError as error:
+        raise InputError(f"{what}: {error} (see: dreamlab list objects)") from None
+    if caption.unknown:
+        raise InputError(f"{what}: {_unknown(caption.unknown)}")
+    return caption
+
+
+def _unknown(words: Mapping[str, tuple[str, ...]]) -> str:
+    """One line that names every word nobody knows, with the nearest known ones."""
+    hints = [f"{word!r}" + (f" (did you mean {' or '.join(near)}?)" if near else "") for word, near in words.items()]
+    return f"the oracle does not know {', '.join(hints)}"

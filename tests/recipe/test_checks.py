@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What cannot work together is one line when the recipe is read; what can is let through."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from dreamlab import recipe
+from dreamlab.core.device import known_device
+from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.settings import with_files
+from dreamlab.recipe.checks import check
+from dreamlab.recipe.tables import TABLES, tables
+
+STAGE = """
+prompt: a rocking red mushroom with a white stem
+stages:
+  - name: shape
+    scene: {scene}
+    terms:
+      - guidance: {guidance}
+        system: {system}
+        {term}
+    steps: 4
+    views: {views}
+    size: 16
+    {stage}
+"""
+
+
+def text(
+    guidance: str = "{kind: oracle, others: 1}",
+    system: str = "sds",
+    scene: str = "{kind: gaussians, count: 16}",
+    views: int = 4,
+    term: str = "",
+    stage: str = "",
+) -> str:
+    return STAGE.format(guidance=guidance, system=system, scene=scene, views=views, term=term, stage=stage)
+
+
+CLIP = "{kind: oracle, others: 1, clip: %d}"
+VIDEO = "{kind: video, frames: %d}"
+MOVING = "{kind: gaussians4d, count: 16}"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"stage": "cameras: {ring: 4}"},
+        {"stage": "cameras: {fixed: 8, moving: true}"},
+        {"guidance": "toybox-views", "stage": "cameras: {ring: 4}"},
+        {"guidance": "toybox-views", "views": 8, "stage": "cameras: {ring: 4}"},
+        {"guidance": "toybox-views", "views": 2},  # fewer than it was trained with: seen as one small batch
+        {"guidance": CLIP % 4, "system": VIDEO % 4, "scene": MOVING, "stage": "cameras: {clip: 4}"},
+        {"guidance": "toybox-video", "system": VIDEO % 8, "scene": MOVING, "views": 8, "stage": "cameras: {clip: 8}"},
+        {"guidance": CLIP % 4, "system": VIDEO % 4, "scene": MOVING, "views": 8, "stage": "cameras: {clip: 4}"},
+        {"guidance": "{kind: oracle, others: 1, grids: true}", "system": "grid", "views": 8},
+        {"scene": "{kind: field, density: volsdf}", "stage": "regularisers: {eikonal: 0.1}"},
+        {"scene": "{kind: field, normals: finite}", "stage": "regularisers: {orient: 0.1}"},
+        {"scene": "{kind: field, latent: true}", "term": "see: latent"},
+        {"guidance": "truth", "system": "{kind: photometric, normal: 1}"},
+    ],
+    ids=str,
+)
+def test_what_fits_is_let_through(case: dict[str, str]) -> None:
+    check(recipe.load(text(**case), tables()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ({"stage": "cameras: {ring: 3}"}, "4 views are no rings of 3"),
+        ({"stage": "cameras: {clip: 3}", "scene": MOVING}, "4 views are no clips of 3"),
+        ({"stage": "cameras: {clip: 4, ring: 4}", "scene": MOVING}, "leave one of the two out"),
+        ({"stage": "cameras: {fixed: 8, ring: 4}"}, "cameras.ring: cameras.fixed never change"),
+        ({"stage": "cameras: {fixed: 8, clip: 4}"}, "cameras.clip: cameras.fixed never change"),
+        ({"stage": "cameras: {fixed: 8, jitter_up: 0.1}"}, "cameras.jitter_up: cameras.fixed never change"),
+        ({"stage": "cameras: {fixed: 8, jitter_target: 0.1}"}, "cameras.jitter_target: cameras.fixed never change"),
+        ({"stage": "cameras: {fixed: 8, jitter_position: 1}"}, "cameras.jitter_position: cameras.fixed never change"),
+        ({"stage": "cameras: {fixed: 8, relative: true}"}, "cameras.relative: cameras.fixed never change"),
+        ({"stage": "cameras: {ring_jitter: true}"}, "ring_jitter: there is no ring"),
+        ({"guidance": "toybox-views", "views": 6}, "looks at 4 views together; 6 is no multiple"),
+        ({"guidance": "toybox-views", "views": 8, "stage": "cameras: {ring: 8}"}, "and cameras.ring is 8"),
+        ({"guidance": "toybox-views", "views": 8, "term": "sample: 4"}, "would see views drawn one by one"),
+        ({"guidance": "toybox-views", "scene": MOVING, "stage": "cameras: {clip: 4}"}, "looks at views of one moment"),
+        # Sixteen frames and a model of eight: two scenes of eight, without a word until now.
+        (
+            {"guidance": "toybox-video", "system": VIDEO % 16, "views": 16, "stage": "cameras: {clip: 16}"},
+            "looks at clips of 8 frames, and cameras.clip is 16",
+        ),
+        ({"guidance": "toybox-video", "system": "sds", "views": 8}, "clips of 8 frames, and cameras.clip is 0"),
+        ({"guidance": CLIP % 4, "system": VIDEO % 2, "stage": "cameras: {clip: 4}"}, "system.frames: 2, and the stage"),
+        ({"guidance": CLIP % 2, "system": VIDEO % 4, "stage": "cameras: {clip: 4}"}, "looks at clips of 2 frames"),
+        ({"guidance": "{kind: oracle, grids: true}", "system": "grid", "views": 6}, "takes views by 4, and sees 6"),
+        ({"guidance": "{kind: oracle, grids: true}", "system": "grid", "term": "sample: 3"}, "by 4, and sees 3"),
+        ({"system": "order", "views": 2}, "compares at least 3 views, and sees 2"),
+        ({"scene": "field", "stage": "regularisers: {eikonal: 0.1}"}, "eikonal: this field needs density: volsdf or"),
+        ({"scene": "field", "stage": "regularisers: {orient: 0.1}"}, "orient: this field needs normals: analytic"),
+        ({"scene": MOVING, "stage": "regularisers: {plane_tv: 0.1}"}, "plane_tv: this gaussians4d needs deform.kind"),
+        ({"scene": "field", "guidance": "toybox-control"}, "toybox-control needs normals"),
+        ({"scene": "field", "term": "see: normal"}, "see: normal needs normals"),
+        ({"scene": "field", "term": "see: latent"}, "see: latent: the scene renders no latents"),
+        (
+            {"scene": "field", "guidance": "truth", "system": "{kind: photometric, normal: 1}"},
+            "system.normal needs normals",
+        ),
+        ({"scene": "{kind: field, shading: {lit: 0.5}}"}, "shading.lit: a lit field needs normals"),
+        ({"scene": "{kind: gaussians, start: file}"}, "start: file needs `file: FILE`"),
+        ({"scene": "{kind: dmtet, start: mesh}"}, "start: mesh needs `mesh: FILE`"),
+        ({"scene": "{kind: mesh, shading: pbr, lights: []}"}, "needs at least one of `lights`"),
+        ({"scene": "{kind: several, objects: {}}"}, "objects: name at least one"),
+        ({"system": "{kind: vsd, net: adapter}"}, "trains an adapter, which oracle does not offer"),
+        ({"system": "{kind: bootstrapped, width: 10}"}, "width 10 is not a multiple of 4"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_one_line_that_says_where(case: dict[str, str], said: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        check(recipe.load(text(**case), tables()))  # type: ignore[arg-type]
+    assert said in str(error.value) and str(error.value).startswith("stages.0 ('shape')")
+    assert "\n" not in str(error.value)
+
+
+def test_every_packaged_recipe_passes() -> None:
+    for name in recipe.names():
+        check(recipe.load(recipe.find(name), tables()))
+
+
+def test_cards_belong_to_settings_and_every_entry_has_one() -> None:
+    """Of each table, at the defaults: sets of names, counts that are counts; and the settings are dataclasses."""
+    for kind, scene in TABLES.scenes.items():
+        card = scene.card(scene.Settings())
+        assert set(card.lacking) <= set(card.penalties), kind
+    for kind, rule in TABLES.systems.items():
+        asked = rule.card(rule.Settings())
+        assert asked.views >= 1 and asked.least >= 1 and fields(rule.Settings()) is not None, kind  # type: ignore[arg-type]
+    for kind, guidance in TABLES.guidance.items():
+        told = guidance.card(guidance.Settings())
+        assert told.conditions and told.together >= 1, kind
+
+
+def test_what_a_guidance_says_of_itself_is_so() -> None:
+    """The conditions that a card names are those that the built guidance makes, and abilities are methods it has."""
+    import torch
+
+    from dreamlab.core.cameras import orbit
+    from dreamlab.core.types import Adapting, Encoder, Framer, Frames, Prompt
+    from dreamlab.run.worlds import worlds_of
+
+    frames = Frames(*(torch.zeros(1, 64, 64, c) for c in (3, 1, 1)), torch.ones(1, 3), torch.zeros(1, 64, 64, 3))
+    cameras = orbit([0.0])
+    for kind in ("oracle", "truth", "toybox", "toybox-views", "toybox-control"):
+        entry = TABLES.guidance[kind]
+        card = entry.card(entry.Settings())
+        guidance = entry.build(entry.Settings(), worlds_of(0))
+        assert set(guidance.condition(Prompt("a red mushroom"), cameras, frames)) == card.conditions, kind
+        assert isinstance(guidance, Adapting) == card.adapter and isinstance(guidance, Encoder) == card.encodes
+        assert isinstance(guidance, Framer) == card.frames_picture
+
+
+def test_unknown_devices_are_one_line() -> None:
+    assert known_device("cpu").type == "cpu"
+    for name in ("tpu", "cpu:1", "cuda:x", "", "CUDA"):
+        with pytest.raises(RecipeError, match="cpu or cuda"):
+            known_device(name)
+    with pytest.raises(InputError, match="use --device cpu"):
+        known_device("cuda:99")
+
+
+def test_files_are_found_and_changed_wherever_settings_name_them() -> None:
+    scene = "{kind: several, objects: {a: {scene: {kind: mesh, file: a.glb, lights: [studio, b.hdr]}}}}"
+    made = recipe.load(text(scene=scene), tables())
+    found: list[tuple[str, str]] = []
+    changed = with_files(made, lambda kind, name: found.append((kind, name)) or f"own.{name}")
+    assert found == [("mesh", "a.glb"), ("light", "b.hdr")]  # no names of what is shipped
+    inner = changed.stages[0].scene.settings.objects["a"].scene.settings
+    assert (inner.file, inner.lights) == ("own.a.glb", ("studio", "own.b.hdr"))
+    assert made.stages[0].scene.settings.objects["a"].scene.settings.file == "a.glb"  # the first is as it was
