@@ -13,7 +13,7 @@ ARGS ?=
 export DREAM_PROMPT := $(value PROMPT)
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: dream setup dev test lint types format bench native doctor clean
+.PHONY: dream setup dev test lint types format bench mutants native doctor clean
 
 dream: setup
 	@$(BIN)/dreamlab dream --prompt-env DREAM_PROMPT --recipe "$(RECIPE)" $(ARGS)
@@ -52,6 +52,10 @@ format: dev
 
 types: dev
 	@$(BIN)/mypy
+
+# Plants the faults of benchmarks/faults one by one and sees that the tests named there fail: some minutes.
+mutants: dev
+	@$(BIN)/python -m benchmarks.mutants $(ARGS)
 
 bench: dev
 	@$(BIN)/dreamlab bench startup && $(BIN)/dreamlab bench step

@@ -32,6 +32,7 @@ from dreamlab.run.worlds import true_pictures
 from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.scoring.cells import CountingAssembler
 from renderers.hash_field import FieldSettings
+from renderers.surface.extraction import extract
 
 VIEWS, SIZE, MESH = 12, 64, 64
 
@@ -92,7 +93,7 @@ def likeness(scene: Scene, text: str, seed: int) -> Likeness:
     both = mine & true
     error = (frames.rgb - truth.rgb[0])[both].abs().mean() if both.any() else torch.tensor(1.0)
     try:
-        found = shape_of_mesh(scene.mesh(MESH)).filled
+        found = shape_of_mesh(extract(scene, MESH, by_pictures=False)).filled
         volume = iou(found, shape_of_program(programs_for(parse(text), derive(seed, "instance") % 10_000)).filled)
     except Diverged:  # no surface
         volume = 0.0

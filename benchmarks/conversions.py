@@ -31,7 +31,6 @@ from dreamlab import recipe
 from dreamlab.core.cameras import fixed_orbit
 from dreamlab.core.types import Prompt, Scene
 from dreamlab.export.glb import glb_bytes
-from dreamlab.export.simplify import simplify
 from dreamlab.export.text_formats import obj_bytes, obj_companions
 from dreamlab.metrics.figures import Check, report
 from dreamlab.recipe.tables import tables
@@ -39,8 +38,10 @@ from dreamlab.run.assemble import Assembler
 from dreamlab.run.preview import save_sheet, to_bytes
 from dreamlab.run.worlds import true_pictures
 from renderers import SCENES
-from renderers.become import SIZE, VIEWS, Kept, all_around, background, become, compare_mesh, psnr
+from renderers.become import become
+from renderers.surface.extraction import extract
 from renderers.surface.files import ply_bytes, read_mesh
+from renderers.surface.views import SIZE, VIEWS, Kept, all_around, background, compare_mesh, psnr
 
 PROMPT = "a red mushroom with a white stem"
 SOURCES = {  # kind: settings, steps, views per step
@@ -124,7 +125,7 @@ def with_way(scene: Scene, way: str) -> Scene:
 
 def read_back(suffix: str) -> list[Check]:
     """A file through `mesh`: what its texture shows against the file's own triangles and colours."""
-    mesh = simplify(source("dmtet").mesh(0), MADE["mesh"]["faces"])
+    mesh = extract(source("dmtet"), 0, MADE["mesh"]["faces"])
     writers: dict[str, Callable[[], bytes]] = {
         "glb": lambda: glb_bytes(mesh, "model", {}),
         "obj": lambda: obj_bytes(mesh, "model"),

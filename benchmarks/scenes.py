@@ -39,7 +39,7 @@ from dreamlab.run.train import METRICS, step
 from dreamlab.run.worlds import true_pictures
 from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.draw import Pictures
-from renderers.become import surface_of
+from renderers.surface.extraction import extract
 
 HELD, SIZE, MESH = 20, 128, 64
 STILL, MOVES = "a red mushroom with a white stem", "a rocking red mushroom with a white stem"
@@ -140,7 +140,7 @@ def measured(name: str, images: Path | None = None, overrides: list[str] | None 
     ]
     if held.cameras.time is None:
         program = programs_for(parse(floor.prompt), derive(0, "instance") % 10_000)
-        found, true = shape_of_mesh(surface_of(scene, MESH)), shape_of_program(program)
+        found, true = shape_of_mesh(extract(scene, MESH)), shape_of_program(program)
         near = chamfer(found.points, true.points)
         checks += [
             Check(f"fit_{name}_volume_iou", round(iou(found.filled, true.filled), 3), "", floor.iou),

@@ -29,6 +29,7 @@ def splat(
     focal_px: Tensor,  # [B]
     size: tuple[int, int],
     *,
+    principal_px: Tensor | None = None,  # [B, 2]
     background: Tensor | None = None,  # [B, 3]
     sh: Tensor | None = None,  # [N, K, 3]
     extra: Tensor | None = None,  # [N, C]
@@ -45,11 +46,13 @@ def splat(
     scales            standard deviations along the three axes, positive
     opacities         in [0, 1]
     colors            sRGB in [0, 1], or None when `sh` is given
-    sh                K = 1, 4, 9 or 16 real spherical harmonics; colour = max(0, sum + 1/2), seen from the camera
+    sh                K = 1, 4, 9, 16 or 25 real spherical harmonics; colour = max(0, sum + 1/2), seen from the camera
     extra             C more numbers to composite like colours
     cameras_to_world  rigid, OpenGL axes: the camera looks along its -Z, +Y is up
-    focal_px          focal length in pixels; the principal point is the picture's centre
+    focal_px          focal length in pixels
     size              (height, width)
+    principal_px      where the optical axis meets the picture: x to the right and y down, in pixels from its upper left
+                      corner; None is the middle
     background        colour behind everything; None is black, which leaves `rgb` premultiplied only
     dilation          px^2 added to both variances of the projected covariance (low-pass filter)
     compensate        scale the opacity by what the dilation took from the determinant (Mip-splatting)
@@ -64,7 +67,7 @@ def splat(
     of the picture and receive gradient 0. The equations and every cut-off are in `cuda_ext.reference.splat`.
     """
     size = check_size("splat", size)
-    _check(means, quats, scales, opacities, colors, cameras_to_world, focal_px, background, sh, extra)
+    _check(means, quats, scales, opacities, colors, cameras_to_world, focal_px, principal_px, background, sh, extra)
     if stats is not None:
         check_shape("splat", "stats.grad_norm", stats.grad_norm, (means.shape[0],))
     require(dilation >= 0 and near > 0, f"splat: dilation must be >= 0 and near > 0, got {dilation} and {near}")
@@ -73,7 +76,8 @@ def splat(
         other = reference.splat if chosen == "torch" else splat_gsplat.splat
         return other(
             means, quats, scales, opacities, colors, cameras_to_world, focal_px, size,
-            background=background, sh=sh, extra=extra, dilation=dilation, compensate=compensate, near=near, stats=stats,
+            principal_px=principal_px, background=background, sh=sh, extra=extra,
+            dilation=dilation, compensate=compensate, near=near, stats=stats,
         )  # fmt: skip
     recorded, probe = None, None
     if stats is not None:
@@ -82,8 +86,9 @@ def splat(
     given = (means, quats, scales, opacities, colors, sh, extra, background, probe, cameras_to_world, focal_px)
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
     rgb, alpha, depth, normal, extra_image, radii, *_ = torch.ops.dreamlab.splat(
-        *(None if t is None else t.contiguous() for t in given), keep, *size, dilation, compensate, near
-    )
+        *(None if t is None else t.contiguous() for t in given), keep, *size, dilation, compensate, near,
+        None if principal_px is None else principal_px.detach().contiguous(),
+    )  # fmt: skip
     if recorded is not None:
         recorded.copy_(radii)
     features = None if extra is None else extra_image
@@ -98,6 +103,7 @@ def _check(
     colors: Tensor | None,
     cameras_to_world: Tensor,
     focal_px: Tensor,
+    principal_px: Tensor | None,
     background: Tensor | None,
     sh: Tensor | None,
     extra: Tensor | None,
@@ -116,12 +122,15 @@ def _check(
         check_shape("splat", "colors", colors, (count, 3))
     if sh is not None:
         check_shape("splat", "sh", sh, (count, "K", 3))
-        require(sh.shape[1] in (1, 4, 9, 16), f"splat: sh must hold 1, 4, 9 or 16 coefficients, got {sh.shape[1]}")
+        fits = sh.shape[1] in (1, 4, 9, 16, 25)
+        require(fits, f"splat: sh must hold 1, 4, 9, 16 or 25 coefficients, got {sh.shape[1]}")
     if extra is not None:
         check_shape("splat", "extra", extra, (count, "C"))
     if background is not None:
         check_shape("splat", "background", background, (views, 3))
+    if principal_px is not None:
+        check_shape("splat", "principal_px", principal_px, (views, 2))
     check_alike(
         "splat", means=means, quats=quats, scales=scales, opacities=opacities, colors=colors, sh=sh, extra=extra,
-        cameras_to_world=cameras_to_world, focal_px=focal_px, background=background,
+        cameras_to_world=cameras_to_world, focal_px=focal_px, principal_px=principal_px, background=background,
     )  # fmt: skip

@@ -25,6 +25,7 @@ def splat(
     focal_px: Tensor,
     size: tuple[int, int],
     *,
+    principal_px: Tensor | None = None,
     background: Tensor | None = None,
     sh: Tensor | None = None,
     extra: Tensor | None = None,
@@ -45,7 +46,8 @@ def splat(
     viewmats[:, :3, 3] = -(view @ eye[:, :, None])[..., 0]
     intrinsics = torch.zeros_like(viewmats[:, :3, :3])
     intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = focal_px
-    intrinsics[:, 0, 2], intrinsics[:, 1, 2], intrinsics[:, 2, 2] = width / 2, height / 2, 1.0
+    middle = means.new_tensor([[width / 2, height / 2]])
+    intrinsics[:, :2, 2], intrinsics[:, 2, 2] = middle if principal_px is None else principal_px, 1.0
     channels = []
     for b in range(len(eye)):
         colour = colors if colors is not None else twin.sh_colour(means, sh, eye[b])  # type: ignore[arg-type]

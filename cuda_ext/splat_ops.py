@@ -12,7 +12,9 @@ from torch import Tensor
 from cuda_ext import build
 
 TILE = 16
-POINTERS_IN = ("means", "quats", "scales", "opacities", "colors", "sh", "extra", "cameras", "focal", "background")
+POINTERS_IN = (
+    "means", "quats", "scales", "opacities", "colors", "sh", "extra", "cameras", "focal", "principal", "background",
+)  # fmt: skip
 STATE = ("records", "rects", "offsets", "starts", "pairs", "slots", "masks")
 PICTURES = ("rgb", "alpha", "depth", "normal", "extra_image", "radii", "through", "last")
 GRADS_IN = ("g_rgb", "g_alpha", "g_depth", "g_normal", "g_extra")
@@ -115,11 +117,11 @@ def empty_pairs(means: Tensor, pairs: Any, keep: bool = True) -> dict[str, Tenso
 
 def _scene(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor | None, sh: Tensor | None,
-    extra: Tensor | None, background: Tensor | None, cameras: Tensor, focal: Tensor,
+    extra: Tensor | None, background: Tensor | None, cameras: Tensor, focal: Tensor, principal: Tensor | None,
 ) -> dict[str, Tensor | None]:  # fmt: skip
     return {
         "means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors, "sh": sh,
-        "extra": extra, "background": background, "cameras": cameras, "focal": focal,
+        "extra": extra, "background": background, "cameras": cameras, "focal": focal, "principal": principal,
     }  # fmt: skip
 
 
@@ -132,8 +134,9 @@ def _splat(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor | None, sh: Tensor | None,
     extra: Tensor | None, background: Tensor | None, probe: Tensor | None, cameras: Tensor, focal: Tensor,
     keep: bool, height: int, width: int, dilation: float, compensate: bool, near: float,
+    principal: Tensor | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    scene = _scene(means, quats, scales, opacities, colors, sh, extra, background, cameras, focal)
+    scene = _scene(means, quats, scales, opacities, colors, sh, extra, background, cameras, focal, principal)
     if means.is_cuda:
         from cuda_ext import splat_cuda
 
@@ -161,8 +164,9 @@ def _splat_backward(
     grads: list[Tensor | None], means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor | None,
     sh: Tensor | None, extra: Tensor | None, background: Tensor | None, cameras: Tensor, focal: Tensor,
     saved: list[Tensor], with_probe: bool, height: int, width: int, dilation: float, compensate: bool, near: float,
+    principal: Tensor | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    scene = _scene(means, quats, scales, opacities, colors, sh, extra, background, cameras, focal)
+    scene = _scene(means, quats, scales, opacities, colors, sh, extra, background, cameras, focal, principal)
     params = make_params(scene, (height, width), dilation, compensate, near)
     params.point(**dict(zip(("depth", "radii", "through", "last", *STATE), saved, strict=True)))
     params.point(**dict(zip(GRADS_IN, grads, strict=True)))
@@ -204,7 +208,7 @@ _SCENE = (
     "Tensor means, Tensor quats, Tensor scales, Tensor opacities, Tensor? colors, Tensor? sh, Tensor? extra, "
     "Tensor? background"
 )
-_REST = "int height, int width, float dilation, bool compensate, float near"
+_REST = "int height, int width, float dilation, bool compensate, float near, Tensor? principal=None"
 torch.library.define(
     "dreamlab::splat",
     f"({_SCENE}, Tensor? probe, Tensor cameras, Tensor focal, bool keep, {_REST}) -> ({', '.join(['Tensor'] * 15)})",
@@ -241,7 +245,8 @@ class _Splat(torch.autograd.Function):
         with torch._C._AutoDispatchBelowAutograd():
             output = torch.ops.dreamlab.splat(*inputs)
         ctx.set_materialize_grads(False)
-        ctx.with_probe, ctx.rest = inputs[8] is not None and ctx.needs_input_grad[8], inputs[12:]
+        ctx.with_probe, ctx.rest = inputs[8] is not None and ctx.needs_input_grad[8], inputs[12:17]
+        ctx.principal, ctx.count = (*inputs[17:], None)[0], len(inputs)  # a default is not handed on
         optional = inputs[4:8]
         ctx.present = [tensor is not None for tensor in optional]
         _, _, depth, _, _, radii, through, last, *state = output
@@ -254,7 +259,7 @@ class _Splat(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         pictures = [None if g is None else g.contiguous() for g in grads[:5]]
-        nothing = (None,) * 17
+        nothing = (None,) * ctx.count
         if all(g is None for g in pictures):
             return nothing
         tensors = list(ctx.saved_tensors)
@@ -262,8 +267,9 @@ class _Splat(torch.autograd.Function):
         optional = iter(scene[4:-2])
         colors, sh, extra, background = (next(optional) if present else None for present in ctx.present)
         out = torch.ops.dreamlab.splat_backward(
-            pictures, *scene[:4], colors, sh, extra, background, *scene[-2:], saved, ctx.with_probe, *ctx.rest
-        )
+            pictures, *scene[:4], colors, sh, extra, background, *scene[-2:], saved, ctx.with_probe, *ctx.rest,
+            ctx.principal,
+        )  # fmt: skip
         d_means, d_quats, d_scales, d_opacities, d_colors, d_sh, d_extra, d_probe = out
         d_background = None
         if background is not None and pictures[0] is not None and ctx.needs_input_grad[7]:

@@ -19,7 +19,7 @@ from dreamlab.export import export_mesh, export_pictures
 from dreamlab.export.report import check_not_older
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.recipe.checks import check
-from dreamlab.recipe.given import own_files
+from dreamlab.recipe.given import own_files, placed
 from dreamlab.recipe.tables import tables
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.checkpoint import committed, read_newest, sweep, write
@@ -93,14 +93,22 @@ def create(
     command: list[str],
     image: Path | None = None,
 ) -> Run:
-    """A run folder with its resolved recipe and the files it names, checked before anything is written; no prompt: the
-    recipe's own; `image`: a picture to follow instead of the recipe's own."""
+    """A run folder with its resolved recipe and the files it names, checked before anything is written; see `plan`."""
+    chosen, files = plan(prompt, source, overrides, negative, image)
+    return Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)
+
+
+def plan(
+    prompt: str | None, source: Path, overrides: Sequence[str], negative: str | None, image: Path | None
+) -> tuple[Recipe, dict[str, bytes]]:
+    """What a run of a recipe would hold, its own recipe and files; no prompt: the recipe's; `image`: a picture to
+    follow instead of the recipe's."""
     chosen = recipe.load(source, tables(), prompt=prompt, negative=negative, overrides=overrides)
     if image is not None:
         chosen = replace(chosen, image=replace(chosen.image, file=str(image.absolute())))
+    chosen = placed(chosen, source.parent)
     check(chosen)
-    chosen, files = own_files(chosen, source.parent)
-    return Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)
+    return own_files(chosen, source.parent)
 
 
 def extend(run: Run, steps: int) -> None:

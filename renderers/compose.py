@@ -24,14 +24,16 @@ from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import Section, Spec, setting
 from dreamlab.core.streams import derive
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Training
-from renderers.become import Kept, become, surface_of
+from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Training, Triangles
+from renderers.become import become
 from renderers.dmtet import DMTet
-from renderers.field.merge import Layer, Volume, merge
-from renderers.gaussian.density import gaussians_to_mesh
+from renderers.field.merge import Fog, Layer, merge
+from renderers.gaussian.density import density_of, level_set
 from renderers.gaussians import Gaussians
 from renderers.hash_field import HashField
 from renderers.mesh import TexturedMesh
+from renderers.surface.extraction import extract, joined, surface
+from renderers.surface.views import Kept
 
 KINDS = (Gaussians, HashField, DMTet, TexturedMesh)
 MEMBERS: Mapping[str, SceneKind] = {"gaussians": Gaussians, "field": HashField, "dmtet": DMTet, "mesh": TexturedMesh}
@@ -97,7 +99,6 @@ class Several:
             {name: "an object that has it" for name in cls.penalties if name not in able | {"box"}},
             normals=all(one.normals for one in cards.values()),
             starts=tuple((spec.source, spec.kind) for spec in at.values() if spec.source is not None),
-            files={f"objects.{name}.scene.{key}": of for name, one in cards.items() for key, of in one.files.items()},
             complaint=next((f"objects.{name}.{one.complaint}" for name, one in cards.items() if one.complaint), ""),
         )
 
@@ -145,6 +146,10 @@ class Several:
             "logit_color": mine["logit_color"],
         }
 
+    def _all_clouds(self) -> dict[str, Tensor]:
+        parts = [self.cloud(name) for name in self.clouds]
+        return {key: torch.cat([part[key] for part in parts]) for key in CLOUD}
+
     # ---- pictures ---------------------------------------------------------------------------------------------------
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         """All objects; in training sometimes one alone. `extra`: masks [B, H, W, objects], codes [B, H, W, 3], and
@@ -159,7 +164,9 @@ class Several:
                 return self.render_alone(one, cameras, size, background, training)
         elif not torch.is_grad_enabled() and len(cameras) > 1:
             views = range(len(cameras))
-            return _stacked([self.render(cameras[i : i + 1], size, background[i : i + 1]) for i in views])
+            parts = [self.render(cameras[i : i + 1], size, background[i : i + 1]) for i in views]
+            whole = Frames.cat(parts, ("masks", "codes"))
+            return replace(whole, extra={**whole.extra, "present": parts[0].extra["present"]})
         return self._together(cameras, size, background, training)
 
     def render_alone(
@@ -176,7 +183,7 @@ class Several:
         black = torch.zeros_like(background)
         extra: dict[str, Tensor] = {}
         layers: list[Layer] = [self._clouds(cameras, size)] if self.clouds else []
-        volumes: list[Volume] = []
+        volumes: list[Fog] = []
         bent = True  # whether all objects have normals
         for name in (name for name in self.names if name not in self.clouds):
             at = self.settings.objects[name]
@@ -193,7 +200,7 @@ class Several:
                 normal = torch.zeros_like(seen.color) if normal is None else normal @ at.turn(normal).T
                 values = torch.cat([seen.color, normal, label.expand(len(seen.color), -1)], 1)
                 ends = replace(samples, t_start=at.scale * samples.t_start, t_end=at.scale * samples.t_end)
-                volumes.append(Volume(ends, seen.sigma / at.scale, values))
+                volumes.append(Fog(ends, seen.sigma / at.scale, values))
         only = layers[0] if len(layers) == 1 and not volumes else merge(layers, volumes, cameras, size)
         rgb, turned, masks, codes = only.values.split([3, 3, len(self.names), 3], -1)
         extra |= {"masks": masks, "codes": codes, "present": torch.ones(len(self.names), device=rgb.device) > 0}
@@ -215,9 +222,10 @@ class Several:
 
     def _clouds(self, cameras: Cameras, size: int) -> Layer:
         """All Gaussians by one rasterisation."""
-        parts = {name: self.cloud(name) for name in self.clouds}
-        p = {key: torch.cat([part[key] for part in parts.values()]) for key in CLOUD}
-        labels = [self._labels(name, p["means"]).expand(len(part["means"]), -1) for name, part in parts.items()]
+        p = self._all_clouds()
+        counts = [len(self.members[name].params["means"]) for name in self.clouds]
+        pairs = zip(self.clouds, counts, strict=True)
+        labels = [self._labels(name, p["means"]).expand(count, -1) for name, count in pairs]
         settings = self.members[self.clouds[0]].settings
         drawn = splat(
             p["means"],
@@ -277,20 +285,20 @@ class Several:
             mine = f"{name}."
             member.load_state_dict({key.removeprefix(mine): v for key, v in state.items() if key.startswith(mine)})
 
-    def mesh(self, resolution: int) -> Mesh:
-        """All objects in the world: clouds as one surface, the others as they are, coloured at their vertices."""
+    def offer(self, resolution: int) -> Offer:
+        """All objects in the world: clouds as one surface, the others as they are, coloured at their vertices. None
+        floats, however small beside another."""
         surfaces = []
         if self.clouds:
-            parts = [self.cloud(name) for name in self.clouds]
-            p = {key: torch.cat([part[key] for part in parts]).detach() for key in CLOUD}
+            p = {key: value.detach() for key, value in self._all_clouds().items()}
             shapes = (p["means"], p["quats"], p["log_scales"].exp(), p["logit_opacity"].sigmoid())
-            surfaces.append(gaussians_to_mesh(*shapes, p["logit_color"].sigmoid(), resolution))
+            surfaces.append(surface(level_set(density_of(*shapes, p["logit_color"].sigmoid(), resolution))))
         for name in (name for name in self.names if name not in self.clouds):
-            found, at = surface_of(self.members[name], resolution), self.settings.objects[name]
+            found, at = extract(self.members[name], resolution), self.settings.objects[name]
             turn = at.turn(found.vertices).T
             moved = at.scale * found.vertices @ turn + found.vertices.new_tensor(at.position)
             surfaces.append(Mesh(moved, found.faces, found.colors, found.normals @ turn))
-        return _joined(surfaces)
+        return Triangles(joined(surfaces), whole=True)
 
 
 def _unfit(name: str, spec: Spec) -> str | None:
@@ -320,21 +328,3 @@ def _of(name: str, frames: Frames) -> Frames:
 def _beyond(points: Tensor, box: tuple[float, float, float]) -> Tensor:
     """[N] squared distance of points [N, 3] from a box."""
     return (points.abs() - points.new_tensor(box)).clamp(min=0).square().sum(-1)
-
-
-def _stacked(parts: list[Frames]) -> Frames:
-    """Views rendered one by one, for looking."""
-    normal = None if parts[0].normal is None else torch.cat([p.normal for p in parts if p.normal is not None])
-    rgb, alpha, depth, behind = (
-        torch.cat([getattr(p, name) for p in parts]) for name in ("rgb", "alpha", "depth", "background")
-    )
-    extra = {name: torch.cat([p.extra[name] for p in parts]) for name in ("masks", "codes")}
-    return Frames(rgb, alpha, depth, behind, normal, None, extra | {"present": parts[0].extra["present"]})
-
-
-def _joined(parts: list[Mesh]) -> Mesh:
-    """Meshes side by side."""
-    starts = [0, *torch.tensor([len(part.vertices) for part in parts]).cumsum(0).tolist()]
-    faces = torch.cat([part.faces + start for part, start in zip(parts, starts, strict=False)])
-    vertices, colors, normals = (torch.cat([getattr(p, n) for p in parts]) for n in ("vertices", "colors", "normals"))
-    return Mesh(vertices, faces, colors, normals)

@@ -22,12 +22,12 @@ from dreamlab.core.gather import taken
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Training
-from renderers.become import surface_of
+from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Training, Triangles
 from renderers.surface.draw import Surface, compose, laplacian, look, normal_consistency, vertex_normals
+from renderers.surface.extraction import extract
 from renderers.surface.files import read_mesh
-from renderers.surface.material import HashField, groups_of
-from renderers.surface.shapes import signed_distances, without_floaters
+from renderers.surface.material import SurfaceField, groups_of
+from renderers.surface.shapes import signed_distances
 from renderers.surface.tets import KuhnGrid, place
 
 SHOWS = ("color", "normal", "normal_mask")
@@ -58,7 +58,7 @@ class DMTet:
         extent: float = setting(1.0, above=0, high=10, help="half the side of the box")
         start: str = setting("ellipsoid", choices=STARTS)
         radii: tuple[float, float, float] = setting((0.6, 0.60001, 0.60002), above=0, help="of the ellipsoid")
-        mesh: str = setting("", help="OBJ, GLB or PLY file to start from")
+        mesh: str = setting("", file="mesh", help="OBJ, GLB or PLY file to start from")
         shows: str = setting("color", choices=SHOWS, help="normal: over black; normal_mask: 4 channels, for latents")
         levels: int = setting(8, low=1, high=32, help="of the colour's hash grid")
         finest: int = setting(256, low=8, high=8192, help="cells per side of its last level")
@@ -74,14 +74,13 @@ class DMTet:
         return SceneCard(
             cls.penalties,
             normals=True,
-            files={"mesh": "mesh"} if settings.mesh else {},
             complaint="start: mesh needs `mesh: FILE`" if named and not settings.mesh else "",
         )
 
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings = settings
         self.grid = KuhnGrid(settings.resolution, settings.extent)
-        self.field = HashField(3, levels=settings.levels, finest_resolution=settings.finest, extent=settings.extent)
+        self.field = SurfaceField(3, levels=settings.levels, finest_resolution=settings.finest, extent=settings.extent)
         if settings.start == "mesh":
             sdf = signed_distances(read_mesh(settings.mesh), self.grid.vertices())
         else:
@@ -189,7 +188,7 @@ class DMTet:
                 return self.load_state_dict(source.state_dict())
             if 2 * source.grid.resolution == self.grid.resolution:
                 return self._refine(source)
-        shape = surface_of(source, max(self.settings.resolution, 64))
+        shape = extract(source, max(self.settings.resolution, 64))
         sdf = signed_distances(shape, self.grid.vertices())
         self.params["sdf"].data.copy_(sdf.to(self.params["sdf"]))
         self.params["deform"].data.zero_()
@@ -200,14 +199,13 @@ class DMTet:
             self.params[COLOR + name].data.copy_(value.detach())
         return None
 
-    def mesh(self, resolution: int) -> Mesh:
-        """The surface itself, without floaters and caves; `resolution` is the grid's and cannot be chosen here."""
+    def offer(self, resolution: int) -> Offer:
+        """The surface itself; `resolution` is the grid's and cannot be chosen here."""
         with torch.no_grad():
             shown = self.surface()
             if not len(shown.faces):
                 raise Diverged("empty geometry: the distance has one sign everywhere; train longer or lower lr_sdf")
-            colors = self.color(shown.vertices).cpu()
-            return without_floaters(Mesh(shown.vertices.cpu(), shown.faces.cpu(), colors, shown.normals.cpu()))
+            return Triangles(Mesh(shown.vertices, shown.faces, self.color(shown.vertices), shown.normals))
 
 
 def ellipsoid(points: Tensor, radii: tuple[float, float, float]) -> Tensor:

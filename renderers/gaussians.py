@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -16,24 +16,24 @@ from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
-from renderers.become import fused
+from dreamlab.core.types import Depths, Frames, LevelSet, Offer, ParamGroup, Rows, Training
 from renderers.gaussian import densify
 from renderers.gaussian.densify import DensifySettings
-from renderers.gaussian.density import LEVEL, density_of
+from renderers.gaussian.density import LEVEL, density_of, level_set
 from renderers.gaussian.seeds import Seeds, ball, from_file, shell
 from renderers.surface.fusion import WAYS
 
 SH0 = 0.28209479177387814  # the constant harmonic
 STATS = ("grad_norm", "count", "radius_max")
 STARTS = ("ball", "sphere", "file")
+WORTH = (0.2, LEVEL, 1.2)  # optical densities worth trying for a surface
 
 
 @dataclass(frozen=True)
 class GaussianSettings:
     count: int = setting(4096, low=1, high=5_000_000)
     start: str = setting("ball", choices=STARTS, help="where the Gaussians are seeded")
-    file: str | None = setting(None, help="start: file: a point cloud or mesh (.ply, .obj, .glb)")
+    file: str | None = setting(None, file="cloud", help="start: file: a point cloud or mesh (.ply, .obj, .glb)")
     radius: float = setting(0.6, above=0, high=2, help="of the ball or sphere the Gaussians are seeded in or on")
     opacity: float = setting(0.1, above=0, high=0.99, help="at the start")
     sh_degree: int = setting(0, low=0, high=3, help="of the colour's dependence on the view")
@@ -64,7 +64,6 @@ class Gaussians:
         return SceneCard(
             cls.penalties,
             normals=True,
-            files={"file": "cloud"} if named and settings.file else {},
             complaint="start: file needs `file: FILE`" if named and not settings.file else "",
         )
 
@@ -212,22 +211,17 @@ class Gaussians:
         if "stats.count" in state:
             self.stats = SplatStats(*(state[f"stats.{name}"].to(device).clone() for name in STATS))
 
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """Optical densities worth trying for a surface; at higher ones a shell of discs has an inner side."""
-        return (0.2, LEVEL, 1.2) if self.settings.surface == "density" else ()
-
-    def mesh(self, resolution: int) -> Mesh:
+    def offer(self, resolution: int) -> Offer:
+        """A level of the optical density, or fused depths; the levels of a shell of discs have an inner side where they
+        are higher than these."""
         if self.settings.surface != "density":
-            return fused(self, self.settings.surface, resolution, 1.0)
-        return self.mesh_at(resolution, LEVEL)
+            return Depths(self.settings.surface, 1.0)
+        return self.density(self.params["means"], self.params["quats"], self.params["log_scales"], resolution, WORTH)
 
-    def mesh_at(self, resolution: int, level: float) -> Mesh:
-        """The surface where the optical density reaches `level`."""
-        return self.surfaces(resolution)(level)
-
-    def surfaces(self, resolution: int) -> Callable[[float], Mesh]:
-        """Surfaces by level of one density."""
-        p = {name: value.detach() for name, value in self.params.items()}
-        shapes = (p["means"], p["quats"], p["log_scales"].exp(), p["logit_opacity"].sigmoid())
-        return density_of(*shapes, p["logit_color"].sigmoid(), resolution).surface
+    def density(
+        self, means: Tensor, quats: Tensor, log_scales: Tensor, resolution: int, worth: tuple[float, ...]
+    ) -> LevelSet:
+        """Of the Gaussians where the arguments put them."""
+        opacity, colour = (self.params[name].detach().sigmoid() for name in ("logit_opacity", "logit_color"))
+        shapes = (means.detach(), quats.detach(), log_scales.detach().exp())
+        return level_set(density_of(*shapes, opacity, colour, resolution), worth)

@@ -23,9 +23,8 @@ from dreamlab.core.cards import SceneCard
 from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Skin, Training
+from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Skin, Training
 from renderers.gaussian.deform import Deformation, DeformSettings, Motion, anchored, blend, spread_change, stretch
-from renderers.gaussian.density import gaussians_to_mesh
 from renderers.gaussians import Gaussians, GaussianSettings
 
 NEIGHBOURS = 6
@@ -132,22 +131,19 @@ class Gaussians4D(Gaussians):
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         self.begin(training)
         times = cameras.fovy_deg.new_zeros(len(cameras)) if cameras.time is None else cameras.time
-        shown, moved, turns, apart = [], [], [], []
+        parts, moved, turns, apart = [], [], [], []
         for i in range(len(cameras)):
             means, quats, log_scales, motion, gap = self.posed(times[i])
             view = slice(i, i + 1)
-            shown.append(self.splat(means, quats, cameras[view], size, background[view], training, log_scales))
+            shown = self.splat(means, quats, cameras[view], size, background[view], training, log_scales)
+            parts.append(Frames(shown.rgb, shown.alpha, shown.depth, background[view], shown.normal, shown.visible))
             moved.append(means)
             turns.append(motion.turn)
             apart.append(gap)
-        rgb, alpha, depth, normal = (
-            torch.cat([getattr(s, name) for s in shown]) for name in ("rgb", "alpha", "depth", "normal")
-        )
-        visible = torch.stack([s.visible for s in shown]).any(0)
         extra = {} if training is None else {
             "moved": torch.stack(moved), "turns": torch.stack(turns), "apart": torch.stack(apart)
         }  # fmt: skip
-        return Frames(rgb, alpha, depth, background, normal, visible, extra)
+        return replace(Frames.cat(parts), extra=extra)
 
     def begin(self, training: Training | None) -> None:
         super().begin(training)
@@ -215,23 +211,16 @@ class Gaussians4D(Gaussians):
             own = {name: state.get(f"deform{j}.{name}", value) for name, value in motion.params.items()}
             if f"deform{j}.anchors" not in state and "anchors" in own:
                 own["anchors"], own["reach"] = anchored(means, motion.settings.points)
-                own["poses"] = torch.zeros(motion.settings.moments, len(own["anchors"]), 6)
+                own["poses"] = means.new_zeros(motion.settings.moments, len(own["anchors"]), 6)
             motion.load({name: value.to(means.device) for name, value in own.items()})
 
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """None: its surface is that of a moment."""
-        return ()
-
-    def mesh(self, resolution: int) -> Mesh:
+    def offer(self, resolution: int) -> Offer:
         """The surface at time 0."""
         if self.settings.surface != "density":
-            return super().mesh(resolution)
+            return super().offer(resolution)
         with torch.no_grad():
             means, quats, log_scales, _, _ = self.posed(self.params["means"].new_zeros(()))
-        p = {name: value.detach() for name, value in self.params.items()}
-        opacity, color = p["logit_opacity"].sigmoid(), p["logit_color"].sigmoid()
-        return gaussians_to_mesh(means, quats, log_scales.exp(), opacity, color, resolution)
+        return self.density(means, quats, log_scales, resolution, ())
 
 
 def nearest(points: Tensor, count: int) -> Tensor:

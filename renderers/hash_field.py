@@ -8,7 +8,7 @@ The heads are one hidden layer without biases (threestudio). Levels come in one 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -23,8 +23,7 @@ from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import safe_normalize
 from dreamlab.core.schedules import Progress, Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
-from renderers.become import fused
+from dreamlab.core.types import Depths, Frames, LevelSet, Offer, ParamGroup, Rows, Training
 from renderers.field import density as densities
 from renderers.field import volume
 from renderers.gaussian.seeds import Seeds, from_field
@@ -32,7 +31,7 @@ from renderers.light import shading
 from renderers.light.background import Background, BackgroundSettings
 from renderers.light.shading import ShadingSettings
 from renderers.surface.fusion import WAYS
-from renderers.surface.isosurface import evaluated, grid_points, isosurface
+from renderers.surface.isosurface import level_set
 
 NORMALS = ("none", "analytic", "finite", "central", "predicted")
 # Colours of Stable Diffusion 1.x latents to a linear fit, for looking at a latent field (Latent-NeRF arXiv:2211.07600).
@@ -239,7 +238,7 @@ class HashField:
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         if not torch.is_grad_enabled() and len(cameras) > 1:
             each = (self.render(cameras[i : i + 1], size, background[i : i + 1]) for i in range(len(cameras)))
-            return volume.stack_frames(list(each))
+            return Frames.cat(list(each), ("latent",))
         return self.show(self.see(cameras, size, training), cameras, size, background, training)
 
     def see(self, cameras: Cameras, size: int, training: Training | None = None) -> Seen:
@@ -339,38 +338,25 @@ class HashField:
         self._look_up(state["occupancy"].to(device).clone())
         self.active = int(state["active"])
 
-    def mesh(self, resolution: int) -> Mesh:
-        """The surface where a quarter of the box's half side takes half the light; a distance's zero.
-
-        What nobody sees inside keeps the density of the body it started from, so the level must lie below that.
-        """
+    def offer(self, resolution: int) -> Offer:
+        """A level of the density, a distance's zero, or fused depths."""
         s = self.settings
         if s.surface != "density":
-            return fused(self, s.surface, resolution, s.radius)
-        return self.mesh_at(resolution, 0.0 if self.distance else 3 / s.radius)
+            return Depths(s.surface, s.radius)
+        if self.distance:
+            return self.level_set(resolution, 0.0)
+        # A quarter of the box's half side takes half the light; what nobody sees inside keeps the density of the body
+        # it started from, so the level must lie below that. From a haze to what is opaque within a 30th of the box.
+        return self.level_set(resolution, 3 / s.radius, tuple(level / s.radius for level in (1.5, 3.0, 10.0, 30.0)))
 
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """Densities worth trying for a surface, from a haze to what is opaque within a 30th of the box."""
-        if self.settings.surface != "density":
-            return ()
-        return (0.0,) if self.distance else tuple(level / self.settings.radius for level in (1.5, 3.0, 10.0, 30.0))
-
-    def mesh_at(self, resolution: int, level: float) -> Mesh:
-        """The surface of a density, or distance, of `level`."""
-        return self.surfaces(resolution)(level)
-
-    def surfaces(self, resolution: int) -> Callable[[float], Mesh]:
-        """Surfaces by level, of values that are found once."""
+    def level_set(self, resolution: int, usual: float, worth: tuple[float, ...] = ()) -> LevelSet:
+        """Of the density, or of minus the distance."""
 
         def inside(points: Tensor) -> Tensor:
             raw = self.raw(points)
             return -raw if self.distance else self.sigma(raw)
 
-        device = self.params["table"].device
-        with torch.no_grad():
-            values = evaluated(inside, grid_points(self.bounds, resolution, device))
-        return lambda level: isosurface(inside, self.color_at, self.bounds, resolution, level, device, values)
+        return level_set(inside, self.color_at, self.bounds, resolution, self.params["table"].device, usual, worth)
 
     def color_at(self, points: Tensor) -> Tensor:
         """[M, 3] sRGB of points [M, 3]."""

@@ -27,7 +27,7 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.cards import SceneCard
 from dreamlab.core.schedules import Progress, Schedule, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
+from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Training
 from renderers.field import volume
 from renderers.hash_field import FieldSettings, HashField
 from renderers.light.background import Background
@@ -139,8 +139,8 @@ class HyperField:
     def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
         return self.made(0).adapt(progress, frames, healthy)
 
-    def mesh(self, resolution: int) -> Mesh:
-        return self.made(0).mesh(resolution)
+    def offer(self, resolution: int) -> Offer:
+        return self.made(0).offer(resolution)
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {name: value for name, value in self.base.state_dict().items() if name != "occupancy"}

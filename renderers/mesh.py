@@ -20,19 +20,21 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linear
 from dreamlab.core.schedules import Progress, Schedule, constant
-from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Textures, Training
-from renderers.become import all_around, device_of, shown, surface_of
+from dreamlab.core.settings import FILES, setting
+from dreamlab.core.text import did_you_mean
+from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles
 from renderers.light.environment import ENVIRONMENTS, environment
-from renderers.light.montecarlo import Samples, shade_montecarlo
+from renderers.light.montecarlo import Draws, shade_montecarlo
 from renderers.light.pbr import Material
 from renderers.light.rays import Boxes
-from renderers.light.split_sum import Light, shade
+from renderers.light.split_sum import Lighting, shade
 from renderers.surface.atlas import METHODS, Atlas, tangents, unwrap
 from renderers.surface.bake import Texels, project, texels
 from renderers.surface.draw import Surface, View, compose, look, vertex_normals
-from renderers.surface.material import HashField, Look, Ranges, groups_of
-from renderers.surface.shapes import fewer_faces, starting_shape
+from renderers.surface.extraction import extract
+from renderers.surface.material import Coat, Ranges, SurfaceField, groups_of
+from renderers.surface.shapes import starting_shape
+from renderers.surface.views import all_around, device_of, shown
 
 MATERIALS = ("texture", "hash")
 SHADINGS = ("flat", "pbr", "montecarlo")
@@ -52,7 +54,7 @@ class TexturedMesh:
 
     @dataclass(frozen=True)
     class Settings:
-        file: str = setting("", help="OBJ, GLB or PLY to start from, instead of `from:`")
+        file: str = setting("", file="mesh", help="OBJ, GLB or PLY to start from, instead of `from:`")
         faces: int = setting(20_000, low=8, high=2_000_000, help="at most, after simplifying what it is made from")
         resolution: int = setting(96, low=8, high=512, help="of the grid that another scene's surface is found on")
         unwrap: str = setting("auto", choices=METHODS, help="texture coordinates; auto: xatlas when installed")
@@ -61,7 +63,7 @@ class TexturedMesh:
         levels: int = setting(12, low=1, high=32, help="of the hash grid")
         finest: int = setting(512, low=8, high=8192, help="cells per side of its last level")
         shading: str = setting("flat", choices=SHADINGS)
-        lights: tuple[str, ...] = setting(("studio",), help="environments by name, or .hdr and .exr files")
+        lights: tuple[str, ...] = setting(("studio",), file="light", help="environments by name, or .hdr or .exr files")
         samples: int = setting(32, low=1, high=4096, help="montecarlo: from the light, and as many from the material")
         specular: float = setting(1.0, low=0, high=1, help="of the parts that are not metal; 0 is chalk")
         roughness: tuple[float, float] = setting((0.08, 0.95), low=0.045, high=1, help="lowest and highest")
@@ -74,20 +76,20 @@ class TexturedMesh:
     @classmethod
     def card(cls, settings: Settings) -> SceneCard:
         s = settings
-        files = {"file": "mesh"} if s.file else {}
-        if s.shading != "flat":
-            files |= {f"lights.{i}": "environment" for i, name in enumerate(s.lights) if name not in ENVIRONMENTS}
         dark = s.shading != "flat" and not s.lights
         complaint = f"shading: {s.shading} needs at least one of `lights`" if dark else ""
-        return SceneCard(cls.penalties, normals=True, files=files, complaint=complaint)
+        unknown = [name for name in s.lights if name not in ENVIRONMENTS and not FILES["light"](name)]
+        for name in unknown if s.shading != "flat" else ():
+            complaint = f"lights: {name!r} is no .hdr or .exr file{did_you_mean(name, ENVIRONMENTS)}"
+        return SceneCard(cls.penalties, normals=True, complaint=complaint)
 
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings, self.generator = settings, generator
         self.ranges = Ranges(settings.roughness, settings.metallic)
         self.channels = 8 if settings.bump > 0 else 5
-        self.field = HashField(self.channels, levels=settings.levels, finest_resolution=settings.finest, extent=1.5)
+        self.field = SurfaceField(self.channels, levels=settings.levels, finest_resolution=settings.finest, extent=1.5)
         pictures = [] if settings.shading == "flat" else [environment(name) for name in settings.lights]
-        self.light = Light.of(pictures) if pictures else None
+        self.light = Lighting.of(pictures) if pictures else None
         self.wear(starting_shape(settings.file, settings.faces))
 
     def wear(self, mesh: Mesh, paint: Paint | None = None) -> None:
@@ -119,8 +121,9 @@ class TexturedMesh:
         del stream  # nothing here is random
         if isinstance(source, TexturedMesh):
             return self._inherit(source)
-        shape = fewer_faces(surface_of(source, self.settings.resolution), self.settings.faces)
-        cameras = all_around(PAINT_VIEWS).to(device_of(source))
+        shape = extract(source, self.settings.resolution, self.settings.faces)
+        device = device_of(source)
+        cameras = all_around(PAINT_VIEWS).to(device)
 
         def paint(points: Tensor, normals: Tensor, fallback: Tensor) -> Tensor:
             arguments = (self.surface, points, normals, cameras, PAINT_SIZE, shown(source, PAINT_SIZE))
@@ -128,9 +131,7 @@ class TexturedMesh:
             trust = (seen / 0.05).clamp(max=1)
             return (trust * colors + (1 - trust) * fallback).clamp(0, 1)
 
-        device = device_of(source)
-        vertices, faces = shape.vertices.to(device), shape.faces.to(device)
-        return self.wear(Mesh(vertices, faces, shape.colors.to(device), shape.normals.to(device)), paint)
+        return self.wear(shape.to(device), paint)
 
     def _inherit(self, source: TexturedMesh) -> None:
         """State for state where the sizes agree; else base colour, roughness and metallic, read at the new texels."""
@@ -166,14 +167,14 @@ class TexturedMesh:
             return {"texture": ParamGroup(self.params["texture"], s.lr_texture)}
         return groups_of(self.params, s.lr_table, s.lr_network, "")
 
-    def material(self, view: View, shift: Tensor | None = None) -> Look:
+    def material(self, view: View, shift: Tensor | None = None) -> Coat:
         """At the pixels that a view covers; `shift` [M, 3] reads beside them (hash grid only)."""
         if self.settings.material == "hash":
             points = view.points if shift is None else view.points + shift
-            return self.ranges.look(self.field(self.params, points), self.settings.bump)
+            return self.ranges.coat(self.field(self.params, points), self.settings.bump)
         uv, slope = view.texture_coordinates(self.atlas.uv, self.atlas.faces)
         raw = texture(self.params["texture"], uv[None, None], uv_dxy=slope[None, None], boundary="clamp", max_level=4)
-        return self.ranges.look(raw[0, 0], self.settings.bump)
+        return self.ranges.coat(raw[0, 0], self.settings.bump)
 
     def bent(self, view: View, bump: Tensor | None) -> Tensor:
         """[M, 3] shading normals: a texture bends in tangent space, a hash grid in the world, along the surface."""
@@ -201,14 +202,14 @@ class TexturedMesh:
             rgb = self.shaded(view, made, normal, which[view.hit // size**2], stream)
         return replace(compose(view, rgb, normal, background), extra=extra)
 
-    def shaded(self, view: View, made: Look, normal: Tensor, which: Tensor, stream: torch.Generator) -> Tensor:
+    def shaded(self, view: View, made: Coat, normal: Tensor, which: Tensor, stream: torch.Generator) -> Tensor:
         """[M, 3] sRGB."""
         assert self.light is not None
         points = view.points.detach()
         material = Material(srgb_to_linear(made.base), made.roughness, made.metallic)
         to_eye, s = view.to_eye(points), self.settings
         if s.shading == "montecarlo":
-            samples = Samples(s.samples, s.samples)
+            samples = Draws(s.samples, s.samples)
             arguments = (self.light, material, points, normal, to_eye, which, self.boxes, stream, samples, s.specular)
             linear = shade_montecarlo(*arguments)
         else:
@@ -222,7 +223,7 @@ class TexturedMesh:
             change = (image[1:] - image[:-1]).abs().mean((0, 1)) + (image[:, 1:] - image[:, :-1]).abs().mean((0, 1))
             return (change * image.new_tensor([0.25, 0.25, 0.25, 0.1, 0.1])).sum()
         points, shift = frames.extra["points"], frames.extra["shift"]
-        here, there = (self.ranges.look(self.field(self.params, p), 0.0) for p in (points, points + shift))
+        here, there = (self.ranges.coat(self.field(self.params, p), 0.0) for p in (points, points + shift))
         finish = (here.roughness - there.roughness).abs().mean() + (here.metallic - there.metallic).abs().mean()
         return 0.25 * (here.base - there.base).abs().mean() + 0.1 * finish
 
@@ -264,16 +265,16 @@ class TexturedMesh:
         size = self.settings.texture
         with torch.no_grad():
             if self.settings.material == "texture":
-                made = self.ranges.look(self.params["texture"].flatten(0, 1), self.settings.bump)
+                made = self.ranges.coat(self.params["texture"].flatten(0, 1), self.settings.bump)
                 pictures = [None if value is None else value.reshape(size, size, -1) for value in made]
             else:
                 at = texels(self.atlas, size)
                 points = at.read(self.surface.vertices, self.surface.faces)
-                made = self.ranges.look(self.field(self.params, points), self.settings.bump)
+                made = self.ranges.coat(self.field(self.params, points), self.settings.bump)
                 if made.bump is not None:
                     made = made._replace(bump=self._to_tangent(at, made.bump))
                 pictures = [None if value is None else at.picture(value) for value in made]
-            base, roughness, metallic, bump = (None if value is None else value.cpu() for value in pictures)
+            base, roughness, metallic, bump = pictures
             assert base is not None and roughness is not None and metallic is not None
             return Textures(base, roughness, metallic, None if bump is None else _packed(bump))
 
@@ -283,13 +284,13 @@ class TexturedMesh:
         across, up = _tangent_frame(normal, at.read(self.tangents, self.atlas.faces))
         return torch.stack([(bump * across).sum(-1), (bump * up).sum(-1)], -1)
 
-    def mesh(self, resolution: int) -> Mesh:
-        """The shape with its textures; `resolution` is of no meaning here."""
-        textures, source = self.textures(), self.atlas.source.cpu()
-        uv = self.atlas.uv.cpu()
-        colors = texture(textures.base, uv[None, None], boundary="clamp")[0, 0]
-        vertices, normals = self.surface.vertices.cpu()[source], self.normals.cpu()[source]
-        return Mesh(vertices, self.atlas.faces.cpu(), colors, normals, uv, self.tangents.cpu(), textures)
+    def offer(self, resolution: int) -> Offer:
+        """The shape with its textures, all of it: seams repeat vertices, so that charts would pass for parts.
+        `resolution` is of no meaning here."""
+        textures, atlas = self.textures(), self.atlas
+        colors = texture(textures.base, atlas.uv[None, None], boundary="clamp")[0, 0]
+        vertices, normals = self.surface.vertices[atlas.source], self.normals[atlas.source]
+        return Triangles(Mesh(vertices, atlas.faces, colors, normals, atlas.uv, self.tangents, textures), whole=True)
 
 
 def _tangent_frame(normal: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:

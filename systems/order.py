@@ -3,14 +3,14 @@
 
 L = sum over views in order of azimuth distance of relu(c_next - c_here), c the cosine between the features of a view's
 denoised picture x0(null) and those of the front-most one. g = dL/dz with dx0/dz = 1 (the network is held fixed).
-Features are CLIP's in the paper; here a guidance's `features(rgb)` where it has one, else the picture itself at 8 x 8
-about its mean. Use it as a second term beside a rule that paints.
+Features are CLIP's in the paper; here those of the guidance or of the picture itself (`engine.features`). Use it as a
+second term beside a rule that paints.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from dreamlab.core.cards import RuleCard
 from dreamlab.core.noise import WEIGHTS
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
+from systems.engine.features import of_latents
 from systems.engine.residual import Branch, Look, per_row
 from systems.engine.rule import NoiseSettings, Rule
 
@@ -49,18 +50,9 @@ class Order(Rule["Order.Settings"]):
         (eps,) = look.predict([Branch(state, "null")])
         with torch.enable_grad():
             x0 = table.x0(state.z_t, eps, t).requires_grad_()
-            loss = disorder(features(look.guidance, x0), look.cameras.azimuth_deg)
+            loss = disorder(of_latents(look.guidance, x0), look.cameras.azimuth_deg)
             (g,) = torch.autograd.grad(loss, x0)
         return per_row(table.weight(c.weight, t), g) * g
-
-
-def features(guidance: Any, x0: Tensor) -> Tensor:
-    """[B, F] of denoised latents."""
-    if hasattr(guidance, "features"):
-        found: Tensor = guidance.features(guidance.decode(x0))
-        return found
-    small = F.adaptive_avg_pool2d(x0, 8 if min(x0.shape[-2:]) >= 8 else 1).flatten(1)
-    return small - small.mean(1, keepdim=True)
 
 
 def disorder(found: Tensor, azimuth_deg: Tensor) -> Tensor:

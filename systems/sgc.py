@@ -3,14 +3,14 @@
 f(reference))) + b mean |d(render) - d(reference)|, against pictures of the same cameras.
 
 A reconstruction from a figure of the paper. d is depth over the covered pixels, its mean taken out and its mean
-deviation set to one, so that scale and shift are free. f are the features of a guidance that has any
-(`features(rgb)`), else the picture's 8 x 8 means about their own mean.
+deviation set to one, so that scale and shift are free. f are the features of the guidance or of the picture itself
+(`engine.features`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from dreamlab.core.cards import RuleCard
 from dreamlab.core.schedules import Schedule, ramp
 from dreamlab.core.settings import setting
+from systems.engine.features import of_pictures
 from systems.engine.residual import Look
 from systems.engine.rule import Rule, RuleSettings
 
@@ -36,27 +37,19 @@ class SGC(Rule["SGC.Settings"]):
 
     @classmethod
     def card(cls, settings: Settings) -> RuleCard:
-        return replace(super().card(settings), colours=True)
+        maps = frozenset({"depth"}) if max(settings.geometric.values) > 0 else frozenset()
+        return replace(super().card(settings), colours=True, maps=maps)
 
     def loss(self, look: Look) -> Tensor:
         c, frames, truth = self.settings, look.frames, look.conditions["truth"].rows
         if frames is None:
             raise ValueError("sgc: needs the frames, give them to Look")
-        mine, theirs = features(look.guidance, frames.rgb), features(look.guidance, truth["rgb"])
+        mine, theirs = (of_pictures(look.guidance, rgb) for rgb in (frames.rgb, truth["rgb"]))
         alike = F.cosine_similarity(mine, theirs.detach(), dim=1).mean()
         there = (frames.alpha.detach() > 0.5) & (truth["alpha"] > 0.5)
         apart = (levelled(frames.depth, there) - levelled(truth["depth"], there)).abs()
         apart = (apart * there).sum() / there.sum().clamp(min=1)
         return c.semantic.at(look.progress) * (1 - alike) + c.geometric.at(look.progress) * apart
-
-
-def features(guidance: Any, rgb: Tensor) -> Tensor:
-    """[B, F]."""
-    if hasattr(guidance, "features"):
-        found: Tensor = guidance.features(rgb)
-        return found
-    small = F.adaptive_avg_pool2d(rgb.permute(0, 3, 1, 2), 8).flatten(1)
-    return small - small.mean(1, keepdim=True)
 
 
 def levelled(depth: Tensor, there: Tensor) -> Tensor:

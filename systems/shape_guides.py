@@ -9,19 +9,18 @@ of simple bodies; `near` is its slack.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from dreamlab.core.cards import RuleCard
+from dreamlab.core.foreign.points import read_points
 from dreamlab.core.settings import setting
 from systems.engine.residual import Look
 from systems.engine.rule import Rule, RuleSettings
 
-LIMIT = 200_000  # points read
 DENSE = 2000  # points drawn on a part of a sketch
 BODIES = ("ball", "box", "rod")
 
@@ -40,11 +39,9 @@ def surface(look: Look) -> tuple[Tensor, Tensor]:
     frames, cameras = look.frames, look.cameras
     if frames is None or cameras is None:
         raise ValueError("a shape guide needs the frames and cameras of a step")
-    origin, ray = cameras.rays(*frames.depth.shape[1:3])
-    along = -(ray * cameras.camera_to_world[:, None, None, :3, 2]).sum(-1, keepdim=True)
-    points = origin[:, None, None] + ray * (frames.depth / along)
-    there = (frames.alpha[..., 0] > 0.05) & (frames.depth[..., 0] > 0)
-    return points[there], frames.alpha[..., 0][there]
+    depth, alpha = frames.depth[..., 0], frames.alpha[..., 0]
+    there = (alpha > 0.05) & (depth > 0)
+    return cameras.points(depth)[there], alpha[there]
 
 
 class Box(Rule["Box.Settings"]):
@@ -79,7 +76,7 @@ class Cloud(Rule["Cloud.Settings"]):
 
     @dataclass(frozen=True)
     class Settings(RuleSettings):
-        points: str = setting("", help="a text file of x y z per line, metres")
+        points: str = setting("", file="points", help="a text file of x y z per line, metres")
         sketch: tuple[Part, ...] = ()
         near: float = setting(0.0, low=0, help="distance that is not punished yet")
         cover: float = setting(0.0, low=0, help="weight of points that no surface is near")
@@ -89,10 +86,6 @@ class Cloud(Rule["Cloud.Settings"]):
             if self.sketch and self.points:
                 return "give points or a sketch, not both"
             return "" if self.sketch or self.points else "points: name a file of x y z lines, or give a sketch"
-
-    @classmethod
-    def card(cls, settings: Settings) -> RuleCard:
-        return replace(super().card(settings), files={"points": "points"} if settings.points else {})
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -146,11 +139,3 @@ def within(body: str, local: Tensor) -> Tensor:
     if body == "box":
         return local.abs().amax(-1)
     return torch.maximum(local[:, [0, 2]].norm(dim=-1), local[:, 1].abs())
-
-
-def read_points(path: Path) -> Tensor:
-    """[N, 3] of a text file."""
-    rows = [[float(word) for word in line.split()[:3]] for line in path.read_text("utf-8").splitlines() if line.strip()]
-    if not rows or any(len(row) != 3 for row in rows) or len(rows) > LIMIT:
-        raise ValueError(f"{path}: needs 1 to {LIMIT} lines of x y z")
-    return torch.tensor(rows)

@@ -41,7 +41,7 @@ FLOORS = {
 APART = {"systems", "guidance", "renderers"}  # none imports another: what they share is dreamlab/core
 ROOMS = {"renderers.gaussian", "renderers.field", "renderers.surface", "renderers.light"}  # nor these each other
 TABLES = "dreamlab.recipe.tables"  # it alone knows the three tables
-ENGINE = ("systems.engine", "renderers.become", "renderers.surface", "guidance.shared")  # what is above may use by name
+ENGINE = ("systems.engine", "guidance.shared", "renderers.become", "renderers.surface", "renderers.light")  # by name
 OPTIONAL = {"gradio", "gsplat", "nerfacc", "ray", "submitit", "pxr", "open3d", "tinycudann", "nvdiffrast", "xatlas"}
 HEAVY = OPTIONAL | {"diffusers", "transformers", "trimesh", "skimage", "scipy", "PIL", "imageio_ffmpeg"}
 HEAVY |= {"fast_simplification", "matplotlib", "mitsuba"}
@@ -122,6 +122,18 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             assert (node.end_lineno or 0) - node.lineno < 90, f"{path}:{node.lineno}: {node.name} is too long"
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    """Structures that kernels are handed are private to their op."""
+    found: dict[str, list[str]] = {}
+    for path in FILES:
+        if path.relative_to(ROOT).parts[0] not in ("benchmarks", "cuda_ext"):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef):
+                    found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    twice = {name: paths for name, paths in found.items() if len(paths) > 1}
+    assert not twice, f"classes of one name: {twice}"
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

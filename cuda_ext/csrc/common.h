@@ -7,11 +7,13 @@
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define DL_HD __host__ __device__ __forceinline__
+#define DL_APART DL_HD
 #else
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #define DL_HD inline __attribute__((always_inline))
+#define DL_APART __attribute__((noinline))  // a template that leaves the code around its call as it would be without
 #endif
 
 #if defined(__CUDACC_RTC__)

@@ -16,13 +16,15 @@ constexpr float kSharpest = 1e10f;      // 1/px^2: a conic entry above it is a s
 constexpr float kFarthest = 1e6f;       // px: a centre farther out is left out
 constexpr float kLargest = 1e15f;      // any number of a splat
 constexpr int kTile = 16;               // px
+constexpr int kMaxHarmonics = 25;       // of degree 4
 
 // One camera, computed from its matrix.
 struct SplatView {
   float eye[3];         // in the world
   float axes[9];        // rows: x right, y down, z forward, in the world
   float focal;          // px
-  float limit_x, limit_y;    // clamp of x/z and y/z in the Jacobian
+  float centre_x, centre_y;  // principal point, px
+  float low_x, high_x, low_y, high_y;  // clamps of x/z and y/z in the Jacobian
   float width, height;  // px
 };
 
@@ -54,6 +56,7 @@ struct SplatParams {
   const float* extra;         // [N, extra_count] or null
   const float* cameras;       // [B, 4, 4] camera to world
   const float* focal;         // [B] px
+  const float* principal;     // [B, 2] px from the upper left corner, or null: the middle
   const float* background;    // [B, 3] or null
   int64_t count;              // N
   int64_t pair_count;         // M; with a capacity given, the capacity
@@ -138,8 +141,13 @@ DL_HD SplatView view_of(const SplatParams& p, int b) {
   v.focal = p.focal[b];
   v.width = float(p.width);
   v.height = float(p.height);
-  v.limit_x = kClamp * 0.5f * v.width / v.focal;
-  v.limit_y = kClamp * 0.5f * v.height / v.focal;
+  const float middle_x = 0.5f * v.width, middle_y = 0.5f * v.height;
+  v.centre_x = p.principal ? p.principal[2 * b] : middle_x;
+  v.centre_y = p.principal ? p.principal[2 * b + 1] : middle_y;
+  const float limit_x = kClamp * 0.5f * v.width / v.focal, limit_y = kClamp * 0.5f * v.height / v.focal;
+  const float shift_x = (middle_x - v.centre_x) / v.focal, shift_y = (middle_y - v.centre_y) / v.focal;
+  v.low_x = shift_x - limit_x, v.high_x = shift_x + limit_x;
+  v.low_y = shift_y - limit_y, v.high_y = shift_y + limit_y;
   return v;
 }
 
@@ -172,11 +180,11 @@ DL_HD Projection<T> project(const SplatInput<T>& in, const SplatView& c, const S
   Projection<T> p;
   p.at = to_view(c, in.mean);
   const T x = p.at.x / p.at.z, y = p.at.y / p.at.z;
-  p.tx = select(x > c.limit_x, T(x - x) + c.limit_x, select(x < -c.limit_x, T(x - x) - c.limit_x, x));
-  p.ty = select(y > c.limit_y, T(y - y) + c.limit_y, select(y < -c.limit_y, T(y - y) - c.limit_y, y));
+  p.tx = select(x > c.high_x, T(x - x) + c.high_x, select(x < c.low_x, T(x - x) + c.low_x, x));
+  p.ty = select(y > c.high_y, T(y - y) + c.high_y, select(y < c.low_y, T(y - y) + c.low_y, y));
   p.pull = c.focal / p.at.z;
-  p.u = p.pull * p.at.x + 0.5f * c.width;
-  p.v = p.pull * p.at.y + 0.5f * c.height;
+  p.u = p.pull * p.at.x + c.centre_x;
+  p.v = p.pull * p.at.y + c.centre_y;
   p.row_x = {p.pull * (c.axes[0] - p.tx * c.axes[6]), p.pull * (c.axes[1] - p.tx * c.axes[7]),
              p.pull * (c.axes[2] - p.tx * c.axes[8])};
   p.row_y = {p.pull * (c.axes[3] - p.ty * c.axes[6]), p.pull * (c.axes[4] - p.ty * c.axes[7]),
@@ -313,8 +321,8 @@ DL_HD void project_backward(const SplatInput<T>& in, const Projection<T>& p, con
   const Vec3<T> ray_y = {c.axes[3] - p.ty * c.axes[6], c.axes[4] - p.ty * c.axes[7], c.axes[5] - p.ty * c.axes[8]};
   const Vec3<T> forward = {zero + c.axes[6], zero + c.axes[7], zero + c.axes[8]};
   const T inv_z = 1.f / p.at.z, rx = p.at.x * inv_z, ry = p.at.y * inv_z;
-  const T d_tx = select((rx <= c.limit_x) & (rx >= -c.limit_x), T(-p.pull * dot(d_row_x, forward) * inv_z), zero);
-  const T d_ty = select((ry <= c.limit_y) & (ry >= -c.limit_y), T(-p.pull * dot(d_row_y, forward) * inv_z), zero);
+  const T d_tx = select((rx <= c.high_x) & (rx >= c.low_x), T(-p.pull * dot(d_row_x, forward) * inv_z), zero);
+  const T d_ty = select((ry <= c.high_y) & (ry >= c.low_y), T(-p.pull * dot(d_row_y, forward) * inv_z), zero);
   const T d_pull = dot(d_row_x, ray_x) + dot(d_row_y, ray_y) + g.u * p.at.x + g.v * p.at.y;
   const T vx = g.u * p.pull + d_tx, vy = g.v * p.pull + d_ty;
   const T vz = g.depth - d_pull * p.pull * inv_z - d_tx * rx - d_ty * ry;
@@ -323,7 +331,7 @@ DL_HD void project_backward(const SplatInput<T>& in, const Projection<T>& p, con
   out.mean.z = out.mean.z + c.axes[2] * vx + c.axes[5] * vy + c.axes[8] * vz;
 }
 
-// Real spherical harmonics of a unit direction (count = 1, 4, 9 or 16) and, if asked for, their derivatives.
+// Real spherical harmonics of a unit direction: count = 1, 4, 9, 16 or 25.
 template <class T>
 DL_HD void sh_basis(Vec3<T> d, int count, T* b) {
   const T x = d.x, y = d.y, z = d.z;
@@ -349,6 +357,40 @@ DL_HD void sh_basis(Vec3<T> d, int count, T* b) {
     b[14] = 1.445305721320277f * z * (x * x - y * y);
     b[15] = -0.5900435899266435f * x * (x * x - 3.f * y * y);
   }
+  if (count > 16) {
+    const T xx = x * x, yy = y * y, zz = z * z, across = xx + yy, apart = xx - yy;
+    b[16] = 2.5033429417967046f * x * y * apart;
+    b[17] = -1.7701307697799304f * y * z * (3.f * xx - yy);
+    b[18] = 0.9461746957575601f * x * y * (6.f * zz - across);
+    b[19] = -0.6690465435572892f * y * z * (4.f * zz - 3.f * across);
+    b[20] = 0.10578554691520431f * (8.f * zz * zz - 24.f * zz * across + 3.f * across * across);
+    b[21] = -0.6690465435572892f * x * z * (4.f * zz - 3.f * across);
+    b[22] = 0.47308734787878004f * apart * (6.f * zz - across);
+    b[23] = -1.7701307697799304f * x * z * (xx - 3.f * yy);
+    b[24] = 0.6258357354491761f * (apart * apart - 4.f * xx * yy);
+  }
+}
+
+// What degree 4 adds to `sh_backward`.
+template <class T>
+DL_APART Vec3<T> sh_backward_4(Vec3<T> d, const T* g) {
+  const T x = d.x, y = d.y, z = d.z;
+  const T k16 = 2.5033429417967046f * g[16], k17 = -1.7701307697799304f * g[17], k18 = 0.9461746957575601f * g[18];
+  const T k19 = -0.6690465435572892f * g[19], k20 = 0.10578554691520431f * g[20], k21 = -0.6690465435572892f * g[21];
+  const T k22 = 0.47308734787878004f * g[22], k23 = -1.7701307697799304f * g[23], k24 = 0.6258357354491761f * g[24];
+  const T xx = x * x, yy = y * y, zz = z * z, across = xx + yy, apart = xx - yy;
+  const T zone = 12.f * k20 * (across - 4.f * zz);  // of the zonal one, along x and y
+  Vec3<T> o;
+  o.x = k16 * y * (3.f * xx - yy) + 6.f * k17 * x * y * z + k18 * y * (6.f * zz - 3.f * xx - yy) -
+        6.f * k19 * x * y * z + zone * x + k21 * z * (4.f * zz - 9.f * xx - 3.f * yy) +
+        4.f * k22 * x * (3.f * zz - xx) + 3.f * k23 * z * apart + 4.f * k24 * x * (xx - 3.f * yy);
+  o.y = k16 * x * (xx - 3.f * yy) + 3.f * k17 * z * apart + k18 * x * (6.f * zz - xx - 3.f * yy) +
+        k19 * z * (4.f * zz - 3.f * xx - 9.f * yy) + zone * y - 6.f * k21 * x * y * z +
+        4.f * k22 * y * (yy - 3.f * zz) - 6.f * k23 * x * y * z + 4.f * k24 * y * (yy - 3.f * xx);
+  o.z = k17 * y * (3.f * xx - yy) + 12.f * k18 * x * y * z + 3.f * k19 * y * (4.f * zz - across) +
+        16.f * k20 * z * (2.f * zz - 3.f * across) + 3.f * k21 * x * (4.f * zz - across) + 12.f * k22 * z * apart +
+        k23 * x * (xx - 3.f * yy);
+  return o;
 }
 
 // Gradient to the (free, unnormalised) direction of sum_k g[k] b[k].
@@ -381,6 +423,7 @@ DL_HD Vec3<T> sh_backward(Vec3<T> d, int count, const T* g) {
     o.z = o.z + k10 * x * y + 8.f * k11 * y * z + k12 * (6.f * zz - 3.f * xx - 3.f * yy) + 8.f * k13 * x * z +
           k14 * (xx - yy);
   }
+  if (count > 16) o = o + sh_backward_4(d, g);
   return o;
 }
 

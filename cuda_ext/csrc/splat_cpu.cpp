@@ -74,7 +74,7 @@ void colour_of(const SplatParams& p, const SplatView& view, int64_t n, const Spl
     rgb[0] = given.x, rgb[1] = given.y, rgb[2] = given.z;
     return;
   }
-  Vf distance, basis[16];
+  Vf distance, basis[kMaxHarmonics];
   sh_basis(view_direction(in.mean, view, distance), p.sh_count, basis);
   for (int i = 0; i < 3; i++) {
     rgb[i] = splat_f(0.5f);
@@ -203,8 +203,13 @@ void for_pairs(const SplatParams& p, const std::vector<Binned>& order, int part,
 }
 
 struct LaneGrads {
-  SplatInput<Vf> input;
-  Vf colour[3], sh[16][3];
+  SplatInput<Vf> input = {};
+  Vf colour[3] = {};
+  Vf sh[kMaxHarmonics][3];  // as many as there are
+  explicit LaneGrads(const SplatParams& p) {
+    for (int k = 0; k < p.sh_count; k++)
+      for (Vf& channel : sh[k]) channel = Vf{};
+  }
 };
 
 // Sums the rows of 16 splats in view b: [16 splats][16], zero where nothing was drawn; adds the extra gradients too.
@@ -246,7 +251,7 @@ void colour_backward(const SplatParams& p, const SplatView& view, int64_t n, con
     for (int i = 0; i < 3; i++) d.colour[i] += g[i];
     return;
   }
-  Vf distance, basis[16], along[16];
+  Vf distance, basis[kMaxHarmonics], along[kMaxHarmonics];
   const Vec3<Vf> direction = view_direction(in.mean, view, distance);
   sh_basis(direction, p.sh_count, basis);
   for (int k = 0; k < p.sh_count; k++) {
@@ -295,7 +300,7 @@ void view_backward(const SplatParams& p, int b, const SplatView& view, int64_t n
 
 void splat_backward(const SplatParams& p, const SplatView* views, int64_t n, std::vector<int32_t>& wanted) {
   const SplatInput<Vf> in = load_input(p, n);
-  LaneGrads d = {};
+  LaneGrads d(p);
   for (int b = 0; b < p.views; b++) view_backward(p, b, views[b], n, in, wanted, d);
   store_triples(p.d_means, n, p.count, d.input.mean);
   store_triples(p.d_scales, n, p.count, d.input.scale);

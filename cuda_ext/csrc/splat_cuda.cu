@@ -31,11 +31,11 @@ __device__ inline void colour_of(const SplatParams& p, const SplatView& view, in
     for (int i = 0; i < 3; i++) rgb[i] = p.colors[3 * n + i];
     return;
   }
-  float distance, basis[16];
+  float distance, basis[kMaxHarmonics];
   sh_basis(view_direction(mean, view, distance), p.sh_count, basis);
   for (int i = 0; i < 3; i++) rgb[i] = 0.5f;
 #pragma unroll
-  for (int k = 0; k < 16; k++)
+  for (int k = 0; k < kMaxHarmonics; k++)
     for (int i = 0; k < p.sh_count && i < 3; i++) rgb[i] += basis[k] * p.sh[(n * p.sh_count + k) * 3 + i];
   for (int i = 0; i < 3; i++) rgb[i] = max_(rgb[i], 0.f);
 }
@@ -308,11 +308,11 @@ __device__ inline void sum_rows(const SplatParams& p, int64_t at, int64_t n, flo
 // Gradient through spherical harmonics: adds to d_sh and returns the gradient to the mean.
 __device__ inline Vec3<float> sh_gradient(const SplatParams& p, const SplatView& view, int64_t n, Vec3<float> mean,
                                           const float* g) {
-  float distance, basis[16], along[16];
+  float distance, basis[kMaxHarmonics], along[kMaxHarmonics];
   const Vec3<float> direction = view_direction(mean, view, distance);
   sh_basis(direction, p.sh_count, basis);
 #pragma unroll
-  for (int k = 0; k < 16; k++) {
+  for (int k = 0; k < kMaxHarmonics; k++) {
     along[k] = 0.f;
     for (int i = 0; k < p.sh_count && i < 3; i++) {
       const int64_t at = (n * p.sh_count + k) * 3 + i;

@@ -4,11 +4,12 @@
 View frame: x right, y down, z forward, i.e. diag(1, -1, -1) times the OpenGL camera's axes; pixel (i, j) is
 sampled at (i + 0.5, j + 0.5). Per view, with mean v = (x, y, z) in the view frame and covariance S = R diag(s^2) R^T,
 
-    u = f (x, y) / z + (W, H) / 2           J = f/z [[1, 0, -x/z], [0, 1, -y/z]]
+    u = f (x, y) / z + c                    J = f/z [[1, 0, -x/z], [0, 1, -y/z]]
     C = J V S V^T J^T + dilation * I        alpha = min(MAX_ALPHA, opacity * exp(-d^T C^-1 d / 2))
 
-In J (only) x/z and y/z are clamped to CLAMP times the half field of view: the linearisation is meaningless
-outside it. Splats are composited front to back in the order of z, ties by index:
+with c the principal point, (W, H) / 2 unless given. In J (only) x/z and y/z are clamped to CLAMP times the half field
+of view about the ray through the picture's middle: the linearisation is meaningless outside it. Splats are composited
+front to back in the order of z, ties by index:
 
     w_i = alpha_i T_i [T_i >= MIN_TRANSMITTANCE],   T_i = prod_{j<i} (1 - alpha_j)
 
@@ -131,7 +132,7 @@ def rotation_matrix(quats: Tensor) -> Tensor:
 def sh_basis(direction: Tensor, count: int) -> Tensor:
     """Real spherical harmonics [N, count] of unit directions, with the Condon-Shortley signs splat files use."""
     x, y, z = direction.unbind(-1)
-    basis = [torch.full_like(x, 0.28209479177387814)]
+    basis = [torch.full_like(x, 0.28209479177387814)]  # degree by degree, m = -l ... l
     if count > 1:
         basis += [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
     xx, yy, zz = x * x, y * y, z * z
@@ -152,6 +153,18 @@ def sh_basis(direction: Tensor, count: int) -> Tensor:
             -0.4570457994644658 * x * (4 * zz - xx - yy),
             1.445305721320277 * z * (xx - yy),
             -0.5900435899266435 * x * (xx - 3 * yy),
+        ]
+    if count > 16:
+        basis += [
+            2.5033429417967046 * x * y * (xx - yy),
+            -1.7701307697799304 * y * z * (3 * xx - yy),
+            0.9461746957575601 * x * y * (6 * zz - xx - yy),
+            -0.6690465435572892 * y * z * (4 * zz - 3 * xx - 3 * yy),
+            0.10578554691520431 * (8 * zz * zz - 24 * zz * (xx + yy) + 3 * (xx + yy) ** 2),
+            -0.6690465435572892 * x * z * (4 * zz - 3 * xx - 3 * yy),
+            0.47308734787878004 * (xx - yy) * (6 * zz - xx - yy),
+            -1.7701307697799304 * x * z * (xx - 3 * yy),
+            0.6258357354491761 * ((xx - yy) ** 2 - 4 * xx * yy),
         ]
     return torch.stack(basis, -1)
 
@@ -182,14 +195,18 @@ def project(
     dilation: float,
     compensate: bool,
     near: float,
+    principal_px: Tensor | None = None,  # [2]
 ) -> Projected:
     height, width = size
+    middle = means.new_tensor([width / 2, height / 2])
+    centre = middle if principal_px is None else principal_px
     flip = means.new_tensor([1.0, -1.0, -1.0])
     view = flip[:, None] * camera_to_world[:3, :3].T
     x, y, z = ((means - camera_to_world[:3, 3]) @ view.T).unbind(-1)
     limit = [CLAMP * width / 2 / focal_px, CLAMP * height / 2 / focal_px]
-    tx = torch.minimum(torch.maximum(x / z, -limit[0]), limit[0])
-    ty = torch.minimum(torch.maximum(y / z, -limit[1]), limit[1])
+    shift = (middle - centre) / focal_px
+    tx = torch.minimum(torch.maximum(x / z, shift[0] - limit[0]), shift[0] + limit[0])
+    ty = torch.minimum(torch.maximum(y / z, shift[1] - limit[1]), shift[1] + limit[1])
     pull = focal_px / z
     row_x = pull[:, None] * (view[0] - tx[:, None] * view[2])
     row_y = pull[:, None] * (view[1] - ty[:, None] * view[2])
@@ -205,7 +222,7 @@ def project(
     if compensate:
         # Mip-splatting (Yu et al. 2024) eq. 9: dilation brightens thin splats; give the lost determinant back.
         opacities = opacities * (det_sharp / det).clamp(min=1e-10).sqrt()
-    mean = torch.stack([pull * x + width / 2, pull * y + height / 2], -1)
+    mean = torch.stack([pull * x, pull * y], -1) + centre
     with torch.no_grad():
         reach = 2 * (opacities / MIN_ALPHA).log()
         extent = (reach[:, None] * torch.stack([xx, yy], -1)).sqrt()
@@ -291,6 +308,7 @@ def splat(
     focal_px: Tensor,
     size: tuple[int, int],
     *,
+    principal_px: Tensor | None = None,
     background: Tensor | None = None,
     sh: Tensor | None = None,
     extra: Tensor | None = None,
@@ -303,9 +321,10 @@ def splat(
     options = (size, dilation, compensate, near)
     with torch.no_grad():
         sane = sane_rows(means, quats, scales, opacities[:, None], colors, sh, extra)
+        points = [None] * len(focal_px) if principal_px is None else principal_px.unbind()
         views = [
-            project(means, quats, scales, opacities, pose, focal, *options)
-            for pose, focal in zip(cameras_to_world, focal_px, strict=True)
+            project(means, quats, scales, opacities, pose, focal, *options, point)
+            for pose, focal, point in zip(cameras_to_world, focal_px, points, strict=True)
         ]
         keeps = [view.keep & sane for view in views]
         radii = means.new_zeros(len(views), len(means))
@@ -318,7 +337,7 @@ def splat(
         index = keep.nonzero()[:, 0]
         m, q, s, o = (t[index] for t in (means, quats, scales, opacities))
         eye = cameras_to_world[b, :3, 3]
-        view = project(m, q, s, o, cameras_to_world[b], focal_px[b], *options)
+        view = project(m, q, s, o, cameras_to_world[b], focal_px[b], *options, points[b])
         if probe is not None:
             view = Projected(view.mean + probe[b, index], *list(vars(view).values())[1:])
         colour = colors[index] if colors is not None else sh_colour(m, sh[index], eye)  # type: ignore[index]

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from configs import find
 from dreamlab.cli.app import app
-from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.errors import RecipeError
 
 
 @app.command("list")
@@ -24,14 +25,9 @@ def list_(what: Annotated[str, typer.Argument(metavar="systems|scenes|guidance|r
 @app.command()
 def show(what: Annotated[str, typer.Argument(metavar="recipe")], name: str) -> None:
     """Print a packaged recipe."""
-    from dreamlab.recipe import find
-
     if what != "recipe":
         raise RecipeError(f"show {what!r}: only `show recipe NAME` exists")
-    path = find(name)
-    if not path.is_file():
-        raise InputError(f"{path}: no such recipe file")
-    print(path.read_text("utf-8"), end="")
+    print(find(name).read_text("utf-8"), end="")
 
 
 @app.command()

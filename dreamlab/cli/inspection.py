@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configs import names
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors
 from dreamlab.core.foreign.files import read_bytes
@@ -17,6 +18,8 @@ from dreamlab.core.text import did_you_mean
 
 if TYPE_CHECKING:
     from dreamlab.core.cards import Entry
+
+LISTS = ("systems", "scenes", "guidance", "recipes", "objects")
 
 
 def describe(path: Path) -> list[str]:
@@ -99,21 +102,20 @@ def write_object(prompt: str, out: Path, seed: int, painted: bool) -> Path:
 
 def listing(what: str) -> list[str]:
     """One line for each thing of a kind: name, what it is, its paper, its cost where it has one."""
-    from dreamlab.recipe import names
-    from dreamlab.recipe.tables import TABLES
-
+    if what not in LISTS:
+        raise RecipeError(f"list {what!r}{did_you_mean(what, LISTS)}")
     if what == "recipes":
         return [f"{name:<16} {line}" for name, line in names().items()]
     if what == "objects":
         from dreamlab.toybox.shapes import CATEGORIES
 
         return [f"{name:<16} parts: {', '.join(CATEGORIES[name].nameable)}" for name in sorted(CATEGORIES)]
+    from dreamlab.recipe.tables import TABLES
+
     if what == "systems":
         costs = {name: f"; evaluations per view: {rule.cost}" for name, rule in TABLES.systems.items()}
         return _entries(TABLES.systems, costs)
-    if what in ("scenes", "guidance"):
-        return _entries(TABLES.section(what), {})
-    raise RecipeError(f"list {what!r}{did_you_mean(what, ['systems', 'scenes', 'guidance', 'recipes', 'objects'])}")
+    return _entries(TABLES.section(what), {})
 
 
 def _entries(table: Mapping[str, Entry], more: Mapping[str, str]) -> list[str]:

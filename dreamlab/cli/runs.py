@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands on runs: make one, continue it, look at it, export it again."""
+"""Commands on runs: continue one, look at it, export it again."""
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,42 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dreamlab.cli.app import Device, RunPath, app, check_device
-from dreamlab.cli.prompt import read_prompt
 from dreamlab.core.errors import Interrupted, RecipeError
 from dreamlab.core.text import shell
 
 if TYPE_CHECKING:
     from dreamlab.run.folder import Run
-
-
-@app.command()
-def dream(
-    prompt: Annotated[str | None, typer.Argument(help="what to make; '-' reads it from stdin")] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="recipe settings")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="packaged recipe or file; none: toybox, with --image: image")
-    ] = None,
-    image: Annotated[Path | None, typer.Option(help="PNG or JPEG of the object, for recipes that follow one")] = None,
-    prompt_file: Annotated[Path | None, typer.Option(help="read the prompt from this file")] = None,
-    prompt_env: Annotated[str | None, typer.Option(help="read the prompt from this environment variable")] = None,
-    negative: Annotated[str | None, typer.Option(help="what it must not look like")] = None,
-    out: Annotated[Path, typer.Option(help="folder for run folders")] = Path("runs"),
-    device: Device = "cpu",
-) -> None:
-    """Make an asset from a prompt: a new run, end to end. The last line of stdout is the run folder."""
-    from dreamlab import pipeline
-    from dreamlab.recipe import DEFAULT, find
-
-    recipe = recipe or (DEFAULT if image is None else "image")
-    spoken = recipe != DEFAULT and prompt_file is None and prompt_env is None  # a prompt, if any, is the argument
-    own = spoken and prompt is None
-    if spoken and prompt is not None and re.match(r"[a-z_]+(\.\w+)+=", prompt):  # nobody asks for that
-        raise RecipeError(f'{prompt!r} stands where the prompt does; settings come after it: dream "a duck" {prompt}')
-    text, more = (None, []) if own else read_prompt(prompt, prompt_file, prompt_env)
-    check_device(device)
-    settings = [*more, *(overrides or [])]
-    run = pipeline.create(text, find(recipe), out, settings, negative, sys.argv, image)
-    go(run, device)
 
 
 @app.command()

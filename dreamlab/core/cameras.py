@@ -72,6 +72,12 @@ class Cameras:
         world = torch.einsum("bij,bhwj->bhwi", like[:, :3, :3], local)
         return like[:, :3, 3], torch.nn.functional.normalize(world, dim=-1)
 
+    def points(self, depth: Tensor) -> Tensor:  # [B, H, W] camera z -> [B, H, W, 3]
+        """World points seen at that depth through the pixel centres; differentiable in it."""
+        origin, ray = self.rays(*depth.shape[1:])
+        along = -(ray * self.camera_to_world[:, None, None, :3, 2]).sum(-1)
+        return origin[:, None, None] + ray * (depth / along)[..., None]
+
 
 def look_at(position: Tensor, target: Tensor, up: Tensor | None = None) -> Tensor:
     """`camera_to_world` [B, 4, 4] of cameras at `position` [B, 3] that look at `target` [B, 3].
@@ -152,6 +158,11 @@ class OrbitSettings:
     time: tuple[float, float] = setting((0.0, 1.0), low=0, high=1, help="of a moving scene; a part for one segment")
     ring_jitter: bool = setting(False, help="one jitter for all views of a ring, as MVDream's; else one for each")
     relative: bool = setting(False, help="distance in units of 1 / tan(fovy / 2): the object fills pictures alike")
+
+    @property
+    def together(self) -> int:
+        """How many views in a row belong together: a ring, or the frames of a clip."""
+        return max(self.clip, self.ring, 1)
 
 
 def sample_orbit(settings: OrbitSettings, count: int, generator: torch.Generator) -> Cameras:

@@ -15,8 +15,6 @@ import torch
 
 from dreamlab.core.types import Prompt, Scene
 
-FILES = ("mesh", "cloud", "environment", "points")  # triangles; points or triangles; radiance; lines of x y z
-
 
 def hears_anything(prompt: Prompt) -> None:
     """Of a guidance that takes any words."""
@@ -53,8 +51,8 @@ class RuleCard:
     rescales: bool = False  # `prompting.rescale` reaches its guidance
     colours: bool = False  # reads the colours of the frames, whatever the guidance is shown
     normals: bool = False  # compares the frames' normals
+    maps: frozenset[str] = frozenset()  # of known pictures that it compares, besides colour and mask: depth, normal
     remembers: bool = False  # keeps something of the renders of one prompt
-    files: Mapping[str, str] = field(default_factory=dict)  # settings that name a file now: dotted name -> FILES
     complaint: str = ""  # what is wrong between its settings
 
 
@@ -69,7 +67,6 @@ class SceneCard:
     latents: bool = False  # its frames have latents
     many: bool = False  # `Maker`: one generator for many prompts
     starts: tuple[tuple[str, str], ...] = ()  # (stage, kind) of what in it takes over from an earlier stage
-    files: Mapping[str, str] = field(default_factory=dict)  # settings that name a file now: dotted name -> FILES
     complaint: str = ""  # what is wrong between its settings
 
 

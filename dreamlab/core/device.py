@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from dreamlab.core.errors import InputError, RecipeError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def known_device(name: str) -> torch.device:
@@ -13,6 +16,8 @@ def known_device(name: str) -> torch.device:
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (":" in name and not (kind == "cuda" and number.isdigit())):
         raise RecipeError(f"--device {name!r}: cpu or cuda (cuda:N for one of several)")
+    import torch  # which takes longer than to see that a name is none
+
     if kind == "cuda" and not torch.cuda.is_available():
         build = "this torch has no CUDA" if torch.version.cuda is None else "no CUDA device is visible"
         raise InputError(f"--device cuda: {build}; use --device cpu, or see `dreamlab doctor`")

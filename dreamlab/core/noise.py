@@ -3,7 +3,11 @@
 
 One state convention: variance preserving, z_t = a x0 + s n with a = sqrt(alpha_bar_t), s = sqrt(1 - alpha_bar_t).
 One guidance convention: cfg = eps_null + scale (eps_text - eps_null). Papers that quote
-eps_text + scale (eps_text - eps_null) mean scale + 1 here; `scale_from_plus` converts.
+eps_text + scale (eps_text - eps_null) mean scale + 1 here.
+
+A model that answers in another way needs one line: eps_from_v (SD 2.1-v, Zero123++, CogVideoX; SVD, whose EDM form is
+exactly v-prediction at alpha_bar = 1 / (1 + sigma^2)); eps_from_flow with `flow_state` (SD3, FLUX, SANA, Wan, LTX);
+eps_from_x0. No model in sight is asked in sigma, so there is no EDM form here.
 """
 
 from __future__ import annotations
@@ -102,19 +106,9 @@ def rescaled(x0: Tensor, like: Tensor, share: float, group: int = 1) -> Tensor:
     return torch.cat(parts)
 
 
-def scale_from_plus(scale_plus: float) -> float:
-    """The house scale of a paper that writes eps_text + scale (eps_text - eps_null)."""
-    return scale_plus + 1.0
-
-
 def eps_from_v(z_t: Tensor, v: Tensor, a: Tensor, s: Tensor) -> Tensor:
     """v = a n - s x0 (Salimans & Ho 2022)."""
     return s * z_t + a * v
-
-
-def v_from_eps(z_t: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
-    """Inverse of `eps_from_v`: v = (eps - s z_t) / a."""
-    return (eps - s * z_t) / a
 
 
 def eps_from_x0(z_t: Tensor, x0: Tensor, a: Tensor, s: Tensor) -> Tensor:
@@ -123,22 +117,6 @@ def eps_from_x0(z_t: Tensor, x0: Tensor, a: Tensor, s: Tensor) -> Tensor:
 
 def x0_from_eps(z_t: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
     return (z_t - s * eps) / a
-
-
-def edm_sigma(alpha_bar: Tensor) -> Tensor:
-    """sigma of the variance-exploding form x = x0 + sigma n of the same state (x = z_t / a)."""
-    return ((1 - alpha_bar) / alpha_bar).sqrt()
-
-
-def eps_from_edm(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
-    """An EDM denoiser D(x; sigma) (Karras et al. 2022) as eps, with x = x0 + sigma n."""
-    return (x - denoised) / sigma
-
-
-def edm_precondition(sigma: Tensor, sigma_data: float = 0.5) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(c_skip, c_out, c_in, c_noise) of Karras et al. 2022, table 1: D = c_skip x + c_out F(c_in x, c_noise)."""
-    total = sigma.square() + sigma_data**2
-    return sigma_data**2 / total, sigma * sigma_data / total.sqrt(), 1 / total.sqrt(), sigma.log() / 4
 
 
 def eps_from_flow(z_s: Tensor, velocity: Tensor, s: Tensor) -> Tensor:

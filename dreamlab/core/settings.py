@@ -1,13 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fields of settings classes carry their bounds, so that the recipe reader can refuse a bad value by name; and say
-from which table a named part comes."""
+from which table a named part comes, or which kind of file is meant."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+Settings = TypeVar("Settings")
+
+
+# Kinds of files that settings name, and which of their values do; the others are names of what the package has.
+FILES: dict[str, Callable[[str], bool]] = {
+    "picture": bool,
+    "mesh": bool,
+    "cloud": bool,
+    "points": bool,
+    "light": lambda name: name.lower().endswith((".hdr", ".exr")),
+    "weights": lambda name: bool(set(name) & {"/", "\\"}),
+}
 
 
 @dataclass(frozen=True)
@@ -19,6 +32,7 @@ class Bounds:
     above: float | None = None  # strictly greater than
     choices: tuple[str, ...] | None = None
     help: str = ""
+    file: str = ""  # of FILES: the value names one, relative to the recipe's folder
 
 
 @dataclass(frozen=True)
@@ -45,9 +59,10 @@ def setting(
     above: float | None = None,
     choices: tuple[str, ...] | None = None,
     help: str = "",
+    file: str = "",
 ) -> Any:
     """A dataclass field with bounds; numbers are always required to be finite."""
-    return dataclasses.field(default=default, metadata={"bounds": Bounds(low, high, above, choices, help)})
+    return dataclasses.field(default=default, metadata={"bounds": Bounds(low, high, above, choices, help, file)})
 
 
 def bounds_of(field: dataclasses.Field[Any]) -> Bounds:
@@ -55,29 +70,26 @@ def bounds_of(field: dataclasses.Field[Any]) -> Bounds:
     return found if isinstance(found, Bounds) else Bounds()
 
 
-def value_at(settings: Any, path: str) -> Any:
-    """What stands at a dotted place of nested settings: fields, keys of mappings, places in lists."""
-    for key in path.split("."):
-        settings = settings[key] if isinstance(settings, Mapping) else _inside(settings, key)
-    return settings
+def names_file(bounds: Bounds, value: object) -> bool:
+    """Whether a field's value, or one of its list, is the name of a file."""
+    return bool(bounds.file) and isinstance(value, str) and FILES[bounds.file](value)
 
 
-def with_value(settings: Any, path: str, value: Any) -> Any:
-    """A copy of nested settings with another value there."""
-    key, _, rest = path.partition(".")
-    old = value_at(settings, key)
-    new = with_value(old, rest, value) if rest else value
-    if isinstance(settings, Mapping):
-        return {**settings, key: new}
-    if isinstance(settings, tuple):
-        return (*settings[: int(key)], new, *settings[int(key) + 1 :])
-    if isinstance(settings, Spec):
-        return dataclasses.replace(settings, settings=dataclasses.replace(settings.settings, **{key: new}))
-    return dataclasses.replace(settings, **{key: new})
+def with_files(settings: Settings, change: Callable[[str, str], str]) -> Settings:
+    """The settings with `change(kind, name)` for every file that they and the parts in them name."""
+    made: Any = _changed(settings, Bounds(), change)
+    return made if made != settings else settings
 
 
-def _inside(settings: Any, key: str) -> Any:
-    """Of a `Spec`, what it is set to: its kind's settings are written beside its kind."""
-    if isinstance(settings, Spec):
-        return getattr(settings.settings, key)
-    return settings[int(key)] if isinstance(settings, tuple) else getattr(settings, key)
+def _changed(value: Any, bounds: Bounds, change: Callable[[str, str], str]) -> Any:
+    if names_file(bounds, value):
+        return change(bounds.file, value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+        made = {field.name: _changed(old, bounds_of(field), change) for field, old in fields.items()}
+        return dataclasses.replace(value, **made)
+    if isinstance(value, tuple):
+        return tuple(_changed(each, bounds, change) for each in value)
+    if isinstance(value, Mapping):
+        return {key: _changed(each, bounds, change) for key, each in value.items()}
+    return value

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
@@ -63,6 +63,22 @@ class Frames:
         normal = None if self.normal is None else self.normal[rows]
         extra = {name: value[rows] for name, value in self.extra.items() if name == "latent"}
         return Frames(**maps, normal=normal, visible=self.visible, extra=extra)
+
+    @staticmethod
+    def cat(parts: Sequence[Frames], pictures: Sequence[str] = ()) -> Frames:
+        """All views of several batches of one scene; of `extra` what `pictures` names, where there is any. A row is
+        visible that is so in one of them."""
+        first = parts[0]
+        normals, rows = [p.normal for p in parts if p.normal is not None], [p.visible for p in parts]
+        return Frames(
+            torch.cat([p.rgb for p in parts]),
+            torch.cat([p.alpha for p in parts]),
+            torch.cat([p.depth for p in parts]),
+            torch.cat([p.background for p in parts]),
+            torch.cat(normals) if normals else None,
+            None if first.visible is None else torch.stack([row for row in rows if row is not None]).any(0),
+            {name: torch.cat([p.extra[name] for p in parts]) for name in pictures if name in first.extra},
+        )
 
 
 @dataclass(frozen=True)
@@ -215,8 +231,8 @@ class Scene(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
-    def mesh(self, resolution: int) -> Mesh:
-        """The surface, for export."""
+    def offer(self, resolution: int) -> Offer:
+        """What it knows of its surface, on a grid of about `resolution` cells a side where it needs one."""
 
 
 @runtime_checkable
@@ -251,6 +267,10 @@ class Skin:
     shift: Tensor  # [T, K, 3] of each control point
     turn: Tensor  # [T, K, 4] wxyz, about the rest position
 
+    def to(self, device: torch.device | str) -> Skin:
+        moved = (self.times, self.anchors, self.index, self.weight, self.shift, self.turn)
+        return Skin(*(value.to(device) for value in moved))
+
 
 @runtime_checkable
 class Rigged(Protocol):
@@ -269,10 +289,14 @@ class Textures:
     metallic: Tensor  # [T, T, 1]
     normal: Tensor | None = None  # [T, T, 3] (n + 1) / 2 in tangent space, +Y against v (OpenGL)
 
+    def to(self, device: torch.device | str) -> Textures:
+        normal = None if self.normal is None else self.normal.to(device)
+        return Textures(self.base.to(device), self.roughness.to(device), self.metallic.to(device), normal)
+
 
 @dataclass(frozen=True)
 class Mesh:
-    """A triangle mesh in the world's frame, counter-clockwise seen from outside."""
+    """A triangle mesh in the world's frame, counter-clockwise seen from outside; all of it on one device."""
 
     vertices: Tensor  # [V, 3] float32
     faces: Tensor  # [F, 3] int64
@@ -281,3 +305,43 @@ class Mesh:
     uv: Tensor | None = None  # [V, 2] v grows downward; vertices are repeated along seams
     tangents: Tensor | None = None  # [V, 4] glTF's, with a normal texture
     textures: Textures | None = None  # where there are textures, `colors` is what they show at the vertices
+
+    def to(self, device: torch.device | str) -> Mesh:
+        uv = None if self.uv is None else self.uv.to(device)
+        tangents = None if self.tangents is None else self.tangents.to(device)
+        textures = None if self.textures is None else self.textures.to(device)
+        own = (self.vertices, self.faces, self.colors, self.normals)
+        vertices, faces, colors, normals = (value.to(device) for value in own)
+        return Mesh(vertices, faces, colors, normals, uv, tangents, textures)
+
+
+# ---- what a scene offers of its surface, of which renderers/surface/extraction.py makes a clean mesh -----------------
+@dataclass(frozen=True)
+class Triangles:
+    """The surface itself."""
+
+    mesh: Mesh
+    whole: bool = False  # every part of it is wanted, however small
+
+
+@dataclass(frozen=True)
+class LevelSet:
+    """A function of space, large inside, at the corners of equal cells: the surface is one of its levels."""
+
+    values: Tensor  # [X, Y, Z]
+    low: tuple[float, float, float]  # the first corner
+    cell: float
+    colour: Callable[[Tensor], Tensor]  # points [V, 3] where the values are -> sRGB [V, 3]
+    usual: float  # the level of those who do not look
+    worth: tuple[float, ...] = ()  # levels worth trying by the scene's own pictures, low to high; none: the usual one
+
+
+@dataclass(frozen=True)
+class Depths:
+    """Its depth pictures, to be fused."""
+
+    way: str  # one of the ways of renderers/surface/fusion.py
+    extent: float  # half the side of the box
+
+
+Offer = Triangles | LevelSet | Depths

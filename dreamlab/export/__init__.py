@@ -14,14 +14,15 @@ from dreamlab.core.text import slug
 from dreamlab.core.types import Maker, Mesh, Rigged, Scene
 from dreamlab.export.glb import glb_bytes
 from dreamlab.export.report import drop_leftovers, formats_to_write, record
-from dreamlab.export.simplify import simplify
 from dreamlab.export.text_formats import obj_bytes, obj_companions
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.recipe.grammar import FORMATS
 from dreamlab.run.folder import Run
 from dreamlab.run.preview import orbit_views, render_views, save_between, save_preview, save_sheet, save_video
-from renderers.become import compare_mesh, surface_of
+from renderers.surface.clean import open_edges, parts_of, signed_volumes
+from renderers.surface.extraction import extract
 from renderers.surface.files import ply_bytes
+from renderers.surface.views import compare_mesh
 
 SHEET_VIEWS = 12
 
@@ -54,9 +55,10 @@ def write_mesh(
     became: list[dict[str, Any]],
 ) -> list[Path]:
     """The surface of one scene, in a folder."""
-    mesh = simplify(surface_of(scene, recipe.export.resolution), recipe.export.faces)
+    mesh = extract(scene, recipe.export.resolution, recipe.export.faces)
     name = slug(prompt)
     skin = scene.rig(mesh.vertices) if isinstance(scene, Rigged) else None
+    skin = None if skin is None else skin.to("cpu")
     writers = {
         "glb": lambda: glb_bytes(mesh, name, {"dreamlab_recipe": as_plain(recipe)}, skin),
         "obj": lambda: obj_bytes(mesh, name),
@@ -116,14 +118,12 @@ def exported(scene: Scene, mesh: Mesh) -> list[dict[str, Any]]:
 
 def mesh_report(mesh: Mesh) -> dict[str, Any]:
     """Counts and checks that users ask for first."""
-    import trimesh
-
-    shape = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
+    named = mesh.vertices[mesh.faces.flatten()]
     return {
         "vertices": len(mesh.vertices),
         "triangles": len(mesh.faces),
-        "watertight": bool(shape.is_watertight),
-        "parts": int(shape.body_count),
-        "volume": float(shape.volume),
-        "bounds": shape.bounds.tolist(),
+        "watertight": not bool(open_edges(mesh.faces).any()),
+        "parts": 1 + int(parts_of(mesh.faces, len(mesh.vertices)).max()),
+        "volume": float(signed_volumes(mesh.vertices, mesh.faces).sum()),
+        "bounds": [named.amin(0).tolist(), named.amax(0).tolist()],
     }

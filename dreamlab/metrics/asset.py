@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured: anything that renders itself and gives its surface. Scenes do; so do true and trivial answers."""
+"""What is measured: anything that renders itself and gives its surface: scenes, and true and trivial answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, orbit
-from dreamlab.core.types import Frames, Mesh
+from dreamlab.core.types import Frames, Mesh, Scene
 from dreamlab.metrics import impostors
 from dreamlab.toybox.caption import Caption
 from dreamlab.toybox.colours import Finish
@@ -21,6 +21,8 @@ from dreamlab.toybox.mesh import mesh
 from dreamlab.toybox.program import Program, Sketch
 from dreamlab.toybox.shapes import CATEGORIES, program
 from dreamlab.toybox.split import fraction, held_out_instance
+from renderers.surface.extraction import extract
+from renderers.surface.views import device_of
 
 VIEWS = 12
 ELEVATIONS = (12.0, 30.0, 4.0)  # in turn
@@ -28,20 +30,34 @@ DISTANCE, FOVY_DEG = 3.2, 42.0
 
 
 class Asset(Protocol):
-    """The part of a scene that measuring needs."""
+    """What measuring needs."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it wants its cameras."""
 
     def render(self, cameras: Cameras, size: int, background: Tensor) -> Frames:
         """Pictures premultiplied over `background` [B, 3]."""
 
     def mesh(self, resolution: int) -> Mesh:
-        """The surface, as it would be exported."""
+        """The surface, on the host."""
 
 
-def device_of(asset: Asset) -> torch.device:
-    """Where an asset wants its cameras: where a scene's parameters are, else the host."""
-    groups = getattr(asset, "groups", None)
-    tensors = [group.tensor for group in groups().values()] if groups else []
-    return tensors[0].device if tensors else torch.device("cpu")
+@dataclass(frozen=True)
+class Made:
+    """A scene as an asset. Its surface is found without looking, at the level that is usual for its kind."""
+
+    scene: Scene
+
+    @property
+    def device(self) -> torch.device:
+        return device_of(self.scene)
+
+    def render(self, cameras: Cameras, size: int, background: Tensor) -> Frames:
+        return self.scene.render(cameras, size, background)
+
+    def mesh(self, resolution: int) -> Mesh:
+        return extract(self.scene, resolution, by_pictures=False)
 
 
 def judging_cameras(count: int = VIEWS) -> Cameras:
@@ -55,6 +71,10 @@ class Solid:
     """One object of the world as an asset."""
 
     program: Program
+
+    @property
+    def device(self) -> torch.device:
+        return self.program.rows.device
 
     def render(self, cameras: Cameras, size: int, background: Tensor) -> Frames:
         shown = draw(self.program, cameras, size)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, orbit
 from dreamlab.core.errors import InputError, ModelError
-from dreamlab.metrics.asset import DISTANCE, FOVY_DEG, Asset, device_of
+from dreamlab.metrics.asset import DISTANCE, FOVY_DEG, Asset
 
 PASSES = 3
 T3BENCH_ZOOMS = (0.8, 0.9, 1.0, 1.1, 1.2)
@@ -90,7 +90,9 @@ def load_clip(folder: Path | str, device: str = "cpu") -> Clip:
         from safetensors import SafetensorError
         from transformers import CLIPModel, CLIPTokenizer
     except ImportError:
-        raise ModelError("CLIP scores need the package transformers; pip install transformers") from None
+        raise ModelError(
+            "CLIP scores need the package transformers; pip install transformers (the extra `models`)"
+        ) from None
     try:
         model: Any = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
@@ -159,7 +161,7 @@ def clip_figures(
 
 def _views(asset: Asset, cameras: Cameras, size: int) -> Tensor:
     """[N, S, S, 3] over white."""
-    found, device = [], device_of(asset)
+    found, device = [], asset.device
     for start in range(0, len(cameras), CHUNK):
         some = cameras[start : start + CHUNK].to(device)
         with torch.no_grad():

@@ -19,7 +19,7 @@ from torch import Tensor
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import InputError
 from dreamlab.core.text import did_you_mean
-from dreamlab.metrics.asset import Asset, device_of, judging_cameras
+from dreamlab.metrics.asset import Asset, judging_cameras
 from dreamlab.metrics.judge_net import SIZE, StoredJudge, load
 
 NONE = "none of these"
@@ -97,7 +97,7 @@ class Judge:
 
 def views_of(asset: Asset, cameras: Cameras) -> tuple[Tensor, Tensor]:
     """Premultiplied colour over black [V, S, S, 3] and alpha [V, S, S, 1], on the host."""
-    device = device_of(asset)
+    device = asset.device
     with torch.no_grad():
         frames = asset.render(cameras.to(device), SIZE, torch.zeros(len(cameras), 3, device=device))
     return frames.rgb.cpu(), frames.alpha.cpu()

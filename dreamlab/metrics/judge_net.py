@@ -9,7 +9,6 @@ is told neither prompt nor camera.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamlab.core.errors import ModelError
+from dreamlab.core import tensors
 
 SIZE = 64
 SIDES = 8  # sectors of azimuth, the first one centred on the front
@@ -27,7 +26,7 @@ WIDTHS = (32, 64, 112, 160)
 FORMAT = 1
 
 
-class Block(nn.Module):
+class Strided(nn.Module):
     """Two convolutions and a way around them; the first may halve the picture."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
@@ -53,7 +52,7 @@ class JudgeNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(4, WIDTHS[0], 5, 2, 2, bias=False)
         self.stem_norm = nn.BatchNorm2d(WIDTHS[0])
-        self.trunk = nn.Sequential(*(Block(a, b, 2) for a, b in itertools.pairwise(WIDTHS)))
+        self.trunk = nn.Sequential(*(Strided(a, b, 2) for a, b in itertools.pairwise(WIDTHS)))
         self.category = nn.Linear(WIDTHS[-1], categories + 1)
         self.side = nn.Linear(WIDTHS[-1], SIDES)
 
@@ -85,35 +84,24 @@ class StoredJudge:
 
 def save(path: Path, net: JudgeNet, categories: tuple[str, ...], facts: Mapping[str, Any]) -> None:
     """One safetensors file in fp16; names and facts are in its header."""
-    from safetensors.torch import save as pack
-
     from dreamlab.core.files import disk_errors, write_atomic
 
-    state = {name: value.detach().half().contiguous() for name, value in net.state_dict().items() if "num_" not in name}
-    header = {"format": FORMAT, "categories": list(categories), "facts": dict(facts)}
+    state = {name: value.detach().half() for name, value in net.state_dict().items() if "num_" not in name}
+    header = {tensors.FORMAT: FORMAT, "categories": list(categories), "facts": dict(facts)}
     with disk_errors("saving the judge", path):
-        write_atomic(path, pack(state, {"judge": json.dumps(header, sort_keys=True)}))
+        write_atomic(path, tensors.packed(state, "judge", header))
 
 
 def load(path: Path) -> StoredJudge:
     """Read and check a judge; ModelError says in one line what is missing or damaged."""
-    from safetensors import SafetensorError, safe_open
-
     from dreamlab.core.files import sha256
 
-    again = "reinstall dreamlab, or train it again with python -m dreamlab.metrics train"
-    if not path.is_file():
-        raise ModelError(f"{path}: there is no judge here; {again}")
-    try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["judge"])
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        if header["format"] != FORMAT:
-            raise ModelError(f"{path}: format {header['format']}, this version reads {FORMAT}; {again}")
+    def build(header: tensors.Header, state: dict[str, Tensor]) -> StoredJudge:
         categories = tuple(header["categories"])
         net = JudgeNet(len(categories))
         counters = {name: value for name, value in net.state_dict().items() if "num_" in name}
         net.load_state_dict(state | counters)
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(f"{path}: not a readable judge ({str(error).splitlines()[0][:120]}); {again}") from None
-    return StoredJudge(net.requires_grad_(False).eval(), categories, header["facts"], sha256(path)[:16])
+        return StoredJudge(net.requires_grad_(False).eval(), categories, header["facts"], sha256(path)[:16])
+
+    again = "reinstall dreamlab, or train it again with python -m dreamlab.metrics train"
+    return tensors.network(path, "judge", FORMAT, again, build)

@@ -9,7 +9,8 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from torch import Tensor
@@ -17,12 +18,15 @@ from torch import Tensor
 from dreamlab.core.cards import Entry, SceneCard, SceneKind
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.schedules import CURVES, Schedule, When, constant
-from dreamlab.core.settings import Bounds, Section, Spec, bounds_of
+from dreamlab.core.settings import Bounds, Section, Spec, bounds_of, names_file
 from dreamlab.core.text import did_you_mean
 from dreamlab.core.types import Frames
 from dreamlab.recipe.source import Source, Tree
 from guidance.shared.kind import GuidanceKind
 from systems.engine.rule import RuleKind
+
+MOST_NUMBER = 1e300
+MOST_SAID = 300  # characters of a complaint, which quotes what was written
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Binder:
 
     def fail(self, tree: Tree, path: str, message: str) -> typing.NoReturn:
         place = self.source.where(tree)
+        message = message if len(message) <= MOST_SAID else message[:MOST_SAID] + "..."
         raise RecipeError(f"{place}: {path} {message}" if place else f"{path} {message}")
 
     def dataclass(self, cls: type, tree: Tree, path: str, called: str | None = None, skip: tuple[str, ...] = ()) -> Any:
@@ -99,6 +104,8 @@ class Binder:
         return self.scalar(kind, tree, path, bounds)
 
     def sequence(self, args: tuple[Any, ...], tree: Tree, path: str, bounds: Bounds) -> tuple[Any, ...]:
+        if isinstance(tree, int) and args[-1] is Ellipsis and not self.is_null(tree):
+            return self.words(args[0], tree, path, bounds)
         if not isinstance(tree, list):
             self.fail(tree, path, "must be a list")
         if args[-1] is Ellipsis:
@@ -110,6 +117,15 @@ class Binder:
         if len(args) == 2 and args[0] is args[1] and args[0] in (int, float) and values[0] > values[1]:
             self.fail(tree, path, f"is a range: {values[0]:g} must not exceed {values[1]:g}")
         return values
+
+    def words(self, kind: Any, tree: int, path: str, bounds: Bounds) -> tuple[Any, ...]:
+        """A list written as one value or, where no value can hold a comma, with commas: `formats=glb,obj`."""
+        scalar = self.source.scalars[tree]
+        if not bounds.choices:
+            return (self.value(kind, tree, path, bounds),)
+        parts = [replace(scalar, text=text.strip()) for text in scalar.text.split(",")]
+        rows = [self.source.add(part.text, part.plain, part.file, part.line) for part in parts]
+        return tuple(self.value(kind, row, path, bounds) for row in rows)
 
     def mapping(self, args: tuple[Any, ...], tree: Tree, path: str, bounds: Bounds) -> dict[str, Any]:
         if self.is_null(tree):
@@ -191,7 +207,8 @@ class Binder:
         if kind is str:
             if bounds.choices and text not in bounds.choices:
                 self.fail(tree, path, f"is {text!r}{did_you_mean(text, bounds.choices)}")
-            return text
+            spoken = self.source.scalars[tree].spoken and names_file(bounds, text)
+            return str(Path(text).absolute()) if spoken else text  # as any name on a command line
         if kind is bool:
             if text not in ("true", "false"):
                 self.fail(tree, path, f"must be true or false, not {text!r}")
@@ -200,6 +217,8 @@ class Binder:
             value = int(text) if kind is int else float(text)
         except ValueError:
             self.fail(tree, path, f"must be {'a whole number' if kind is int else 'a number'}, not {text!r}")
+        if kind is int and abs(value) > MOST_NUMBER:  # no float, so that it can be shown beside none
+            self.fail(tree, path, f"must be at most {MOST_NUMBER:g} in size, not {text[:24]!r}...")
         if not math.isfinite(value):
             self.fail(tree, path, f"must be finite, not {text!r}")
         if bounds.low is not None and value < bounds.low:

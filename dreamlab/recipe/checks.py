@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dreamlab.core.cameras import OrbitSettings
 from dreamlab.core.cards import GuidanceCard, RuleCard, SceneCard
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.types import Prompt
@@ -134,13 +133,15 @@ def check_frames(term: Term, guide: GuidanceCard, rule: RuleCard, scene: SceneCa
 
 def check_cameras(stage: Stage, where: str) -> None:
     """Whether the stage's cameras can be drawn as they are described."""
-    cameras, group = stage.cameras, grouped(stage.cameras)
+    cameras, group = stage.cameras, stage.cameras.together
     if cameras.fixed:
         asked = {"ring": cameras.ring, "clip": cameras.clip, "jitter_position": cameras.jitter_position}
-        asked |= {"jitter_target": cameras.jitter_target, "jitter_up": cameras.jitter_up}
+        asked |= {"jitter_target": cameras.jitter_target, "jitter_up": cameras.jitter_up, "relative": cameras.relative}
         for name, value in asked.items():
             if value:
                 raise RecipeError(f"{where}.{name}: cameras.fixed never change; leave one of the two out")
+    if cameras.ring_jitter and not cameras.ring:
+        raise RecipeError(f"{where}.ring_jitter: there is no ring; set cameras.ring")
     if cameras.ring and cameras.clip:
         raise RecipeError(f"{where}: a ring stands around and a clip is seen from one place; leave one of the two out")
     word = "clip" if cameras.clip else "ring"
@@ -148,11 +149,6 @@ def check_cameras(stage: Stage, where: str) -> None:
         raise RecipeError(f"{where}.{word}: {stage.views} views are no {word}s of {group}; make views a multiple of it")
     if group > 1 and stage.given.used:
         raise RecipeError(f"{where}.{word}: given views break a {word} apart; leave one of the two out")
-
-
-def grouped(cameras: OrbitSettings) -> int:
-    """How many views in a row belong together."""
-    return max(cameras.clip, cameras.ring, 1)
 
 
 def seen_by(stage: Stage, term: Term) -> int | None:

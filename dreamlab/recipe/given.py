@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that a recipe names become the run's own: the picture to follow and the shapes to start from.
+"""Files that a recipe names become the run's own: the picture to follow, shapes and clouds to start from or to keep to,
+light from all around.
 
-A run folder then needs nothing else, wherever it goes. Pictures are kept cut out and squared (`recipe.picture`), shapes
-as PLY with the colours of their vertices.
+A run folder then needs nothing else, wherever it goes (but for weights, whose place it remembers). Each is read as its
+user will, so that what is wrong with it is said before a folder is made, by the name that the recipe has for it.
+Pictures are kept cut out and squared (`recipe.picture`), shapes and clouds as PLY, the others as they are.
 """
 
 from __future__ import annotations
@@ -10,40 +12,84 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dreamlab.core.errors import InputError, RecipeError
-from dreamlab.core.settings import value_at, with_value
-from dreamlab.core.types import Framer, Prompt, Reference
-from dreamlab.recipe import Recipe
-from dreamlab.recipe.checks import every_card, looks
-from dreamlab.recipe.picture import png_of, read_picture, reframed
-from dreamlab.recipe.tables import TABLES
-from renderers.surface.files import ply_bytes, read_mesh
+import torch
 
-PICTURE = "image.png"
+from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.foreign.files import located, read_bytes
+from dreamlab.core.foreign.points import MOST_FILE as MOST_POINTS
+from dreamlab.core.foreign.points import read_points
+from dreamlab.core.foreign.shape import CLOUDS, read_shape
+from dreamlab.core.settings import with_files
+from dreamlab.core.types import Framer, Mesh, Prompt, Reference
+from dreamlab.recipe import Recipe
+from dreamlab.recipe.checks import cards_of, every_card, looks
+from dreamlab.recipe.picture import png_of, read_picture, reframed
+from dreamlab.recipe.surface_maps import depth_png, normal_png
+from dreamlab.recipe.tables import TABLES
+from renderers.light.environment import MOST_FILE as MOST_LIGHT
+from renderers.light.environment import environment
+from renderers.surface.files import cloud_bytes, ply_bytes, read_mesh
+
+PICTURE, DEPTH, NORMAL = "image.png", "image_depth.png", "image_normal.png"
+
+
+def placed(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with every file that it names where a recipe in `folder` means it, wherever the command is called."""
+    return with_files(recipe, lambda kind, name: str(located(name, folder.absolute())))
 
 
 def own_files(recipe: Recipe, beside: Path) -> tuple[Recipe, dict[str, bytes]]:
-    """The recipe with names inside a run folder, and those files; relative names are looked for in `beside` first."""
+    """The recipe of the folder `beside` with names inside a run folder, and those files."""
     files: dict[str, bytes] = {}
-
-    def found(name: str) -> Path:
-        return beside / name if (beside / name).is_file() else Path(name)
-
     check_picture(recipe)
+    recipe = placed(recipe, beside)
     if recipe.image.file:
-        picture = read_picture(found(recipe.image.file), recipe.image)
-        files[PICTURE] = png_of(fitted(recipe, picture) if recipe.image.fit and recipe.image.fill else picture)
-        recipe = replace(recipe, image=replace(recipe.image, file=PICTURE, fill=0.0))
+        picture = read_picture(Path(recipe.image.file), recipe.image)
+        picture = fitted(recipe, picture) if recipe.image.fit and recipe.image.fill else picture
+        files |= pictures_of(picture)
+        depth, normal = (name if name in files else "" for name in (DEPTH, NORMAL))
+        image = replace(recipe.image, file=PICTURE, fill=0.0, depth=depth, depth_light="far", normal=normal)
+        recipe = replace(recipe, image=image)
     stages = []
     for stage in recipe.stages:
-        settings = stage.scene.settings
-        for name, of in TABLES.scene(stage.scene).files.items():
-            if of == "mesh":
-                own = f"{stage.name}.ply"
-                files[own] = ply_bytes(read_mesh(str(found(value_at(settings, name))), radius=None))
-                settings = with_value(settings, name, own)
-        stages.append(replace(stage, scene=replace(stage.scene, settings=settings)))
+        made: dict[str, str] = {}  # the same file twice is one
+
+        def own(kind: str, name: str, stage: str = stage.name, made: dict[str, str] = made) -> str:
+            if kind == "weights":
+                return name
+            if name not in made:
+                suffix, data = kept(kind, Path(name))
+                made[name] = f"{stage}{f'.{len(made) + 1}' if made else ''}{suffix}"
+                files[made[name]] = data
+            return made[name]
+
+        stages.append(with_files(stage, own))
     return replace(recipe, stages=tuple(stages)), files
+
+
+def pictures_of(picture: Reference) -> dict[str, bytes]:
+    """A run's copies of a picture and of the maps that came with it."""
+    files = {PICTURE: png_of(picture)}
+    files |= {} if picture.depth is None else {DEPTH: depth_png(picture)}
+    return files | ({} if picture.normal is None else {NORMAL: normal_png(picture)})
+
+
+def kept(kind: str, path: Path) -> tuple[str, bytes]:
+    """Suffix and bytes of a run's copy of a file."""
+    if kind == "mesh":
+        return ".ply", ply_bytes(read_mesh(str(path), radius=None))
+    if kind == "cloud":
+        shape = read_shape(path, "scene.file:", CLOUDS)
+        if len(shape.faces):
+            colors = torch.full(shape.vertices.shape, 0.5) if shape.colors is None else shape.colors
+            bare = torch.zeros_like(colors)
+            return ".ply", ply_bytes(Mesh(shape.vertices.float(), shape.faces, colors, bare))
+        return ".ply", cloud_bytes(shape.vertices.float(), shape.colors)
+    if kind == "points":
+        read_points(path)
+        return ".txt", read_bytes(path, "points", MOST_POINTS)
+    environment(str(path))
+    return path.suffix.lower(), read_bytes(path, "environment", MOST_LIGHT)
 
 
 def fitted(recipe: Recipe, picture: Reference) -> Reference:
@@ -61,8 +107,16 @@ def fitted(recipe: Recipe, picture: Reference) -> Reference:
 
 
 def check_picture(recipe: Recipe) -> None:
-    """A picture that nobody looks at, and a look at no picture, are both mistakes."""
+    """A picture that nobody looks at, and a look at no picture or at a map that it comes without, are mistakes."""
     if looks(recipe) and not recipe.image.file:
         raise InputError("this recipe follows a picture: give one with --image FILE")
     if recipe.image.file and not looks(recipe):
         raise RecipeError("no term of this recipe looks at a picture: leave out --image, or use --recipe image")
+    has = {name for name, file in (("depth", recipe.image.depth), ("normal", recipe.image.normal)) if file}
+    for term in (term for stage in recipe.stages for term in stage.terms):
+        guide, rule = cards_of(term)
+        for name in sorted(rule.maps - has) if guide.picture and guide.views == "given" else ():
+            raise InputError(
+                f"{term.system.kind} compares the picture's {name}, which nobody has given: "
+                f"give image.{name}=FILE, or set the term's {name} to 0"
+            )

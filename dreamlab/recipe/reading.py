@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dreamlab.core.errors import RecipeError
@@ -17,7 +16,8 @@ from dreamlab.recipe.bind import Binder, Tables, plain
 from dreamlab.recipe.grammar import FORMATS, Recipe
 from dreamlab.recipe.source import Source, Tree, parse, read_file
 
-DEFAULT = "toybox"  # of `make dream`
+OF_STAGES, OF_EXPORT = ("steps", "views", "size"), ("formats",)  # short forms of overrides
+PARTS = ("scene", "guidance", "system")  # keys of what has a kind
 
 
 def load(
@@ -56,31 +56,18 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=120)
 
 
-def names() -> dict[str, str]:
-    """The recipes that come with the package: name -> the comment on its first line."""
-    found = {}
-    for folder, prefix in ((resources.files("configs"), ""), (resources.files("configs") / "paper", "paper/")):
-        for entry in sorted(folder.iterdir(), key=lambda e: (e.name != f"{DEFAULT}.yaml", e.name)):
-            if entry.name.endswith(".yaml"):
-                first = entry.read_text("utf-8").splitlines()[0]
-                found[prefix + entry.name.removesuffix(".yaml")] = first.lstrip("# ").strip()
-    return found
-
-
-def find(name_or_file: str) -> Path:
-    """The path of a packaged recipe by name, or of a file by path."""
-    known = names()
-    if name_or_file not in known and (name_or_file.endswith((".yaml", ".yml")) or set(name_or_file) & {"/", "\\"}):
-        return Path(name_or_file)
-    if name_or_file not in known:
-        raise RecipeError(f"recipe {name_or_file!r} is not in the package{did_you_mean(name_or_file, known)}")
-    return Path(str(resources.files("configs") / f"{name_or_file}.yaml"))
+def _written_out(text: str, stages: Tree) -> list[str]:
+    """An override in its long forms: `steps=9` is of every stage."""
+    key, equals, _ = text.partition("=")
+    if equals and key in OF_STAGES and isinstance(stages, list):
+        return [f"stages.{i}.{text}" for i in range(len(stages))]
+    return [f"export.{text}" if equals and key in OF_EXPORT else text]
 
 
 def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> dict[str, Tree]:
     """Merge `a.b.c=value` into the tree; a stage may be named instead of numbered (`stages.shape.steps=9`)."""
     container = OmegaConf.create(tree)
-    for text in overrides:
+    for text in (long for short in overrides for long in _written_out(short, tree.get("stages"))):
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise RecipeError(f"override {text!r}: write key=value, e.g. stages.0.steps=200")
@@ -100,6 +87,7 @@ def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> d
                 raise RecipeError(f"override {key!r}: the recipe has {len(stages)} stages, counted from 0")
         try:
             parsed = parse(value, f"override {key}", source, numbered=False)
+            _unfold(container, parts)
             # Another kind brings its own settings: the old one's must not linger.
             whole = isinstance(parsed, dict) and "kind" in parsed
             OmegaConf.update(container, ".".join(parts), parsed, merge=not whole, force_add=True)
@@ -108,6 +96,14 @@ def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> d
     merged = OmegaConf.to_container(container, resolve=False)
     assert isinstance(merged, dict)
     return {str(key): value for key, value in merged.items()}
+
+
+def _unfold(container: DictConfig, parts: Sequence[str]) -> None:
+    """A part written as its kind alone becomes a mapping, when one of its settings is given."""
+    for end in range(1, len(parts)):
+        found = OmegaConf.select(container, ".".join(parts[:end]))
+        if isinstance(found, int) and parts[end - 1] in PARTS and parts[end] != "kind":
+            OmegaConf.update(container, ".".join(parts[:end]), {"kind": found}, force_add=True)
 
 
 def _stage_name(stage: Tree, source: Source) -> str:

@@ -28,7 +28,11 @@ class Scalar:
     text: str
     plain: bool  # unquoted
     file: str
-    line: int
+    line: int  # 0: it has none, for it was given with the command
+
+    @property
+    def spoken(self) -> bool:
+        return self.line == 0
 
 
 @dataclass

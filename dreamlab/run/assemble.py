@@ -15,18 +15,19 @@ from dreamlab.core.encoding import bag_of_words, squeezed
 from dreamlab.core.errors import InputError
 from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
-from dreamlab.core.settings import value_at, with_value
 from dreamlab.core.streams import Streams, derive
 from dreamlab.core.types import Encoder, Guidance, Maker, Prompt, Scene
 from dreamlab.recipe import Recipe, Stage
 from dreamlab.recipe.bind import Spec
 from dreamlab.recipe.checks import check, prompts_of
+from dreamlab.recipe.given import placed
 from dreamlab.recipe.picture import read_picture
 from dreamlab.recipe.tables import TABLES
 from dreamlab.run.optim import Adam
 from dreamlab.run.particles import Particles
 from dreamlab.run.worlds import worlds_of
-from renderers.become import Gathering, Kept, become
+from renderers.become import Gathering, become
+from renderers.surface.views import Kept
 from systems.engine.residual import Supervised, System
 
 
@@ -84,10 +85,10 @@ class Assembler:
     """Builds the stages of one run; guidances with equal settings are shared; files are looked for in `folder`."""
 
     def __init__(self, recipe: Recipe, device: str, folder: Path = Path()) -> None:
+        self.recipe = recipe = placed(recipe, folder)
         check(recipe)
-        self.recipe, self.folder = recipe, folder
         self.device = torch.device(device)
-        image = read_picture(self.given(recipe.image.file), recipe.image) if recipe.image.file else None
+        image = read_picture(Path(recipe.image.file), recipe.image) if recipe.image.file else None
         self.prompts = tuple(replace(prompt, image=image) for prompt in prompts_of(recipe))
         self.streams = Streams(recipe.seed, self.device)
         self._guidance: dict[Spec, Guidance] = {}
@@ -149,16 +150,9 @@ class Assembler:
         """As at the very start of the run."""
         self.streams.load_state_dict(Streams(self.recipe.seed, self.device).state_dict())
 
-    def given(self, file: str) -> Path:
-        """A file that the recipe names: the run's own copy, or where the name says."""
-        return self.folder / file if (self.folder / file).is_file() else Path(file)
-
     def scene(self, spec: Spec) -> Scene:
         """A scene at its start; draws from the `init` stream."""
-        settings = spec.settings
-        for name in TABLES.scene(spec).files:
-            settings = with_value(settings, name, str(self.given(value_at(settings, name))))
-        return TABLES.scenes[spec.kind](settings, self.streams.init).to(self.device)
+        return TABLES.scenes[spec.kind](spec.settings, self.streams.init).to(self.device)
 
     def scenes(self, stage: Stage) -> Scene:
         """The scene of a stage at its start, or its particles."""

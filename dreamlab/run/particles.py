@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.schedules import Progress
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Scene, Training
+from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Scene, Training
 
 
 class Particles:
@@ -61,5 +61,5 @@ class Particles:
             scene.load_state_dict({n.removeprefix(mine): v for n, v in state.items() if n.startswith(mine)})
         self._stream.set_state(state["stream"].cpu())
 
-    def mesh(self, resolution: int) -> Mesh:
-        return self.scenes[0].mesh(resolution)
+    def offer(self, resolution: int) -> Offer:
+        return self.scenes[0].offer(resolution)

@@ -72,9 +72,8 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
 
     cameras, given = sample_views(spec.cameras, spec.given, spec.views, prompt.image, progress, streams.camera)
     cameras = cameras.to(stage.device)
-    together = max(spec.cameras.clip, spec.cameras.ring, 1)
-    background = draw_background(spec.background, spec.views, together, streams.background).to(stage.device)
-    frames = scene.render(cameras, spec.size, background, Training(progress, streams.render))
+    background = draw_background(spec.background, spec.views, spec.cameras.together, streams.background)
+    frames = scene.render(cameras, spec.size, background.to(stage.device), Training(progress, streams.render))
 
     loss = frames.rgb.new_zeros(())
     healthy = torch.ones((), dtype=torch.bool, device=stage.device)

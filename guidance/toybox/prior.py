@@ -53,7 +53,7 @@ class Toybox:
 
     @dataclass(frozen=True)
     class Settings:
-        weights: str = setting("toybox", help="a folder, or the name of one shipped with the package")
+        weights: str = setting("toybox", file="weights", help="a folder (with a /), or the name of a shipped one")
         dtype: str = setting("auto", choices=DTYPES, help="auto: bfloat16 where the machine is fast at it")
         null_camera: bool = setting(True, help="the unconditional half of guidance still knows the camera")
         unknown: str = setting("refuse", choices=("refuse", "skip"), help="what to do with a word it does not know")

@@ -11,7 +11,6 @@ by its neighbours. The network is trained by `dreamlab toybox train --role reade
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamlab.core.errors import ModelError
+from dreamlab.core import tensors
 from dreamlab.core.types import Reference
 from guidance.toybox.layers import Conv, WordBlock, norm
 
@@ -138,30 +137,19 @@ def turn_error(turn: Tensor, azimuth_deg: Tensor) -> Tensor:  # [B, TURNS], [B] 
 
 def packed(reader: Reader, facts: Mapping[str, object]) -> bytes:
     """A safetensors file in fp16; what it can name is in its header."""
-    from safetensors.torch import save as pack
-
-    state = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in reader.state_dict().items()}
-    header = {"format": FORMAT, "objects": reader.known.objects, "colours": reader.known.colours, "facts": dict(facts)}
-    data: bytes = pack(state, {"reader": json.dumps(header, sort_keys=True)})
-    return data
+    state = {name: value.detach().to("cpu", torch.float16) for name, value in reader.state_dict().items()}
+    header = {"objects": reader.known.objects, "colours": reader.known.colours, "facts": dict(facts)}
+    return tensors.packed(state, "reader", {**header, tensors.FORMAT: FORMAT})
 
 
 def load(path: Path) -> Reader:
     """Read and check a reader; ModelError says in one line what is missing or damaged."""
-    from safetensors import SafetensorError, safe_open
 
-    again = "reinstall dreamlab, or train it with `dreamlab toybox train --role reader`"
-    if not path.is_file():
-        raise ModelError(f"{path}: there is no reader here; {again}")
-    try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["reader"])
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        if header["format"] != FORMAT:
-            raise ModelError(f"{path}: format {header['format']}, this version reads {FORMAT}; {again}")
+    def build(header: tensors.Header, state: dict[str, Tensor]) -> Reader:
         objects = tuple((str(name), str(part)) for name, part in header["objects"])
         reader = Reader(Known(objects, tuple(map(str, header["colours"]))))
         reader.load_state_dict(state)
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(f"{path}: not a readable reader ({str(error).splitlines()[0][:120]}); {again}") from None
-    return reader.requires_grad_(False).eval()
+        return reader.requires_grad_(False).eval()
+
+    again = "reinstall dreamlab, or train it with `dreamlab toybox train --role reader`"
+    return tensors.network(path, "reader", FORMAT, again, build)

@@ -76,7 +76,7 @@ class ToyboxVideo(_Joint):
 
     @dataclass(frozen=True)
     class Settings(Toybox.Settings):
-        weights: str = setting("toybox-video", help="a folder, or the name of one shipped with the package")
+        weights: str = setting("toybox-video", file="weights", help="a folder (with a /), or the name of a shipped one")
 
     @classmethod
     def card(cls, settings: Toybox.Settings) -> GuidanceCard:
@@ -124,8 +124,8 @@ class ToyboxNovel(Toybox):
 
     @dataclass(frozen=True)
     class Settings(Toybox.Settings):
-        weights: str = setting("toybox-novel", help="a folder, or the name of one shipped with the package")
-        reader: str = setting("toybox-reader", help="what tells a picture's side and words: a folder, or a shipped one")
+        weights: str = setting("toybox-novel", file="weights", help="a folder (with a /), or the name of a shipped one")
+        reader: str = setting("toybox-reader", file="weights", help="tells a picture's side and words: as weights")
 
     @classmethod
     def card(cls, settings: Toybox.Settings) -> GuidanceCard:

@@ -113,16 +113,6 @@ def compose(sigma: Tensor, values: Tensor, found: Cast, cameras: Cameras, size: 
     return Layers(sums.rgb.reshape(shape), alpha, depth, sums)
 
 
-def stack_frames(parts: list[Frames]) -> Frames:
-    """Views rendered one by one, for looking: memory stays that of one view."""
-    normal = None if parts[0].normal is None else torch.cat([p.normal for p in parts if p.normal is not None])
-    extra = {name: torch.cat([p.extra[name] for p in parts]) for name in ("latent",) if name in parts[0].extra}
-    rgb, alpha, depth, behind = (
-        torch.cat([getattr(p, name) for p in parts]) for name in ("rgb", "alpha", "depth", "background")
-    )
-    return Frames(rgb, alpha, depth, behind, normal, None, extra)
-
-
 # ---- occupancy ------------------------------------------------------------------------------------------------------
 def refresh_points(resolution: int, bounds: Bounds, turn: int, device: torch.device) -> Tensor:
     """[R^3, 3]: one point per cell; turn 0 takes the centres, later ones a point that moves through the cell."""

@@ -128,15 +128,18 @@ def relocate_and_add(params: Params, s: DensifySettings, generator: torch.Genera
 
 
 def shared(opacity: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
-    """Opacity and scale factor of `copies` [N] equal Gaussians that together look like one of `opacity` (eq. 9)."""
+    """Opacity and scale factor of `copies` [N] equal Gaussians that together look like one of `opacity` (eq. 9).
+
+    The paper's double sum over i and k holds every power of the shared opacity o' with all its binomials, which add up
+    to one: sum_k C(copies, k) (-1)^(k - 1) o'^k / sqrt(k).
+    """
     o = opacity.double().clamp(1e-6, 1 - 1e-6)
-    each = -torch.expm1(torch.log1p(-o) / copies)
+    each, most = -torch.expm1(torch.log1p(-o) / copies), int(copies.max())
+    terms = [[math.comb(n, k) * (-1) ** (k - 1) / math.sqrt(k) for k in range(1, most + 1)] for n in range(most + 1)]
+    table = torch.tensor(terms, dtype=torch.float64, device=o.device).T
     total = torch.zeros_like(each)
-    for i in range(1, int(copies.max()) + 1):
-        inner = torch.zeros_like(each)
-        for k in range(i):
-            inner = inner + math.comb(i - 1, k) * (-1) ** k * each ** (k + 1) / math.sqrt(k + 1)
-        total = total + torch.where(i <= copies, inner, 0.0)
+    for power in table.flip(0):
+        total = (total + power[copies]) * each
     return each.clamp(0.005, 1 - 1e-6).to(opacity), (o / total).to(opacity)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dreamlab.core.errors import InputError
 from dreamlab.core.foreign.shape import CLOUDS, read_shape
+from dreamlab.core.triangles import Spots, areas, scattered
 from dreamlab.core.types import Mesh
 
 
@@ -49,18 +50,11 @@ def from_points(
     return Seeds(moved, neighbour_distance(moved), None if colors is None else colors[order])
 
 
-def from_mesh(mesh: Mesh, count: int, generator: torch.Generator) -> Seeds:
-    """Uniform by area on triangles, with their colours."""
-    corners = mesh.vertices[mesh.faces]  # [F, 3, 3]
-    area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
-    total = area.double().cumsum(0)
-    face = torch.searchsorted(total, total[-1] * torch.rand(count, generator=generator, dtype=torch.float64))
-    face = face.clamp(max=len(area) - 1)
-    u, v = torch.rand(2, count, generator=generator)
-    fold = u.sqrt()
-    weights = torch.stack([1 - fold, fold * (1 - v), fold * v], -1)[..., None]
-    spacing = torch.full((count,), math.sqrt(float(total[-1]) / 2 / count))
-    return Seeds((weights * corners[face]).sum(1), spacing, (weights * mesh.colors[mesh.faces[face]]).sum(1))
+def on_surface(mesh: Mesh, spots: Spots) -> Seeds:
+    """At points of it, with its colours."""
+    points = spots.read(mesh.vertices)
+    spacing = (float(areas(mesh.vertices, mesh.faces).sum()) / len(points)) ** 0.5
+    return Seeds(points, torch.full_like(points[:, 0], spacing), spots.read(mesh.colors))
 
 
 def from_field(
@@ -102,7 +96,8 @@ def from_file(path: str | None, count: int, generator: torch.Generator) -> Seeds
     if len(shape.faces) == 0:
         return from_points(vertices, shape.colors, count, generator)
     colors = torch.full_like(vertices, 0.5) if shape.colors is None else shape.colors
-    return from_mesh(Mesh(vertices, shape.faces, colors, torch.zeros_like(vertices)), count, generator)
+    mesh = Mesh(vertices, shape.faces, colors, torch.zeros_like(vertices))
+    return on_surface(mesh, scattered(mesh.vertices, mesh.faces, count, generator))
 
 
 def neighbour_distance(points: Tensor, neighbours: int = 3) -> Tensor:

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.errors import InputError
+from dreamlab.core.foreign.files import read_bytes
 from dreamlab.core.text import did_you_mean
 from renderers.light.hdr import read_exr, read_hdr
 
 HEIGHT = 64  # rows of the procedural environments
+MOST_FILE = 256 << 20  # bytes
 
 
 def directions(height: int, width: int) -> Tensor:
@@ -136,8 +138,8 @@ def environment(name_or_file: str) -> Tensor:
         near = did_you_mean(name_or_file, ENVIRONMENTS)
         raise InputError(f"environment {name_or_file!r} is neither a .hdr or .exr file nor known{near}")
     try:
-        picture = readers[path.suffix.lower()](path.read_bytes())
-    except (OSError, ValueError) as error:
+        picture = readers[path.suffix.lower()](read_bytes(path, "environment", MOST_FILE))
+    except ValueError as error:
         raise InputError(f"environment {name_or_file}: {error}") from None
     if not bool(torch.isfinite(picture).all()) or bool((picture < 0).any()):
         raise InputError(f"environment {name_or_file}: radiance must be finite and not negative")

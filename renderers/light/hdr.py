@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_PIXELS = 64_000_000
+MAX_PIXELS = 8192 * 4096
+MOST_BYTES = 1 << 30  # unpacked
+RUN = 127  # pixels that two bytes can stand for
+CHANNELS = ("R", "G", "B", "Y")  # those read; a file may have hundreds
 _COMPRESSIONS = ("none", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
 _PIXEL_TYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
 
@@ -31,7 +34,9 @@ def read_hdr(data: bytes) -> Tensor:
     words = line.split()
     if len(words) != 4 or words[0] != b"-Y" or words[2] != b"+X":
         raise ValueError(f"rows must run from the top ('-Y height +X width'), not {line[:40]!r}")
-    height, width = _size(int(words[1]), int(words[3]))
+    height, width = _size(*(int(word) if word.isdigit() and len(word) < 9 else 0 for word in (words[1], words[3])))
+    if len(body) * RUN < height * width * 4:
+        raise ValueError(f"{width} x {height} pixels do not fit into its {len(data)} bytes: cut off")
     rgbe = np.zeros((height, width, 4), np.uint8)
     at = 0
     for row in rgbe:
@@ -44,7 +49,7 @@ def read_hdr(data: bytes) -> Tensor:
 
 def _size(height: int, width: int) -> tuple[int, int]:
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise ValueError(f"a picture of {width} x {height} pixels")
+        raise ValueError(f"a picture of {width} x {height} pixels; 1 to {MAX_PIXELS} in all are read")
     return height, width
 
 
@@ -104,9 +109,13 @@ def read_exr(data: bytes) -> Tensor:
         x0, y0, x1, y1 = struct.unpack("<4i", header["dataWindow"])
         height, width = _size(y1 - y0 + 1, x1 - x0 + 1)
         channels = _exr_channels(header["channels"])
+        if height * width * sum(kind.itemsize for _, kind in channels) > MOST_BYTES:
+            raise ValueError(
+                f"{width} x {height} pixels of {len(channels)} channels; at most {MOST_BYTES} bytes are read"
+            )
         rows_per_block = 16 if compression == 3 else 1
         blocks = -(-height // rows_per_block)
-        planes = {name: np.zeros((height, width), np.float32) for name, _ in channels}
+        planes = {name: np.zeros((height, width), np.float32) for name, _ in channels if name in CHANNELS}
         for offset in struct.unpack_from(f"<{blocks}Q", data, at):
             y, size = struct.unpack_from("<2i", data, offset)
             rows = min(rows_per_block, height - (y - y0))
@@ -117,7 +126,8 @@ def read_exr(data: bytes) -> Tensor:
         raise ValueError(f"a damaged EXR file ({error})") from None
     names = "RGB" if {"R", "G", "B"} <= planes.keys() else "YYY"
     if names[0] not in planes:
-        raise ValueError(f"no channels R, G, B or Y, but {', '.join(sorted(planes))}")
+        found = ", ".join(sorted(name for name, _ in channels)[:8])
+        raise ValueError(f"no channels R, G, B or Y, but {found}")
     return torch.from_numpy(np.stack([planes[name] for name in names], -1))
 
 
@@ -173,5 +183,6 @@ def _exr_block(
     for row in range(rows):
         at = row * stride
         for name, kind in channels:
-            planes[name][y + row] = np.frombuffer(block, kind, width, at)
+            if name in planes:
+                planes[name][y + row] = np.frombuffer(block, kind, width, at)
             at += width * kind.itemsize

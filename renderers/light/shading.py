@@ -76,12 +76,18 @@ def draw(settings: ShadingSettings, cameras: Cameras, training: Training) -> Sha
 def place(kind: str, camera_to_world: Tensor, normal: Tensor, uniform: Tensor) -> Tensor:
     """Light positions [B, 3] from standard normal and uniform draws [B, 3].
 
-    dreamfusion  around the camera's direction plus N(0, 1), at a distance of 0.8 to 1.5
-    magic3d      at the camera's distance, 30 to 90 degrees above the plane that faces the camera (90: at the camera)
+    dreamfusion  around the direction to the eye plus N(0, 1)
+    magic3d      30 to 90 degrees above the plane at right angles to the direction to the eye (90: between it and us)
+
+    Both at 0.8 to 1.5 from the origin, inside the orbit of any camera.
     """
-    eye = camera_to_world[:, :3, 3]
+    eye, right = camera_to_world[:, :3, 3], camera_to_world[:, :3, 0]
     if kind == "dreamfusion":
         return safe_normalize(eye + normal) * (0.8 + 0.7 * uniform[:, :1])
-    azimuth, elevation = 2 * math.pi * uniform[:, 0], math.pi / 3 * (uniform[:, 1] + 0.5)
-    local = torch.stack([elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin()], -1)
-    return torch.einsum("bij,bj->bi", camera_to_world[:, :3, :3], local) * eye.norm(dim=-1, keepdim=True)
+    azimuth, elevation = 2 * math.pi * uniform[:, :1], math.pi / 3 * (uniform[:, 1:2] + 0.5)
+    # A camera that is shaken does not look along this axis.
+    ahead = safe_normalize(eye)
+    across = safe_normalize(right - ahead * (ahead * right).sum(-1, keepdim=True))
+    up = torch.linalg.cross(ahead, across)
+    around = azimuth.cos() * across + azimuth.sin() * up
+    return (elevation.cos() * around + elevation.sin() * ahead) * (0.8 + 0.7 * uniform[:, 2:])

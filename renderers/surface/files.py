@@ -3,16 +3,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dreamlab.core.errors import InputError
 from dreamlab.core.foreign.mesh_parser import GRAY
 from dreamlab.core.foreign.shape import read_shape
 from dreamlab.core.types import Mesh
 from renderers.surface.draw import vertex_normals
+
+_COLUMNS = {  # of a PLY's vertices, with their numpy types
+    "xyz": (("x", "y", "z"), "<f4"),
+    "normal": (("nx", "ny", "nz"), "<f4"),
+    "color": (("red", "green", "blue"), "|u1"),
+}
 
 
 def read_mesh(path: str, radius: float | None = 0.9) -> Mesh:
@@ -39,17 +47,25 @@ def read_mesh(path: str, radius: float | None = 0.9) -> Mesh:
 
 def ply_bytes(mesh: Mesh) -> bytes:
     """Binary little-endian PLY with float positions and normals and 8-bit colours."""
-    vertex = np.zeros(
-        len(mesh.vertices),
-        dtype=[(c, "<f4") for c in ("x", "y", "z", "nx", "ny", "nz")] + [(c, "u1") for c in ("red", "green", "blue")],
-    )
-    for columns, values in (("xyz", mesh.vertices), (("nx", "ny", "nz"), mesh.normals)):
-        for i, column in enumerate(columns):
-            vertex[column] = values[:, i].numpy()
-    for i, column in enumerate(("red", "green", "blue")):
-        vertex[column] = np.round(mesh.colors[:, i].clamp(0, 1).numpy() * 255)
-    face = np.zeros(len(mesh.faces), dtype=[("n", "u1"), ("index", "<i4", 3)])
-    face["n"], face["index"] = 3, mesh.faces.numpy()
+    return _ply({"xyz": mesh.vertices, "normal": mesh.normals, "color": mesh.colors}, mesh.faces)
+
+
+def cloud_bytes(points: Tensor, colors: Tensor | None) -> bytes:
+    """The same of points [N, 3] alone, and of their colours if they have some."""
+    columns = {"xyz": points} if colors is None else {"xyz": points, "color": colors}
+    return _ply(columns, torch.zeros(0, 3, dtype=torch.int64))
+
+
+def _ply(columns: Mapping[str, Tensor], faces: Tensor) -> bytes:
+    named = [(name, _COLUMNS[part][1]) for part in columns for name in _COLUMNS[part][0]]
+    vertex = np.zeros(len(columns["xyz"]), dtype=named)
+    for part, values in columns.items():
+        names, kind = _COLUMNS[part]
+        for i, name in enumerate(names):
+            column = values[:, i].numpy()
+            vertex[name] = column if kind == "<f4" else np.round(column.clip(0, 1) * 255)
+    face = np.zeros(len(faces), dtype=[("n", "u1"), ("index", "<i4", 3)])
+    face["n"], face["index"] = 3, faces.numpy()
     types = {"<f4": "float", "|u1": "uchar"}
     header = ["ply", "format binary_little_endian 1.0", "comment DreamLab", f"element vertex {len(vertex)}"]
     header += [f"property {types[vertex.dtype[name].str]} {name}" for name in vertex.dtype.names or ()]

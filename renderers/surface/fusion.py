@@ -34,8 +34,9 @@ class Fused(NamedTuple):
     colors: Tensor  # [V, 3] summed over views
     weight: Tensor  # [V, 1] of views
 
-    def surface(self, level: float = 0.0) -> Mesh:
-        """Where the distance is `level`: above 0 in front of the mean depths, where the outside of a soft scene is."""
+    def surface(self, level: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Vertices [N, 3], faces [F, 3] and colours [N, 3] where the distance is `level`: above 0 in front of the mean
+        depths, where the outside of a soft scene is."""
         border = self.grid.border(self.sdf.device)
         sdf = torch.where(border, (self.sdf - level).abs() + 1e-3, self.sdf - level)
         edges, faces = self.grid.cross(sdf)
@@ -43,7 +44,7 @@ class Fused(NamedTuple):
             raise Diverged("empty geometry: no view shows anything opaque; train longer")
         vertices = place(self.grid.points(edges), sdf[edges])
         colors = (self.colors[edges].sum(1) / (self.weight[edges].sum(1) + 1e-6)).clamp(0, 1)
-        return Mesh(vertices.cpu(), faces.cpu(), colors.cpu(), vertex_normals(vertices, faces).cpu())
+        return vertices, faces, colors
 
 
 def fuse(show: Callable[[Cameras], Frames], cameras: Cameras, size: int, resolution: int, extent: float = 1.0) -> Fused:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A surface out of a function of space: evaluate on a grid, marching cubes, drop what floats about."""
+"""Level sets: a function of space on a grid, and the triangles where it has a level, by marching cubes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,9 @@ from torch import Tensor
 
 from cuda_ext.march import Bounds
 from dreamlab.core.errors import Diverged
-from dreamlab.core.types import Mesh
+from dreamlab.core.types import LevelSet
 
-MIN_PART = 0.01  # parts below this share of the largest part's area are dropped
 CHUNK = 1 << 18  # points evaluated at once
-
-
-def grid_points(bounds: Bounds, resolution: int, device: torch.device) -> Tensor:
-    """[R^3, 3] corners of the grid, x slowest."""
-    low, high = (torch.tensor(corner, device=device) for corner in bounds)
-    line = torch.linspace(0, 1, resolution, device=device)
-    unit = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), -1).reshape(-1, 3)
-    return low + unit * (high - low)
 
 
 def evaluated(function: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
@@ -29,44 +20,37 @@ def evaluated(function: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
     return torch.cat([function(part) for part in points.split(CHUNK)])
 
 
-def isosurface(
+def level_set(
     function: Callable[[Tensor], Tensor],
-    color: Callable[[Tensor], Tensor],
+    colour: Callable[[Tensor], Tensor],
     bounds: Bounds,
     resolution: int,
-    level: float,
     device: torch.device,
-    values: Tensor | None = None,
-) -> Mesh:
-    """Where `function` [N, 3] -> [N], large inside, crosses `level`; coloured by `color` [N, 3] -> [N, 3] sRGB.
-    `values` [R^3] are those of `function` at `grid_points`, when they are known already."""
+    usual: float,
+    worth: tuple[float, ...] = (),
+) -> LevelSet:
+    """Of `function` [N, 3] -> [N], large inside, at `resolution` corners a side of a cube, where `colour` [N, 3] ->
+    [N, 3] is known, too."""
+    low, high = (torch.tensor(corner, device=device) for corner in bounds)
+    line = torch.linspace(0, 1, resolution, device=device)
+    unit = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), -1).reshape(-1, 3)
+    with torch.no_grad():
+        values = evaluated(function, low + unit * (high - low)).reshape((resolution,) * 3)
+    cell = (bounds[1][0] - bounds[0][0]) / (resolution - 1)
+    return LevelSet(values, bounds[0], cell, lambda points: evaluated(colour, points), usual, worth)
+
+
+def isosurface(found: LevelSet, level: float) -> tuple[Tensor, Tensor]:
+    """Vertices [V, 3] and outward faces [F, 3] of a closed surface, on the host."""
     import numpy as np
-    import trimesh
     from skimage.measure import marching_cubes
 
-    with torch.no_grad():
-        if values is None:
-            values = evaluated(function, grid_points(bounds, resolution, device))
-        found = values.reshape((resolution,) * 3).cpu().numpy()
-        if found.max() <= level:
-            raise Diverged(
-                f"empty geometry: the field peaks at {found.max():.3g}, the surface needs {level:.3g}; train longer"
-            )
-        spacing = (bounds[1][0] - bounds[0][0]) / (resolution - 1)
-        # One more layer of emptiness closes what reaches the box.
-        padded = np.pad(found, 1, constant_values=min(float(found.min()), level - 1.0))
-        corners, faces, _, _ = marching_cubes(padded, level, gradient_direction="ascent")
-        mesh = trimesh.Trimesh((corners - 1) * spacing + np.array(bounds[0]), faces, process=False)
-        areas = [
-            (float(mesh.area_faces[part].sum()), part)
-            for part in trimesh.graph.connected_components(mesh.face_adjacency)
-        ]
-        largest = max(area for area, _ in areas)
-        mesh.update_faces(np.concatenate([part for area, part in areas if area >= MIN_PART * largest]))
-        mesh.remove_unreferenced_vertices()
-        if mesh.volume < 0:
-            mesh.invert()
-        vertices = torch.from_numpy(np.array(mesh.vertices)).float()
-        normals = torch.nn.functional.normalize(torch.from_numpy(np.array(mesh.vertex_normals)).float(), dim=-1)
-        shade = evaluated(color, vertices.to(device)).cpu().clamp(0, 1)
-    return Mesh(vertices, torch.from_numpy(np.array(mesh.faces)).long(), shade, normals)
+    values = found.values.float().cpu().numpy()
+    peak = float(values.max())
+    if not peak > level:
+        raise Diverged(f"empty geometry: the density peaks at {peak:.3g}, the surface needs {level:.3g}; train longer")
+    # One more layer of emptiness closes what reaches the border.
+    padded = np.pad(values, 1, constant_values=min(float(values.min()), level - 1.0))
+    corners, faces, _, _ = marching_cubes(padded, level, gradient_direction="ascent")
+    vertices = (corners.astype(np.float64) - 1) * found.cell + np.array(found.low)
+    return torch.from_numpy(vertices).float(), torch.from_numpy(faces.astype(np.int64))

@@ -32,11 +32,7 @@ def surface_points(frames: Frames, cameras: Cameras, height: int, width: int) ->
     """World points [B, h, w, 3] seen through the pixel centres of another raster, and where there are any [B, h, w]."""
     maps = torch.cat([frames.depth, frames.alpha], -1).detach().permute(0, 3, 1, 2)
     depth, alpha = F.interpolate(maps, (height, width), mode="nearest-exact").unbind(1)
-    origin, ray = cameras.rays(height, width)
-    forward = -cameras.camera_to_world[:, :3, 2]
-    along = (ray * forward[:, None, None]).sum(-1)
-    points = origin[:, None, None] + ray * (depth / along)[..., None]
-    return points, (alpha > 0.5) & (depth > 0)
+    return cameras.points(depth), (alpha > 0.5) & (depth > 0)
 
 
 def bound_noise(

@@ -73,10 +73,16 @@ def test_inspect_render_and_export_again(finished_run: Path, dreamlab: Commands)
         (["dream", "a zyzzyva"], 3, "dreamlab list objects"),
         (["dream", "a plaid mushroom"], 3, "does not know 'plaid'"),
         (["dream", "--image", "absent.png"], 3, "absent.png: no such file"),
-        (["dream", "--image", "absent.png", "image.fill=0"], 2, "'image.fill=0' stands where the prompt does"),
-        (["dream", "a duck", "--image", "absent.png", "image.fill=2"], 2, "image.fill must be at most 1"),
+        (["dream", "--image", "absent.png", "image.fill=0"], 3, "absent.png: no such file"),  # no prompt
+        (["dream", "a duck", "--image", "there.png", "image.fill=2"], 2, "image.fill must be at most 1"),
+        (["dream", "image.fill=2", "--image", "there.png"], 2, "image.fill must be at most 1"),
+        (["dream", "stages.0.steps=soon"], 2, "dream needs a prompt"),
+        (["dream", "a", "red", "mushroom"], 2, "quote a prompt of several words"),
+        (["dream", "sead=1", "--recipe", "fit-gaussians"], 2, "did you mean 'seed'?"),
+        (["dream", "a fox", "--steps", "0"], 2, "stages.0.steps must be at least 1"),
+        (["dream", "a fox", "--formats", "glb,objj"], 2, "did you mean 'obj'?"),
         (["dream", "--recipe", "image"], 3, "give one with --image"),
-        (["dream", "a mushroom", "--recipe", "toybox", "--image", "absent.png"], 2, "use --recipe image"),
+        (["dream", "a mushroom", "--recipe", "toybox", "--image", "there.png"], 2, "use --recipe image"),
         (["toybox", "obey", "--role", "vidio"], 2, "did you mean 'video'?"),
         (["toybox", "mesh", "a mushroom", "--out", "a.stl"], 3, ".glb, .obj or .ply"),
         (["dream", "--prompt-file", "absent.txt"], 3, "absent.txt"),
@@ -93,7 +99,9 @@ def test_inspect_render_and_export_again(finished_run: Path, dreamlab: Commands)
     ],
 )
 def test_bad_usage_is_one_line_and_a_code(dreamlab: Commands, arguments: list[str], code: int, expected: str) -> None:
+    (dreamlab.folder / "there.png").write_bytes(b"no picture")
     assert expected in one_line(dreamlab(*arguments), code)
+    assert not (dreamlab.folder / "runs").exists()
 
 
 def test_a_damaged_glb_is_refused_in_one_line(dreamlab: Commands, tmp_path: Path) -> None:
@@ -183,7 +191,7 @@ def test_prompt_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for prompt in PROMPTS:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(prompt.encode() + b"\n")))
-        assert read_prompt("-", None, None) == (prompt, [])
+        assert read_prompt("-", None, None) == prompt
 
 
 def test_a_refused_prompt_leaves_no_folder(dreamlab: Commands) -> None:

@@ -81,6 +81,8 @@ CASES = {
     "sh1": ({"sh": 4}, {"compensate": True}),
     "sh2 and extra": ({"sh": 9, "extra": 3}, {"dilation": 0.1}),
     "sh3 and much extra": ({"sh": 16, "extra": 17}, {"compensate": True}),
+    "sh4": ({"sh": 25}, {}),
+    "off the centre": ({}, {"principal_px": torch.tensor([[50.0, 15.0], [10.0, 40.0]]), "compensate": True}),
     "large splats": ({"scale": 0.5}, {}),
     "thin splats": ({"scale": 0.004}, {"compensate": True}),
     "clipped by near": ({"scale": 0.2}, {"near": 2.9}),
@@ -312,7 +314,7 @@ def test_errors_say_what_and_what_is_allowed():
         render({**scene, "quats": scene["quats"][:3]}, "torch")
     with pytest.raises(ValueError, match="either colors"):
         render({**scene, "sh": torch.zeros(4, 1, 3)}, "torch")
-    with pytest.raises(ValueError, match="1, 4, 9 or 16"):
+    with pytest.raises(ValueError, match="1, 4, 9, 16 or 25"):
         render({**scene, "colors": None, "sh": torch.zeros(4, 5, 3)}, "torch")
     with pytest.raises(ValueError, match="same dtype and device"):
         render({**scene, "means": scene["means"].double()}, "torch")

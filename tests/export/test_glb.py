@@ -21,8 +21,8 @@ from dreamlab.core.safemath import srgb_to_linear
 from dreamlab.core.types import Mesh, Textures
 from dreamlab.export import mesh_report
 from dreamlab.export.glb import glb_bytes
-from dreamlab.export.simplify import simplify
 from dreamlab.export.text_formats import obj_bytes, obj_companions
+from renderers.surface.clean import fewer_faces
 from renderers.surface.files import ply_bytes
 
 VALIDATE = """
@@ -127,7 +127,7 @@ def test_textures_without_coordinates_are_refused() -> None:
         glb_bytes(replace(mesh, uv=None), "ball", {})
     with pytest.raises(ValueError, match="tangents"):
         glb_bytes(replace(mesh, tangents=None), "ball", {})
-    assert simplify(mesh, 64) is mesh
+    assert fewer_faces(mesh, 64) is mesh
 
 
 @pytest.mark.node
@@ -174,11 +174,11 @@ def test_text_formats_are_read_by_trimesh(kind: str) -> None:
 
 def test_simplify_keeps_shape_colour_and_orientation() -> None:
     mesh = ball(5)
-    slim = simplify(mesh, 2000)
+    slim = fewer_faces(mesh, 2000)
     assert len(slim.faces) <= 2000 < len(mesh.faces)
     report = mesh_report(slim)
     assert report["watertight"] and report["volume"] == pytest.approx(mesh_report(mesh)["volume"], rel=0.01)
     torch.testing.assert_close(slim.colors, (slim.vertices + 0.7) / 1.4, atol=0.03, rtol=0)
     outward = torch.nn.functional.normalize(slim.vertices, dim=-1)
     assert (outward * slim.normals).sum(-1).min() > 0.98
-    assert simplify(slim, 5000) is slim
+    assert fewer_faces(slim, 5000) is slim

@@ -12,6 +12,8 @@ CASES = {
     "compensated": {"compensate": True, "dilation": 0.5},
     "sh1": {"sh": 4},
     "sh3": {"sh": 16, "compensate": True},
+    "sh4": {"sh": 25},
+    "principal point": {"principal_px": torch.tensor([[4.5, 1.0], [-1.0, 7.5]], dtype=torch.float64)},
 }
 
 

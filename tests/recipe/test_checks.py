@@ -10,7 +10,7 @@ import pytest
 from dreamlab import recipe
 from dreamlab.core.device import known_device
 from dreamlab.core.errors import InputError, RecipeError
-from dreamlab.core.settings import value_at, with_value
+from dreamlab.core.settings import with_files
 from dreamlab.recipe.checks import check
 from dreamlab.recipe.tables import TABLES, tables
 
@@ -80,6 +80,8 @@ def test_what_fits_is_let_through(case: dict[str, str]) -> None:
         ({"stage": "cameras: {fixed: 8, jitter_up: 0.1}"}, "cameras.jitter_up: cameras.fixed never change"),
         ({"stage": "cameras: {fixed: 8, jitter_target: 0.1}"}, "cameras.jitter_target: cameras.fixed never change"),
         ({"stage": "cameras: {fixed: 8, jitter_position: 1}"}, "cameras.jitter_position: cameras.fixed never change"),
+        ({"stage": "cameras: {fixed: 8, relative: true}"}, "cameras.relative: cameras.fixed never change"),
+        ({"stage": "cameras: {ring_jitter: true}"}, "ring_jitter: there is no ring"),
         ({"guidance": "toybox-views", "views": 6}, "looks at 4 views together; 6 is no multiple"),
         ({"guidance": "toybox-views", "views": 8, "stage": "cameras: {ring: 8}"}, "and cameras.ring is 8"),
         ({"guidance": "toybox-views", "views": 8, "term": "sample: 4"}, "would see views drawn one by one"),
@@ -168,14 +170,12 @@ def test_unknown_devices_are_one_line() -> None:
         known_device("cuda:99")
 
 
-def test_settings_can_be_read_and_changed_at_a_dotted_place() -> None:
-    made = recipe.load(
-        text(scene="{kind: several, objects: {a: {scene: {kind: mesh, file: a.glb, lights: [studio, b.hdr]}}}}"),
-        tables(),
-    )
-    settings = made.stages[0].scene.settings
-    assert value_at(settings, "objects.a.scene.file") == "a.glb"
-    changed = with_value(with_value(settings, "objects.a.scene.file", "own.ply"), "objects.a.scene.lights.1", "own.hdr")
-    inner = changed.objects["a"].scene.settings
-    assert (inner.file, inner.lights) == ("own.ply", ("studio", "own.hdr"))
-    assert settings.objects["a"].scene.settings.file == "a.glb"  # the first is as it was
+def test_files_are_found_and_changed_wherever_settings_name_them() -> None:
+    scene = "{kind: several, objects: {a: {scene: {kind: mesh, file: a.glb, lights: [studio, b.hdr]}}}}"
+    made = recipe.load(text(scene=scene), tables())
+    found: list[tuple[str, str]] = []
+    changed = with_files(made, lambda kind, name: found.append((kind, name)) or f"own.{name}")
+    assert found == [("mesh", "a.glb"), ("light", "b.hdr")]  # no names of what is shipped
+    inner = changed.stages[0].scene.settings.objects["a"].scene.settings
+    assert (inner.file, inner.lights) == ("own.a.glb", ("studio", "own.b.hdr"))
+    assert made.stages[0].scene.settings.objects["a"].scene.settings.file == "a.glb"  # the first is as it was

@@ -25,6 +25,7 @@ from dreamlab.run.assemble import Assembler
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
 from renderers.compose import MEMBERS, Placed, Several
+from renderers.surface.extraction import extract
 from tests.conftest import Commands
 
 CLOUD = Spec("gaussians", MEMBERS["gaussians"].Settings(count=64, radius=0.3, opacity=0.9))
@@ -186,13 +187,23 @@ def test_the_box_holds_and_gradients_reach_every_object() -> None:
 
 def test_the_surfaces_of_all_objects_stand_in_the_world() -> None:
     made = scene({"a": Placed(FIELD, position=(-0.4, 0, 0), scale=0.5), "b": Placed(TETS, position=(0.5, 0.2, 0))})
-    found = made.mesh(48)
+    found = extract(made, 48)
     solid = trimesh.Trimesh(found.vertices.numpy(), found.faces.numpy(), process=False)
     small, large = sorted(solid.split(only_watertight=True), key=lambda part: part.volume)
     assert small.volume == pytest.approx(4 / 3 * math.pi * 0.25**3, rel=0.05)
     assert large.volume == pytest.approx(4 / 3 * math.pi * 0.5**3, rel=0.05)
     assert small.center_mass == pytest.approx((-0.4, 0, 0), abs=0.01)
     assert large.center_mass == pytest.approx((0.5, 0.2, 0), abs=0.01)
+
+
+def test_a_small_object_beside_a_large_one_is_no_floater() -> None:
+    """A tenth of its size is a hundredth of its area: less than what is dropped from one scene."""
+    small = Placed(TETS, position=(0.7, 0.7, 0.0), scale=0.1)
+    found = extract(scene({"large": Placed(TETS), "small": small}), 0)
+    near = (found.vertices - torch.tensor([0.7, 0.7, 0.0])).norm(dim=-1) < 0.1
+    assert near.any() and float((found.vertices[near] - torch.tensor([0.7, 0.7, 0.0])).norm(dim=-1).mean()) == (
+        pytest.approx(0.05, rel=0.05)
+    )
 
 
 MIXED = """

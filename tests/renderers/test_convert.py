@@ -15,8 +15,13 @@ from dreamlab.core.errors import Diverged
 from dreamlab.core.types import Mesh
 from dreamlab.export.glb import glb_bytes
 from dreamlab.export.text_formats import obj_bytes
-from renderers.gaussian.density import LEVEL, gaussians_to_mesh
+from renderers.gaussian.density import LEVEL, density_of, level_set
+from renderers.surface.extraction import surface
 from renderers.surface.files import ply_bytes, read_mesh
+
+
+def gaussians_to_mesh(*cloud: torch.Tensor, resolution: int) -> Mesh:
+    return surface(level_set(density_of(*cloud, resolution)))
 
 
 def one_gaussian(sigma: float = 0.3, opacity: float = 0.9) -> Mesh:
@@ -26,7 +31,7 @@ def one_gaussian(sigma: float = 0.3, opacity: float = 0.9) -> Mesh:
         torch.full((1, 3), sigma),
         torch.tensor([opacity]),
         torch.tensor([[0.2, 0.4, 0.6]]),
-        64,
+        resolution=64,
     )
 
 
@@ -62,7 +67,7 @@ def test_a_turned_ellipsoid_keeps_its_axes() -> None:
         torch.tensor([[0.4, 0.1, 0.2]]),
         torch.tensor([0.9]),
         torch.rand(1, 3),
-        96,
+        resolution=96,
     )
     extent = mesh.vertices.amax(0) - mesh.vertices.amin(0)
     factor = 2 * math.sqrt(2 * math.log(-math.log(0.1) / LEVEL))
@@ -73,7 +78,12 @@ def test_a_small_floater_is_dropped_and_a_large_part_kept() -> None:
     centres = torch.tensor([[0.0, 0.0, 0.0], [0.8, 0.0, 0.0], [-0.8, 0.5, 0.0]])
     scales = torch.tensor([[0.2] * 3, [0.15] * 3, [0.02] * 3])
     mesh = gaussians_to_mesh(
-        centres, torch.tensor([[1.0, 0, 0, 0]]).expand(3, 4), scales, torch.full((3,), 0.95), torch.rand(3, 3), 96
+        centres,
+        torch.tensor([[1.0, 0, 0, 0]]).expand(3, 4),
+        scales,
+        torch.full((3,), 0.95),
+        torch.rand(3, 3),
+        resolution=96,
     )
     solid = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
     assert solid.body_count == 2 and mesh.vertices[:, 0].min() > -0.5
@@ -93,7 +103,7 @@ def test_broken_gaussians_are_left_out() -> None:
         torch.full((3, 3), 0.2),
         torch.full((3,), 0.9),
         torch.rand(3, 3),
-        32,
+        resolution=32,
     )
     assert torch.isfinite(mesh.vertices).all() and mesh.vertices.abs().max() < 1
 

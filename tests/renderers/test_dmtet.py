@@ -16,8 +16,9 @@ from dreamlab.core.errors import Diverged
 from dreamlab.core.schedules import Progress, ramp
 from dreamlab.core.types import Training
 from dreamlab.run.optim import Adam
-from renderers.become import compare
 from renderers.dmtet import DMTet, ellipsoid, sign_agreement
+from renderers.surface.extraction import extract
+from renderers.surface.views import compare
 
 
 def scene(**settings: object) -> DMTet:
@@ -26,7 +27,7 @@ def scene(**settings: object) -> DMTet:
 
 
 def solid(made: DMTet) -> trimesh.Trimesh:
-    mesh = made.mesh(0)
+    mesh = extract(made, 0)
     return trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
 
 
@@ -135,7 +136,7 @@ def test_nothing_left_is_said_and_shows_the_background() -> None:
     frames.rgb.sum().backward()
     torch.testing.assert_close(frames.rgb[0, 3, 3].detach(), torch.tensor([0.2, 0.4, 0.6]))
     with pytest.raises(Diverged, match="empty geometry"):
-        made.mesh(0)
+        extract(made, 0)
 
 
 def test_a_file_as_its_start(tmp_path: Path) -> None:

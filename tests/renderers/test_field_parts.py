@@ -13,9 +13,10 @@ from cuda_ext.march import Samples, composite
 from dreamlab.core.cameras import turntable
 from dreamlab.core.errors import InputError
 from dreamlab.core.schedules import Progress, constant
+from dreamlab.core.triangles import scattered
 from dreamlab.core.types import Mesh, Training
 from renderers.field import density
-from renderers.gaussian.seeds import from_field, from_mesh, from_points
+from renderers.gaussian.seeds import from_field, from_points, on_surface
 from renderers.gaussians import Gaussians, GaussianSettings
 from renderers.light import shading
 from renderers.light.background import Background, BackgroundSettings, harmonics
@@ -129,10 +130,23 @@ def test_where_lights_stand() -> None:
     normal, uniform = torch.randn(500, 3, generator=stream()), torch.rand(500, 3, generator=stream(1))
     near = shading.place("dreamfusion", poses, normal, uniform).norm(dim=-1)
     assert near.min() >= 0.8 and near.max() <= 1.5 + 1e-5
-    far = shading.place("magic3d", poses, normal, uniform)
-    torch.testing.assert_close(far.norm(dim=-1), poses[:, :3, 3].norm(dim=-1))
-    cosine = (torch.nn.functional.normalize(far, dim=-1) * eye).sum(-1)
+    lights = shading.place("magic3d", poses, normal, uniform)
+    distance = lights.norm(dim=-1)
+    torch.testing.assert_close(distance, 0.8 + 0.7 * uniform[:, 2])
+    cosine = (lights * eye).sum(-1) / distance
     assert cosine.min() >= math.sin(math.radians(30)) - 1e-4  # on the camera's side
+
+
+def test_lights_of_magic3d_stand_about_the_direction_to_the_eye_where_the_camera_looks_past_the_origin() -> None:
+    """Eye at (0, 0, 3), turned by 40 degrees about its own up: only where it is counts, not where it looks."""
+    c, s = math.cos(math.radians(40)), math.sin(math.radians(40))
+    pose = torch.tensor([[c, 0.0, s, 0.0], [0.0, 1.0, 0.0, 0.0], [-s, 0.0, c, 3.0], [0.0, 0.0, 0.0, 1.0]])
+    uniform = torch.tensor([[0.0, 0.5, 0.0], [0.25, 0.5, 1.0], [0.5, 1.0, 0.5], [0.125, 0.0, 0.0]])
+    lights = shading.place("magic3d", pose.expand(4, 4, 4), torch.zeros(4, 3), uniform)
+    root, low = math.sqrt(0.5), math.sqrt(0.75)
+    # elevations of 60, 60, 90 and 30 degrees; azimuths of 0, 90, 180 and 45
+    wanted = [[0.4, 0.0, 0.8 * low], [0.0, 0.75, 1.5 * low], [0.0, 0.0, 1.15], [0.8 * low * root] * 2 + [0.4]]
+    torch.testing.assert_close(lights, torch.tensor(wanted), atol=1e-5, rtol=0)
 
 
 # ---- seeds ----------------------------------------------------------------------------------------------------------
@@ -146,7 +160,8 @@ def square() -> Mesh:
 
 
 def test_mesh_seeds_are_uniform_by_area_and_take_the_colour() -> None:
-    seeds = from_mesh(square(), 9000, stream())
+    mesh = square()
+    seeds = on_surface(mesh, scattered(mesh.vertices, mesh.faces, 9000, stream()))
     small = seeds.points[:, 0] > 2
     assert abs(float(small.float().mean()) - 1 / 9) < 5 * (8 / 81 / 9000) ** 0.5
     inside = seeds.points[~small]

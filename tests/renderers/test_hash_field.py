@@ -25,6 +25,7 @@ from renderers.field import volume
 from renderers.field4d import Field4D, MovingFieldSettings
 from renderers.hash_field import FieldSettings, HashField
 from renderers.light.shading import ShadingSettings
+from renderers.surface.extraction import extract
 
 SMALL: dict[str, Any] = {
     "levels": 4, "log2_entries": 9, "base": 4, "finest": 16, "hidden": 8, "occupancy": 16, "step": 0.04,
@@ -86,7 +87,7 @@ def test_a_distance_field_starts_as_a_sphere(density: str) -> None:
 def test_the_mesh_of_a_sphere_is_a_sphere() -> None:
     import trimesh
 
-    mesh = small(density="volsdf").mesh(48)
+    mesh = extract(small(density="volsdf"), 48)
     shape = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
     assert shape.is_watertight and math.isclose(shape.volume, 4 / 3 * math.pi * 0.125, rel_tol=0.02)
     assert ((mesh.vertices / 0.5 * mesh.normals).sum(-1) > 0.98).all()
@@ -370,7 +371,7 @@ def test_a_distance_field_finds_the_ball_it_is_shown(density: str) -> None:
         field.adapt(progress, frames, torch.tensor(True))
     beta = float(field.params["beta"].detach().exp())
     haze = beta * math.log(math.sqrt(2 * math.pi * RADIUS * beta) / (2 * beta * math.log(2)))
-    away = field.mesh(32).vertices - torch.tensor(BALL)
+    away = extract(field, 32, by_pictures=False).vertices - torch.tensor(BALL)
     radius = away.norm(dim=-1)
     assert beta < 0.02 and float(eikonal.detach()) < 0.02
     assert float(radius.mean()) == pytest.approx(RADIUS - (haze if density == "volsdf" else 0), abs=0.01)

@@ -12,6 +12,7 @@ from dreamlab.core.cameras import turntable
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Frames, Maker, Scene, Training
 from renderers.hyper_field import TURNS, HyperField, HyperFieldSettings
+from renderers.surface.extraction import extract
 
 SMALL = HyperFieldSettings(
     levels=3, log2_entries=8, base=4, finest=16, hidden=8, code=6, hyper=5, occupancy=12, step=0.1
@@ -104,7 +105,7 @@ def test_the_state_brings_everything_back() -> None:
     with torch.no_grad():
         for one, other in zip(made.each(), again.each(), strict=True):
             assert torch.equal(picture(one).rgb, picture(other).rgb)
-    mesh = made.made(2).mesh(16)
+    mesh = extract(made.made(2), 16, by_pictures=False)
     assert len(mesh.faces) > 0
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,9 @@ from renderers.mesh import TexturedMesh
 from renderers.surface.atlas import tangents, unwrap
 from renderers.surface.bake import project, texels
 from renderers.surface.draw import Surface, look, vertex_normals
+from renderers.surface.extraction import extract
 from renderers.surface.files import read_mesh
-from renderers.surface.shapes import fewer_faces, sample_surface, signed_distances, without_floaters
+from renderers.surface.shapes import signed_distances
 
 
 def of(shape: trimesh.Trimesh) -> Mesh:
@@ -180,7 +180,7 @@ def test_hash_material_exports_what_it_shows() -> None:
     made = scene(material="hash", shading="pbr", bump=0.5, texture=128)
     with torch.no_grad():
         made.params["layer2"].normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
-    baked = made.mesh(0)
+    baked = extract(made, 0)
     assert baked.textures is not None and baked.textures.normal is not None and baked.tangents is not None
     other = scene(shading="pbr", bump=0.5, texture=128)
     raw = torch.cat([
@@ -261,30 +261,6 @@ def test_distances_of_a_ball_and_a_box() -> None:
     box = Mesh(flat.vertices[rows], torch.arange(36).reshape(12, 3), flat.colors[rows], torch.from_numpy(normals))
     found = signed_distances(box, points, 50_000)
     assert (found - truth).abs().max() < 0.02
-
-
-def test_floaters_go_and_fewer_faces_keep_the_shape() -> None:
-    speck = trimesh.creation.icosphere(subdivisions=1, radius=0.03)
-    speck.apply_translation((0.9, 0.9, 0.9))
-    both = of(trimesh.util.concatenate([trimesh.creation.icosphere(subdivisions=4, radius=0.6), speck]))
-    clean = without_floaters(both)
-    assert len(clean.faces) == 5120 and float(clean.vertices.norm(dim=-1).max()) < 0.61
-    cave = trimesh.creation.icosphere(subdivisions=4, radius=0.5)
-    cave.invert()
-    hollow = of(trimesh.util.concatenate([trimesh.creation.icosphere(subdivisions=4, radius=0.6), cave]))
-    assert float(without_floaters(hollow).vertices.norm(dim=-1).min()) > 0.59
-    slim = fewer_faces(clean, 1000)
-    assert len(slim.faces) <= 1000
-    solid = trimesh.Trimesh(slim.vertices.numpy(), slim.faces.numpy(), process=False)
-    assert solid.is_watertight and solid.volume == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.02)
-
-
-def test_samples_are_uniform_by_area() -> None:
-    box = of(SHAPES["box"]())
-    points, _, _ = sample_surface(box, 6000, torch.Generator().manual_seed(0))
-    on = (points[:, 1].abs() - 0.5).abs() < 1e-4
-    share = 2 * 0.8 * 1.2 / (2 * (0.8 * 1.0 + 1.0 * 1.2 + 0.8 * 1.2))
-    assert float(on.float().mean()) == pytest.approx(share, abs=0.01)
 
 
 def test_a_surface_shows_its_depth_and_normal() -> None:

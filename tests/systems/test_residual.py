@@ -142,15 +142,6 @@ def test_sds_against_its_formula(cfg: float, weight: str) -> None:
     assert (seen.calls, seen.rows) == (1, expected_rows)
 
 
-def test_plus_convention_is_one_more() -> None:
-    """losses.md 0.7: PLUS(s) == STD(s + 1)."""
-    from dreamlab.core.noise import cfg, scale_from_plus
-
-    e_text, e_null = torch.randn(2, 3, 4, 5, 5, dtype=torch.float64)
-    for s in (0.0, 7.5, 100.0):
-        torch.testing.assert_close(cfg(e_null, e_text, scale_from_plus(s)), e_text + s * (e_text - e_null))
-
-
 def test_distil_reports_a_broken_network() -> None:
     class Broken(Linear):
         def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:

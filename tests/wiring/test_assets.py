@@ -154,7 +154,8 @@ def slots() -> Mesh:
     n = made.normals
     around = torch.atan2(n[:, 0], n[:, 2]) / (2 * torch.pi) + 0.5
     uv = torch.stack([around, 0.5 - 0.5 * n[:, 1]], 1)
-    tangents = torch.cat([torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([[0.0, 1.0, 0.0]]).expand(len(n), 3) + 1e-3, n), dim=-1), torch.ones(len(n), 1)], 1)  # fmt: skip
+    along = torch.linalg.cross(torch.tensor([[1e-3, 1.0, 1e-3]]).expand(len(n), 3), n)
+    tangents = torch.cat([torch.nn.functional.normalize(along, dim=-1), torch.ones(len(n), 1)], 1)
     return replace(made, uv=uv, tangents=tangents, textures=Textures(base, fill[0], fill[1], normal))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exit codes a queue relies on, each from a real process that met the real thing, with what is left in the folder."""
+"""The exit codes a queue relies on, each from a real process that met the real thing, and what is left behind."""
 
 from __future__ import annotations
 
@@ -92,6 +92,13 @@ def test_7_a_disk_that_takes_no_more_and_what_was_there_goes_on(dreamlab: Comman
     ended = dreamlab("resume", str(run))
     assert ended.code == 0, ended.err
     assert state(dreamlab)["state"] == "succeeded"
+
+
+def test_7_too_when_it_is_the_diary_that_does_not_fit(dreamlab: Commands, tiny: Path) -> None:
+    """No checkpoint in between: the first write that is refused is a line of events.jsonl."""
+    long = ("stages.0.steps=3000", "keeping.log=1", "keeping.checkpoint=100000", "keeping.preview=100000")
+    ended = limited(dreamlab, {resource.RLIMIT_FSIZE: 6000}, "dream", PROMPT, *long, "--recipe", str(tiny))
+    one_line(ended, 7)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])

@@ -198,7 +198,9 @@ def given(mode: str, kind: str) -> bytes:
         assert name
         pixels[y : y + 24, x : x + 24] = (*colour, 255)
     kept = io.BytesIO()
-    Image.fromarray(pixels if mode == "RGBA" else pixels[..., :3]).save(kept, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}))
+    Image.fromarray(pixels if mode == "RGBA" else pixels[..., :3]).save(
+        kept, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {})
+    )
     return kept.getvalue()
 
 

@@ -5,7 +5,7 @@ in the file, and the cameras of pictures that a rule keeps."""
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from dreamlab.core.types import Training
 from dreamlab.export.glb import glb_bytes
 from renderers.field4d import Field4D
 from renderers.gaussians import Gaussians
+from renderers.gaussians4d import Gaussians4D
 from renderers.hash_field import FieldSettings, HashField
 from renderers.light.background import BackgroundSettings, harmonics
 from renderers.light.shading import ShadingSettings
@@ -60,6 +61,18 @@ def test_each_view_of_a_training_step_stands_under_one_of_the_lights_and_picture
         still = scene.render(cameras, 24, behind).rgb[0]
     assert set(seen) == set(names)
     torch.testing.assert_close(still, alone["night"], atol=1e-5, rtol=0)
+
+
+def test_shine_is_seen_by_each_view_from_its_own_eye() -> None:
+    """A polished ball under lamps: a batch of views is the views one by one, highlights and all."""
+    scene = lit("studio", roughness=(0.06, 0.07), metallic=(0.9, 0.91))
+    cameras, behind = orbit([0.0, 70.0, 200.0], 15.0), torch.zeros(3, 3)
+    with torch.no_grad():
+        together = scene.render(cameras, 32, behind).rgb
+        for i in range(3):
+            alone = scene.render(cameras[i : i + 1], 32, behind[:1]).rgb[0]
+            torch.testing.assert_close(together[i], alone, atol=1e-4, rtol=0)
+    assert (together[0] - together[1]).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("material", ["texture", "hash"])
@@ -116,7 +129,8 @@ def test_a_normal_texture_bends_along_its_tangents_in_the_file_as_on_the_scene()
 # ---- harmonics and shading ------------------------------------------------------------------------------------------
 def test_background_harmonics_stand_in_the_order_of_their_degrees() -> None:
     """Constant; y, z, x; xy, yz, 3z^2 - 1, xz, x^2 - y^2: each against its closed form at random directions."""
-    d = torch.nn.functional.normalize(torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=-1)  # fmt: skip
+    drawn = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    d = torch.nn.functional.normalize(drawn, dim=-1)
     x, y, z = d.unbind(-1)
     pi = math.pi
     one = math.sqrt(1 / (4 * pi)) * torch.ones_like(x)
@@ -138,6 +152,36 @@ def test_harmonics_of_gaussians_come_in_degree_by_degree(step: int, terms: int) 
     grad = scene.params["sh_rest"].grad
     reached = torch.zeros(15, dtype=torch.bool) if grad is None else grad.abs().amax((0, 2)) > 0
     assert reached.tolist() == [i + 1 < terms for i in range(15)]
+
+
+def test_harmonics_that_say_nothing_change_nothing() -> None:
+    """Degree 2 with coefficients of 0 is the plain colour."""
+    pictures = []
+    for degree in (0, 2):
+        scene = Gaussians(Gaussians.Settings(count=40, sh_degree=degree, opacity=0.5), torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            scene.params["logit_color"].copy_(torch.linspace(-2, 2, 120).reshape(40, 3))
+            pictures.append(scene.render(turntable(2), 24, torch.zeros(2, 3), training(9)).rgb)
+    torch.testing.assert_close(pictures[0], pictures[1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_loop_closes_whatever_holds_it_still_at_its_ends(loop: bool) -> None:
+    """Poses of 1 everywhere times xi: time^0.35, or of a loop the distance from its nearer end."""
+    from renderers.gaussian.deform import Deformation, DeformSettings
+
+    settings = DeformSettings(points=3, moments=4, loop=loop, power=0.35)
+    motion = Deformation(settings, torch.rand(9, 3, generator=torch.Generator().manual_seed(0)), torch.Generator())
+    with torch.no_grad():
+        motion.params["poses"].fill_(1.0)
+    for time, away in (
+        (0.0, 0.0),
+        (0.1, 0.2 if loop else 0.1),
+        (0.5, 1.0 if loop else 0.5),
+        (0.9, 0.2 if loop else 0.9),
+    ):
+        shift, _ = motion.poses(torch.tensor(time))
+        torch.testing.assert_close(shift.detach(), torch.full((3, 3), away**0.35), atol=1e-3, rtol=0)
 
 
 def test_a_lit_step_is_white_only_where_it_was_drawn_so() -> None:
@@ -189,6 +233,32 @@ def test_a_learned_background_is_behind_training_views_and_gives_way_where_asked
     corner = scene.render(cameras, 16, drawn, training()).rgb[0, 0, 0]
     torch.testing.assert_close(corner.detach(), torch.tensor([2.0, 0.0, -2.0]).sigmoid())
     torch.testing.assert_close(scene.render(cameras, 16, drawn).rgb[0, 0, 0].detach(), drawn[0])
+
+
+@pytest.mark.parametrize("kind", ["field4d", "gaussians4d"])
+def test_each_view_of_a_moving_scene_is_of_its_own_time(kind: str) -> None:
+    """A batch at four times shows what four pictures show; and they differ."""
+    stream = torch.Generator().manual_seed(0)
+    if kind == "field4d":
+        scene: Any = Field4D(Field4D.Settings(**SMALL, moments=3), stream)
+        with torch.no_grad():
+            scene.params["temporal"].normal_(0, 1, generator=stream)
+        scene._refresh(0)
+    else:
+        scene = Gaussians4D(Gaussians4D.Settings(count=60, opacity=0.8), stream)
+        poses = scene.motions[0].params["poses"]
+        with torch.no_grad():
+            poses[:, :, 0] = torch.linspace(-0.4, 0.4, len(poses))[:, None]
+    times = torch.tensor([0.0, 0.3, 0.6, 1.0])
+    cameras = replace(orbit([0.0, 40.0, 80.0, 120.0], 10.0), time=times)
+    frames = scene.render(cameras, 20, torch.zeros(4, 3), training())
+    still = replace(cameras, time=torch.zeros(4))
+    for i in range(1, 4):
+        with torch.no_grad():
+            one, first = (scene.render(each[i : i + 1], 20, torch.zeros(1, 3)).rgb[0] for each in (cameras, still))
+        assert (first - one).abs().mean() > 2e-3
+        jitter = 0.25 if kind == "field4d" else 1e-5  # a training ray starts anywhere in its first step
+        assert (frames.rgb[i].detach() - one).abs().mean() < jitter * (first - one).abs().mean() + 1e-6
 
 
 # ---- occupancy ------------------------------------------------------------------------------------------------------
@@ -266,10 +336,48 @@ def test_a_kept_picture_is_learnt_with_the_camera_it_was_taken_from(monkeypatch:
     for step in range(12):
         cameras: Cameras = orbit([30.0 * step, 30.0 * step + 90], 10.0).to(dtype=torch.float64)
         z = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=noise)
-        rule.gradient(Look(model, z, model.condition(None, cameras, None), Progress(step, 100), noise, time, None, cameras))  # type: ignore[arg-type]  # fmt: skip
+        said = model.condition(None, cameras, None)  # type: ignore[arg-type]
+        rule.gradient(Look(model, z, said, Progress(step, 100), noise, time, None, cameras))
     older = 0
     for step, (pictures, camera) in enumerate(learnt):
         (source,) = [i for i, (made, _) in enumerate(taken) if torch.equal(made, pictures)]
         assert torch.equal(camera, taken[source][1])
         older += source < step
     assert older >= 5
+
+
+def test_a_rule_s_network_hears_the_camera_row_by_row() -> None:
+    """[B, 16]: the rows of camera_to_world one after another, so that the eye stands at places 3, 7 and 11."""
+    from systems.engine.residual import Look
+    from tests.systems.test_residual import Linear
+
+    cameras, model = orbit([25.0, 140.0], 10.0).to(dtype=torch.float64), Linear()
+    z, streams = torch.zeros(2, 3, 4, 4, dtype=torch.float64), (torch.Generator(), torch.Generator())
+    poses = Look(model, z, {}, Progress(0, 1), *streams, None, cameras).poses()
+    torch.testing.assert_close(poses[:, [3, 7, 11]], cameras.camera_to_world[:, :3, 3])
+    torch.testing.assert_close(poses[:, :3], cameras.camera_to_world[:, 0, :3])
+
+
+def test_a_model_that_knows_its_pictures_shows_each_prompt_and_camera_its_own() -> None:
+    """Truth and picture remember what they looked up: of another prompt, size or camera they must look again."""
+    from dreamlab.core.types import Frames, Prompt, Reference
+    from dreamlab.run.worlds import true_pictures
+    from guidance.picture import Picture
+    from guidance.truth import Truth
+
+    def frames(size: int) -> Frames:
+        zeros = torch.zeros(1, size, size, 1)
+        return Frames(zeros.expand(-1, -1, -1, 3), zeros, zeros, torch.zeros(1, 3))
+
+    red, blue = (Prompt(f"a {colour} mug") for colour in ("red", "blue"))
+    truth = Truth(Truth.Settings(), lambda prompt: true_pictures(prompt, 0))
+    for prompt, azimuth, size in ((red, 0.0, 24), (blue, 0.0, 24), (red, 0.0, 24), (red, 90.0, 24), (red, 90.0, 16)):
+        camera = orbit([azimuth], 20.0)
+        got = truth.condition(prompt, camera, frames(size))["truth"].rows
+        torch.testing.assert_close(got["rgb"], true_pictures(prompt, 0)(camera, size).rgb[0])
+    one, two = (torch.full((8, 8, 3), value) for value in (0.2, 0.9))
+    picture = Picture(Picture.Settings())
+    for rgb, size in ((one, 8), (two, 8), (one, 8), (one, 16)):
+        prompt = Prompt("a mug", image=Reference(rgb, torch.ones(8, 8, 1), orbit([0.0])))
+        got = picture.condition(prompt, orbit([0.0]), frames(size))["truth"].rows
+        torch.testing.assert_close(got["rgb"], rgb[:1, :1].expand(1, size, size, 3))

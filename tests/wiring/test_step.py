@@ -11,6 +11,7 @@ import torch
 from dreamlab.core.cameras import sample_orbit
 from dreamlab.core.schedules import Progress
 from dreamlab.core.streams import derive
+from dreamlab.core.types import Condition
 from systems.engine.regularisers import REGULARISERS
 from tests.wiring.toy import SAYS, Toy, flat, gradient, stepped, term, tile
 from tests.wiring.toy import toys as toys
@@ -103,6 +104,20 @@ def test_rates_follow_their_schedules_and_the_scale_of_roll_backs(step: int, sca
     torch.testing.assert_close((before["rows"] - after["rows"])[tile(stage).seen], torch.full((2, 1), rows))
 
 
+def test_the_optimiser_is_adam_with_the_betas_of_the_field() -> None:
+    """Kingma & Ba with (0.9, 0.99) and an eps that damps nothing: steps whose gradients are 1, 2, 3, .. times 1e-6."""
+    more = "regularisers: {paleness: {from: 1.0e-6, to: 1.1e-5}}"
+    stage = Toy(terms=term(more="weight: 0"), stage=more).built()
+    first = second = 0.0
+    value = 0.25
+    for i in range(5):
+        stepped(stage, i, i + 1)
+        grad = 1e-6 * (1 + i)
+        first, second = 0.9 * first + 0.1 * grad, 0.99 * second + 0.01 * grad**2
+        value -= 0.01 * (first / (1 - 0.9 ** (i + 1))) / math.sqrt(second / (1 - 0.99 ** (i + 1)))
+        torch.testing.assert_close(tile(stage).state_dict()["color"], torch.full((3,), value), rtol=2e-5, atol=0)
+
+
 def test_rows_that_no_view_saw_stay_and_the_others_move() -> None:
     stage = Toy(stage="regularisers: {opacity: 1}").built()
     before = tile(stage).state_dict()["rows"]
@@ -116,6 +131,18 @@ def test_moments_follow_the_rows_that_a_scene_moves() -> None:
     stage = Toy(scene="regrow: 1", stage="regularisers: {opacity: 1}").built()
     stepped(stage)
     assert (stage.optimiser.state_dict()["first.rows"] != 0)[:, 0].tolist() == [False, True, False, True]
+
+
+def test_moments_of_other_particles_stay_when_one_moves_its_rows() -> None:
+    stage = Toy(scene="regrow: 7", stage="particles: 2\n    regularisers: {opacity: {from: 1, to: 0.1}}").built()
+    stepped(stage, 0, 6)
+    before = {name: value.clone() for name, value in stage.optimiser.state_dict().items() if name.startswith("first")}
+    rows = [name for name in before if name.endswith("rows")]
+    assert len(rows) == 2 and all(before[name].any() for name in rows), "both have learnt"
+    stepped(stage, 6, 7)
+    after = stage.optimiser.state_dict()
+    moved = [name for name in rows if not torch.equal(after[name], before[name])]
+    assert len(moved) == 1 and (after[moved[0]] != 0)[:, 0].tolist() == [False, True, False, True]
 
 
 @pytest.mark.parametrize(("size", "views"), [(8, 2), (20, 3)])
@@ -171,13 +198,18 @@ def test_views_that_belong_together_stand_before_one_colour(cameras: str, told: 
     assert len(firsts.unique(dim=0)) == 6 // group, "every group has a colour of its own"
 
 
-
-
 @pytest.mark.parametrize("which", ["first", "second"])
 def test_a_nan_in_any_term_switches_the_step_off(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Toy(terms=f"{term()}, {term(flat='shift: 1')}").built()
     sick = flat(stage, 0 if which == "first" else 1)
-    monkeypatch.setattr(sick, "predict", lambda z_t, t, condition: torch.full_like(z_t, math.nan))
+    sound = sick.predict
+
+    def predict(z_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
+        eps = sound(z_t, t, condition)
+        eps[-1, 1, 2, 3] = math.nan  # one number of one picture
+        return eps
+
+    monkeypatch.setattr(sick, "predict", predict)
     before = tile(stage).state_dict()["color"]
     (row,) = stepped(stage)
     assert row["healthy"] == 0 and torch.equal(tile(stage).state_dict()["color"], before)

@@ -18,7 +18,7 @@ from torch import Tensor
 from cuda_ext import build
 from dreamlab.metrics.judge import BACKGROUNDS, NONE, Judge, judge
 from dreamlab.metrics.judge_net import SIZE, StoredJudge
-from renderers.become import psnr, silhouette_iou
+from renderers.surface.views import psnr, silhouette_iou
 from tests.conftest import Commands
 
 

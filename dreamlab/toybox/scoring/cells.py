@@ -25,7 +25,7 @@ from dreamlab.core.errors import Diverged, InputError
 from dreamlab.core.files import disk_errors, write_json
 from dreamlab.core.text import slug
 from dreamlab.core.types import Condition, Guidance, Scene
-from dreamlab.metrics.asset import DISTANCE, FOVY_DEG
+from dreamlab.metrics.asset import DISTANCE, FOVY_DEG, Made
 from dreamlab.metrics.measure import Figures, Yardstick
 from dreamlab.recipe import DEFAULT, Recipe
 from dreamlab.recipe.bind import Spec
@@ -168,7 +168,7 @@ def run_cell(cell: Cell, root: Path, yardstick: Yardstick, device: str = "cpu") 
     try:
         scene, cost = _trained(run, wanted, device)
         cost = cost if done is None else done.cost
-        figures, features = yardstick.measure(scene)
+        figures, features = yardstick.measure(Made(scene))
         outcome = Outcome(cell, figures, cost, tuple(features.tolist()), folder=folder)
     except Diverged as error:
         scene = None

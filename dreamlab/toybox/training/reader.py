@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamlab.core import tensors
 from dreamlab.core.cameras import sample_orbit
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors, write_atomic, write_json
@@ -54,7 +55,7 @@ class ReaderPlan:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Lesson:
     """Pictures and what is right of them."""
 
     picture: Tensor  # `prepared`
@@ -69,7 +70,7 @@ def known() -> Known:
     return Known(tuple(parts.items()), tuple(COLOURS))
 
 
-def draw_shown(plan: ReaderPlan, index: int, held_out: bool = False) -> Shown:
+def draw_shown(plan: ReaderPlan, index: int, held_out: bool = False) -> Lesson:
     rng = random.Random(derive(plan.seed, "reader objects", index, held_out))  # noqa: S311
     generator = torch.Generator().manual_seed(derive(plan.seed, "reader views", index, held_out))
     captions = Plan(NetSettings(1), share=SHARES | {"action": 0.0})
@@ -94,10 +95,10 @@ def draw_shown(plan: ReaderPlan, index: int, held_out: bool = False) -> Shown:
         return torch.tensor(values).repeat_interleave(LOOKS, 0)
 
     index_of, fronted = each([NAMES.index(name) for name in names]), each([CATEGORIES[name].fronted for name in names])
-    return Shown(prepared(rgb, alpha), index_of, each(tones), cameras.azimuth_deg, fronted)
+    return Lesson(prepared(rgb, alpha), index_of, each(tones), cameras.azimuth_deg, fronted)
 
 
-def loss_of(answers: Answers, shown: Shown) -> Tensor:
+def loss_of(answers: Answers, shown: Lesson) -> Tensor:
     colour = F.cross_entropy(answers.colour.flatten(0, 1), shown.colour.flatten(), ignore_index=-1)
     turn = turn_error(answers.turn, shown.azimuth_deg).mean()
     return F.cross_entropy(answers.category, shown.category) + turn + colour
@@ -125,7 +126,7 @@ def figures(reader: Reader, plan: ReaderPlan, batches: int = 16) -> dict[str, fl
     }
 
 
-class Run:
+class Schooling:
     """A reader in training and its folder: plan.json, state.safetensors, log.jsonl, reader.safetensors."""
 
     def __init__(self, folder: Path, plan: ReaderPlan) -> None:
@@ -157,27 +158,20 @@ class Run:
         return loss.item()
 
     def save(self) -> None:
-        from safetensors.torch import save as pack
-
-        tensors = {f"reader.{name}": value for name, value in self.reader.state_dict().items()}
-        tensors |= moments(self.reader, self.optimisers)
-        counters = {"counters": json.dumps({"step": self.step, "seen": self.seen})}
-        state = pack({name: value.detach().contiguous() for name, value in tensors.items()}, counters)
+        held = {f"reader.{name}": value for name, value in self.reader.state_dict().items()}
+        held |= moments(self.reader, self.optimisers)
+        state = tensors.packed(held, "counters", {"step": self.step, "seen": self.seen})
         own = packed(self.reader, {"images": self.seen, "seed": self.plan.seed})
         with disk_errors("saving the training state", self.folder):
             write_atomic(self.folder / STATE, state)
             write_atomic(self.folder / FILE, own)
 
     def restore(self) -> None:
-        from safetensors import safe_open
-
-        with safe_open(self.folder / STATE, "pt") as file:
-            counters = json.loads(file.metadata()["counters"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        counters, held = tensors.unpacked(self.folder / STATE, "counters")
         self.step, self.seen = counters["step"], counters["seen"]
-        own = {name.removeprefix("reader."): value for name, value in tensors.items() if name.startswith("reader.")}
+        own = {name.removeprefix("reader."): value for name, value in held.items() if name.startswith("reader.")}
         self.reader.load_state_dict(own)
-        remember(self.reader, self.optimisers, tensors)
+        remember(self.reader, self.optimisers, held)
 
     def log(self, **line: float) -> None:
         rounded = {"images": self.seen} | {name: round(value, 5) for name, value in line.items()}
@@ -222,7 +216,7 @@ def begin(folder: Path, *, minutes: float, resume: bool, changes: Mapping[str, i
     with disk_errors("writing the plan", folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PLAN, asdict(plan))
-    run = Run(folder, plan)
+    run = Schooling(folder, plan)
     if resume:
         run.restore()
     with catching() as stop:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dreamlab.core import tensors
 from dreamlab.core.errors import InputError
 from dreamlab.core.files import disk_errors, write_atomic
 from dreamlab.core.noise import NoiseTable, make_table
@@ -187,21 +188,14 @@ class Folder:
 
     def restore(self, trainer: Trainer) -> None:
         """The last state, if one was saved."""
-        from safetensors import safe_open
-
         if (self.path / STATE).is_file():
-            with safe_open(self.path / STATE, "pt") as file:
-                header = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                trainer.load_state(tensors, **json.loads(header["counters"]))
+            counters, state = tensors.unpacked(self.path / STATE, "counters")
+            trainer.load_state(state, **counters)
 
     def save(self, trainer: Trainer) -> None:
-        from safetensors.torch import save as pack
-
-        # One key: with several their order in the file would be left to chance.
-        counters = {"counters": json.dumps({name: getattr(trainer, name) for name in ("step", "seen", "before")})}
+        counters = {"step": trainer.step, "seen": trainer.seen, "before": trainer.before}
         with disk_errors("saving the training state", self.path):
-            write_atomic(self.path / STATE, pack(trainer.state(), counters))
+            write_atomic(self.path / STATE, tensors.packed(trainer.state(), "counters", counters))
             facts = {"images": trainer.images, "steps": trainer.step, "seed": trainer.plan.seed}
             save(self.path / PRIOR, trainer.plan.role, trainer.plan.table, trainer.words, trainer.ema, facts)
 

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that begin with a prompt: `dream` makes a run of it, `check` says what that would be."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from configs import DEFAULT, PICTURED, find, is_recipe
+from dreamlab.cli.app import Device, app, check_device
+from dreamlab.cli.prompt import read_prompt, sorted_words
+from dreamlab.cli.runs import go
+from dreamlab.core.errors import RecipeError
+from dreamlab.core.foreign.files import checked_size
+from dreamlab.core.foreign.picture_parser import MAX_FILE
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PROMPT] [KEY=VALUE]...",
+        help="what to make ('-': from stdin), and settings of the recipe, e.g. steps=50 or stages.0.scene.count=9000",
+    ),
+]
+RecipeName = Annotated[str | None, typer.Option(help="packaged recipe or file; none: toybox, with --image: image")]
+Image = Annotated[Path | None, typer.Option(help="PNG or JPEG of the object, for recipes that follow one")]
+PromptFile = Annotated[Path | None, typer.Option(help="read the prompt from this file")]
+PromptEnv = Annotated[str | None, typer.Option(help="read the prompt from this environment variable")]
+Negative = Annotated[str | None, typer.Option(help="what it must not look like")]
+Seed = Annotated[int | None, typer.Option(help="as seed=N")]
+Steps = Annotated[int | None, typer.Option(help="of every stage, as steps=N")]
+Formats = Annotated[str | None, typer.Option(help="comma-separated: glb, obj, ply; as formats=...")]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a command line asks for, before any recipe is read."""
+
+    prompt: str | None  # none: the recipe's own
+    recipe: Path
+    settings: list[str]
+    negative: str | None
+    image: Path | None
+
+
+def wanted(
+    words: list[str],
+    recipe: str | None,
+    image: Path | None,
+    places: tuple[Path | None, str | None],
+    negative: str | None,
+    options: Mapping[str, object],
+) -> Wanted:
+    """Everything that can be said of a command line without loading what a recipe needs."""
+    spoken, settings = sorted_words(words)
+    path = find(recipe or (DEFAULT if image is None else PICTURED))
+    prompt = read_prompt(spoken, *places)
+    if image is not None:
+        checked_size(image, "image", MAX_FILE)
+    settings += [f"{key}={value}" for key, value in options.items() if value is not None]
+    return Wanted(prompt, path, settings, negative, image)
+
+
+@app.command()
+def dream(
+    words: Words = None,
+    recipe: RecipeName = None,
+    image: Image = None,
+    prompt_file: PromptFile = None,
+    prompt_env: PromptEnv = None,
+    negative: Negative = None,
+    seed: Seed = None,
+    steps: Steps = None,
+    formats: Formats = None,
+    out: Annotated[Path, typer.Option(help="folder for run folders")] = Path("runs"),
+    device: Device = "cpu",
+) -> None:
+    """Make an asset from a prompt: a new run, end to end. The last line of stdout is the run folder."""
+    options = {"seed": seed, "steps": steps, "formats": formats}
+    asked = wanted(words or [], recipe, image, (prompt_file, prompt_env), negative, options)
+    if asked.prompt is None and asked.recipe == find(DEFAULT):
+        raise RecipeError('dream needs a prompt, e.g. dreamlab dream "a red mushroom with a white stem"')
+    check_device(device)
+    from dreamlab import pipeline
+
+    run = pipeline.create(asked.prompt, asked.recipe, out, asked.settings, asked.negative, sys.argv, asked.image)
+    go(run, device)
+
+
+@app.command()
+def check(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [PROMPT] [KEY=VALUE]...")] = None,
+    image: Image = None,
+    prompt_file: PromptFile = None,
+    prompt_env: PromptEnv = None,
+    negative: Negative = None,
+) -> None:
+    """What `dream` would do, a line per stage, or what is wrong; makes no folder. RECIPE: a packaged one or a .yaml."""
+    given = list(words or [])
+    recipe = next((word for word in given if is_recipe(word)), None)
+    if recipe is not None:
+        given.remove(recipe)
+    asked = wanted(given, recipe, image, (prompt_file, prompt_env), negative, {})
+    from dreamlab import pipeline
+
+    plan, _ = pipeline.plan(asked.prompt, asked.recipe, asked.settings, asked.negative, asked.image)
+    print(f"prompt: {plan.prompt}")
+    for stage in plan.stages:
+        terms = ", ".join(f"{term.guidance.kind} by {term.system.kind}" for term in stage.terms)
+        size = f"{stage.steps} steps of {stage.views} views, {stage.size} x {stage.size}"
+        print(f"{stage.name}: {stage.scene.kind}, {terms}; {size}")
