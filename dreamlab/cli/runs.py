@@ -11,6 +11,7 @@ import typer
 
 from dreamlab.cli.app import Device, RunPath, app, check_device
 from dreamlab.core.errors import Interrupted, RecipeError
+from dreamlab.core.text import shell
 
 if TYPE_CHECKING:
     from dreamlab.run.folder import Run
@@ -76,9 +77,9 @@ def go(run: Run, device: str) -> None:
         with Bar() as bar:
             files = pipeline.execute(run, device, bar.update)
     except Interrupted as error:
-        print(f"{error}. Resume: dreamlab resume {run.path}", file=sys.stderr)
+        print(f"{error}. Resume: {shell('resume', run.path)}", file=sys.stderr)
         raise
-    print(f"other formats: dreamlab export {run.path} --formats glb,obj,ply", file=sys.stderr)
+    print(f"other formats: {shell('export', run.path, '--formats', 'glb,obj,ply')}", file=sys.stderr)
     for path in files:
         print(path)
     print(run.path)
