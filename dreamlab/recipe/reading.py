@@ -67,7 +67,7 @@ def _written_out(text: str, stages: Tree) -> list[str]:
 def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> dict[str, Tree]:
     """Merge `a.b.c=value` into the tree; a stage may be named instead of numbered (`stages.shape.steps=9`)."""
     container = OmegaConf.create(tree)
-    for text in (long for short in overrides for long in _written_out(short, tree.get("stages"))):
+    for text in (long for given in overrides for long in _written_out(given, tree.get("stages"))):
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise RecipeError(f"override {short(text)!r}: write key=value, e.g. stages.0.steps=200")
@@ -79,11 +79,10 @@ def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> d
         stages = tree.get("stages")
         if parts[0] == "stages" and len(parts) > 1 and isinstance(stages, list):
             by_name = {_stage_name(stage, source): i for i, stage in enumerate(stages)}
-            if not parts[1].isdigit():
+            if not (parts[1].isdecimal() and len(parts[1]) < 9):
                 if parts[1] not in by_name:
-                    raise RecipeError(
-                        f"override {short(key)!r}: no stage {parts[1]!r}{did_you_mean(parts[1], by_name)}"
-                    )
+                    likely = did_you_mean(parts[1], by_name)
+                    raise RecipeError(f"override {short(key)!r}: no stage {short(parts[1])!r}{likely}")
                 parts[1] = str(by_name[parts[1]])
             if int(parts[1]) >= len(stages):
                 raise RecipeError(f"override {short(key)!r}: the recipe has {len(stages)} stages, counted from 0")

@@ -81,10 +81,7 @@ def test_advice_is_of_what_is_missing() -> None:
     """An object first: `cover`, a part of a book, is no answer to `rover`; it is where an object was named."""
     words = Words.of_world()
     assert "cover" not in words.read("a rover").report()
-    near = {
-        word
-        for text in ("a rover", "a red mushrom", "a planter")
-        for word in sum(words.read(text).unknown.values(), ())
-    }
+    read = [words.read(text).unknown for text in ("a rover", "a red mushrom", "a planter")]
+    near = {word for unknown in read for advice in unknown.values() for word in advice}
     assert near and all(words.aliases.get(word, word) in CATEGORIES for word in near)
     assert words.read("a book with a red covr").unknown["covr"][0] == "cover"
