@@ -18,12 +18,35 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def resume(run: RunPath, device: Device = "cpu") -> None:
-    """Continue a run where its newest checkpoint is; a finished run is exported again."""
+def resume(
+    run: RunPath,
+    steps: Annotated[int | None, typer.Option(help="let the last stage have so many steps in all")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Continue a run where its newest checkpoint is; a finished run is exported again, or gets more steps."""
+    from dreamlab import pipeline
     from dreamlab.run.folder import Run
 
     check_device(device)
-    go(Run.open(run), device)
+    opened = Run.open(run)
+    if steps is not None:
+        pipeline.extend(opened, steps)
+    go(opened, device)
+
+
+@app.command()
+def branch(
+    run: RunPath,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="recipe settings")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the new run folder; none: beside RUN")] = None,
+    device: Device = "cpu",
+) -> None:
+    """A new run that starts where RUN stands, with other settings. The last line of stdout is its folder."""
+    from dreamlab import pipeline
+    from dreamlab.run.folder import Run
+
+    check_device(device)
+    go(pipeline.branch(Run.open(run), out, overrides or [], sys.argv, device), device)
 
 
 @app.command()
