@@ -23,7 +23,7 @@ import time
 import tomllib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -144,10 +144,8 @@ def ended(job: Job) -> int | None:
         os.killpg(job.pid, signal.SIGKILL)
         os.waitpid(job.pid, 0)
         return -1
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(job.pid, signal.SIGKILL)  # what its tests left running
-    except ProcessLookupError:
-        pass
     return os.waitstatus_to_exitcode(status)
 
 
@@ -217,6 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="WORD", help="rows whose file, reason or tests hold this word")
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), help="rows beside each other")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
+    parser.add_argument("--cold", action="store_true", help="import nothing ahead of the forks")
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     parser.add_argument("--faults", type=Path, default=FAULTS, help="folder of the lists")
     given = parser.parse_args(arguments)
@@ -224,7 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not faults:
         print(f"error: no row holds {given.only!r}", file=sys.stderr)
         return 2
-    warm()
+    if not given.cold:
+        warm()
     began = time.monotonic()
     results = run(faults, given.root, given.jobs)
     bad = [result for result in results if result.verdict != NOTICED]

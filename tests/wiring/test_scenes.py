@@ -129,7 +129,8 @@ def test_a_normal_texture_bends_along_its_tangents_in_the_file_as_on_the_scene()
 # ---- harmonics and shading ------------------------------------------------------------------------------------------
 def test_background_harmonics_stand_in_the_order_of_their_degrees() -> None:
     """Constant; y, z, x; xy, yz, 3z^2 - 1, xz, x^2 - y^2: each against its closed form at random directions."""
-    d = torch.nn.functional.normalize(torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=-1)  # fmt: skip
+    drawn = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    d = torch.nn.functional.normalize(drawn, dim=-1)
     x, y, z = d.unbind(-1)
     pi = math.pi
     one = math.sqrt(1 / (4 * pi)) * torch.ones_like(x)
@@ -173,7 +174,12 @@ def test_a_loop_closes_whatever_holds_it_still_at_its_ends(loop: bool) -> None:
     motion = Deformation(settings, torch.rand(9, 3, generator=torch.Generator().manual_seed(0)), torch.Generator())
     with torch.no_grad():
         motion.params["poses"].fill_(1.0)
-    for time, away in ((0.0, 0.0), (0.1, 0.2 if loop else 0.1), (0.5, 1.0 if loop else 0.5), (0.9, 0.2 if loop else 0.9)):
+    for time, away in (
+        (0.0, 0.0),
+        (0.1, 0.2 if loop else 0.1),
+        (0.5, 1.0 if loop else 0.5),
+        (0.9, 0.2 if loop else 0.9),
+    ):
         shift, _ = motion.poses(torch.tensor(time))
         torch.testing.assert_close(shift.detach(), torch.full((3, 3), away**0.35), atol=1e-3, rtol=0)
 
@@ -330,7 +336,8 @@ def test_a_kept_picture_is_learnt_with_the_camera_it_was_taken_from(monkeypatch:
     for step in range(12):
         cameras: Cameras = orbit([30.0 * step, 30.0 * step + 90], 10.0).to(dtype=torch.float64)
         z = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=noise)
-        rule.gradient(Look(model, z, model.condition(None, cameras, None), Progress(step, 100), noise, time, None, cameras))  # type: ignore[arg-type]  # fmt: skip
+        said = model.condition(None, cameras, None)  # type: ignore[arg-type]
+        rule.gradient(Look(model, z, said, Progress(step, 100), noise, time, None, cameras))
     older = 0
     for step, (pictures, camera) in enumerate(learnt):
         (source,) = [i for i, (made, _) in enumerate(taken) if torch.equal(made, pictures)]

@@ -198,8 +198,6 @@ def test_views_that_belong_together_stand_before_one_colour(cameras: str, told: 
     assert len(firsts.unique(dim=0)) == 6 // group, "every group has a colour of its own"
 
 
-
-
 @pytest.mark.parametrize("which", ["first", "second"])
 def test_a_nan_in_any_term_switches_the_step_off(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Toy(terms=f"{term()}, {term(flat='shift: 1')}").built()
