@@ -16,9 +16,12 @@ What makes the host wait for the device (an item, a mask as an index, a copy to 
 from __future__ import annotations
 
 import functools
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -31,6 +34,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from cuda_ext import backend
 
 NAME = "pretend"
+ROOT = Path(__file__).parents[2]
 aten = torch.ops.aten
 watchers: list[Callable[[str], None]] = []  # each is told the name of an op that waits
 
@@ -100,6 +104,9 @@ class OnDevice(Tensor):
     def data_ptr(self) -> int:
         raise Mixed("a pointer to the device's memory means nothing on the host")
 
+    def __deepcopy__(self, memo: Any) -> OnDevice:
+        return OnDevice(self.inner.detach().clone()).requires_grad_(self.requires_grad)
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return dispatched(func, args, kwargs or {})
@@ -107,6 +114,10 @@ class OnDevice(Tensor):
 
 def is_device(device: Any) -> bool:
     return device is not None and torch.device(device).type == NAME
+
+
+def plain(kind: str) -> str:
+    return "cpu" if kind == NAME else kind
 
 
 def inside(value: Any) -> Any:
@@ -120,6 +131,26 @@ def wrapped(value: Any) -> Any:
 def told(name: str) -> None:
     for watcher in watchers:
         watcher(name)
+
+
+@contextmanager
+def waits() -> Iterator[list[str]]:
+    """What made the host wait for the device in the block: "unique at renderers/surface/tets.py:77"."""
+    found: list[str] = []
+
+    def watch(name: str) -> None:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            file = Path(frame.f_code.co_filename)
+            if file.is_relative_to(ROOT) and not file.is_relative_to(ROOT / "tests"):
+                break
+            frame = frame.f_back
+        where = "a test" if frame is None else f"{file.relative_to(ROOT)}:{frame.f_lineno}"
+        found.append(f"{name} at {where}")
+
+    watchers.append(watch)
+    yield found
+    watchers.remove(watch)
 
 
 def dispatched(func: Any, args: Any, kwargs: Any) -> Any:
@@ -188,8 +219,6 @@ def check_mixing(func: Any, args: Any, kwargs: Any) -> None:
         flat = pytree.tree_leaves((args, kwargs))
     tensors = [t for t in flat if isinstance(t, Tensor)]
     plain = [t for t in tensors if not isinstance(t, OnDevice) and not (loose and t.ndim == 0)]
-    if loose and all(t.ndim == 0 for t in tensors if isinstance(t, OnDevice)) and not plain:
-        return
     if plain and len(plain) < len(tensors):
         raise Mixed(f"{func}: tensors on the device and on the host, {[list(t.shape) for t in plain]} on the host")
 
@@ -254,7 +283,7 @@ def the_device(kernels: bool = True) -> Iterator[str]:
     answers = backend.unavailable
     patch.setattr(torch, "Generator", Generator)
     if kernels:  # the CPU's: what the wrapper hands them is plain
-        patch.setattr(backend, "unavailable", lambda op, dtype, kind, *more: answers(op, dtype, "cpu" if kind == NAME else kind, *more))
+        patch.setattr(backend, "unavailable", lambda op, dtype, kind, *more: answers(op, dtype, plain(kind), *more))
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor([...], device=...) is made here and carried over
     try:
         # One thread: autograd's threads are counted once, and may have been before this device was there.
