@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from dreamlab import pipeline, recipe
+from dreamlab.core.types import Scene
 from dreamlab.recipe.tables import tables
 from dreamlab.run import train
 from dreamlab.run.assemble import Assembler, BuiltStage
@@ -108,3 +109,9 @@ def cheap() -> Iterator[None]:
         mock.patch.object(HashField, "learn", shortly),
     ):
         yield
+
+
+def scene_of(words: str, device: str) -> tuple[Scene, torch.Generator]:
+    """A scene as a stage begins with it, and the stream that it was drawn from."""
+    assembler = Assembler(recipe.load(recipe_of(words), tables()), device)
+    return assembler.scenes(assembler.recipe.stages[0]), assembler.streams.init

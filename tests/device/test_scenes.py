@@ -40,9 +40,7 @@ def numbers(obj: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", SCENES)
-def test_a_run_on_the_device_makes_what_the_cpu_makes(
-    kind: str, tmp_path: Path, cheap: None, one_thread: None
-) -> None:
+def test_a_run_on_the_device_makes_what_the_cpu_makes(kind: str, tmp_path: Path, cheap: None, one_thread: None) -> None:
     text = recipe_of(SCENES[kind], kind in MOVING)
     expected = through(text, tmp_path / "cpu", "cpu")
     with the_device() as device:
