@@ -246,14 +246,15 @@ def registered() -> torch.library.Library:
 
 
 @contextmanager
-def the_device() -> Iterator[str]:
-    """Inside the block `torch.device("pretend")` can be used as any other; gives its name."""
+def the_device(kernels: bool = True) -> Iterator[str]:
+    """Inside the block `torch.device("pretend")` can be used as any other; gives its name. Without `kernels` the torch
+    twins of our ops run on it, as they do on a GPU for which nothing can be compiled."""
     registered()
     patch = pytest.MonkeyPatch()
     answers = backend.unavailable
     patch.setattr(torch, "Generator", Generator)
-    # The CPU's kernels are the device's: what the wrapper hands them is plain.
-    patch.setattr(backend, "unavailable", lambda op, dtype, kind, *more: answers(op, dtype, "cpu" if kind == NAME else kind, *more))
+    if kernels:  # the CPU's: what the wrapper hands them is plain
+        patch.setattr(backend, "unavailable", lambda op, dtype, kind, *more: answers(op, dtype, "cpu" if kind == NAME else kind, *more))
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor([...], device=...) is made here and carried over
     try:
         # One thread: autograd's threads are counted once, and may have been before this device was there.

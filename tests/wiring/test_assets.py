@@ -98,7 +98,7 @@ def shows(scene: Any, points: np.ndarray, normals: np.ndarray, colours: np.ndarr
 def exported(tmp_path: Path, scene: Any, *formats: str, settings: tuple[str, ...] = ()) -> tuple[Run, Recipe]:
     recipe = load(TINY, tables(), overrides=["export.faces=2000", *settings])
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
-    export_mesh(run, recipe, scene, 12, formats or None)
+    export_mesh(run, recipe, scene, 7, formats or None)
     return run, recipe
 
 
@@ -222,7 +222,7 @@ def test_the_report_says_what_the_files_hold(tmp_path: Path) -> None:
     assert report["files"].keys() == files.keys()
     for name, path in files.items():
         data = path.read_bytes()
-        assert report["files"][name] == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "step": 12}
+        assert report["files"][name] == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "step": 7}
     (change,) = report["changes"]
     assert change["now"] == "export" and change["psnr"] > 60 and change["silhouette_iou"] == 1.0
 
@@ -263,7 +263,7 @@ def test_each_prompt_s_asset_lies_in_the_folder_of_its_name(tmp_path: Path) -> N
     recipe = load(TINY, tables(), overrides=[])
     recipe = replace(recipe, prompt="a red ball", prompts=("a green pear", "a blue mug"))
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
-    paths = export_mesh(run, recipe, Several(), 12)  # type: ignore[arg-type]
+    paths = export_mesh(run, recipe, Several(), 7)  # type: ignore[arg-type]
     names = ("0-a-red-ball", "1-a-green-pear", "2-a-blue-mug")
     assert [str(path.relative_to(run.export)) for path in paths] == [f"{name}/model.glb" for name in names]
     for name, radius, prompt in zip(names, Several.radii, ("a red ball", "a green pear", "a blue mug"), strict=True):

@@ -49,7 +49,7 @@ def arm() -> Gaussians4D:
 def file_of(tmp_path: Path, scene: Gaussians4D) -> Glb:
     recipe = load(TINY, tables(), overrides=["export.resolution=40", "export.faces=1500"])
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
-    export_mesh(run, recipe, scene, 12)
+    export_mesh(run, recipe, scene, 7)
     return Glb((run.export / "model.glb").read_bytes())
 
 

@@ -140,7 +140,7 @@ def test_the_pictures_of_an_export_are_once_around_at_the_recipe_s_size_and_coun
 
     recipe = load(TINY, tables(), overrides=["export.size=64", "export.turntable=5"])
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
-    paths = export_pictures(run, recipe, Painted(), 12, CPU)  # type: ignore[arg-type]
+    paths = export_pictures(run, recipe, Painted(), 7, CPU)  # type: ignore[arg-type]
     assert [path.name for path in paths] == ["contact.png", "turntable.mp4"]
     found = cells(paths[0], 64)
     assert len(found) == 12 and Image.open(paths[0]).size == (4 * 64, 3 * 64)
