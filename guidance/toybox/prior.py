@@ -191,7 +191,8 @@ def heard(words: Words, text: str, what: str, unknown: str) -> Reading:
     """The known words of a text; InputError names the others unless they may be skipped."""
     reading = words.read(text)
     if reading.unknown and unknown == "refuse":
-        known = "use words it knows (`dreamlab list objects` has its objects), or set unknown: skip"
+        known = "use words it knows (`dreamlab list objects` has its objects), or go on without them: the guidance's "
+        known += "setting `unknown: skip`, e.g. stages.0.terms.0.guidance.unknown=skip"
         raise InputError(f"{what}: {reading.report()}; {known}")
     if what == "prompt" and not reading.tokens:
         raise InputError(f"prompt: {text!r} holds no word that the toybox prior knows")

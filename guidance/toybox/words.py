@@ -90,6 +90,10 @@ class Words:
         return tuple(sorted({*self.tokens[len(SPECIAL) :], *self.aliases} - self.untrained))
 
     @cached_property
+    def _objects(self) -> tuple[str, ...]:
+        return tuple(word for word in self._known if self.aliases.get(word, word) in CATEGORIES)
+
+    @cached_property
     def _names(self) -> tuple[tuple[re.Pattern[str], str], ...]:
         """Names of several words, longest first."""
         names = sorted((w for w in (*self.tokens, *self.aliases) if " " in w), key=lambda w: (-len(w), w))
@@ -105,7 +109,8 @@ class Words:
         flat = " ".join(re.findall(r"[a-z0-9]+|[,;.]", text.lower()))
         for pattern, joined in self._names:
             flat = pattern.sub(joined, flat)
-        tokens, unknown = [], {}
+        tokens: list[str] = []
+        unknown: dict[str, tuple[str, ...]] = {}
         for word in (w.replace("_", " ") for w in flat.split()):
             token = self.aliases.get(word, word)
             if word in self.fillers:
@@ -113,7 +118,10 @@ class Words:
             if token in self.ids and token not in self.untrained:
                 tokens.append(token)
             else:
-                unknown[word] = tuple(difflib.get_close_matches(word, self._known, n=3, cutoff=0.6))
+                unknown[word] = ()
+        # Without an object, one is what is missing: the name of a part or of a colour would be no advice.
+        known = self._known if any(token in CATEGORIES for token in tokens) else self._objects
+        unknown = {word: tuple(difflib.get_close_matches(word, known, n=3, cutoff=0.6)) for word in unknown}
         while tokens and tokens[-1] in world.BREAKS:
             tokens.pop()
         return Reading(tuple(tokens), unknown)
