@@ -22,6 +22,7 @@ from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linea
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import FILES, setting
 from dreamlab.core.text import did_you_mean
+from dreamlab.core.triangles import areas
 from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles
 from renderers.light.environment import ENVIRONMENTS, environment
 from renderers.light.montecarlo import Draws, shade_montecarlo
@@ -111,8 +112,7 @@ class TexturedMesh:
             self.params = {"texture": at.picture(raw).detach().clone().requires_grad_()}
         else:
             self.params = {name: value.to(points.device) for name, value in self.field.start(self.generator).items()}
-            a, b, c = self.surface.vertices[self.surface.faces].unbind(1)
-            area = torch.linalg.cross(b - a, c - a).norm(dim=-1).sum() / 2
+            area = areas(self.surface.vertices, self.surface.faces).sum()
             self.field.learn(self.params, points, raw, 200, self.generator, float(area / len(points)) ** 0.5)
 
     def adopt(self, source: Scene, stream: torch.Generator) -> None:

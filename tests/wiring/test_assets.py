@@ -18,7 +18,7 @@ import trimesh
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, orbit
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Textures, Training
+from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Rows, Textures, Training, Triangles
 from dreamlab.export import export_mesh
 from dreamlab.export.glb import glb_bytes
 from dreamlab.export.text_formats import obj_bytes, obj_companions
@@ -76,8 +76,8 @@ class Solid:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
-    def mesh(self, resolution: int) -> Mesh:
-        return self.made
+    def offer(self, resolution: int) -> Offer:
+        return Triangles(self.made)
 
 
 def shows(scene: Any, points: np.ndarray, normals: np.ndarray, colours: np.ndarray, near: float) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
+from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Training
 from dreamlab.export import export_pictures
 from dreamlab.export.png import png_bytes
 from dreamlab.recipe.picture import PictureSettings, png_of, read_picture
@@ -68,7 +68,7 @@ class Painted:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
-    def mesh(self, resolution: int) -> Mesh:
+    def offer(self, resolution: int) -> Offer:
         raise NotImplementedError
 
 

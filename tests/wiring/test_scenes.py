@@ -21,9 +21,11 @@ from renderers.field4d import Field4D
 from renderers.gaussians import Gaussians
 from renderers.gaussians4d import Gaussians4D
 from renderers.hash_field import FieldSettings, HashField
-from renderers.light.background import BackgroundSettings, harmonics
+from renderers.light.background import BackgroundSettings
+from renderers.light.harmonics import harmonics
 from renderers.light.shading import ShadingSettings
 from renderers.mesh import TexturedMesh
+from renderers.surface.extraction import extract
 from tests.export.viewer import Glb
 
 SMALL: dict[str, Any] = {"levels": 4, "log2_entries": 10, "finest": 16, "hidden": 8, "occupancy": 16, "step": 0.05}
@@ -90,7 +92,7 @@ def test_roughness_and_metallic_of_a_scene_are_those_of_its_file(material: str) 
         else:
             scene.params["layer2"].zero_()
             scene.params["bias"].copy_(torch.tensor(raw))
-    glb = Glb(glb_bytes(scene.mesh(0), "ball", {}))
+    glb = Glb(glb_bytes(extract(scene, 0), "ball", {}))
     metal = glb.material["pbrMetallicRoughness"]
     packed, base = glb.picture(metal["metallicRoughnessTexture"]), glb.picture(metal["baseColorTexture"])
     inside = base.reshape(-1, 3).max(1) > 0
@@ -109,7 +111,7 @@ def test_a_normal_texture_bends_along_its_tangents_in_the_file_as_on_the_scene()
     with torch.no_grad():
         scene.params["texture"][..., 5], scene.params["texture"][..., 6] = 0.6, -0.3
         frames = scene.render(orbit([0.0], 0.0), 64, torch.zeros(1, 3))
-    glb = Glb(glb_bytes(scene.mesh(0), "ball", {}))
+    glb = Glb(glb_bytes(extract(scene, 0), "ball", {}))
     packed = glb.picture(glb.material["normalTexture"]).astype(float) / 255 * 2 - 1
     local = packed.reshape(-1, 3)[np.abs(packed.reshape(-1, 3)[:, 0]) > 0.1].mean(0)
     n, t = glb.attribute("NORMAL").astype(float), glb.attribute("TANGENT").astype(float)
