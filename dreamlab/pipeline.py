@@ -11,22 +11,24 @@ import torch
 
 from dreamlab import recipe
 from dreamlab.core.device import known_device
-from dreamlab.core.errors import InputError, Interrupted
+from dreamlab.core.errors import InputError, Interrupted, RecipeError
+from dreamlab.core.files import write_atomic
 from dreamlab.core.text import shell
 from dreamlab.core.types import Scene
 from dreamlab.export import export_mesh, export_pictures
 from dreamlab.export.report import check_not_older
-from dreamlab.recipe import Recipe
+from dreamlab.recipe import Recipe, as_plain
 from dreamlab.recipe.checks import check
 from dreamlab.recipe.given import own_files, placed
 from dreamlab.recipe.tables import tables
 from dreamlab.run.assemble import Assembler
-from dreamlab.run.checkpoint import committed, sweep
+from dreamlab.run.checkpoint import committed, read_newest, sweep, write
 from dreamlab.run.determinism import deterministic
-from dreamlab.run.folder import Run
+from dreamlab.run.folder import Origin, Run
+from dreamlab.run.lineage import check_branch, check_shape
 from dreamlab.run.outcome import recorded
 from dreamlab.run.signals import catching
-from dreamlab.run.train import Tick, restore, train
+from dreamlab.run.train import Tick, check_fits, restore, train
 
 
 def load_recipe(run: Run) -> Recipe:
@@ -107,3 +109,46 @@ def plan(
     chosen = placed(chosen, source.parent)
     check(chosen)
     return own_files(chosen, source.parent)
+
+
+def extend(run: Run, steps: int) -> None:
+    """Let the last stage of a run have so many steps in all, and write it into its recipe; to be executed then. What is
+    made stays, schedules follow the new total."""
+    with run.lock():
+        wanted = load_recipe(run)
+        last = len(wanted.stages) - 1
+        longer = recipe.load(run.recipe_path(), tables(), overrides=[f"stages.{last}.steps={steps}"])
+        made = max(int(run.state().get("step", 0)) - sum(stage.steps for stage in wanted.stages[:-1]), 0)
+        if steps < made:
+            raise RecipeError(f"--steps {steps}: stage {wanted.stages[-1].name!r} has made {made} steps already")
+        if longer != wanted:
+            write_atomic(run.recipe_path(), recipe.dump(longer).encode())
+            run.event("extended", stage=wanted.stages[-1].name, was=wanted.stages[-1].steps, steps=steps)
+            run.log(f"{wanted.stages[-1].name}: {steps} steps instead of {wanted.stages[-1].steps}")
+
+
+def branch(run: Run, out: Path | None, overrides: Sequence[str], command: list[str], device: str = "cpu") -> Run:
+    """A run of its own that starts where another stands, with other settings for the steps to come; the other one is
+    left as it is. Beside it unless `out` says where. To be executed then."""
+    known_device(device)
+    with run.lock():
+        old, new = load_recipe(run), recipe.load(run.recipe_path(), tables(), overrides=overrides)
+        found = read_newest(run.ckpt, warn=run.warn)
+        if found is None:
+            raise InputError(f"{run.path}: has no checkpoint yet; continue it with: {shell('resume', run.path)}")
+        check_fits(run, old, found.meta, found.path.name, device)
+        check(new)
+        check_branch(old, new, found.meta)
+        stage = found.meta["stage"]
+        was, now = (Assembler(each, device, run.path).scenes(each.stages[stage]) for each in (old, new))
+        check_shape(was, now, stage)
+        new, files = own_files(new, run.path)
+        step, meta = found.meta["global_step"], found.meta | {"recipe": as_plain(new)}
+        origin = Origin(
+            {"run": str(run.path.absolute()), "id": run.spec().get("id"), "step": step},
+            lambda made: write(made.ckpt, step, found.parts, meta, new.keeping.keep),
+        )
+        made = Run.create(out or run.path.parent, recipe.dump(new), new.prompt, command, files, origin)
+    made.set_state(state="interrupted", step=step)
+    made.event("branched", **origin.parent)
+    return made

@@ -27,7 +27,7 @@ from dreamlab.core.streams import derive
 from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Training, Triangles
 from renderers.become import become
 from renderers.dmtet import DMTet
-from renderers.field.merge import Layer, Volume, merge
+from renderers.field.merge import Fog, Layer, merge
 from renderers.gaussian.density import density_of, level_set
 from renderers.gaussians import Gaussians
 from renderers.hash_field import HashField
@@ -183,7 +183,7 @@ class Several:
         black = torch.zeros_like(background)
         extra: dict[str, Tensor] = {}
         layers: list[Layer] = [self._clouds(cameras, size)] if self.clouds else []
-        volumes: list[Volume] = []
+        volumes: list[Fog] = []
         bent = True  # whether all objects have normals
         for name in (name for name in self.names if name not in self.clouds):
             at = self.settings.objects[name]
@@ -200,7 +200,7 @@ class Several:
                 normal = torch.zeros_like(seen.color) if normal is None else normal @ at.turn(normal).T
                 values = torch.cat([seen.color, normal, label.expand(len(seen.color), -1)], 1)
                 ends = replace(samples, t_start=at.scale * samples.t_start, t_end=at.scale * samples.t_end)
-                volumes.append(Volume(ends, seen.sigma / at.scale, values))
+                volumes.append(Fog(ends, seen.sigma / at.scale, values))
         only = layers[0] if len(layers) == 1 and not volumes else merge(layers, volumes, cameras, size)
         rgb, turned, masks, codes = only.values.split([3, 3, len(self.names), 3], -1)
         extra |= {"masks": masks, "codes": codes, "present": torch.ones(len(self.names), device=rgb.device) > 0}

@@ -26,7 +26,7 @@ from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Training
 from renderers.surface.draw import Surface, compose, laplacian, look, normal_consistency, vertex_normals
 from renderers.surface.extraction import extract
 from renderers.surface.files import read_mesh
-from renderers.surface.material import HashField, groups_of
+from renderers.surface.material import SurfaceField, groups_of
 from renderers.surface.shapes import signed_distances
 from renderers.surface.tets import KuhnGrid, place
 
@@ -80,7 +80,7 @@ class DMTet:
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings = settings
         self.grid = KuhnGrid(settings.resolution, settings.extent)
-        self.field = HashField(3, levels=settings.levels, finest_resolution=settings.finest, extent=settings.extent)
+        self.field = SurfaceField(3, levels=settings.levels, finest_resolution=settings.finest, extent=settings.extent)
         if settings.start == "mesh":
             sdf = signed_distances(read_mesh(settings.mesh), self.grid.vertices())
         else:

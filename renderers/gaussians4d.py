@@ -131,22 +131,19 @@ class Gaussians4D(Gaussians):
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         self.begin(training)
         times = cameras.fovy_deg.new_zeros(len(cameras)) if cameras.time is None else cameras.time
-        shown, moved, turns, apart = [], [], [], []
+        parts, moved, turns, apart = [], [], [], []
         for i in range(len(cameras)):
             means, quats, log_scales, motion, gap = self.posed(times[i])
             view = slice(i, i + 1)
-            shown.append(self.splat(means, quats, cameras[view], size, background[view], training, log_scales))
+            shown = self.splat(means, quats, cameras[view], size, background[view], training, log_scales)
+            parts.append(Frames(shown.rgb, shown.alpha, shown.depth, background[view], shown.normal, shown.visible))
             moved.append(means)
             turns.append(motion.turn)
             apart.append(gap)
-        rgb, alpha, depth, normal = (
-            torch.cat([getattr(s, name) for s in shown]) for name in ("rgb", "alpha", "depth", "normal")
-        )
-        visible = torch.stack([s.visible for s in shown]).any(0)
         extra = {} if training is None else {
             "moved": torch.stack(moved), "turns": torch.stack(turns), "apart": torch.stack(apart)
         }  # fmt: skip
-        return Frames(rgb, alpha, depth, background, normal, visible, extra)
+        return replace(Frames.cat(parts), extra=extra)
 
     def begin(self, training: Training | None) -> None:
         super().begin(training)

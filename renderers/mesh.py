@@ -22,17 +22,18 @@ from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linea
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import FILES, setting
 from dreamlab.core.text import did_you_mean
+from dreamlab.core.triangles import areas
 from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles
 from renderers.light.environment import ENVIRONMENTS, environment
-from renderers.light.montecarlo import Samples, shade_montecarlo
+from renderers.light.montecarlo import Draws, shade_montecarlo
 from renderers.light.pbr import Material
 from renderers.light.rays import Boxes
-from renderers.light.split_sum import Light, shade
+from renderers.light.split_sum import Lighting, shade
 from renderers.surface.atlas import METHODS, Atlas, tangents, unwrap
 from renderers.surface.bake import Texels, project, texels
 from renderers.surface.draw import Surface, View, compose, look, vertex_normals
 from renderers.surface.extraction import extract
-from renderers.surface.material import HashField, Look, Ranges, groups_of
+from renderers.surface.material import Coat, Ranges, SurfaceField, groups_of
 from renderers.surface.shapes import starting_shape
 from renderers.surface.views import all_around, device_of, shown
 
@@ -87,9 +88,9 @@ class TexturedMesh:
         self.settings, self.generator = settings, generator
         self.ranges = Ranges(settings.roughness, settings.metallic)
         self.channels = 8 if settings.bump > 0 else 5
-        self.field = HashField(self.channels, levels=settings.levels, finest_resolution=settings.finest, extent=1.5)
+        self.field = SurfaceField(self.channels, levels=settings.levels, finest_resolution=settings.finest, extent=1.5)
         pictures = [] if settings.shading == "flat" else [environment(name) for name in settings.lights]
-        self.light = Light.of(pictures) if pictures else None
+        self.light = Lighting.of(pictures) if pictures else None
         self.wear(starting_shape(settings.file, settings.faces))
 
     def wear(self, mesh: Mesh, paint: Paint | None = None) -> None:
@@ -111,8 +112,7 @@ class TexturedMesh:
             self.params = {"texture": at.picture(raw).detach().clone().requires_grad_()}
         else:
             self.params = {name: value.to(points.device) for name, value in self.field.start(self.generator).items()}
-            a, b, c = self.surface.vertices[self.surface.faces].unbind(1)
-            area = torch.linalg.cross(b - a, c - a).norm(dim=-1).sum() / 2
+            area = areas(self.surface.vertices, self.surface.faces).sum()
             self.field.learn(self.params, points, raw, 200, self.generator, float(area / len(points)) ** 0.5)
 
     def adopt(self, source: Scene, stream: torch.Generator) -> None:
@@ -167,14 +167,14 @@ class TexturedMesh:
             return {"texture": ParamGroup(self.params["texture"], s.lr_texture)}
         return groups_of(self.params, s.lr_table, s.lr_network, "")
 
-    def material(self, view: View, shift: Tensor | None = None) -> Look:
+    def material(self, view: View, shift: Tensor | None = None) -> Coat:
         """At the pixels that a view covers; `shift` [M, 3] reads beside them (hash grid only)."""
         if self.settings.material == "hash":
             points = view.points if shift is None else view.points + shift
-            return self.ranges.look(self.field(self.params, points), self.settings.bump)
+            return self.ranges.coat(self.field(self.params, points), self.settings.bump)
         uv, slope = view.texture_coordinates(self.atlas.uv, self.atlas.faces)
         raw = texture(self.params["texture"], uv[None, None], uv_dxy=slope[None, None], boundary="clamp", max_level=4)
-        return self.ranges.look(raw[0, 0], self.settings.bump)
+        return self.ranges.coat(raw[0, 0], self.settings.bump)
 
     def bent(self, view: View, bump: Tensor | None) -> Tensor:
         """[M, 3] shading normals: a texture bends in tangent space, a hash grid in the world, along the surface."""
@@ -202,14 +202,14 @@ class TexturedMesh:
             rgb = self.shaded(view, made, normal, which[view.hit // size**2], stream)
         return replace(compose(view, rgb, normal, background), extra=extra)
 
-    def shaded(self, view: View, made: Look, normal: Tensor, which: Tensor, stream: torch.Generator) -> Tensor:
+    def shaded(self, view: View, made: Coat, normal: Tensor, which: Tensor, stream: torch.Generator) -> Tensor:
         """[M, 3] sRGB."""
         assert self.light is not None
         points = view.points.detach()
         material = Material(srgb_to_linear(made.base), made.roughness, made.metallic)
         to_eye, s = view.to_eye(points), self.settings
         if s.shading == "montecarlo":
-            samples = Samples(s.samples, s.samples)
+            samples = Draws(s.samples, s.samples)
             arguments = (self.light, material, points, normal, to_eye, which, self.boxes, stream, samples, s.specular)
             linear = shade_montecarlo(*arguments)
         else:
@@ -223,7 +223,7 @@ class TexturedMesh:
             change = (image[1:] - image[:-1]).abs().mean((0, 1)) + (image[:, 1:] - image[:, :-1]).abs().mean((0, 1))
             return (change * image.new_tensor([0.25, 0.25, 0.25, 0.1, 0.1])).sum()
         points, shift = frames.extra["points"], frames.extra["shift"]
-        here, there = (self.ranges.look(self.field(self.params, p), 0.0) for p in (points, points + shift))
+        here, there = (self.ranges.coat(self.field(self.params, p), 0.0) for p in (points, points + shift))
         finish = (here.roughness - there.roughness).abs().mean() + (here.metallic - there.metallic).abs().mean()
         return 0.25 * (here.base - there.base).abs().mean() + 0.1 * finish
 
@@ -265,12 +265,12 @@ class TexturedMesh:
         size = self.settings.texture
         with torch.no_grad():
             if self.settings.material == "texture":
-                made = self.ranges.look(self.params["texture"].flatten(0, 1), self.settings.bump)
+                made = self.ranges.coat(self.params["texture"].flatten(0, 1), self.settings.bump)
                 pictures = [None if value is None else value.reshape(size, size, -1) for value in made]
             else:
                 at = texels(self.atlas, size)
                 points = at.read(self.surface.vertices, self.surface.faces)
-                made = self.ranges.look(self.field(self.params, points), self.settings.bump)
+                made = self.ranges.coat(self.field(self.params, points), self.settings.bump)
                 if made.bump is not None:
                     made = made._replace(bump=self._to_tangent(at, made.bump))
                 pictures = [None if value is None else at.picture(value) for value in made]

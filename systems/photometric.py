@@ -46,7 +46,9 @@ class Photometric(Rule["Photometric.Settings"]):
 
     @classmethod
     def card(cls, settings: Settings) -> RuleCard:
-        return replace(super().card(settings), colours=True, normals=max(settings.normal.values) > 0)
+        weights = {"depth": (settings.depth, settings.rank), "normal": (settings.normal,)}
+        maps = frozenset(name for name, of in weights.items() if max(max(weight.values) for weight in of) > 0)
+        return replace(super().card(settings), colours=True, normals="normal" in maps, maps=maps)
 
     def loss(self, look: Look) -> Tensor:
         s, frames, truth = self.settings, look.frames, look.conditions["truth"].rows

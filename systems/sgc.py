@@ -37,7 +37,8 @@ class SGC(Rule["SGC.Settings"]):
 
     @classmethod
     def card(cls, settings: Settings) -> RuleCard:
-        return replace(super().card(settings), colours=True)
+        maps = frozenset({"depth"}) if max(settings.geometric.values) > 0 else frozenset()
+        return replace(super().card(settings), colours=True, maps=maps)
 
     def loss(self, look: Look) -> Tensor:
         c, frames, truth = self.settings, look.frames, look.conditions["truth"].rows

@@ -124,6 +124,18 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
             assert (node.end_lineno or 0) - node.lineno < 90, f"{path}:{node.lineno}: {node.name} is too long"
 
 
+def test_a_class_has_a_name_of_its_own() -> None:
+    """Structures that kernels are handed are private to their op."""
+    found: dict[str, list[str]] = {}
+    for path in FILES:
+        if path.relative_to(ROOT).parts[0] not in ("benchmarks", "cuda_ext"):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef):
+                    found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    twice = {name: paths for name, paths in found.items() if len(paths) > 1}
+    assert not twice, f"classes of one name: {twice}"
+
+
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": os.environ.get("HOME", "/")} | environment
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
@@ -144,6 +156,7 @@ socket.socket.connect = refuse
 import dreamlab
 assert 'torch' not in sys.modules, 'import dreamlab loads torch'
 for name in {modules!r}: importlib.import_module(name)
+assert 'torch._dynamo' not in sys.modules, 'the compiler of torch takes a second to load'
 heavy = {HEAVY - {"PIL"}!r} & {{m.split('.')[0] for m in sys.modules}}
 assert not heavy, heavy
 """

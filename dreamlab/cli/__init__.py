@@ -15,7 +15,7 @@ import typer
 
 from dreamlab.cli import about, dream, runs, toybox  # their commands join the app
 from dreamlab.cli.app import app
-from dreamlab.core.errors import DiskError, DreamError, Interrupted, is_disk_error
+from dreamlab.core.errors import DiskError, DreamError, Interrupted, OutOfMemory, is_disk_error
 from dreamlab.core.files import remedy
 
 __all__ = ["about", "app", "dream", "main", "runs", "toybox"]
@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing is wrong here
         sys.exit(0)
+    except MemoryError:
+        print("error: out of memory; close other programs, or ask for less", file=sys.stderr)
+        sys.exit(OutOfMemory.exit_code)
     except OSError as error:
         give_up_stdout()
         if not is_disk_error(error):

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from dreamlab.core.errors import OutOfMemory
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,6 +22,7 @@ toybox = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The proc
 app.add_typer(toybox, name="toybox")
 
 Device = Annotated[str, typer.Option(help="cpu or cuda")]
+ROOM = 1_900_000_000  # bytes of address space that the default recipe was seen to need, and a little more
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
 
 
@@ -41,4 +45,19 @@ def check_device(device: str) -> None:
     """Said before anything is built."""
     from dreamlab.core.device import known_device
 
+    check_room()
     known_device(device)
+
+
+def check_room() -> None:
+    """Below it libraries fail in ways of their own, or wait for threads that could not be made."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    room, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if room != resource.RLIM_INFINITY and room < ROOM:
+        raise OutOfMemory(
+            f"this shell allows {room / 1e9:.1f} GB of address space (ulimit -v); at least {ROOM / 1e9:.1f} GB are "
+            "needed: ulimit -v unlimited"
+        )

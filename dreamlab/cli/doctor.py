@@ -4,40 +4,63 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
+import json
 import os
 import platform
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
-PACKAGES = ("torch", "numpy", "diffusers", "transformers", "safetensors", "omegaconf", "trimesh", "gradio", "gsplat")
+from dreamlab.core.errors import OutOfMemory
+
+NEEDED = (
+    *("torch", "numpy", "scipy", "safetensors", "PyYAML", "omegaconf", "trimesh", "rich", "typer"),
+    *("scikit-image", "fast-simplification", "pillow", "imageio-ffmpeg"),
+)
+OPTIONAL = {
+    "diffusers": "pretrained models, which this version has not",
+    "transformers": "CLIP scores",
+    "xatlas": "better texture coordinates",
+    "gsplat": "splatting by another package, on CUDA",
+    "open3d-cpu": "scene.surface: open3d",
+}
 STUDIO_PORT = 7860
+PACKAGE = Path(__file__).parents[2]
+WEIGHTS = (PACKAGE / "guidance" / "weights", PACKAGE / "dreamlab" / "metrics" / "weights")
+TRIAL_S = 120
 
 
 def examine() -> list[str]:
     """Lines that start with ok, note or fix."""
-    return [*_software(), *_devices(), *_kernels(), *_disk(), *_port()]
+    return [*_software(), *_room(), *_devices(), *_kernels(), *weights(WEIGHTS), *_disk(), *_port()]
 
 
 def _software() -> list[str]:
     from dreamlab import __version__
 
     lines = [f"ok    dreamlab {__version__}, Python {platform.python_version()} on {platform.platform()}"]
-    for name in PACKAGES:
+    for name in (*NEEDED, *OPTIONAL):
         try:
             lines.append(f"ok    {name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
-            lines.append(
-                f"note  {name} is not installed (optional)" if name in ("gradio", "gsplat") else _missing(name)
-            )
+            missing = f"fix   {name} is missing: pip install -c constraints.txt {name}"
+            lines.append(f"note  {name} is not installed ({OPTIONAL[name]})" if name in OPTIONAL else missing)
     return lines
 
 
-def _missing(name: str) -> str:
-    return f"fix   {name} is missing: pip install -c constraints.txt {name}"
+def _room() -> list[str]:
+    from dreamlab.cli.app import check_room
+
+    try:
+        check_room()
+    except OutOfMemory as error:
+        return [f"fix   memory: {error}"]
+    return []
 
 
 def _devices() -> list[str]:
@@ -57,16 +80,60 @@ def _devices() -> list[str]:
 
 
 def _kernels() -> list[str]:
-    from cuda_ext import build
+    """Whether each native op is built, and does as its twin does."""
+    import torch
 
-    lines = []
+    from cuda_ext import build
+    from dreamlab.cli.trial import TRIALS
+
+    lines, built = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the reason is in the line below
-        for op in build.operations():
+        for op in (op for op in build.operations() if op in TRIALS):
             if build.library(op) is not None:
-                lines.append(f"ok    native {op} ({build.machine_isa()})")
+                built.append(op)
             else:
                 lines.append(f"fix   native {op}: {build.why_not(op).splitlines()[0]}; its torch twin runs, slower")
+        for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+            where = build.machine_isa() if device == "cpu" else device
+            for op, wrong in tried(built, device).items():
+                advice = f"{wrong}: a defect of ours; until it is mended, `backend: torch` of the op is right"
+                lines.append(f"fix   native {op} ({where}): {advice}" if wrong else f"ok    native {op} ({where})")
+    return lines
+
+
+def tried(ops: Sequence[str], device: str) -> dict[str, str]:
+    """What is wrong with each op, "" if nothing is; in a child, which a kernel that crashes takes along. Another child
+    goes on with the ops after it."""
+    found: dict[str, str] = {}
+    library = os.pathsep.join(filter(None, (str(PACKAGE), os.environ.get("PYTHONPATH"))))
+    while left := [op for op in ops if op not in found]:
+        command = [sys.executable, "-P", "-m", "dreamlab.cli.trial", device, *left]
+        try:
+            done = subprocess.run(
+                command, env=os.environ | {"PYTHONPATH": library}, capture_output=True, text=True, timeout=TRIAL_S
+            )
+            out, ends = done.stdout, f"ends its process (exit code {done.returncode})"
+        except subprocess.TimeoutExpired as error:
+            out, ends = (error.stdout or b"").decode(), f"is not done after {TRIAL_S} s"
+        found |= dict(json.loads(line) for line in out.splitlines() if line.startswith("["))
+        left = [op for op in ops if op not in found]
+        found |= {left[0]: ends} if left else {}
+    return found
+
+
+def weights(folders: Sequence[Path]) -> list[str]:
+    """Whether the shipped weights are what was shipped, to the bit."""
+    from dreamlab.core import digests
+
+    lines = []
+    for folder in folders:
+        found = digests.wrong(folder)
+        for name, wrong in found.items():
+            again = "install dreamlab again (pip install --force-reinstall --no-deps), or in a clone: git checkout"
+            lines.append(f"fix   weights: {folder / name} {wrong}; {again} -- {folder}")
+        if not found:
+            lines.append(f"ok    weights: {folder.parent.name}, {len(digests.held(folder))} files as they were shipped")
     return lines
 
 

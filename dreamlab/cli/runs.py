@@ -11,18 +11,42 @@ import typer
 
 from dreamlab.cli.app import Device, RunPath, app, check_device
 from dreamlab.core.errors import Interrupted, RecipeError
+from dreamlab.core.text import shell
 
 if TYPE_CHECKING:
     from dreamlab.run.folder import Run
 
 
 @app.command()
-def resume(run: RunPath, device: Device = "cpu") -> None:
-    """Continue a run where its newest checkpoint is; a finished run is exported again."""
+def resume(
+    run: RunPath,
+    steps: Annotated[int | None, typer.Option(help="let the last stage have so many steps in all")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Continue a run where its newest checkpoint is; a finished run is exported again, or gets more steps."""
+    from dreamlab import pipeline
     from dreamlab.run.folder import Run
 
     check_device(device)
-    go(Run.open(run), device)
+    opened = Run.open(run)
+    if steps is not None:
+        pipeline.extend(opened, steps)
+    go(opened, device)
+
+
+@app.command()
+def branch(
+    run: RunPath,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="recipe settings")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the new run folder; none: beside RUN")] = None,
+    device: Device = "cpu",
+) -> None:
+    """A new run that starts where RUN stands, with other settings. The last line of stdout is its folder."""
+    from dreamlab import pipeline
+    from dreamlab.run.folder import Run
+
+    check_device(device)
+    go(pipeline.branch(Run.open(run), out, overrides or [], sys.argv, device), device)
 
 
 @app.command()
@@ -76,9 +100,9 @@ def go(run: Run, device: str) -> None:
         with Bar() as bar:
             files = pipeline.execute(run, device, bar.update)
     except Interrupted as error:
-        print(f"{error}. Resume: dreamlab resume {run.path}", file=sys.stderr)
+        print(f"{error}. Resume: {shell('resume', run.path)}", file=sys.stderr)
         raise
-    print(f"other formats: dreamlab export {run.path} --formats glb,obj,ply", file=sys.stderr)
+    print(f"other formats: {shell('export', run.path, '--formats', 'glb,obj,ply')}", file=sys.stderr)
     for path in files:
         print(path)
     print(run.path)

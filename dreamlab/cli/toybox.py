@@ -100,11 +100,11 @@ def toybox_score(
     device: Device = "cpu",
 ) -> None:
     """Held-out prompts x seeds, measured against the truth: a table, a contact sheet, JSON."""
-    from dreamlab.toybox.scoring.report import Wanted, command
+    from dreamlab.toybox.scoring.report import Scored, command
 
     check_device(device)
     names = (systems, scenes, guidance)
-    command(Wanted(*names, seeds, prompts, steps, recipe, tuple(settings or ()), images, prior, device), out, json)
+    command(Scored(*names, seeds, prompts, steps, recipe, tuple(settings or ()), images, prior, device), out, json)
 
 
 @toybox.command("obey")

@@ -51,6 +51,7 @@ class RuleCard:
     rescales: bool = False  # `prompting.rescale` reaches its guidance
     colours: bool = False  # reads the colours of the frames, whatever the guidance is shown
     normals: bool = False  # compares the frames' normals
+    maps: frozenset[str] = frozenset()  # of known pictures that it compares, besides colour and mask: depth, normal
     remembers: bool = False  # keeps something of the renders of one prompt
     complaint: str = ""  # what is wrong between its settings
 

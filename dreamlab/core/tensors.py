@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from dreamlab.core import digests
 from dreamlab.core.errors import ModelError
 
 Header = Mapping[str, Any]  # JSON: what of it is there, its reader finds out
@@ -44,6 +45,7 @@ def network(
 
     if not path.is_file():
         raise ModelError(f"{path}: there is no {what} here; {again}")
+    digests.check(path, again)
     try:
         header, tensors = unpacked(path, what)
         if header[FORMAT] != version:

@@ -90,7 +90,9 @@ def load_clip(folder: Path | str, device: str = "cpu") -> Clip:
         from safetensors import SafetensorError
         from transformers import CLIPModel, CLIPTokenizer
     except ImportError:
-        raise ModelError("CLIP scores need the package transformers; pip install transformers") from None
+        raise ModelError(
+            "CLIP scores need the package transformers; pip install transformers (the extra `models`)"
+        ) from None
     try:
         model: Any = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)

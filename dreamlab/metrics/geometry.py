@@ -28,7 +28,7 @@ RESOLUTION = 64  # of the extraction
 
 
 @dataclass(frozen=True)
-class Shape:
+class Body:
     """A volume on a common grid, and points of its surface."""
 
     filled: Tensor  # [G, G, G] bool
@@ -52,23 +52,23 @@ def centres(cells: int = CELLS) -> Tensor:
     return torch.stack(torch.meshgrid(line, line, line, indexing="ij"), -1)
 
 
-def shape(filled: Tensor, points: Tensor) -> Shape:
+def shape(filled: Tensor, points: Tensor) -> Body:
     from scipy.ndimage import binary_fill_holes
 
     whole = torch.from_numpy(np.asarray(binary_fill_holes(filled.numpy())))
     inside = centres(len(filled))[whole]
     if not len(inside):
-        return Shape(whole, points, torch.zeros(3), 0.0)
+        return Body(whole, points, torch.zeros(3), 0.0)
     centre = inside.mean(0)
-    return Shape(whole, points, centre, float((inside - centre).square().sum(-1).mean().sqrt()))
+    return Body(whole, points, centre, float((inside - centre).square().sum(-1).mean().sqrt()))
 
 
-def shape_of_mesh(found: Mesh) -> Shape:
+def shape_of_mesh(found: Mesh) -> Body:
     vertices, faces = found.vertices.cpu(), found.faces.cpu()
     return shape(voxels(vertices, faces), surface_points(vertices, faces))
 
 
-def shape_of_program(program: Program) -> Shape:
+def shape_of_program(program: Program) -> Body:
     """Exact inside test; surface points from marching cubes."""
     inside = program.sdf(centres().reshape(1, -1, 3))[0][0] < 0
     found = surface_of(program, RESOLUTION)
@@ -111,14 +111,14 @@ def surface_points(vertices: Tensor, faces: Tensor, count: int = POINTS) -> Tens
     return scattered(vertices, faces, count, torch.Generator().manual_seed(0)).read(vertices)
 
 
-def compare(found: Shape, truths: Sequence[Shape]) -> Likeness:
+def compare(found: Body, truths: Sequence[Body]) -> Likeness:
     """Each figure against the nearest of the true instances."""
     rows = [_compare(found, truth) for truth in truths]
     raw, aligned, chamfer = zip(*rows, strict=True)
     return Likeness(max(raw), max(aligned), min(chamfer))
 
 
-def _compare(found: Shape, truth: Shape) -> tuple[float, float, float]:
+def _compare(found: Body, truth: Body) -> tuple[float, float, float]:
     raw = iou(found.filled, truth.filled)
     if found.spread <= 0 or not len(found.points):
         return raw, 0.0, float("inf")

@@ -26,7 +26,7 @@ WIDTHS = (32, 64, 112, 160)
 FORMAT = 1
 
 
-class Block(nn.Module):
+class Strided(nn.Module):
     """Two convolutions and a way around them; the first may halve the picture."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
@@ -52,7 +52,7 @@ class JudgeNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(4, WIDTHS[0], 5, 2, 2, bias=False)
         self.stem_norm = nn.BatchNorm2d(WIDTHS[0])
-        self.trunk = nn.Sequential(*(Block(a, b, 2) for a, b in itertools.pairwise(WIDTHS)))
+        self.trunk = nn.Sequential(*(Strided(a, b, 2) for a, b in itertools.pairwise(WIDTHS)))
         self.category = nn.Linear(WIDTHS[-1], categories + 1)
         self.side = nn.Linear(WIDTHS[-1], SIDES)
 

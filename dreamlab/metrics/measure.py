@@ -16,8 +16,8 @@ from dreamlab.metrics.appearance import Appearance, appearance, deviation
 from dreamlab.metrics.asset import TRIVIAL, Asset, Solid, instances, judging_cameras, true_answer
 from dreamlab.metrics.geometry import (
     RESOLUTION,
+    Body,
     Likeness,
-    Shape,
     compare,
     shape_of_mesh,
     shape_of_program,
@@ -70,7 +70,7 @@ class Yardstick:
         self.seeds = instances(self.caption.category, truths)
 
     @cached_property
-    def shapes(self) -> list[Shape]:
+    def shapes(self) -> list[Body]:
         return [shape_of_program(true_answer(self.caption, seed).program) for seed in self.seeds]
 
     @cached_property
@@ -118,7 +118,7 @@ class Yardstick:
         hit = self._retrieved(verdict, rgb_aligned, alpha_aligned, rgb, alpha)
         return self._figures(verdict, read, likeness, appearance(rgb, alpha), fronts, hit), features
 
-    def moved_cameras(self, found: Shape) -> Cameras:
+    def moved_cameras(self, found: Body) -> Cameras:
         """Cameras that see the asset as the judging cameras would after its alignment with the mean truth."""
         centre = torch.stack([truth.centre for truth in self.shapes]).mean(0)
         spread = sum(truth.spread for truth in self.shapes) / len(self.shapes)

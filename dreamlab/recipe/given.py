@@ -22,14 +22,15 @@ from dreamlab.core.foreign.shape import CLOUDS, read_shape
 from dreamlab.core.settings import with_files
 from dreamlab.core.types import Framer, Mesh, Prompt, Reference
 from dreamlab.recipe import Recipe
-from dreamlab.recipe.checks import every_card, looks
+from dreamlab.recipe.checks import cards_of, every_card, looks
 from dreamlab.recipe.picture import png_of, read_picture, reframed
+from dreamlab.recipe.surface_maps import depth_png, normal_png
 from dreamlab.recipe.tables import TABLES
 from renderers.light.environment import MOST_FILE as MOST_LIGHT
 from renderers.light.environment import environment
 from renderers.surface.files import cloud_bytes, ply_bytes, read_mesh
 
-PICTURE = "image.png"
+PICTURE, DEPTH, NORMAL = "image.png", "image_depth.png", "image_normal.png"
 
 
 def placed(recipe: Recipe, folder: Path) -> Recipe:
@@ -44,8 +45,11 @@ def own_files(recipe: Recipe, beside: Path) -> tuple[Recipe, dict[str, bytes]]:
     recipe = placed(recipe, beside)
     if recipe.image.file:
         picture = read_picture(Path(recipe.image.file), recipe.image)
-        files[PICTURE] = png_of(fitted(recipe, picture) if recipe.image.fit and recipe.image.fill else picture)
-        recipe = replace(recipe, image=replace(recipe.image, file=PICTURE, fill=0.0))
+        picture = fitted(recipe, picture) if recipe.image.fit and recipe.image.fill else picture
+        files |= pictures_of(picture)
+        depth, normal = (name if name in files else "" for name in (DEPTH, NORMAL))
+        image = replace(recipe.image, file=PICTURE, fill=0.0, depth=depth, depth_light="far", normal=normal)
+        recipe = replace(recipe, image=image)
     stages = []
     for stage in recipe.stages:
         made: dict[str, str] = {}  # the same file twice is one
@@ -61,6 +65,13 @@ def own_files(recipe: Recipe, beside: Path) -> tuple[Recipe, dict[str, bytes]]:
 
         stages.append(with_files(stage, own))
     return replace(recipe, stages=tuple(stages)), files
+
+
+def pictures_of(picture: Reference) -> dict[str, bytes]:
+    """A run's copies of a picture and of the maps that came with it."""
+    files = {PICTURE: png_of(picture)}
+    files |= {} if picture.depth is None else {DEPTH: depth_png(picture)}
+    return files | ({} if picture.normal is None else {NORMAL: normal_png(picture)})
 
 
 def kept(kind: str, path: Path) -> tuple[str, bytes]:
@@ -96,8 +107,16 @@ def fitted(recipe: Recipe, picture: Reference) -> Reference:
 
 
 def check_picture(recipe: Recipe) -> None:
-    """A picture that nobody looks at, and a look at no picture, are both mistakes."""
+    """A picture that nobody looks at, and a look at no picture or at a map that it comes without, are mistakes."""
     if looks(recipe) and not recipe.image.file:
         raise InputError("this recipe follows a picture: give one with --image FILE")
     if recipe.image.file and not looks(recipe):
         raise RecipeError("no term of this recipe looks at a picture: leave out --image, or use --recipe image")
+    has = {name for name, file in (("depth", recipe.image.depth), ("normal", recipe.image.normal)) if file}
+    for term in (term for stage in recipe.stages for term in stage.terms):
+        guide, rule = cards_of(term)
+        for name in sorted(rule.maps - has) if guide.picture and guide.views == "given" else ():
+            raise InputError(
+                f"{term.system.kind} compares the picture's {name}, which nobody has given: "
+                f"give image.{name}=FILE, or set the term's {name} to 0"
+            )

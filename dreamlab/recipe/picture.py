@@ -8,6 +8,7 @@
     square    the object's bounding box, centred, fills `fill` of the side; `fill: 0` keeps the framing and only pads
     fit       a guidance that knows how large its objects are, and where they stand, may move the square
     camera    at azimuth 0: the picture says what the front is. Elevation, distance and field of view are settings
+    surface   its depth and normals, where a user has maps of them (`recipe.surface_maps`), go the same way
 
 Distances between colours are the largest difference of a channel, sRGB in [0, 1].
 """
@@ -21,15 +22,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, interpolate
+from torch.nn.functional import affine_grid, grid_sample, interpolate, normalize
 
-from dreamlab.core.cameras import orbit
+from dreamlab.core.cameras import Cameras, orbit
 from dreamlab.core.errors import InputError
 from dreamlab.core.foreign.apart import parsed
 from dreamlab.core.foreign.files import checked_size
 from dreamlab.core.foreign.picture_parser import MAX_FILE
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Framing, Reference
+from dreamlab.recipe.surface_maps import LIGHT, read_depth, read_normal
 
 SMALLEST, LARGEST = 64, 256  # side of the square
 NEAR = 0.1  # of the background's colour
@@ -48,30 +50,48 @@ class PictureSettings:
     fovy_deg: float = setting(42.0, above=0, high=170)
     fill: float = setting(0.65, low=0, high=1, help="share of the side that the object fills; 0: the framing is kept")
     fit: bool = setting(True, help="with a fill above 0: framed as the guidance knows its objects, if it knows them")
+    depth: str = setting("", file="picture", help="PNG of its depth in 8 or 16 bits, up to scale and shift")
+    depth_light: str = setting("far", choices=LIGHT, help="what is light in it; near: estimators of disparity")
+    normal: str = setting("", file="picture", help="PNG of its normals, (n + 1) / 2: x right, y up, z to the camera")
 
 
 def read_picture(path: Path, settings: PictureSettings) -> Reference:
-    """The picture as a reference; InputError says in one line what is wrong with a file."""
-    rgba = _cut_out(_read(path), path)
-    rgba = _square(rgba, settings.fill, path)
-    alpha = rgba[..., 3:]
-    rgb = (rgba[..., :3] / alpha.clamp(min=1e-4)).clamp(0, 1)
+    """The picture as a reference with its maps; InputError says in one line what is wrong with a file."""
     camera = orbit([0.0], settings.elevation_deg, settings.distance, settings.fovy_deg)
-    return Reference(rgb, alpha, camera)
+    rgba = _cut_out(_read(path), path)
+    size, layers = rgba.shape[:2], [rgba]
+    if settings.depth:
+        layers.append(rgba[..., 3:] * read_depth(Path(settings.depth), size, settings.depth_light))
+    if settings.normal:
+        layers.append(rgba[..., 3:] * read_normal(Path(settings.normal), size, camera))
+    square = _square(torch.cat(layers, -1), settings.fill, path)
+    return _parted(square, camera, settings.depth != "", settings.normal != "")
+
+
+def _parted(layers: Tensor, camera: Cameras, depth: bool, normal: bool) -> Reference:
+    """A reference of premultiplied layers: colour, alpha, and what is known of the surface."""
+    alpha = layers[..., 3:4].clamp(0, 1)
+    straight = layers / alpha.clamp(min=1e-4)
+    return Reference(
+        straight[..., :3].clamp(0, 1),
+        alpha,
+        camera,
+        straight[..., 4:5] * (alpha > 0) if depth else None,
+        normalize(straight[..., -3:], dim=-1) if normal else None,
+    )
 
 
 def reframed(reference: Reference, framing: Framing) -> Reference:
-    """The picture moved and enlarged, before nothing; what is known of its surface goes."""
-    premultiplied = torch.cat([reference.rgb * reference.alpha, reference.alpha], -1)
+    """The picture moved and enlarged, before nothing."""
+    known = [value for value in (reference.depth, reference.normal) if value is not None]
+    straight = torch.cat([reference.rgb, torch.ones_like(reference.alpha), *known], -1)
     (x, y), (to_x, to_y), scale = framing.centre, framing.wanted, framing.scale
     # The place of the old picture that each new pixel shows: (place - wanted) / scale + centre.
     affine = torch.tensor([[[1 / scale, 0.0, x - to_x / scale], [0.0, 1 / scale, y - to_y / scale]]])
-    size = (1, 4, *reference.rgb.shape[:2])
-    picture = premultiplied.permute(2, 0, 1)[None]
-    moved = grid_sample(picture, affine_grid(affine, list(size), align_corners=False), align_corners=False)[0]
-    rgba = moved.permute(1, 2, 0).clamp(0, 1)
-    alpha = rgba[..., 3:]
-    return Reference((rgba[..., :3] / alpha.clamp(min=1e-4)).clamp(0, 1), alpha, reference.camera)
+    picture = (straight * reference.alpha).permute(2, 0, 1)[None]
+    moved = grid_sample(picture, affine_grid(affine, list(picture.shape), align_corners=False), align_corners=False)[0]
+    known_of = reference.depth is not None, reference.normal is not None
+    return _parted(moved.permute(1, 2, 0), reference.camera, *known_of)
 
 
 def png_of(reference: Reference) -> bytes:
@@ -119,24 +139,24 @@ def _cut_out(rgba: Tensor, path: Path) -> Tensor:
     )
 
 
-def _square(rgba: Tensor, fill: float, path: Path) -> Tensor:
-    """[S, S, 4] premultiplied, padded with nothing."""
-    there = rgba[..., 3] > 0.5
+def _square(layers: Tensor, fill: float, path: Path) -> Tensor:
+    """[S, S, C] premultiplied, padded with nothing; the fourth layer is alpha."""
+    there = layers[..., 3] > 0.5
     if float(there.float().mean()) < LEAST:
         raise InputError(f"image {path}: no object found in it (less than {LEAST:.1%} is not background)")
-    high, wide = rgba.shape[:2]
+    high, wide = there.shape
     side, middle = max(high, wide), (high / 2, wide / 2)
     if fill > 0:
         rows, columns = (torch.nonzero(there.any(axis)).flatten() for axis in (1, 0))
         box = [(int(line[0]), int(line[-1]) + 1) for line in (rows, columns)]
         side = max(2, round(max(last - first for first, last in box) / fill))
         middle = (sum(box[0]) / 2, sum(box[1]) / 2)
-    square = torch.zeros(side, side, 4)
+    square = torch.zeros(side, side, layers.shape[-1])
     top, left = (round(centre - side / 2) for centre in middle)
-    kept = rgba[max(top, 0) : top + side, max(left, 0) : left + side]
+    kept = layers[max(top, 0) : top + side, max(left, 0) : left + side]
     square[max(-top, 0) : max(-top, 0) + kept.shape[0], max(-left, 0) : max(-left, 0) + kept.shape[1]] = kept
     size = min(max(side, SMALLEST), LARGEST)
     if size == side:
         return square
     resized = interpolate(square.permute(2, 0, 1)[None], (size, size), mode="bilinear", antialias=True)
-    return resized[0].permute(1, 2, 0).clamp(0, 1)
+    return resized[0].permute(1, 2, 0)

@@ -11,8 +11,9 @@ import shutil
 import socket
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,15 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a run starts that does not start at 0. `fill` comes first: without recipe and spec a folder is no run, so
+    that one cut short on the way is never taken for one that has not begun."""
+
+    parent: Mapping[str, Any]
+    fill: Callable[[Run], object]
+
+
 class Run:
     """The folder `runs/<slug>-<id>/`."""
 
@@ -39,7 +49,12 @@ class Run:
 
     @staticmethod
     def create(
-        root: Path, recipe_yaml: str, prompt: str, command: list[str], files: Mapping[str, bytes] | None = None
+        root: Path,
+        recipe_yaml: str,
+        prompt: str,
+        command: list[str],
+        files: Mapping[str, bytes] | None = None,
+        origin: Origin | None = None,
     ) -> Run:
         """A new folder under `root`; refuses at once, before any model is loaded, what cannot be written."""
         with disk_errors("making the run folder", root):
@@ -56,6 +71,8 @@ class Run:
             run.path.mkdir()
             for name in ("ckpt", "previews", "export"):
                 (run.path / name).mkdir()
+            if origin is not None:
+                origin.fill(run)
             for name, data in (files or {}).items():  # what the recipe names
                 write_atomic(run.path / name, data)
             write_atomic(run.path / "recipe.yaml", recipe_yaml.encode())
@@ -68,7 +85,7 @@ class Run:
                 "python": platform.python_version(),
                 "platform": platform.platform(),
             }
-            write_json(run.path / "spec.json", spec)
+            write_json(run.path / "spec.json", spec | ({} if origin is None else {"parent": dict(origin.parent)}))
             run.set_state(state="created", step=0)
         return run
 

@@ -22,7 +22,8 @@ from dreamlab.recipe.tables import TABLES
 from dreamlab.run import checkpoint
 from dreamlab.run.assemble import Assembler, BuiltStage, BuiltTerm, Change
 from dreamlab.run.folder import Run
-from dreamlab.run.preview import save_preview
+from dreamlab.run.lineage import unlike
+from dreamlab.run.preview import handful, save_preview
 from dreamlab.run.signals import StopSignal
 from dreamlab.run.telemetry import Ring
 from systems.engine.regularisers import penalty
@@ -213,12 +214,19 @@ def run_stage(
             on_tick(Tick(spec.name, position.step, spec.steps, done, total, rows[-1], note))
             note = ""
         if position.step % keeping.preview == 0 or last:
-            save_preview(stage.scene, run.previews / f"step_{done:06d}.png", stage.device)
+            preview(run, stage, done, (position.step - 1) // keeping.preview)
         if position.step % keeping.checkpoint == 0 or last or stop.requested:
             save(run, recipe, stage, position, done)
         if stop.requested and done < total:
             run.set_state(state="interrupted", step=done)
             raise Interrupted(f"stopped at step {done}/{total}", stop.exit_code)
+
+
+def preview(run: Run, stage: BuiltStage, done: int, turn: int) -> None:
+    """A picture of the scene as it forms; of many prompts the next few."""
+    path, which = run.previews / f"step_{done:06d}.png", handful(stage.scene, turn)
+    save_preview(stage.scene, path, stage.device, which=which)
+    run.event("preview", path=path.name, **({} if which is None else {"prompts": which}))
 
 
 class _Unstable(Exception):
@@ -311,19 +319,9 @@ def check_fits(run: Run, recipe: Recipe, meta: dict[str, Any], name: str, device
         )
     if meta["device"] != device:
         raise InputError(f"{run.ckpt / name}: was made on {meta['device']}; go on with --device {meta['device']}")
-    if changed := differences(meta["recipe"], as_plain(recipe)):
+    if changed := unlike(meta, recipe):
         shown = ", ".join(changed[:5]) + (" and more" if len(changed) > 5 else "")
         raise InputError(
             f"{run.ckpt / name}: was made by another recipe than {run.recipe_path().name} beside it ({shown} differ); "
             "put the recipe back as it was, or start a new run"
         )
-
-
-def differences(a: object, b: object, path: str = "") -> list[str]:
-    """Dotted names of the values in which two recipes differ."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        keys = [*a, *(key for key in b if key not in a)]
-        return [name for key in keys for name in differences(a.get(key), b.get(key), f"{path}.{key}".strip("."))]
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [name for i in range(len(a)) for name in differences(a[i], b[i], f"{path}.{i}")]
-    return [] if a == b else [path]

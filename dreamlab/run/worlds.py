@@ -19,7 +19,7 @@ from dreamlab.toybox.draw import Pictures, draw
 from dreamlab.toybox.program import Program, stack
 from dreamlab.toybox.shapes import CATEGORIES, finishes, program
 from dreamlab.toybox.understand import understand
-from guidance.shared.worlds import Views, Wanted, World, Worlds
+from guidance.shared.worlds import Mixing, Views, World, Worlds
 
 
 def worlds_of(seed: int) -> Worlds:
@@ -27,7 +27,7 @@ def worlds_of(seed: int) -> Worlds:
     return Worlds(lambda prompt, wanted: oracle_world(prompt, wanted, seed), lambda prompt: true_pictures(prompt, seed))
 
 
-def oracle_world(prompt: Prompt, settings: Wanted, seed: int) -> World:
+def oracle_world(prompt: Prompt, settings: Mixing, seed: int) -> World:
     """`instances` objects that the prompt describes, and `others` of other categories in their usual colours."""
     caption = understand(prompt.text)
     first = derive(seed, "instance") % 10_000

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ground truth of an object's shape: a watertight coloured mesh, the exact inside test, samples of the distance."""
+"""Ground truth of an object's shape: a watertight coloured mesh, the exact inside test."""
 
 from __future__ import annotations
 
@@ -63,15 +63,3 @@ def paint(program: Program, points: Tensor) -> tuple[Tensor, Tensor]:
     colour, _ = layout.albedo(program.rows, program.parts, points[None], winner)
     part = program.rows[..., layout.PART_ID].long().gather(1, winner)
     return layout.to_srgb(colour[0]), part[0]
-
-
-def distance_samples(program: Program, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Points [K, count, 3], half uniform in [-1, 1]^3 and half near the surface, with their distances [K, count]."""
-    points = 2 * torch.rand(len(program), count, 3, generator=generator) - 1
-    near = points[:, : count // 2]
-    for _ in range(3):  # towards the surface: the step is the distance, against the gradient
-        normal = layout.normals(program.rows, near)
-        near = near - program.sdf(near)[0][..., None] * normal
-    near = near + 0.02 * torch.randn(near.shape, generator=generator)
-    points = torch.cat([near, points[:, count // 2 :]], 1)
-    return points, program.sdf(points)[0]

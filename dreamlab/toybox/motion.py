@@ -13,7 +13,7 @@ rolling   forward along +Z by 0.8 (t - 1/2); what is round turns with it by way 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -24,7 +24,6 @@ from dreamlab.toybox.shapes import finishes
 
 ACTIONS = ("spinning", "bouncing", "nodding", "rocking", "waving", "rolling")
 BASIC = ("spinning", "bouncing", "nodding", "rocking")  # what every object can do
-Move = Callable[[Row, float], Row]
 
 
 def _about(row: Row, pivot: Sequence[float], turn_deg: tuple[float, float, float]) -> Row:

@@ -15,7 +15,7 @@ import hashlib
 
 from dreamlab.toybox.grammar import PHRASINGS
 
-PAIR, COMBINATION, INSTANCE, RELATION = 0.04, 0.10, 0.10, 0.15
+PAIR, COMBINATION, INSTANCE = 0.04, 0.10, 0.10
 HELD_PHRASINGS = 2
 
 
@@ -38,10 +38,6 @@ def held_out_combination(category: str, main: str, second: str | None = None) ->
 
 def held_out_instance(category: str, seed: int) -> bool:
     return fraction("instance", category, seed) < INSTANCE
-
-
-def held_out_relation(first: str, relation: str, second: str) -> bool:
-    return fraction("relation", first, relation, second) < RELATION
 
 
 def phrasings() -> tuple[tuple[str, ...], tuple[str, ...]]:

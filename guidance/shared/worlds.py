@@ -51,7 +51,7 @@ class Shown(Protocol):
 Sight = Callable[[Cameras, int], Shown]
 
 
-class Wanted(Protocol):
+class Mixing(Protocol):
     """What a mixture is made of."""
 
     @property
@@ -71,5 +71,5 @@ class Wanted(Protocol):
 class Worlds:
     """The worlds of one run, by prompt."""
 
-    mixture: Callable[[Prompt, Wanted], World]
+    mixture: Callable[[Prompt, Mixing], World]
     truth: Callable[[Prompt], Sight]

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from guidance.toybox.layers import Attention, Conv, Up, WordBlock, doubled, norm, pooled, zero
 from guidance.toybox.told import CAMERA_FEATURES, ray_features
 from guidance.toybox.volume import Given, Volume, seen_along
-from guidance.toybox.words import NULL, PAD
+from guidance.toybox.words import PAD
 
 
 @dataclass(frozen=True)
@@ -225,9 +225,6 @@ class Prior(nn.Module):
         told = camera[:, CAMERA_FEATURES - 1] > 0
         rays = ray_features(camera[:, :CAMERA_FEATURES], self.net.size // 4)
         return seen_along(text.volume, text.volume_row, rays) * told[:, None, None, None]
-
-    def null_ids(self, rows: int = 1) -> Tensor:
-        return torch.full((rows, 1), NULL, device=self.place.device)
 
     def _told(self, z: Tensor, log_snr: Tensor, text: Text, camera: Tensor, seen: Tensor | None) -> tuple[Told, Text]:
         """Time, camera, caption and backdrop of a half-size state; the words with the camera as one more."""

@@ -39,7 +39,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Volume:
+class Fog:
     """Samples along the rays of B views, row by row."""
 
     samples: Samples  # t in metres of the world
@@ -47,7 +47,7 @@ class Volume:
     values: Tensor  # [M, C]
 
 
-def merge(layers: Sequence[Layer], volumes: Sequence[Volume], cameras: Cameras, size: int) -> Layer:
+def merge(layers: Sequence[Layer], volumes: Sequence[Fog], cameras: Cameras, size: int) -> Layer:
     """All of them as one, nothing behind it; differentiable in values, opacities and densities, not in depths."""
     rays = cameras.rays(size, size)[1]
     cosine = -torch.einsum("bhwi,bi->bhw", rays, cameras.camera_to_world[:, :3, 2])[..., None]
@@ -57,7 +57,8 @@ def merge(layers: Sequence[Layer], volumes: Sequence[Volume], cameras: Cameras, 
     # Padding lies behind the last offset and belongs to no ray: it must stay there.
     ray = torch.cat([_rays(part.samples, count) for part in parts])
     order = (ray.double() * REACH + middle).argsort()
-    starts, ends = (torch.cat([getattr(part.samples, name) for part in parts])[order] for name in ("t_start", "t_end"))
+    starts = torch.cat([part.samples.t_start for part in parts])[order]
+    ends = torch.cat([part.samples.t_end for part in parts])[order]
     offsets = torch.stack([part.samples.offsets for part in parts]).sum(0)
     sums = composite(
         torch.cat([part.sigma for part in parts])[order],
@@ -68,14 +69,14 @@ def merge(layers: Sequence[Layer], volumes: Sequence[Volume], cameras: Cameras, 
     return Layer(sums.rgb.reshape(*cosine.shape[:3], -1), alpha, safe_divide(along * cosine, alpha))
 
 
-def _sampled(layer: Layer, cosine: Tensor) -> Volume:
+def _sampled(layer: Layer, cosine: Tensor) -> Fog:
     """One sample per pixel, whose opacity is the layer's."""
     t = (_reaching_out(layer.depth.detach()) / cosine).reshape(-1)
     start, end = t - THICKNESS / 2, t + THICKNESS / 2
     alpha = layer.alpha.reshape(-1)
     sigma = -torch.log1p(-alpha.clamp(0, SOLID)) / (end - start)
     straight = layer.values.flatten(0, 2) / alpha.clamp(min=1e-6)[:, None]
-    return Volume(Samples(torch.arange(len(t) + 1, device=t.device), start, end), sigma, straight)
+    return Fog(Samples(torch.arange(len(t) + 1, device=t.device), start, end), sigma, straight)
 
 
 def _reaching_out(depth: Tensor) -> Tensor:

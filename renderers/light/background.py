@@ -16,6 +16,7 @@ from torch import Tensor
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.types import ParamGroup, Training
+from renderers.light.harmonics import harmonics
 
 KINDS = ("plain", "solid", "environment")
 HIDDEN = 16
@@ -76,14 +77,3 @@ class Background:
         p, linear = self.params, torch.nn.functional.linear
         hidden = linear(harmonics(directions), p["first"]).relu()
         return linear(linear(hidden, p["second"]).relu(), p["last"]).sigmoid()
-
-
-def harmonics(d: Tensor) -> Tensor:
-    """The nine real spherical harmonics up to degree 2 of unit directions [..., 3], orthonormal on the sphere."""
-    x, y, z = d.unbind(-1)
-    one = torch.full_like(x, 0.28209479177387814)
-    first = [0.4886025119029199 * a for a in (y, z, x)]
-    second = [1.0925484305920792 * a * b for a, b in ((x, y), (y, z), (x, z))]
-    zonal = 0.31539156525252005 * (3 * z * z - 1)
-    last = 0.5462742152960396 * (x * x - y * y)
-    return torch.stack([one, *first, second[0], second[1], zonal, second[2], last], -1)

@@ -19,14 +19,14 @@ from dreamlab.core.safemath import safe_normalize
 from renderers.light.environment import solid_angles, to_uv
 from renderers.light.pbr import MIN_ROUGHNESS, Material, brdf_cos, ggx
 from renderers.light.rays import Boxes
-from renderers.light.split_sum import Light, fetch
+from renderers.light.split_sum import Lighting, fetch
 
 EVERYWHERE = 0.05  # share of light samples spread over all directions, so that no light is ever missed
 OFFSET = 1e-3  # shadow rays start this far off the surface
 
 
 @dataclass(frozen=True)
-class Samples:
+class Draws:
     """How many directions per point, from the light and from the material."""
 
     light: int = 64
@@ -34,7 +34,7 @@ class Samples:
 
 
 def shade_montecarlo(
-    light: Light,
+    light: Lighting,
     material: Material,
     points: Tensor,  # [M, 3]
     normal: Tensor,  # [M, 3]
@@ -42,12 +42,12 @@ def shade_montecarlo(
     which: Tensor,  # [M] int64
     occluder: Boxes | None,
     generator: torch.Generator,
-    samples: Samples | None = None,
+    samples: Draws | None = None,
     specular: float = 1.0,
     masking: str = "correlated",
 ) -> Tensor:
     """[M, 3] linear radiance towards the eye. `generator` lives where the points do."""
-    samples = samples or Samples()
+    samples = samples or Draws()
     with torch.no_grad():
         alpha = material.roughness.detach().clamp(min=MIN_ROUGHNESS).square()
         odds, ways = _light_odds(light)
@@ -68,7 +68,7 @@ def shade_montecarlo(
     return (value * (useful / density.clamp(min=1e-9))[..., None]).sum(1)
 
 
-def _light_odds(light: Light) -> tuple[Tensor, Tensor]:
+def _light_odds(light: Lighting) -> tuple[Tensor, Tensor]:
     """Probability [E, H W] of drawing each texel, and steradians [H, W]."""
     inner = light.radiance[:, :, 1:-1]
     ways = solid_angles(*inner.shape[1:3]).to(inner)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 F0_DIELECTRIC = 0.04
 MIN_ROUGHNESS = 0.045  # alpha = 0.002: below, highlights of lamps are smaller than any pixel
-MASKINGS = ("correlated", "separable")
 TABLE_SIZE = 32
 
 
@@ -77,7 +76,7 @@ def brdf_cos(
 
 
 @lru_cache(maxsize=4)
-def brdf_table(size: int = TABLE_SIZE, samples: int = 1024, masking: str = "correlated") -> Tensor:
+def brdf_table(size: int = TABLE_SIZE, samples: int = 1024) -> Tensor:
     """[size, size, 3]: rows roughness, columns n.v at i / (size - 1); A, B of F0 A + F90 B (Karis 2013, eq. 8), and
     the share of light that a dielectric's diffuse part receives under light from everywhere, mean of 1 - F.
 
@@ -105,7 +104,7 @@ def brdf_table(size: int = TABLE_SIZE, samples: int = 1024, masking: str = "corr
     vh = (across * half[..., 0] + nv * nh).clamp(min=0)
     nl = (2 * vh * nh - nv).clamp(min=0)
     seen = 2 * nv / (nv + (alpha.square() + (1 - alpha.square()) * nv.square()).sqrt())  # G1 of the eye
-    weight_of = 4 * visibility(nl.clamp(min=1e-9), nv, alpha, masking) * nl * nv / seen
+    weight_of = 4 * visibility(nl.clamp(min=1e-9), nv, alpha) * nl * nv / seen
     bend = schlick(vh)
     scale, bias = (weight_of * (1 - bend)).mean(-1), (weight_of * bend).mean(-1)
     # Lambert: l drawn by cosine, F at the half vector of v and l.

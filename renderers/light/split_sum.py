@@ -18,34 +18,12 @@ from cuda_ext.texture import texture
 from dreamlab.core.gather import taken
 from dreamlab.core.safemath import safe_normalize
 from renderers.light.environment import directions, resized, solid_angles, to_uv
+from renderers.light.harmonics import COSINE_BANDS, cosine_harmonics
 from renderers.light.pbr import F0_DIELECTRIC, MIN_ROUGHNESS, Material, brdf_table, ggx
 
 LEVELS = 8  # of blur; roughness k / (LEVELS - 1)
 COARSE = 32  # rows of a blurred environment
 COSINE = (math.pi, 2 * math.pi / 3, math.pi / 4, 0.0, -math.pi / 24)  # of a clamped cosine, per band
-
-
-def harmonics(d: Tensor) -> Tensor:  # [..., 3] -> [..., 18]
-    """Real spherical harmonics of unit directions: degrees 0, 1, 2 and 4, in this order."""
-    x, y, z = d.unbind(-1)
-    x2, y2, z2 = x * x, y * y, z * z
-    c = 1 / math.sqrt(math.pi)
-    s3, s5, s15, s35 = math.sqrt(3), math.sqrt(5), math.sqrt(15), math.sqrt(35)
-    r2 = math.sqrt(2)
-    values = [
-        0.5 * c * torch.ones_like(x), 0.5 * s3 * c * y, 0.5 * s3 * c * z, 0.5 * s3 * c * x,
-        0.5 * s15 * c * x * y, 0.5 * s15 * c * y * z, 0.25 * s5 * c * (3 * z2 - 1), 0.5 * s15 * c * x * z,
-        0.25 * s15 * c * (x2 - y2),
-        0.75 * s35 * c * x * y * (x2 - y2), 0.75 * s35 / r2 * c * y * z * (3 * x2 - y2),
-        0.75 * s5 * c * x * y * (7 * z2 - 1), 0.75 * s5 / r2 * c * y * z * (7 * z2 - 3),
-        0.1875 * c * (35 * z2 * z2 - 30 * z2 + 3), 0.75 * s5 / r2 * c * x * z * (7 * z2 - 3),
-        0.375 * s5 * c * (x2 - y2) * (7 * z2 - 1), 0.75 * s35 / r2 * c * x * z * (x2 - 3 * y2),
-        0.1875 * s35 * c * (x2 * (x2 - 3 * y2) - y2 * (3 * x2 - y2)),
-    ]  # fmt: skip
-    return torch.stack(values, -1)
-
-
-BANDS = (0, 1, 1, 1, 2, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 4, 4, 4)
 
 
 def blur_kernel(level: int, height: int = COARSE) -> Tensor:
@@ -91,7 +69,7 @@ def fetch(pictures: Tensor, direction: Tensor, which: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Light:
+class Lighting:
     """E environments made ready for shading; every pixel says which one it is under."""
 
     radiance: Tensor  # [E, H, W + 2, 3] wrapped
@@ -99,22 +77,22 @@ class Light:
     specular: Tensor  # [E, COARSE, 2 COARSE + 2, 3 (LEVELS - 1)] wrapped
 
     @staticmethod
-    def of(pictures: list[Tensor]) -> Light:
+    def of(pictures: list[Tensor]) -> Lighting:
         """From environments [H, W, 3]; differentiable in them."""
         height = max(picture.shape[0] for picture in pictures)
         radiance = torch.stack([resized(picture, height) for picture in pictures])
         d = directions(height, 2 * height).to(radiance)
-        weight = harmonics(d) * solid_angles(height, 2 * height).to(radiance)[..., None]
-        band = torch.tensor([COSINE[degree] / math.pi for degree in BANDS]).to(radiance)
+        weight = cosine_harmonics(d) * solid_angles(height, 2 * height).to(radiance)[..., None]
+        band = torch.tensor([COSINE[degree] / math.pi for degree in COSINE_BANDS]).to(radiance)
         diffuse = torch.einsum("hwk,ehwc->ekc", weight, radiance) * band[:, None]
-        return Light(wrapped(radiance), diffuse, wrapped(prefilter(radiance).flatten(3)))
+        return Lighting(wrapped(radiance), diffuse, wrapped(prefilter(radiance).flatten(3)))
 
-    def to(self, device: torch.device | str) -> Light:
-        return Light(self.radiance.to(device), self.diffuse.to(device), self.specular.to(device))
+    def to(self, device: torch.device | str) -> Lighting:
+        return Lighting(self.radiance.to(device), self.diffuse.to(device), self.specular.to(device))
 
     def irradiance(self, normal: Tensor, which: Tensor) -> Tensor:
         """[M, 3]: irradiance / pi at unit normals [M, 3] under environments `which` [M]."""
-        return torch.einsum("mk,mkc->mc", harmonics(normal), taken(self.diffuse, which)).clamp(min=0)
+        return torch.einsum("mk,mkc->mc", cosine_harmonics(normal), taken(self.diffuse, which)).clamp(min=0)
 
     def reflected(self, direction: Tensor, roughness: Tensor, which: Tensor) -> Tensor:
         """[M, 3]: blurred radiance from unit directions [M, 3], between the two nearest levels of roughness [M, 1]."""
@@ -126,13 +104,12 @@ class Light:
 
 
 def shade(
-    light: Light,
+    light: Lighting,
     material: Material,
     normal: Tensor,  # [M, 3]
     to_eye: Tensor,  # [M, 3]
     which: Tensor,  # [M] int64
     specular: float = 1.0,
-    masking: str = "correlated",
 ) -> Tensor:
     """[M, 3] linear radiance towards the eye by the split sum; no shadows, no light between parts."""
     nv = (normal * to_eye).sum(-1, keepdim=True).clamp(1e-4, 1)
@@ -141,7 +118,7 @@ def shade(
     # A rough lobe leans from the mirrored direction towards the normal (Lagarde & de Rousiers 2014, listing 21).
     smooth = 1 - roughness.square()
     towards = safe_normalize(normal + (mirrored - normal) * smooth * (smooth.clamp(min=1e-6).sqrt() + 1 - smooth))
-    table = brdf_table(masking=masking).to(nv)
+    table = brdf_table().to(nv)
     lookup = (torch.cat([nv, roughness], -1) * (len(table) - 1) + 0.5) / len(table)
     scale, bias, passed = texture(table, lookup[None, None], boundary="clamp")[0, 0].split(1, -1)
     arriving = light.reflected(towards, roughness, which)

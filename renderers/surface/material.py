@@ -20,7 +20,7 @@ from dreamlab.core.types import ParamGroup
 
 
 @dataclass(frozen=True)
-class HashField:
+class SurfaceField:
     """A hash grid over [-extent, extent]^3 and a network of one hidden layer, without biases: raw numbers at points.
 
     The shape is here, the numbers are the caller's: `start` makes them, `__call__` takes them.
@@ -83,13 +83,13 @@ class HashField:
 
 
 def groups_of(params: Mapping[str, Tensor], table: Schedule, network: Schedule, prefix: str) -> dict[str, ParamGroup]:
-    """Parameter groups of a `HashField`: the table learns faster than the network."""
+    """Parameter groups of a `SurfaceField`: the table learns faster than the network."""
     return {
         f"{prefix}{name}": ParamGroup(tensor, table if name == "table" else network) for name, tensor in params.items()
     }
 
 
-class Look(NamedTuple):
+class Coat(NamedTuple):
     """A material at M points of a surface."""
 
     base: Tensor  # [M, 3] sRGB
@@ -105,19 +105,19 @@ class Ranges:
     roughness: tuple[float, float] = (0.08, 0.95)
     metallic: tuple[float, float] = (0.0, 0.95)
 
-    def look(self, raw: Tensor, bump: float) -> Look:
+    def coat(self, raw: Tensor, bump: float) -> Coat:
         """Of raw numbers [M, 5 or 8]: base, roughness, metallic, bump."""
 
         def between(ends: tuple[float, float], x: Tensor) -> Tensor:
             return ends[0] + (ends[1] - ends[0]) * x.sigmoid()
 
         bent = bump * raw[:, 5:8].tanh() if raw.shape[1] > 5 else None
-        return Look(
+        return Coat(
             raw[:, :3].sigmoid(), between(self.roughness, raw[:, 3:4]), between(self.metallic, raw[:, 4:5]), bent
         )
 
     def raw(self, base: Tensor, roughness: Tensor | float, metallic: Tensor | float, channels: int) -> Tensor:
-        """[M, channels]: what `look` turns into these values, without bump."""
+        """[M, channels]: what `coat` turns into these values, without bump."""
 
         def back(ends: tuple[float, float], value: Tensor | float) -> Tensor:
             share = torch.as_tensor((value - ends[0]) / (ends[1] - ends[0]), device=base.device)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cuda_ext.adam import adam
+from dreamlab.core.errors import InputError
 from dreamlab.core.types import Adapter, Adapting, Guidance
 
 
@@ -55,6 +56,9 @@ class Trained:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         if state["flat"].shape != self.flat.shape:
-            raise ValueError(f"the checkpoint holds {len(state['flat'])} weights, this network has {len(self.flat)}")
+            raise InputError(
+                f"a rule's own network has {len(self.flat)} weights and the checkpoint holds {len(state['flat'])}: its "
+                "settings, the stage's size or the guidance are others than those it was trained with; put them back"
+            )
         for name in ("flat", "first", "second", "count"):
             setattr(self, name, state[name].to(self.flat.device).clone())

@@ -147,3 +147,13 @@ def test_what_needs_no_arithmetic_does_not_wait_for_torch(words: list[str]) -> N
     )
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 2, 3) and "Assertion" not in done.stderr, done.stderr
+
+
+def test_too_little_address_space_is_said_at_once() -> None:
+    """1 GB of it once spun for ever, deaf to signals, wherever a library's thread could not be made."""
+    limit = "import resource, sys\nresource.setrlimit(resource.RLIMIT_AS, (1_000_000_000, 1_000_000_000))\n"
+    code = f"{limit}from dreamlab.cli import main\nmain()"
+    command = [sys.executable, "-c", code, "dream", "a red mushroom"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 5 and done.stderr.count("\n") == 1
+    assert "1.0 GB of address space (ulimit -v); at least 1.9 GB are needed" in done.stderr

@@ -16,6 +16,7 @@ from tests.export.viewer import Glb, turned
 
 SECONDS = 2.0
 
+
 def some_skin(points: torch.Tensor, still: bool, nearest: int = 3, bones: int = 7) -> Skin:
     """Any motion; `still`: none at time 0."""
     g = torch.Generator().manual_seed(3)

@@ -178,11 +178,10 @@ class Obj:
         self.shades = np.array([row[3:] for row in rows["v"]], float)
         if "mtllib" not in rows:
             return
-        assert rows["usemtl"] == [[row.split()[1] for row in (path.parent / rows["mtllib"][0][0]).read_text().splitlines()
-                                   if row.startswith("newmtl")]]  # fmt: skip
         for text in (path.parent / rows["mtllib"][0][0]).read_text().splitlines():
             word, *rest = text.split()
             self.material[word] = " ".join(rest)
+        assert rows["usemtl"] == [[self.material["newmtl"]]]
         coordinates = np.array(rows["vt"], float)
         self.uv = np.zeros((len(self.vertices), 2))
         for row in corners:

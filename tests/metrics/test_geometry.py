@@ -18,7 +18,7 @@ def tensors(shape: trimesh.Trimesh) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(shape.vertices).float(), torch.tensor(shape.faces)
 
 
-def measured(shape: trimesh.Trimesh) -> geometry.Shape:
+def measured(shape: trimesh.Trimesh) -> geometry.Body:
     vertices, faces = tensors(shape)
     return geometry.shape(geometry.voxels(vertices, faces), geometry.surface_points(vertices, faces))
 

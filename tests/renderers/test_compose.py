@@ -196,6 +196,16 @@ def test_the_surfaces_of_all_objects_stand_in_the_world() -> None:
     assert large.center_mass == pytest.approx((0.5, 0.2, 0), abs=0.01)
 
 
+def test_a_small_object_beside_a_large_one_is_no_floater() -> None:
+    """A tenth of its size is a hundredth of its area: less than what is dropped from one scene."""
+    small = Placed(TETS, position=(0.7, 0.7, 0.0), scale=0.1)
+    found = extract(scene({"large": Placed(TETS), "small": small}), 0)
+    near = (found.vertices - torch.tensor([0.7, 0.7, 0.0])).norm(dim=-1) < 0.1
+    assert near.any() and float((found.vertices[near] - torch.tensor([0.7, 0.7, 0.0])).norm(dim=-1).mean()) == (
+        pytest.approx(0.05, rel=0.05)
+    )
+
+
 MIXED = """
 prompt: a red mushroom with a white stem
 stages:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from dreamlab.core.errors import InputError
 from renderers.light.environment import ENVIRONMENTS, directions, environment, resized, solid_angles, to_uv
-from renderers.light.montecarlo import Samples, frame, shade_montecarlo
+from renderers.light.harmonics import COSINE_BANDS, cosine_harmonics
+from renderers.light.montecarlo import Draws, frame, shade_montecarlo
 from renderers.light.pbr import Material, brdf_cos, brdf_table, ggx
 from renderers.light.rays import Boxes
-from renderers.light.split_sum import BANDS, Light, harmonics, prefilter, shade
+from renderers.light.split_sum import Lighting, prefilter, shade
 
 
 def points(count: int, seed: int = 0) -> tuple[Material, Tensor, Tensor]:
@@ -47,9 +48,9 @@ def test_directions_and_uv_are_inverse_and_solid_angles_are_whole() -> None:
 
 def test_harmonics_are_orthonormal_and_cosine_bands_are_right() -> None:
     d, w = directions(256, 512), solid_angles(256, 512)
-    basis = harmonics(d.double()).reshape(-1, len(BANDS))
+    basis = cosine_harmonics(d.double()).reshape(-1, len(COSINE_BANDS))
     gram = basis.T @ (basis * w.reshape(-1, 1))
-    torch.testing.assert_close(gram, torch.eye(len(BANDS)).double(), atol=2e-4, rtol=0)
+    torch.testing.assert_close(gram, torch.eye(len(COSINE_BANDS)).double(), atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_irradiance_against_the_sum_over_all_texels(name: str, mean: float, wors
     normal = torch.nn.functional.normalize(torch.randn(64, 3, generator=g), dim=-1)
     d, w = directions(64, 128).reshape(-1, 3), solid_angles(64, 128).reshape(-1, 1)
     truth = ((normal @ d.T).clamp(min=0)[..., None] * (picture.reshape(-1, 3) * w)).sum(1) / math.pi
-    got = Light.of([picture]).irradiance(normal, torch.zeros(64, dtype=torch.int64))
+    got = Lighting.of([picture]).irradiance(normal, torch.zeros(64, dtype=torch.int64))
     error = (got - truth).abs() / truth.mean()
     assert error.mean() < mean and error.max() < worst, (error.mean(), error.max())
 
@@ -102,7 +103,7 @@ def test_the_table_is_the_integral_of_the_brdf() -> None:
 @pytest.mark.parametrize("specular", [1.0, 0.0])
 def test_split_sum_is_exact_in_a_white_world(specular: float) -> None:
     material, normal, to_eye = points(48)
-    light = Light.of([environment("white")])
+    light = Lighting.of([environment("white")])
     got = shade(light, material, normal, to_eye, torch.zeros(48, dtype=torch.int64), specular)
     truth = integral(material, normal, to_eye, torch.ones(128, 256, 3), specular)
     torch.testing.assert_close(got, truth, atol=8e-3, rtol=0)
@@ -111,7 +112,7 @@ def test_split_sum_is_exact_in_a_white_world(specular: float) -> None:
 def test_monte_carlo_is_the_integral_within_its_noise() -> None:
     material, normal, to_eye = points(6, seed=3)
     pictures = [environment("studio"), environment("night")]
-    light, which = Light.of(pictures), torch.tensor([0, 1] * 3)
+    light, which = Lighting.of(pictures), torch.tensor([0, 1] * 3)
     truth = torch.stack(
         [integral(Material(*(v[i : i + 1] for v in material)), normal[i : i + 1], to_eye[i : i + 1],
                   resized(pictures[int(which[i])], 256))[0] for i in range(6)]
@@ -119,7 +120,7 @@ def test_monte_carlo_is_the_integral_within_its_noise() -> None:
     g = torch.Generator().manual_seed(4)
     origin = torch.zeros(6, 3)
     tries = torch.stack(
-        [shade_montecarlo(light, material, origin, normal, to_eye, which, None, g, Samples(32, 32)) for _ in range(64)]
+        [shade_montecarlo(light, material, origin, normal, to_eye, which, None, g, Draws(32, 32)) for _ in range(64)]
     )
     noise = tries.std(0) / 8
     assert ((tries.mean(0) - truth).abs() < 4 * noise + 0.004 * truth).all()  # 4 sigma, and bilinear against texels
@@ -130,10 +131,10 @@ def test_shadows_take_what_a_wall_hides() -> None:
     wall = torch.tensor([[0.1, -1e3, -1e3], [0.1, -1e3, 1e3], [0.1, 1e3, 0.0], [0.1, 1e3, 1e3]])
     boxes = Boxes.over(wall * torch.tensor([1.0, 1, 10]), torch.tensor([[0, 1, 2], [1, 3, 2]]))
     material = Material(torch.ones(1, 3), torch.ones(1, 1), torch.zeros(1, 1))
-    up, light = torch.tensor([[0.0, 1, 0]]), Light.of([environment("white")])
+    up, light = torch.tensor([[0.0, 1, 0]]), Lighting.of([environment("white")])
     arguments = (light, material, torch.zeros(1, 3), up, up, torch.zeros(1, dtype=torch.int64))
     g = torch.Generator().manual_seed(0)
-    lit = shade_montecarlo(*arguments, boxes, g, Samples(4096, 16), specular=0.0)
+    lit = shade_montecarlo(*arguments, boxes, g, Draws(4096, 16), specular=0.0)
     torch.testing.assert_close(lit, torch.full((1, 3), 0.5), atol=0.02, rtol=0)
 
 
@@ -164,7 +165,7 @@ def test_gradients_reach_material_normal_and_environment() -> None:
     def value(base: Tensor, roughness: Tensor, metallic: Tensor, n: Tensor, sky: Tensor) -> Tensor:
         n = torch.nn.functional.normalize(n, dim=-1)
         shown = shade(
-            Light.of([sky]), Material(base, roughness, metallic), n, to_eye, torch.zeros(8, dtype=torch.int64)
+            Lighting.of([sky]), Material(base, roughness, metallic), n, to_eye, torch.zeros(8, dtype=torch.int64)
         )
         return shown.double().sum()
 

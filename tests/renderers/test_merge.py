@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cuda_ext.march import Samples
 from dreamlab.core.cameras import Cameras, orbit
-from renderers.field.merge import SOLID, Layer, Volume, merge
+from renderers.field.merge import SOLID, Fog, Layer, merge
 
 RED, GREEN, BLUE = torch.eye(3)
 
@@ -27,12 +27,12 @@ def flat(color: Tensor, alpha: float, depth: float, **kind: torch.dtype) -> Laye
     return Layer(a * color.to(a), a, torch.full_like(a, depth))
 
 
-def slab(color: Tensor, sigma: float, begin: float, end: float, step: float) -> Volume:
+def slab(color: Tensor, sigma: float, begin: float, end: float, step: float) -> Fog:
     """Fog of one density, cut into intervals."""
     edges = torch.linspace(begin, end, round((end - begin) / step) + 1)
     count = len(edges) - 1
     samples = Samples(torch.tensor([0, count]), edges[:-1].contiguous(), edges[1:].contiguous())
-    return Volume(samples, torch.full((count,), sigma), color.expand(count, 3).contiguous())
+    return Fog(samples, torch.full((count,), sigma), color.expand(count, 3).contiguous())
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -106,7 +106,7 @@ def test_a_smoothed_edge_has_its_neighbours_depth() -> None:
 def test_padding_belongs_to_no_ray() -> None:
     fog = slab(BLUE, 1.0, 1.0, 2.0, 0.1)
     ends = [torch.cat([t, torch.zeros(4)]) for t in (fog.samples.t_start, fog.samples.t_end)]
-    padded = Volume(Samples(fog.samples.offsets, *ends), torch.ones(14), BLUE.expand(14, 3))
+    padded = Fog(Samples(fog.samples.offsets, *ends), torch.ones(14), BLUE.expand(14, 3))
     for layers in ([], [flat(RED, 0.5, 1.5)]):
         one, other = merge(layers, [fog], eye(), 1), merge(layers, [padded], eye(), 1)
         torch.testing.assert_close(one.values, other.values)

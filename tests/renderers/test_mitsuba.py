@@ -19,9 +19,9 @@ from torch import Tensor
 from dreamlab.core.cameras import orbit
 from renderers.light.environment import environment, resized
 from renderers.light.hdr import read_hdr
-from renderers.light.montecarlo import Samples, shade_montecarlo
+from renderers.light.montecarlo import Draws, shade_montecarlo
 from renderers.light.pbr import Material
-from renderers.light.split_sum import Light, shade
+from renderers.light.split_sum import Lighting, shade
 
 mi: Any = pytest.importorskip("mitsuba", reason="needs the package mitsuba (pip install mitsuba)")
 mi.set_variant("scalar_rgb")
@@ -66,11 +66,11 @@ def ours(kind: str, value: float, name: str, montecarlo: int = 0) -> tuple[Tenso
     ones = torch.ones(len(hit), 1)
     metal = kind == "metal"
     material = Material(ones.expand(-1, 3) * (1.0 if metal else value), ones * (value if metal else 1.0), ones * metal)
-    which, light = torch.zeros(len(hit), dtype=torch.int64), Light.of([environment(name)])
+    which, light = torch.zeros(len(hit), dtype=torch.int64), Lighting.of([environment(name)])
     if not montecarlo:
         return shade(light, material, normal, to_eye, which, 0.0, "separable"), hit
     g = torch.Generator().manual_seed(0)
-    arguments = (light, material, points, normal, to_eye, which, None, g, Samples(montecarlo, montecarlo), 0.0)
+    arguments = (light, material, points, normal, to_eye, which, None, g, Draws(montecarlo, montecarlo), 0.0)
     return shade_montecarlo(*arguments, masking="separable"), hit
 
 

@@ -149,7 +149,5 @@ def test_splits_are_disjoint_stable_and_of_the_promised_size():
     assert all(split.held_out_combination(n, a, b) for n, a, b in triples if split.held_out_pair(n, a))
     seeds = [split.held_out_instance(n, s) for n in names[:20] for s in range(200)]
     assert 0.08 < sum(seeds) / len(seeds) < 0.12
-    relations = [split.held_out_relation(a, r, b) for a in names[:20] for r in RELATIONS for b in names[:20]]
-    assert 0.12 < sum(relations) / len(relations) < 0.18
     # Frozen: these must never change, or a trained prior has seen what it is measured on.
     assert f"{split.fraction('pair', 'mushroom', 'red'):.9f}" == "0.238302058"

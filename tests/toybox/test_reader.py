@@ -105,7 +105,7 @@ def test_training_learns_and_a_resumed_run_is_the_same(
 ) -> None:
     drawn = {index: training.draw_shown(PLAN, index) for index in range(2)}  # two batches, over and over
     monkeypatch.setattr(training, "draw_shown", lambda plan, index: drawn[index % 2])
-    whole, first = (training.Run(tmp_path / name, PLAN) for name in ("whole", "first"))
+    whole, first = (training.Schooling(tmp_path / name, PLAN) for name in ("whole", "first"))
     for folder in (whole.folder, first.folder):
         folder.mkdir()
     losses = [whole.train_step() for _ in range(24)]
@@ -113,7 +113,7 @@ def test_training_learns_and_a_resumed_run_is_the_same(
     for _ in range(12):
         first.train_step()
     first.save()
-    second = training.Run(first.folder, PLAN)
+    second = training.Schooling(first.folder, PLAN)
     second.restore()
     for _ in range(12):
         second.train_step()

@@ -15,7 +15,7 @@ from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.category import draft
 from dreamlab.toybox.colours import COLOURS, Finish, linear
 from dreamlab.toybox.draw import Light, draw
-from dreamlab.toybox.mesh import distance_samples, inside, mesh, paint
+from dreamlab.toybox.mesh import inside, mesh, paint
 from dreamlab.toybox.program import OBJECT_RADIUS, Program, along, apply, rotation, stack
 from dreamlab.toybox.shapes import CATEGORIES, finishes, program
 from dreamlab.toybox.sheet import contact_sheet
@@ -110,12 +110,6 @@ def test_mesh_colours_are_the_parts_colours():
         torch.testing.assert_close(mine, (torch.tensor(COLOURS[colour]) / 255).expand_as(mine), atol=2e-3, rtol=0)
     low = made.vertices[made.part == order.index("stem"), 1].mean()
     assert low < made.vertices[made.part == order.index("cap"), 1].mean()
-
-
-def test_samples_carry_their_distance_and_half_lie_at_the_surface():
-    found, distance = distance_samples(program("duck"), 400, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(distance, layout.sdf(program("duck").rows, found)[0], atol=3e-6, rtol=0)
-    assert (distance[:, :200].abs() < 0.08).float().mean() > 0.95
 
 
 def test_the_same_seed_is_the_same_object_and_another_is_not():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the prompt is put to the model, from the recipe's words to the gradient on the scene; the toy's numbers by hand."""
+"""How the prompt is put to the model, from the recipe's words to the gradient on the scene, by hand on the toy."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def test_from_overhead_perp_neg_pushes_nowhere() -> None:
 
 
 def test_rescaling_pulls_the_spread_of_the_guided_picture_back() -> None:
-    """sds at scale 6, told the back, whose eps differs by channel: x0 of the guided prediction is brought 0.7 of the way
-    to the deviation of the told one."""
+    """sds at scale 6, told the back, whose eps differs by channel: the guided x0 is brought 0.7 of the way to the
+    deviation of the told one."""
     share, scale = 0.7, 6.0
     one = "{guidance: flat, system: {kind: sds, weight: uniform, cfg: 6}, prompting: {rescale: 0.7, views: hard}}"
     stage = Toy(terms=one, stage=CAMERA.format(170.0, 0.0)).built()

@@ -18,7 +18,7 @@ import trimesh
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, orbit
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Textures, Training
+from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Rows, Textures, Training, Triangles
 from dreamlab.export import export_mesh
 from dreamlab.export.glb import glb_bytes
 from dreamlab.export.text_formats import obj_bytes, obj_companions
@@ -76,8 +76,8 @@ class Solid:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
-    def mesh(self, resolution: int) -> Mesh:
-        return self.made
+    def offer(self, resolution: int) -> Offer:
+        return Triangles(self.made)
 
 
 def shows(scene: Any, points: np.ndarray, normals: np.ndarray, colours: np.ndarray, near: float) -> None:
@@ -98,7 +98,7 @@ def shows(scene: Any, points: np.ndarray, normals: np.ndarray, colours: np.ndarr
 def exported(tmp_path: Path, scene: Any, *formats: str, settings: tuple[str, ...] = ()) -> tuple[Run, Recipe]:
     recipe = load(TINY, tables(), overrides=["export.faces=2000", *settings])
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
-    export_mesh(run, recipe, scene, formats or None)
+    export_mesh(run, recipe, scene, 7, formats or None)
     return run, recipe
 
 
@@ -154,7 +154,8 @@ def slots() -> Mesh:
     n = made.normals
     around = torch.atan2(n[:, 0], n[:, 2]) / (2 * torch.pi) + 0.5
     uv = torch.stack([around, 0.5 - 0.5 * n[:, 1]], 1)
-    tangents = torch.cat([torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([[0.0, 1.0, 0.0]]).expand(len(n), 3) + 1e-3, n), dim=-1), torch.ones(len(n), 1)], 1)  # fmt: skip
+    along = torch.linalg.cross(torch.tensor([[1e-3, 1.0, 1e-3]]).expand(len(n), 3), n)
+    tangents = torch.cat([torch.nn.functional.normalize(along, dim=-1), torch.ones(len(n), 1)], 1)
     return replace(made, uv=uv, tangents=tangents, textures=Textures(base, fill[0], fill[1], normal))
 
 
@@ -221,7 +222,7 @@ def test_the_report_says_what_the_files_hold(tmp_path: Path) -> None:
     assert report["files"].keys() == files.keys()
     for name, path in files.items():
         data = path.read_bytes()
-        assert report["files"][name] == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        assert report["files"][name] == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "step": 7}
     (change,) = report["changes"]
     assert change["now"] == "export" and change["psnr"] > 60 and change["silhouette_iou"] == 1.0
 
@@ -262,7 +263,7 @@ def test_each_prompt_s_asset_lies_in_the_folder_of_its_name(tmp_path: Path) -> N
     recipe = load(TINY, tables(), overrides=[])
     recipe = replace(recipe, prompt="a red ball", prompts=("a green pear", "a blue mug"))
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
-    paths = export_mesh(run, recipe, Several())  # type: ignore[arg-type]
+    paths = export_mesh(run, recipe, Several(), 7)  # type: ignore[arg-type]
     names = ("0-a-red-ball", "1-a-green-pear", "2-a-blue-mug")
     assert [str(path.relative_to(run.export)) for path in paths] == [f"{name}/model.glb" for name in names]
     for name, radius, prompt in zip(names, Several.radii, ("a red ball", "a green pear", "a blue mug"), strict=True):

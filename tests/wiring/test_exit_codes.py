@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exit codes a queue relies on, each from a real process that met the real thing, with what is left in the folder."""
+"""The exit codes a queue relies on, each from a real process that met the real thing, and what is left behind."""
 
 from __future__ import annotations
 

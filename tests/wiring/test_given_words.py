@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what the user wrote to what the run is made of: the command line, overrides, bounds, a given picture's frame, the
-names of regularisers and of rates, and the views that a stage's cameras describe."""
+"""From what the user wrote to what the run is made of: command line, overrides, bounds, the frame of a given picture,
+names of regularisers and rates, and the views that a stage's cameras describe."""
 
 from __future__ import annotations
 

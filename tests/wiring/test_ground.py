@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small pieces that many parts share, so that an error in one agrees with itself everywhere: against scipy and by hand."""
+"""Small pieces that many parts share, so that an error in one agrees with itself everywhere."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def test_cameras_look_where_they_are_told_and_focus_by_their_height() -> None:
     np.testing.assert_allclose(cameras.camera_to_world[0, :3, 2], [1.0, 0.0, 0.0], atol=1e-6)  # looks along its -Z
     np.testing.assert_allclose(cameras.camera_to_world[0, :3, 0], [0.0, 0.0, -1.0], atol=1e-6)  # right of it is -Z
     assert float(cameras.focal_px(100)[0]) == pytest.approx(50.0)
-    _, rays = Cameras(look_at(torch.tensor([[0.0, 0.0, 2.0]]), torch.zeros(1, 3)), *[torch.tensor([90.0])] * 4).rays(2, 4)
+    pose = look_at(torch.tensor([[0.0, 0.0, 2.0]]), torch.zeros(1, 3))
+    _, rays = Cameras(pose, *[torch.tensor([90.0])] * 4).rays(2, 4)
     corner = rays[0, 0, 3] / -rays[0, 0, 3, 2]
     np.testing.assert_allclose(corner, [1.5, 0.5, -1.0], atol=1e-6)  # two pixels high: focal 1, the last centre 1.5 off
 

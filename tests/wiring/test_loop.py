@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real loop on the toy: roll-backs, resumption, stages. The toy's gradient never changes sign, so that every healthy
-step moves the colour by the rate exactly, and where a run ends can be counted on fingers."""
+"""The real loop on the toy: roll-backs, resumption, stages. The toy's gradient never changes sign, so each healthy step
+moves the colour by the rate exactly, and where a run ends can be counted on fingers."""
 
 from __future__ import annotations
 
@@ -201,6 +201,9 @@ def test_only_scenes_that_a_later_stage_names_are_kept(tmp_path: Path) -> None:
         going.sit(until=6)
     parts = {path.stem for path in (going.run.ckpt / "step_000006").glob("*.safetensors")}
     assert parts == {"scene", "optimiser", "streams", "finished.one"}
+    going.sit()
+    parts = {path.stem for path in (going.run.ckpt / "step_000009").glob("*.safetensors")}
+    assert parts == {"scene", "optimiser", "streams"}, "nothing comes after the last stage"
 
 
 def test_models_with_equal_settings_are_one_model(tmp_path: Path) -> None:

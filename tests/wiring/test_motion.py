@@ -25,7 +25,7 @@ SECONDS = 2.0  # the length that docs/output.md promises
 
 
 def arm() -> Gaussians4D:
-    """Gaussians along a bar of 1.2 m; over time its upper half bends towards +X and all of it rises. Still at time 0."""
+    """Gaussians along a bar of 1.2 m; in time its upper half bends towards +X and all of it rises; still at 0."""
     g = torch.Generator().manual_seed(0)
     s = Gaussians4D.Settings(
         count=600, radius=0.5, opacity=0.9, deform=DeformSettings(points=12, moments=MOMENTS, nearest=3)
@@ -49,7 +49,7 @@ def arm() -> Gaussians4D:
 def file_of(tmp_path: Path, scene: Gaussians4D) -> Glb:
     recipe = load(TINY, tables(), overrides=["export.resolution=40", "export.faces=1500"])
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
-    export_mesh(run, recipe, scene)
+    export_mesh(run, recipe, scene, 7)
     return Glb((run.export / "model.glb").read_bytes())
 
 

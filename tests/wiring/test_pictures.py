@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Rows, Training
+from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Training
 from dreamlab.export import export_pictures
 from dreamlab.export.png import png_bytes
 from dreamlab.recipe.picture import PictureSettings, png_of, read_picture
@@ -68,7 +68,7 @@ class Painted:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
-    def mesh(self, resolution: int) -> Mesh:
+    def offer(self, resolution: int) -> Offer:
         raise NotImplementedError
 
 
@@ -140,7 +140,7 @@ def test_the_pictures_of_an_export_are_once_around_at_the_recipe_s_size_and_coun
 
     recipe = load(TINY, tables(), overrides=["export.size=64", "export.turntable=5"])
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
-    paths = export_pictures(run, recipe, Painted(), CPU)  # type: ignore[arg-type]
+    paths = export_pictures(run, recipe, Painted(), 7, CPU)  # type: ignore[arg-type]
     assert [path.name for path in paths] == ["contact.png", "turntable.mp4"]
     found = cells(paths[0], 64)
     assert len(found) == 12 and Image.open(paths[0]).size == (4 * 64, 3 * 64)
@@ -198,7 +198,9 @@ def given(mode: str, kind: str) -> bytes:
         assert name
         pixels[y : y + 24, x : x + 24] = (*colour, 255)
     kept = io.BytesIO()
-    Image.fromarray(pixels if mode == "RGBA" else pixels[..., :3]).save(kept, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}))
+    Image.fromarray(pixels if mode == "RGBA" else pixels[..., :3]).save(
+        kept, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {})
+    )
     return kept.getvalue()
 
 

@@ -21,9 +21,11 @@ from renderers.field4d import Field4D
 from renderers.gaussians import Gaussians
 from renderers.gaussians4d import Gaussians4D
 from renderers.hash_field import FieldSettings, HashField
-from renderers.light.background import BackgroundSettings, harmonics
+from renderers.light.background import BackgroundSettings
+from renderers.light.harmonics import harmonics
 from renderers.light.shading import ShadingSettings
 from renderers.mesh import TexturedMesh
+from renderers.surface.extraction import extract
 from tests.export.viewer import Glb
 
 SMALL: dict[str, Any] = {"levels": 4, "log2_entries": 10, "finest": 16, "hidden": 8, "occupancy": 16, "step": 0.05}
@@ -90,7 +92,7 @@ def test_roughness_and_metallic_of_a_scene_are_those_of_its_file(material: str) 
         else:
             scene.params["layer2"].zero_()
             scene.params["bias"].copy_(torch.tensor(raw))
-    glb = Glb(glb_bytes(scene.mesh(0), "ball", {}))
+    glb = Glb(glb_bytes(extract(scene, 0), "ball", {}))
     metal = glb.material["pbrMetallicRoughness"]
     packed, base = glb.picture(metal["metallicRoughnessTexture"]), glb.picture(metal["baseColorTexture"])
     inside = base.reshape(-1, 3).max(1) > 0
@@ -109,7 +111,7 @@ def test_a_normal_texture_bends_along_its_tangents_in_the_file_as_on_the_scene()
     with torch.no_grad():
         scene.params["texture"][..., 5], scene.params["texture"][..., 6] = 0.6, -0.3
         frames = scene.render(orbit([0.0], 0.0), 64, torch.zeros(1, 3))
-    glb = Glb(glb_bytes(scene.mesh(0), "ball", {}))
+    glb = Glb(glb_bytes(extract(scene, 0), "ball", {}))
     packed = glb.picture(glb.material["normalTexture"]).astype(float) / 255 * 2 - 1
     local = packed.reshape(-1, 3)[np.abs(packed.reshape(-1, 3)[:, 0]) > 0.1].mean(0)
     n, t = glb.attribute("NORMAL").astype(float), glb.attribute("TANGENT").astype(float)
@@ -129,7 +131,8 @@ def test_a_normal_texture_bends_along_its_tangents_in_the_file_as_on_the_scene()
 # ---- harmonics and shading ------------------------------------------------------------------------------------------
 def test_background_harmonics_stand_in_the_order_of_their_degrees() -> None:
     """Constant; y, z, x; xy, yz, 3z^2 - 1, xz, x^2 - y^2: each against its closed form at random directions."""
-    d = torch.nn.functional.normalize(torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=-1)  # fmt: skip
+    drawn = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    d = torch.nn.functional.normalize(drawn, dim=-1)
     x, y, z = d.unbind(-1)
     pi = math.pi
     one = math.sqrt(1 / (4 * pi)) * torch.ones_like(x)
@@ -173,7 +176,12 @@ def test_a_loop_closes_whatever_holds_it_still_at_its_ends(loop: bool) -> None:
     motion = Deformation(settings, torch.rand(9, 3, generator=torch.Generator().manual_seed(0)), torch.Generator())
     with torch.no_grad():
         motion.params["poses"].fill_(1.0)
-    for time, away in ((0.0, 0.0), (0.1, 0.2 if loop else 0.1), (0.5, 1.0 if loop else 0.5), (0.9, 0.2 if loop else 0.9)):
+    for time, away in (
+        (0.0, 0.0),
+        (0.1, 0.2 if loop else 0.1),
+        (0.5, 1.0 if loop else 0.5),
+        (0.9, 0.2 if loop else 0.9),
+    ):
         shift, _ = motion.poses(torch.tensor(time))
         torch.testing.assert_close(shift.detach(), torch.full((3, 3), away**0.35), atol=1e-3, rtol=0)
 
@@ -330,7 +338,8 @@ def test_a_kept_picture_is_learnt_with_the_camera_it_was_taken_from(monkeypatch:
     for step in range(12):
         cameras: Cameras = orbit([30.0 * step, 30.0 * step + 90], 10.0).to(dtype=torch.float64)
         z = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=noise)
-        rule.gradient(Look(model, z, model.condition(None, cameras, None), Progress(step, 100), noise, time, None, cameras))  # type: ignore[arg-type]  # fmt: skip
+        said = model.condition(None, cameras, None)  # type: ignore[arg-type]
+        rule.gradient(Look(model, z, said, Progress(step, 100), noise, time, None, cameras))
     older = 0
     for step, (pictures, camera) in enumerate(learnt):
         (source,) = [i for i, (made, _) in enumerate(taken) if torch.equal(made, pictures)]

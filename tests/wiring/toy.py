@@ -27,7 +27,7 @@ from dreamlab.core.cards import GuidanceCard, SceneCard
 from dreamlab.core.noise import NoiseTable, make_table
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Condition, Frames, Mesh, ParamGroup, Prompt, Rows, Training
+from dreamlab.core.types import Condition, Frames, Offer, ParamGroup, Prompt, Rows, Training
 from dreamlab.recipe.tables import tables
 from dreamlab.run.assemble import Assembler, BuiltStage
 from dreamlab.run.telemetry import Ring
@@ -112,7 +112,7 @@ class Tile:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.color, self.rows = (state[name].clone().requires_grad_() for name in ("color", "rows"))
 
-    def mesh(self, resolution: int) -> Mesh:
+    def offer(self, resolution: int) -> Offer:
         raise NotImplementedError
 
 

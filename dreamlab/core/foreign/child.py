@@ -28,7 +28,13 @@ def _picture(path: Path) -> Mapping[str, Any]:
     return parse(path)
 
 
-PARSERS: dict[str, Callable[[Path], Mapping[str, Any]]] = {"mesh": _mesh, "picture": _picture}
+def _map(path: Path) -> Mapping[str, Any]:
+    from dreamlab.core.foreign.picture_parser import parse_map
+
+    return parse_map(path)
+
+
+PARSERS: dict[str, Callable[[Path], Mapping[str, Any]]] = {"mesh": _mesh, "picture": _picture, "map": _map}
 
 
 def bound() -> None:

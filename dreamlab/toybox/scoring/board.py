@@ -32,7 +32,7 @@ FREE = Cost(0, 0, 0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Row:
+class Means:
     """Means over some cells. Shares are in [0, 1]; None: no cell to which the question applies."""
 
     cells: int
@@ -65,8 +65,8 @@ class Row:
 class Board:
     """What `score_run` returns."""
 
-    rows: dict[tuple[str, str], Row]  # by (system, scene)
-    trivial: dict[str, Row]  # "true" (another instance) first, then the answers that are no answer
+    rows: dict[tuple[str, str], Means]  # by (system, scene)
+    trivial: dict[str, Means]  # "true" (another instance) first, then the answers that are no answer
     outcomes: tuple[Outcome, ...]
 
 
@@ -131,7 +131,7 @@ def verdict_of(done: Outcome) -> str:
     return f"{taken}, {figures.main or 'missing'}{second}, IoU {figures.iou:.2f}{janus}"
 
 
-def summed(found: Sequence[tuple[Figures | None, Cost]], spread: float | None = None) -> Row:
+def summed(found: Sequence[tuple[Figures | None, Cost]], spread: float | None = None) -> Means:
     """Means; a cell without figures is a refused one."""
     count = max(len(found), 1)
     figures = [one for one, _ in found if one is not None]
@@ -149,7 +149,7 @@ def summed(found: Sequence[tuple[Figures | None, Cost]], spread: float | None = 
 
     surfaces = [one.chamfer for one in figures if math.isfinite(one.chamfer)]
     cpu, inside = sum(cost.cpu_s for cost in costs), sum(cost.network_cpu_s for cost in costs)
-    return Row(
+    return Means(
         cells=len(found),
         accepted=share("accepted"),
         main_right=share("main_right"),

@@ -26,7 +26,7 @@ LEAST_SHAPE = 0.3  # of a part's pixels that must differ from the background bef
 
 
 @dataclass(frozen=True)
-class Picture:
+class Judged:
     """One sample and what was found in it."""
 
     prompt: str
@@ -50,7 +50,7 @@ class ImageScore:
     accepted: float
     colours_right: float
     right: float  # accepted with category and both colours right: the floor's figure
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Judged, ...]
     rgb: Tensor  # [N, S, S, 3]
 
 
@@ -77,7 +77,7 @@ def score_images(
         ]
     )
     found = [judge_picture(rgb[i], captions[i], cameras[i : i + 1], with_judge) for i in range(len(prompts))]
-    pictures = tuple(Picture(prompt, *one) for prompt, one in zip(prompts, found, strict=True))
+    pictures = tuple(Judged(prompt, *one) for prompt, one in zip(prompts, found, strict=True))
     count = max(len(pictures), 1)
     return ImageScore(
         len(pictures),

@@ -173,14 +173,14 @@ def control(
         untold = sample(image, [one.prompt] * len(cameras), cameras, *how)
         answers["samples without the surface"] = untold.cpu()
     answers |= {"another true instance": instance.rgb, "another object": other.rgb}
-    target = Surface(one, cameras, true, shape, size)
+    target = ToldSurface(one, cameras, true, shape, size)
     rows = {name: target.figures(rgb) for name, rgb in answers.items()}
     normals = (true.normal + true.alpha) / 2 if true.normal is not None else true.rgb
     strip = [normals, true.rgb, answers["samples"], answers.get("samples without the surface", instance.rgb)]
     return rows, torch.stack(strip, 1).flatten(0, 1)
 
 
-class Surface:
+class ToldSurface:
     """What pictures of a given surface are measured against."""
 
     def __init__(self, one: Held, cameras: Cameras, true: Frames, shape: Program, size: int) -> None:
@@ -308,11 +308,11 @@ def video(
         "another action": known[next(name for name in reversed(able) if name != caption.action)][0],
         "a still clip": true.rgb[:1].expand_as(true.rgb),
     }
-    told = Motion(true.rgb, known, str(caption.action))
+    told = ToldMotion(true.rgb, known, str(caption.action))
     return {name: told.figures(clip) for name, clip in answers.items()}, torch.cat([true.rgb, answers["samples"]])
 
 
-class Motion:
+class ToldMotion:
     """What clips of a told action are measured against: errors in pixels, and which action a clip is most like."""
 
     def __init__(self, true: Tensor, known: dict[str, list[Tensor]], action: str) -> None:

@@ -12,12 +12,12 @@ from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors, write_json
 from dreamlab.core.text import did_you_mean
 from dreamlab.recipe.tables import tables
-from dreamlab.toybox.scoring.board import Board, Row, prompts, score_run
+from dreamlab.toybox.scoring.board import Board, Means, prompts, score_run
 from dreamlab.toybox.scoring.cells import to_plain
 from dreamlab.toybox.scoring.images import ImageScore, score_images
 from dreamlab.toybox.scoring.sheet import image_sheet, score_sheet
 
-COLUMNS: dict[str, str] = {  # of the table: heading -> field of Row
+COLUMNS: dict[str, str] = {  # of the table: heading -> field of Means
     "accepted": "accepted",
     "main": "main_right",
     "second": "second_right",
@@ -34,7 +34,7 @@ COLUMNS: dict[str, str] = {  # of the table: heading -> field of Row
     "cpu s": "cpu_s",
     "network": "network_share",
 }
-FLOORS: dict[str, tuple[float, str]] = {  # field of Row -> floor, which side is better
+FLOORS: dict[str, tuple[float, str]] = {  # field of Means -> floor, which side is better
     "accepted": (0.90, "higher"),
     "colours_right": (0.90, "higher"),
     "iou": (0.75, "higher"),
@@ -52,7 +52,7 @@ def lines(board: Board) -> list[str]:
     return found
 
 
-def _cells(row: Row) -> str:
+def _cells(row: Means) -> str:
     return f"{row.cells:>6}" + "".join(f"{_number(getattr(row, name)):>9}" for name in COLUMNS.values())
 
 
@@ -96,7 +96,7 @@ def content(board: Board | None, images: ImageScore | None) -> dict[str, object]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Scored:
     """The options of `dreamlab toybox score`, as given."""
 
     systems: str | None
@@ -112,7 +112,7 @@ class Wanted:
     device: str
 
 
-def command(wanted: Wanted, out: Path, json: Path | None) -> None:
+def command(wanted: Scored, out: Path, json: Path | None) -> None:
     """What `dreamlab toybox score` does: cells, table, sheets, JSON."""
     known = tables()
     systems = _names("--systems", wanted.systems, known.systems)

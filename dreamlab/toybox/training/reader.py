@@ -55,7 +55,7 @@ class ReaderPlan:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Lesson:
     """Pictures and what is right of them."""
 
     picture: Tensor  # `prepared`
@@ -70,7 +70,7 @@ def known() -> Known:
     return Known(tuple(parts.items()), tuple(COLOURS))
 
 
-def draw_shown(plan: ReaderPlan, index: int, held_out: bool = False) -> Shown:
+def draw_shown(plan: ReaderPlan, index: int, held_out: bool = False) -> Lesson:
     rng = random.Random(derive(plan.seed, "reader objects", index, held_out))  # noqa: S311
     generator = torch.Generator().manual_seed(derive(plan.seed, "reader views", index, held_out))
     captions = Plan(NetSettings(1), share=SHARES | {"action": 0.0})
@@ -95,10 +95,10 @@ def draw_shown(plan: ReaderPlan, index: int, held_out: bool = False) -> Shown:
         return torch.tensor(values).repeat_interleave(LOOKS, 0)
 
     index_of, fronted = each([NAMES.index(name) for name in names]), each([CATEGORIES[name].fronted for name in names])
-    return Shown(prepared(rgb, alpha), index_of, each(tones), cameras.azimuth_deg, fronted)
+    return Lesson(prepared(rgb, alpha), index_of, each(tones), cameras.azimuth_deg, fronted)
 
 
-def loss_of(answers: Answers, shown: Shown) -> Tensor:
+def loss_of(answers: Answers, shown: Lesson) -> Tensor:
     colour = F.cross_entropy(answers.colour.flatten(0, 1), shown.colour.flatten(), ignore_index=-1)
     turn = turn_error(answers.turn, shown.azimuth_deg).mean()
     return F.cross_entropy(answers.category, shown.category) + turn + colour
@@ -126,7 +126,7 @@ def figures(reader: Reader, plan: ReaderPlan, batches: int = 16) -> dict[str, fl
     }
 
 
-class Run:
+class Schooling:
     """A reader in training and its folder: plan.json, state.safetensors, log.jsonl, reader.safetensors."""
 
     def __init__(self, folder: Path, plan: ReaderPlan) -> None:
@@ -216,7 +216,7 @@ def begin(folder: Path, *, minutes: float, resume: bool, changes: Mapping[str, i
     with disk_errors("writing the plan", folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PLAN, asdict(plan))
-    run = Run(folder, plan)
+    run = Schooling(folder, plan)
     if resume:
         run.restore()
     with catching() as stop:
