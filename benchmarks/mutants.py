@@ -22,8 +22,8 @@ import tempfile
 import time
 import tomllib
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -71,6 +71,7 @@ class Job:
     tree: Path
     pid: int
     log: Path
+    undo: Callable[[], None] = lambda: None
     began: float = field(default_factory=time.monotonic)
 
 
@@ -98,18 +99,19 @@ def copied(root: Path, to: Path) -> Path:
     return to
 
 
-@contextmanager
-def planted(fault: Fault, tree: Path, stamp: int) -> Iterator[None]:
-    """The fault is in the tree. `stamp`: a time of change of its own, or Python would believe its cached bytecode."""
+def plant(fault: Fault, tree: Path, stamp: int) -> Callable[[], None]:
+    """Put the fault in the tree; what is returned takes it out again. `stamp`: a time of change of its own, or Python
+    would believe its cached bytecode."""
     path = tree / fault.file
     before, times = path.read_text("utf-8"), path.stat()
     path.write_text(before.replace(fault.was, fault.now), "utf-8")
     os.utime(path, (stamp, stamp))
-    try:
-        yield
-    finally:
+
+    def undo() -> None:
         path.write_text(before, "utf-8")
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    return undo
 
 
 def started(tests: Sequence[str], tree: Path, log: Path) -> int:
@@ -157,7 +159,7 @@ def judged(job: Job, code: int) -> Result:
     return Result(job.fault, verdict, seconds, f"past {LIMIT_S:.0f} s" if code == -1 else said)
 
 
-def run(faults: Sequence[Fault], root: Path, jobs: int, quiet: bool = False) -> list[Result]:
+def run(faults: Sequence[Fault], root: Path, jobs: int) -> list[Result]:
     """Every fault, `jobs` at a time, each in its own copy of the tree."""
     results = [Result(fault, STALE, said=complaint) for fault in faults if (complaint := fault.stale(root))]
     waiting = deque(fault for fault in faults if not fault.stale(root))
@@ -166,25 +168,26 @@ def run(faults: Sequence[Fault], root: Path, jobs: int, quiet: bool = False) -> 
         named = sorted({test for fault in waiting for test in fault.tests})
         if named and (complaint := sound(named, free[0], Path(place))):
             return [*results, *(Result(fault, BROKEN, said=complaint) for fault in waiting)]
-        running: list[tuple[Job, Iterator[None]]] = []
+        running: list[Job] = []
         stamp = int(time.time()) - 100_000
-        while waiting or running:
-            while waiting and free:
-                fault, tree, stamp = waiting.popleft(), free.pop(), stamp + 1
-                plant = planted(fault, tree, stamp)
-                plant.__enter__()
-                log = Path(place) / f"{tree.name}.log"
-                running.append((Job(fault, tree, started(fault.tests, tree, log), log), plant))
-            for job, plant in list(running):
-                if (code := ended(job)) is None:
-                    continue
-                plant.__exit__(None, None, None)
-                running.remove((job, plant))
-                free.append(job.tree)
-                results.append(judged(job, code))
-                if not quiet:
+        try:
+            while waiting or running:
+                while waiting and free:
+                    fault, tree, stamp = waiting.popleft(), free.pop(), stamp + 1
+                    undo, log = plant(fault, tree, stamp), Path(place) / f"{tree.name}.log"
+                    running.append(Job(fault, tree, started(fault.tests, tree, log), log, undo))
+                for job in list(running):
+                    if (code := ended(job)) is None:
+                        continue
+                    job.undo()
+                    running.remove(job)
+                    free.append(job.tree)
+                    results.append(judged(job, code))
                     print(line(results[-1]), flush=True)
-            time.sleep(0.05)
+                time.sleep(0.05)
+        finally:  # a session of its own does not hear Ctrl-C
+            for job in running:
+                os.killpg(job.pid, signal.SIGKILL)
     return results
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
@@ -245,8 +245,11 @@ class Maker(Protocol):
     def made(self, index: int) -> Scene:
         """The scene of one prompt, for one step or for looking."""
 
-    def each(self) -> tuple[Scene, ...]:
-        """The scenes of all prompts, for looking."""
+    def count(self) -> int:
+        """How many prompts it was told."""
+
+    def each(self) -> Iterator[Scene]:
+        """The scenes of all prompts one after the other, for looking."""
 
     def between(self, first: int, second: int, share: float) -> Scene:
         """The scene of a code between those of two prompts, for looking."""

@@ -23,7 +23,7 @@ from dreamlab.run import checkpoint
 from dreamlab.run.assemble import Assembler, BuiltStage, BuiltTerm, Change
 from dreamlab.run.folder import Run
 from dreamlab.run.lineage import unlike
-from dreamlab.run.preview import save_preview
+from dreamlab.run.preview import handful, save_preview
 from dreamlab.run.signals import StopSignal
 from dreamlab.run.telemetry import Ring
 from systems.engine.regularisers import penalty
@@ -214,12 +214,19 @@ def run_stage(
             on_tick(Tick(spec.name, position.step, spec.steps, done, total, rows[-1], note))
             note = ""
         if position.step % keeping.preview == 0 or last:
-            save_preview(stage.scene, run.previews / f"step_{done:06d}.png", stage.device)
+            preview(run, stage, done, (position.step - 1) // keeping.preview)
         if position.step % keeping.checkpoint == 0 or last or stop.requested:
             save(run, recipe, stage, position, done)
         if stop.requested and done < total:
             run.set_state(state="interrupted", step=done)
             raise Interrupted(f"stopped at step {done}/{total}", stop.exit_code)
+
+
+def preview(run: Run, stage: BuiltStage, done: int, turn: int) -> None:
+    """A picture of the scene as it forms; of many prompts the next few."""
+    path, which = run.previews / f"step_{done:06d}.png", handful(stage.scene, turn)
+    save_preview(stage.scene, path, stage.device, which=which)
+    run.event("preview", path=path.name, **({} if which is None else {"prompts": which}))
 
 
 class _Unstable(Exception):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real loop on the toy: roll-backs, resumption, stages. The toy's gradient never changes sign, so every healthy step
+"""The real loop on the toy: roll-backs, resumption, stages. The toy's gradient never changes sign, so each healthy step
 moves the colour by the rate exactly, and where a run ends can be counted on fingers."""
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ from renderers.field4d import Field4D
 from renderers.gaussians import Gaussians
 from renderers.gaussians4d import Gaussians4D
 from renderers.hash_field import FieldSettings, HashField
-from renderers.light.background import BackgroundSettings, harmonics
+from renderers.light.background import BackgroundSettings
+from renderers.light.harmonics import harmonics
 from renderers.light.shading import ShadingSettings
 from renderers.mesh import TexturedMesh
 from renderers.surface.extraction import extract

@@ -83,6 +83,13 @@ def test_a_rule_s_clip_bounds_each_element_of_g(clip: float) -> None:
     assert row["grad_rms"] == pytest.approx(min(G, clip))
 
 
+@pytest.mark.parametrize(("step", "clip"), [(0, 0.2), (5, 0.15), (9, 0.11)])
+def test_a_rule_s_clip_follows_its_schedule(step: int, clip: float) -> None:
+    stage = Toy(terms=term(rule="clip: {from: 0.2, to: 0.1}")).built()
+    stepped(stage, step, step + 1)
+    torch.testing.assert_close(gradient(stage), torch.full((3,), 2 * clip * PIXELS))
+
+
 @pytest.mark.parametrize("limit", [0.05, 10.0])
 def test_a_term_s_limit_on_pixels_bounds_what_reaches_the_picture(limit: float) -> None:
     """dL/drgb of a pixel is 2 G / B in each channel before the limit."""
