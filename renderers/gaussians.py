@@ -79,7 +79,7 @@ class Gaussians:
                 seeds = (ball if s.start == "ball" else shell)(s.count, s.radius, generator)
         n = len(seeds.points)
         quats = torch.randn(n, 4, generator=generator)
-        color = 0.1 * torch.randn(n, 3, generator=generator)
+        colour = 0.1 * torch.randn(n, 3, generator=generator)
         self.params: dict[str, Tensor] = {
             "means": seeds.points,
             "log_scales": (0.7 * seeds.spacing).log()[:, None].repeat(1, 3),
@@ -87,7 +87,7 @@ class Gaussians:
             "logit_opacity": inverse_sigmoid(s.opacity).expand(n).clone()
             if seeds.opacity is None
             else inverse_sigmoid(seeds.opacity),
-            "logit_color": color if seeds.colors is None else inverse_sigmoid(seeds.colors),
+            "logit_color": colour if seeds.colours is None else inverse_sigmoid(seeds.colours),
         }
         if s.sh_degree:
             self.params["sh_rest"] = torch.zeros(n, (s.sh_degree + 1) ** 2 - 1, 3)
