@@ -16,6 +16,7 @@ from torch import Tensor
 from cuda_ext import backend as backends
 from cuda_ext import build, nvrtc
 from cuda_ext.check import check_alike, check_shape, require
+from cuda_ext.context import Context, Inputs
 from cuda_ext.reference import hashgrid as reference
 from cuda_ext.reference.hashgrid import HashGrid
 
@@ -168,14 +169,14 @@ def _table_gradient(positions: Tensor, grad: Tensor, *layout: Any, direction: Te
     return _run("table_gradient", out, features, layout, positions, None, grad, direction)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save(ctx: Context, inputs: Inputs, output: Tensor) -> None:
     del output
     tensors = [value for value in inputs if isinstance(value, Tensor)]
     ctx.save_for_backward(*tensors)
     ctx.layout = inputs[len(tensors) :]
 
 
-def _encode_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+def _encode_backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
     ops, (positions, table), layout = torch.ops.dreamlab, ctx.saved_tensors, ctx.layout
     grad = grad.contiguous()
     to_positions, to_table = ctx.needs_input_grad[:2]
@@ -186,7 +187,7 @@ def _encode_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     )
 
 
-def _table_gradient_backward(ctx: Any, turn: Tensor) -> tuple[Any, ...]:
+def _table_gradient_backward(ctx: Context, turn: Tensor) -> tuple[Tensor | None, ...]:
     ops, (positions, grad), layout = torch.ops.dreamlab, ctx.saved_tensors, ctx.layout
     turn = turn.contiguous()
     to_positions, to_grad = ctx.needs_input_grad[:2]
@@ -197,7 +198,7 @@ def _table_gradient_backward(ctx: Any, turn: Tensor) -> tuple[Any, ...]:
     )
 
 
-def _position_gradient_backward(ctx: Any, turn: Tensor) -> tuple[Any, ...]:
+def _position_gradient_backward(ctx: Context, turn: Tensor) -> tuple[Tensor | None, ...]:
     ops, (positions, table, grad), layout = torch.ops.dreamlab, ctx.saved_tensors, ctx.layout
     turn = turn.contiguous()
     to_positions, to_table, to_grad = ctx.needs_input_grad[:3]
@@ -209,11 +210,11 @@ def _position_gradient_backward(ctx: Any, turn: Tensor) -> tuple[Any, ...]:
     )
 
 
-def _fake_features(positions: Tensor, table: Tensor, cells: list[int], *_: Any) -> Tensor:
+def _fake_features(positions: Tensor, table: Tensor, cells: list[int], *_: object) -> Tensor:
     return table.new_empty(positions.shape[0], len(cells) * table.shape[1])
 
 
-def _fake_table(positions: Tensor, grad: Tensor, cells: list[int], offsets: list[int], *_: Any) -> Tensor:
+def _fake_table(positions: Tensor, grad: Tensor, cells: list[int], offsets: list[int], *_: object) -> Tensor:
     return grad.new_empty(offsets[-1], grad.shape[1] // len(cells))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from cuda_ext import backend as backends
 from cuda_ext import build, nvrtc
 from cuda_ext.check import check_alike, check_shape, check_size, require
+from cuda_ext.context import Context, Inputs
 from cuda_ext.reference import raster as reference
 
 __all__ = ["Raster", "projection", "raster"]
@@ -209,12 +210,12 @@ def _barycentrics_backward(
     return grad_clip
 
 
-def _save(ctx: Any, inputs: Any, output: Any) -> None:
+def _save(ctx: Context, inputs: Inputs, output: Inputs | Tensor) -> None:
     ctx.save_for_backward(*inputs)
     ctx.mark_non_differentiable(output[2])
 
 
-def _backward(ctx: Any, grad_uv: Tensor, grad_depth: Tensor, _: Any) -> tuple[Tensor | None, None, None]:
+def _backward(ctx: Context, grad_uv: Tensor, grad_depth: Tensor, _: object) -> tuple[Tensor | None, None, None]:
     if not ctx.needs_input_grad[0]:
         return None, None, None
     op = torch.ops.dreamlab.raster_barycentrics_backward

@@ -12,6 +12,7 @@ from torch import Tensor
 from cuda_ext import backend as backends
 from cuda_ext import build
 from cuda_ext.check import check_alike, check_shape, require
+from cuda_ext.context import Context, Inputs
 from cuda_ext.raster import register, run, sum_buffer
 from cuda_ext.reference import volume as reference
 
@@ -97,7 +98,7 @@ def _params(grid: Tensor, row: Tensor, near: Tensor, direction: Tensor, *how: An
     return Params(*pointers, *grid.shape, *near.shape[:2], *how)
 
 
-def _like(grid: Tensor, row: Tensor, near: Tensor, *_: Any) -> Tensor:
+def _like(grid: Tensor, row: Tensor, near: Tensor, *_: object) -> Tensor:
     return near.new_empty(*near.shape[:2], grid.shape[4] + 1)
 
 
@@ -117,12 +118,12 @@ def _volume_backward(
     return out
 
 
-def _save(ctx: Any, inputs: Any, output: Any) -> None:
+def _save(ctx: Context, inputs: Inputs, output: Inputs | Tensor) -> None:
     ctx.save_for_backward(*inputs[:4])
     ctx.how = inputs[4:]
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
     grad_grid = torch.ops.dreamlab.volume_backward(*ctx.saved_tensors, *ctx.how, grad.contiguous())
     return grad_grid, *7 * [None]
 
