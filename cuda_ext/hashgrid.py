@@ -8,7 +8,7 @@ table learned here means something else there.
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -93,6 +93,7 @@ def _check(positions: Tensor, table: Tensor, grid: HashGrid, active_levels: int 
 # and with a direction u (a cotangent of the positions) the derivative of encode and table_gradient along u, and of
 # position_gradient along u with respect to the positions. The first three are closed under differentiation.
 Layout = tuple[list[int], list[int], int, bool]
+Op = Callable[..., object]
 _LAYOUT = "int[] cells, int[] offsets, int active, bool smooth"
 
 
@@ -148,20 +149,20 @@ def _run(
     return out
 
 
-def _encode(positions: Tensor, table: Tensor, *layout: Any, direction: Tensor | None = None) -> Tensor:
+def _encode(positions: Tensor, table: Tensor, *layout: *Layout, direction: Tensor | None = None) -> Tensor:
     features = table.shape[1]
     out = table.new_empty(len(positions), len(layout[0]) * features)
     return _run("encode", out, features, layout, positions, table, direction=direction)
 
 
 def _position_gradient(
-    positions: Tensor, table: Tensor, grad: Tensor, *layout: Any, direction: Tensor | None = None
+    positions: Tensor, table: Tensor, grad: Tensor, *layout: *Layout, direction: Tensor | None = None
 ) -> Tensor:
     out = torch.empty_like(positions)
     return _run("position_gradient", out, table.shape[1], layout, positions, table, grad, direction)
 
 
-def _table_gradient(positions: Tensor, grad: Tensor, *layout: Any, direction: Tensor | None = None) -> Tensor:
+def _table_gradient(positions: Tensor, grad: Tensor, *layout: *Layout, direction: Tensor | None = None) -> Tensor:
     cells, offsets = layout[0], layout[1]
     features = grad.shape[1] // len(cells)
     like = grad.new_zeros if grad.is_cuda else grad.new_empty  # the CPU launcher zeroes, a level per thread
@@ -218,7 +219,7 @@ def _fake_table(positions: Tensor, grad: Tensor, cells: list[int], offsets: list
     return grad.new_empty(offsets[-1], grad.shape[1] // len(cells))
 
 
-def _define(name: str, tensors: str, kernel: Any, fake: Any, backward: Any = None) -> None:
+def _define(name: str, tensors: str, kernel: Op, fake: Op, backward: Op | None = None) -> None:
     op = f"dreamlab::hashgrid_{name}"
     arguments = ", ".join(f"Tensor {tensor}" for tensor in tensors.split())
     torch.library.define(op, f"({arguments}, {_LAYOUT}) -> Tensor")

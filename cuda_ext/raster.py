@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -222,7 +222,7 @@ def _backward(ctx: Context, grad_uv: Tensor, grad_depth: Tensor, _: object) -> t
     return op(*ctx.saved_tensors, grad_uv.contiguous(), grad_depth.contiguous()), None, None
 
 
-OPS: tuple[tuple[str, str, Callable[..., Any], Callable[..., Any]], ...] = (
+OPS: tuple[tuple[str, str, Callable[..., object], Callable[..., object]], ...] = (
     (
         "raster_visible",
         "(Tensor clip, Tensor triangles, SymInt height, SymInt width) -> Tensor",
@@ -244,7 +244,7 @@ OPS: tuple[tuple[str, str, Callable[..., Any], Callable[..., Any]], ...] = (
 )
 
 
-def register(ops: tuple[tuple[str, str, Callable[..., Any], Callable[..., Any]], ...]) -> None:
+def register(ops: tuple[tuple[str, str, Callable[..., object], Callable[..., object]], ...]) -> None:
     """Define torch ops: (name, schema, implementation on both devices, shapes of the results)."""
     for name, schema, implementation, fake in ops:
         torch.library.define(f"dreamlab::{name}", schema)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,7 +92,7 @@ class Params(ctypes.Structure):
     ]
 
 
-def _params(grid: Tensor, row: Tensor, near: Tensor, direction: Tensor, *how: Any) -> Params:
+def _params(grid: Tensor, row: Tensor, near: Tensor, direction: Tensor, *how: object) -> Params:
     pointers = [build.pointer(t) for t in (grid, row, near, direction)]
     return Params(*pointers, *grid.shape, *near.shape[:2], *how)
 
@@ -102,7 +101,7 @@ def _like(grid: Tensor, row: Tensor, near: Tensor, *_: object) -> Tensor:
     return near.new_empty(*near.shape[:2], grid.shape[4] + 1)
 
 
-def _volume(grid: Tensor, row: Tensor, near: Tensor, direction: Tensor, *how: Any) -> Tensor:
+def _volume(grid: Tensor, row: Tensor, near: Tensor, direction: Tensor, *how: object) -> Tensor:
     out = _like(grid, row, near)
     run("volume", "dl_volume", _params(grid, row, near, direction, *how), [out], near.numel() // 3)
     return out
