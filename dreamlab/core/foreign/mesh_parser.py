@@ -38,7 +38,7 @@ class Beside:
         if not inside or not path.exists():
             raise FileNotFoundError(key)
         try:
-            return read_bytes(path, "its", MOST_BESIDE)
+            return read_bytes(path, "its file", MOST_BESIDE)
         except InputError as error:
             self.refused = self.refused or str(error)
             raise FileNotFoundError(key) from None
