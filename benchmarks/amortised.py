@@ -69,7 +69,7 @@ def trained(wanted: Recipe) -> Trained:
     for i in range(wanted.stages[0].steps):
         step(stage, i, ring)
     seconds = time.process_time() - began
-    scenes = stage.scene.each() if isinstance(stage.scene, Maker) else (stage.scene,)
+    scenes = tuple(stage.scene.each()) if isinstance(stage.scene, Maker) else (stage.scene,)
     counted = assembler.counted.values()
     return Trained(scenes, stage.scene, sum(c.calls for c in counted), sum(c.rows for c in counted), seconds)
 

@@ -60,7 +60,7 @@ def measured(count: int, wide: bool) -> Check:
     scene, wanted = cloud(count, wide), recipe.load(RECIPE, tables())
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
-        (path,) = write_mesh(Path(folder), wanted.prompt, scene, wanted, ("glb",), [])
+        (path,) = write_mesh(Path(folder), wanted.prompt, scene, wanted, 0, ("glb",), [])
         spent, size = time.process_time() - began, path.stat().st_size
     floor = FLOOR[1] if count == FLOOR[0] else None
     name = f"export_{'wide' if wide else 'shell'}_{count}"

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from dreamlab.core.errors import RecipeError
-from dreamlab.core.text import did_you_mean, nearest
+from dreamlab.core.text import did_you_mean, nearest, short
 
 DEFAULT = "toybox"  # of `make dream`
 PICTURED = "image"  # of `dream --image FILE`
@@ -39,4 +39,4 @@ def find(name_or_file: str) -> Path:
             raise RecipeError(f"{name_or_file}: no such recipe file")
         return Path(name_or_file)
     likely = did_you_mean(name_or_file, known) if nearest(name_or_file, known) else "; see: dreamlab list recipes"
-    raise RecipeError(f"recipe {name_or_file!r} is not in the package{likely}")
+    raise RecipeError(f"recipe {short(name_or_file)!r} is not in the package{likely}")

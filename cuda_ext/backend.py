@@ -63,7 +63,6 @@ def choose(op: str, backend: str, like: Tensor, adapters: tuple[str, ...] = ()) 
     return "torch" if reason else "native"
 
 
-@torch.compiler.assume_constant_result
 def unavailable(op: str, dtype: torch.dtype, device_type: str, device_index: int | None = None) -> str:
     """One line that says why our code cannot take such inputs; empty when it can. A constant to torch.compile."""
     if dtype != torch.float32:
@@ -73,6 +72,10 @@ def unavailable(op: str, dtype: torch.dtype, device_type: str, device_index: int
     if device_type == "cuda":
         return nvrtc.unavailable(op, device_index)
     return f"there are no kernels for device '{device_type}'"
+
+
+# What torch.compiler.assume_constant_result does; that imports the whole compiler first, a second for every command.
+unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def missing(package: str, like: Tensor) -> str:

@@ -99,5 +99,5 @@ class Field4D(HashField):
 
 
 def by_view(rows: Tensor, view: Tensor, count: int) -> list[Tensor]:
-    """Samples [M, ...], which lie view after view, cut at the views. The sizes are read by the host."""
-    return list(rows.split(torch.bincount(view, minlength=count).tolist()))
+    """Samples [M, ...], which lie view after view, cut at the views. Where the cuts are is read by the host."""
+    return list(rows.tensor_split(torch.searchsorted(view, torch.arange(1, count, device=view.device)).tolist()))

@@ -6,12 +6,16 @@ prompt's code:
     weights(code) = base + out silu(norm(first code + bias))
 
 Differences: theirs has no base (ours starts as one field, from which the prompts part), and their density is VolSDF's
-(ours is whatever `density` says). Every prompt has an occupancy of its own, refreshed on its own clock.
+(ours is whatever `density` says).
+
+Every prompt has an occupancy of its own, refreshed on its own clock; but of more than REMEMBERED prompts none is kept:
+turns of one are then so far apart that what was found in the last says little, and a thousand would fill checkpoints.
+It is found anew in every picture instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -28,7 +32,9 @@ from renderers.field import volume
 from renderers.hash_field import FieldSettings, HashField
 from renderers.light.background import Background
 
-TURNS = 4  # points per cell from which the occupancy of a code in between is found
+TURNS = 4  # points per cell from which an occupancy that nobody remembers is found, for looking
+FRESH = 2  # and in training, others in every step
+REMEMBERED = 32  # prompts
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,8 @@ class HyperField:
         }
         self._own(self.hyper)
         self.codes = torch.zeros(1, s.code)
-        self.occupancy = self.base.occupancy[None]  # [P, X, Y, Z] running maximum of the density per cell
+        # [P, X, Y, Z] running maximum of the density per cell, or none of many prompts
+        self.occupancy = self.base.occupancy[None]
 
     def _own(self, hyper: Mapping[str, Tensor]) -> None:
         self.hyper = {name: hyper[name].detach().clone().requires_grad_() for name in self.hyper}
@@ -85,12 +92,13 @@ class HyperField:
         return self
 
     def tell(self, codes: Tensor) -> None:
-        """The prompts, [P, code]; each gets an occupancy of its own."""
+        """The prompts, [P, code]; each of a few gets an occupancy of its own."""
         if codes.shape[1:] != self.codes.shape[1:]:
             raise ValueError(f"hyper_field: codes of {codes.shape[1]} numbers, scene.code is {self.settings.code}")
         self.codes = codes.detach().to(self.base.params["table"])
-        self.occupancy = torch.zeros(len(codes), *self.occupancy.shape[1:], device=self.occupancy.device)
-        for i in range(len(codes)):
+        kept = len(codes) if len(codes) <= REMEMBERED else 0
+        self.occupancy = torch.zeros(kept, *self.occupancy.shape[1:], device=self.occupancy.device)
+        for i in range(kept):
             self.made(i).refresh(0)
 
     # ---- what it makes ----------------------------------------------------------------------------------------------
@@ -105,14 +113,17 @@ class HyperField:
 
     def made(self, index: int) -> MadeField:
         """The field of prompt `index`, for one step or for looking; it follows the generator as it is now."""
-        return MadeField(self, self.codes[index], index)
+        return MadeField(self, self.codes[index], index if len(self.occupancy) else None)
 
     def between(self, first: int, second: int, share: float) -> MadeField:
         """The field of a code on the line between those of two prompts."""
         return MadeField(self, torch.lerp(self.codes[first], self.codes[second], share), None)
 
-    def each(self) -> tuple[MadeField, ...]:
-        return tuple(self.made(i) for i in range(len(self.codes)))
+    def count(self) -> int:
+        return len(self.codes)
+
+    def each(self) -> Iterator[MadeField]:
+        return (self.made(i) for i in range(len(self.codes)))
 
     # ---- as a scene: its parameters are everybody's, its looks those of the first prompt ----------------------------
     def groups(self) -> Mapping[str, ParamGroup]:
@@ -142,7 +153,8 @@ class HyperField:
             found = state[name if name == "codes" else f"hyper.{name}"]
             if found.shape[1:] != value.shape[1:]:
                 raise ValueError(f"hyper_field: {name} is {list(found.shape)} in the state, {list(value.shape)} here")
-        self.base.load_state_dict({**state, "occupancy": state["occupancy"][0]})
+        none = torch.zeros_like(self.base.occupancy)
+        self.base.load_state_dict({**state, "occupancy": next(iter(state["occupancy"]), none)})
         self._own({name: state[f"hyper.{name}"].to(device) for name in self.hyper})
         self.codes, self.occupancy = (state[name].to(device).clone() for name in ("codes", "occupancy"))
 
@@ -157,16 +169,30 @@ class MadeField(HashField):
         self.active = base.active
         self.params = {**base.params, **maker.weights(code)}
         self.maker, self.index = maker, index
-        if index is None:
-            self.occupancy = torch.zeros_like(maker.occupancy[0])
-            for turn in range(TURNS):
-                self._refresh(turn)
-        else:
+        self.known = index is not None  # where it is
+        if index is not None:
             self._look_up(maker.occupancy[index])
+        else:
+            self.occupancy = torch.zeros_like(base.occupancy)
+
+    def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
+        if training is not None and self.index is None:
+            self._find(FRESH * training.progress.step, FRESH)
+        elif not self.known:
+            self._find(0, TURNS)
+        return super().render(cameras, size, background, training)
+
+    def _find(self, first: int, turns: int) -> None:
+        """Look where the field is, remembering nothing."""
+        self.occupancy, self.known = torch.zeros_like(self.occupancy), True
+        for turn in range(first, first + turns):
+            self._refresh(turn)
 
     def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:
         """Prompts take turns, so that each counts its own."""
         self.maker.base.active = self.active
+        if self.index is None:
+            return None
         turn = progress.step // len(self.maker.codes)
         if turn % self.settings.refresh == 0:
             self.refresh(turn // self.settings.refresh, healthy)

@@ -22,6 +22,7 @@ from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linea
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import FILES, setting
 from dreamlab.core.text import did_you_mean
+from dreamlab.core.triangles import areas
 from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles
 from renderers.light.environment import ENVIRONMENTS, environment
 from renderers.light.montecarlo import Draws, shade_montecarlo
@@ -99,7 +100,7 @@ class TexturedMesh:
         self._dress(surface, unwrap(mesh.vertices, mesh.faces, self.settings.texture, self.settings.unwrap))
         at = texels(self.atlas, self.settings.texture)
         points = at.read(surface.vertices, surface.faces)
-        base = at.read(mesh.colors, surface.faces)
+        base = at.read(mesh.colours, surface.faces)
         if paint is not None:
             base = paint(points, torch.nn.functional.normalize(at.read(self.normals, surface.faces), dim=-1), base)
         metallic = 0.0 if self.settings.shading == "flat" else 0.3  # unknown: not far from either end
@@ -111,8 +112,7 @@ class TexturedMesh:
             self.params = {"texture": at.picture(raw).detach().clone().requires_grad_()}
         else:
             self.params = {name: value.to(points.device) for name, value in self.field.start(self.generator).items()}
-            a, b, c = self.surface.vertices[self.surface.faces].unbind(1)
-            area = torch.linalg.cross(b - a, c - a).norm(dim=-1).sum() / 2
+            area = areas(self.surface.vertices, self.surface.faces).sum()
             self.field.learn(self.params, points, raw, 200, self.generator, float(area / len(points)) ** 0.5)
 
     def adopt(self, source: Scene, stream: torch.Generator) -> None:
@@ -127,9 +127,9 @@ class TexturedMesh:
 
         def paint(points: Tensor, normals: Tensor, fallback: Tensor) -> Tensor:
             arguments = (self.surface, points, normals, cameras, PAINT_SIZE, shown(source, PAINT_SIZE))
-            colors, seen = project(*arguments)
+            colours, seen = project(*arguments)
             trust = (seen / 0.05).clamp(max=1)
-            return (trust * colors + (1 - trust) * fallback).clamp(0, 1)
+            return (trust * colours + (1 - trust) * fallback).clamp(0, 1)
 
         return self.wear(shape.to(device), paint)
 
@@ -288,9 +288,9 @@ class TexturedMesh:
         """The shape with its textures, all of it: seams repeat vertices, so that charts would pass for parts.
         `resolution` is of no meaning here."""
         textures, atlas = self.textures(), self.atlas
-        colors = texture(textures.base, atlas.uv[None, None], boundary="clamp")[0, 0]
+        colours = texture(textures.base, atlas.uv[None, None], boundary="clamp")[0, 0]
         vertices, normals = self.surface.vertices[atlas.source], self.normals[atlas.source]
-        return Triangles(Mesh(vertices, atlas.faces, colors, normals, atlas.uv, self.tangents, textures), whole=True)
+        return Triangles(Mesh(vertices, atlas.faces, colours, normals, atlas.uv, self.tangents, textures), whole=True)
 
 
 def _tangent_frame(normal: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:

@@ -149,6 +149,7 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
                 self.forms[name], self.nets[name] = form, Trained(form.start(look.z))
             if state := {k.removeprefix(f"{name}."): v for k, v in self._waiting.items() if k.startswith(f"{name}.")}:
                 self.nets[name].load_state_dict(state)
+        self._waiting = {}
 
     def _keep(self, pictures: Tensor, camera: Tensor) -> None:
         flat = torch.cat([pictures.flatten(1), camera], 1)

@@ -58,7 +58,8 @@ class CDS(Configured["CDS.Settings"]):
         last, gap = min(look.index(c.t_max), len(table) - 1), look.index(c.gap)
         near = min(max(look.index(c.t_near.at(now)), look.index(c.t_min)), look.index(c.t_max) - gap)
         far, t_near = self.far(look, near + gap, last), at(look, near)
-        noise = self.fixed_noise.to(look.z).expand_as(look.z)
+        self.fixed_noise = self.fixed_noise.to(look.z)  # a checkpoint's lies on the host
+        noise = self.fixed_noise.expand_as(look.z)
         scale = c.cfg.at(now)
         look.heed(far)
         t_far = torch.tensor(far, device=look.z.device)

@@ -41,7 +41,7 @@ class CSM(Rule["CSM.Settings"]):
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
         t = c.time(look)
-        walk = invert(look, t, c)
+        state = invert(look, t, c)
         scale = c.scale.at(now)
-        branches = paired(walk.state, "visual" if c.visual else "text", c.against, (scale, -scale))
+        branches = paired(state, "visual" if c.visual else "text", c.against, (scale, -scale))
         return combine(look, branches, table.weight(c.weight, at(look, t)))

@@ -49,6 +49,7 @@ class DSD(Configured["DSD.Settings"]):
         c, now, table = self.settings, look.progress, look.guidance.table
         if self.start is None or self.start.shape[1:] != look.z.shape[1:]:
             self.start = look.noise()[:1]
+        self.start = self.start.to(look.z)  # a checkpoint's lies on the host
         last = len(table) - 1
         t = min(look.index(c.t.at(now)), last)
         d = int(c.rho * max(t - look.index(c.t_min), 0) * float(torch.rand((), generator=look.time_stream)))
@@ -63,7 +64,7 @@ class DSD(Configured["DSD.Settings"]):
         assert self.start is not None
         table, last = look.guidance.table, len(look.guidance.table) - 1
         stride = -(-(last + 1) // self.settings.steps)
-        t, x = last, self.start.to(look.z).expand_as(look.z)
+        t, x = last, self.start.expand_as(look.z)
         while t > target:
             eps = predict_cfg(look, State(x, at(look, t)), scale)
             after = max(t - stride, target)

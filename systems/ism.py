@@ -47,8 +47,8 @@ class ISM(Rule["ISM.Settings"]):
         c, now, table = self.settings, look.progress, look.guidance.table
         t = c.time(look)
         s = max(t - look.index(c.interval.at(now)), 0)
-        walk = invert(look, s, c, c.cfg_inversion)
-        eps_s = on_path(look, walk.state, c.cfg_inversion)
-        z_t = table.ddim_move(walk.state.z_t, eps_s, at(look, s), at(look, t))
+        low = invert(look, s, c, c.cfg_inversion)
+        eps_s = on_path(look, low, c.cfg_inversion)
+        z_t = table.ddim_move(low.z_t, eps_s, at(look, s), at(look, t))
         eps_t = predict_cfg(look, State(z_t, at(look, t)), c.cfg.at(now), c.against)
         return c.strength * per_row(table.weight(c.weight, at(look, t)), eps_t) * (eps_t - eps_s)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.foreign.points import read_points
+from dreamlab.core.gather import taken
 from dreamlab.core.settings import setting
 from systems.engine.residual import Look
 from systems.engine.rule import Rule, RuleSettings
@@ -40,8 +41,8 @@ def surface(look: Look) -> tuple[Tensor, Tensor]:
     if frames is None or cameras is None:
         raise ValueError("a shape guide needs the frames and cameras of a step")
     depth, alpha = frames.depth[..., 0], frames.alpha[..., 0]
-    there = (alpha > 0.05) & (depth > 0)
-    return cameras.points(depth)[there], alpha[there]
+    there = ((alpha > 0.05) & (depth > 0)).reshape(-1).nonzero()[:, 0]
+    return taken(cameras.points(depth).reshape(-1, 3), there), taken(alpha.reshape(-1), there)
 
 
 class Box(Rule["Box.Settings"]):
@@ -98,8 +99,9 @@ class Cloud(Rule["Cloud.Settings"]):
             return look.z.new_zeros(())
         stream = look.noise_stream
         pick = torch.randint(len(seen), (c.most,), generator=stream, device=stream.device).to(seen.device)
-        given = self.points[torch.randint(len(self.points), (c.most,), generator=stream, device=stream.device).cpu()]
-        apart = torch.cdist(seen[pick], given.to(seen))
+        self.points = self.points.to(seen)
+        given = self.points[torch.randint(len(self.points), (c.most,), generator=stream, device=stream.device)]
+        apart = torch.cdist(seen[pick], given)
         far = (apart.amin(1) - c.near).relu().square()
         uncovered = (apart.amin(0) - c.near).relu().square().mean()
         return (alpha[pick] * far).mean() + c.cover * uncovered

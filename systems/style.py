@@ -39,9 +39,9 @@ class Style(Rule["Style.Settings"]):
         c, now, table = self.settings, look.progress, look.guidance.table
         t = c.time(look)
         s = max(t - look.index(c.interval.at(now)), 0)
-        walk = invert(look, s, c)
-        (eps_s,) = look.predict([Branch(walk.state, "null")])
-        state = State(table.ddim_move(walk.state.z_t, eps_s, at(look, s), at(look, t)), at(look, t))
+        low = invert(look, s, c)
+        (eps_s,) = look.predict([Branch(low, "null")])
+        state = State(table.ddim_move(low.z_t, eps_s, at(look, s), at(look, t)), at(look, t))
         branches = [*paired(state), Branch(state, "content"), Branch(state, "style")]
         text, null, content, style = look.predict(branches)
         total = null - eps_s + c.cfg.at(now) * (text - content) + c.style.at(now) * (style - null)

@@ -48,9 +48,9 @@ class TSM(Rule["TSM.Settings"]):
         s = max(t - look.index(c.interval.at(now)), 0)
         share = c.gamma if c.mu_rule == "linear" else math.sqrt(1 - c.gamma**2)
         mu = round(s + (t - s) * share)
-        walk = invert(look, s, c)
-        (eps_s,) = look.predict([Branch(walk.state, "null")])
-        z_t, z_mu = (table.ddim_move(walk.state.z_t, eps_s, at(look, s), at(look, end)) for end in (t, mu))
+        low = invert(look, s, c)
+        (eps_s,) = look.predict([Branch(low, "null")])
+        z_t, z_mu = (table.ddim_move(low.z_t, eps_s, at(look, s), at(look, end)) for end in (t, mu))
         target = eps_s if mu == s else look.predict([Branch(State(z_mu, at(look, mu)), "null")])[0]
         eps_t = predict_cfg(look, State(z_t, at(look, t)), c.cfg.at(now), c.against)
         return c.strength * per_row(table.weight(c.weight, at(look, t)), eps_t) * (eps_t - target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,49 @@ def test_adding_a_system_as_the_page_says(tmp_path: Path) -> None:
     assert "Classifier score distillation on the oracle" in call("dreamlab", "list", "recipes")
     made = call("dreamlab", "dream", "a red mushroom with a white stem", "stages.0.steps=2", "--recipe", "csd-example")
     assert (tmp_path / made.splitlines()[-1] / "export" / "model.glb").is_file()
+
+
+def pages() -> dict[str, str]:
+    return {page.name: page.read_text() for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+
+
+def test_every_recipe_of_the_pages_is_accepted() -> None:
+    from dreamlab import recipe
+    from dreamlab.recipe.checks import check
+    from dreamlab.recipe.tables import tables
+
+    count = 0
+    for name, text in pages().items():
+        if name == "adding-a-system.md":  # its rule is not in our table; it has a test of its own
+            continue
+        for i, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)):
+            check(recipe.load(block, tables(), name=f"{name}, block {i}"))
+            count += 1
+    assert count >= 4
+
+
+def test_every_dream_of_the_pages_is_accepted() -> None:
+    """What stands behind `dreamlab dream` in code: its recipe, prompt and settings, up to the files that it names."""
+    from dreamlab import recipe
+    from dreamlab.cli.prompt import sorted_words
+    from dreamlab.recipe.checks import check
+    from dreamlab.recipe.tables import tables
+
+    count = 0
+    for name, text in pages().items():
+        for line in re.findall(r"`dreamlab dream ([^`]*)`", text):
+            if "..." in line or "[" in line.partition("=")[0] or name == "adding-a-system.md":
+                continue  # a grammar, no command
+            words = shlex.split(line)
+            taken = {i + 1 for i, word in enumerate(words) if word.startswith("--")}
+            options = {words[i - 1]: words[i] for i in taken}
+            prompt, settings = sorted_words([w for i, w in enumerate(words) if i not in taken and w not in options])
+            if prompt is None:
+                continue
+            file = recipe.find(options.get("--recipe", "image" if "--image" in options else "toybox"))
+            check(recipe.load(file, tables(), prompt=prompt, overrides=settings, negative=options.get("--negative")))
+            count += 1
+    assert count >= 5
 
 
 def test_readme_commands_exist() -> None:

@@ -156,6 +156,7 @@ socket.socket.connect = refuse
 import dreamlab
 assert 'torch' not in sys.modules, 'import dreamlab loads torch'
 for name in {modules!r}: importlib.import_module(name)
+assert 'torch._dynamo' not in sys.modules, 'the compiler of torch takes a second to load'
 heavy = {HEAVY - {"PIL"}!r} & {{m.split('.')[0] for m in sys.modules}}
 assert not heavy, heavy
 """

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.foreign.files import read_bytes
+from dreamlab.core.text import short
 
 MOST = 1 << 16  # bytes of a prompt, from wherever; far above what one may have (`core.text.MAX_PROMPT`)
 # What a setting of a recipe begins with, its short forms included; a test holds them against the reader.
@@ -39,7 +40,9 @@ def sorted_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
         if "=" in word and " " not in word.partition("=")[0]:  # after a prompt, that is a setting by a wrong name
             settings.append(word)
         else:
-            raise RecipeError(f"{word!r}: the prompt is {others[0]!r} already; quote a prompt of several words")
+            raise RecipeError(
+                f"{short(word)!r}: the prompt is {short(others[0])!r} already; quote a prompt of several words"
+            )
     return (others[0] if others else None), settings
 
 

@@ -40,6 +40,11 @@ def shell(*words: object) -> str:
     return shlex.join(["dreamlab", *map(str, words)])
 
 
+def short(text: str, most: int = 120) -> str:
+    """For a message that quotes what somebody wrote, however long that is."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known name that `word` was probably meant to be."""
     found = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ from renderers.surface.views import compare_mesh
 SHEET_VIEWS = 12
 
 
-def assets(run: Run, recipe: Recipe, scene: Scene) -> list[tuple[Path, str, Scene]]:
-    """Folder, prompt and scene of everything the run made: of several prompts, each has a folder."""
+def assets(run: Run, recipe: Recipe, scene: Scene) -> Iterable[tuple[Path, str, Scene]]:
+    """Folder, prompt and scene of everything the run made, in turn: of several prompts, each has a folder."""
     texts = (recipe.prompt, *recipe.prompts)
     if not isinstance(scene, Maker) or len(texts) == 1:
         return [(run.export, recipe.prompt, scene)]
     folders = [run.export / f"{i}-{slug(text)}" for i, text in enumerate(texts)]
-    return list(zip(folders, texts, scene.each(), strict=True))
+    return zip(folders, texts, scene.each(), strict=True)
 
 
 def export_mesh(run: Run, recipe: Recipe, scene: Scene, step: int, formats: Sequence[str] | None = None) -> list[Path]:
@@ -103,7 +103,7 @@ def export_pictures(run: Run, recipe: Recipe, scene: Scene, step: int, device: t
 def changes_of(run: Run) -> list[dict[str, Any]]:
     """What every change of representation in the run kept of the pictures before it."""
     # A stage that is rolled back says it again.
-    became = {(e["stage"], e.get("object")): e for e in run.events() if e["kind"] == "became"}
+    became = {(e["stage"], e.get("object")): e for e in run.events() if e["kind"] == "became" and "stage" in e}
     keys = ("source", "was", "stage", "object", "now", "psnr", "silhouette_iou", "views")
     return [{key: event[key] for key in keys if key in event} for event in became.values()]
 

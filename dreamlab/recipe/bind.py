@@ -19,14 +19,14 @@ from dreamlab.core.cards import Entry, SceneCard, SceneKind
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.schedules import CURVES, Schedule, When, constant
 from dreamlab.core.settings import Bounds, Section, Spec, bounds_of, names_file
-from dreamlab.core.text import did_you_mean
+from dreamlab.core.text import did_you_mean, short
 from dreamlab.core.types import Frames
 from dreamlab.recipe.source import Source, Tree
 from guidance.shared.kind import GuidanceKind
 from systems.engine.rule import RuleKind
 
 MOST_NUMBER = 1e300
-MOST_SAID = 300  # characters of a complaint, which quotes what was written
+MOST_SAID = 300  # characters of a complaint
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Binder:
         self.source, self.tables = source, tables
 
     def fail(self, tree: Tree, path: str, message: str) -> typing.NoReturn:
-        place = self.source.where(tree)
-        message = message if len(message) <= MOST_SAID else message[:MOST_SAID] + "..."
-        raise RecipeError(f"{place}: {path} {message}" if place else f"{path} {message}")
+        said = f"{short(path)} {short(message, MOST_SAID)}"
+        place = short(self.source.where(tree))
+        raise RecipeError(f"{place}: {said}" if place else said)
 
     def dataclass(self, cls: type, tree: Tree, path: str, called: str | None = None, skip: tuple[str, ...] = ()) -> Any:
         """An instance of `cls`; unknown and missing keys are named."""

@@ -81,10 +81,10 @@ def kept(kind: str, path: Path) -> tuple[str, bytes]:
     if kind == "cloud":
         shape = read_shape(path, "scene.file:", CLOUDS)
         if len(shape.faces):
-            colors = torch.full(shape.vertices.shape, 0.5) if shape.colors is None else shape.colors
-            bare = torch.zeros_like(colors)
-            return ".ply", ply_bytes(Mesh(shape.vertices.float(), shape.faces, colors, bare))
-        return ".ply", cloud_bytes(shape.vertices.float(), shape.colors)
+            colours = torch.full(shape.vertices.shape, 0.5) if shape.colours is None else shape.colours
+            bare = torch.zeros_like(colours)
+            return ".ply", ply_bytes(Mesh(shape.vertices.float(), shape.faces, colours, bare))
+        return ".ply", cloud_bytes(shape.vertices.float(), shape.colours)
     if kind == "points":
         read_points(path)
         return ".txt", read_bytes(path, "points", MOST_POINTS)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dreamlab.core.errors import RecipeError
-from dreamlab.core.text import check_prompt, did_you_mean
+from dreamlab.core.text import check_prompt, did_you_mean, short
 from dreamlab.recipe.bind import Binder, Tables, plain
 from dreamlab.recipe.grammar import FORMATS, Recipe
 from dreamlab.recipe.source import Source, Tree, parse, read_file
@@ -67,10 +67,10 @@ def _written_out(text: str, stages: Tree) -> list[str]:
 def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> dict[str, Tree]:
     """Merge `a.b.c=value` into the tree; a stage may be named instead of numbered (`stages.shape.steps=9`)."""
     container = OmegaConf.create(tree)
-    for text in (long for short in overrides for long in _written_out(short, tree.get("stages"))):
+    for text in (long for given in overrides for long in _written_out(given, tree.get("stages"))):
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise RecipeError(f"override {text!r}: write key=value, e.g. stages.0.steps=200")
+            raise RecipeError(f"override {short(text)!r}: write key=value, e.g. stages.0.steps=200")
         parts = key.split(".")
         if parts[0] == "prompt":
             raise RecipeError("the prompt is given as the command's argument, never as an override")
@@ -79,12 +79,13 @@ def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> d
         stages = tree.get("stages")
         if parts[0] == "stages" and len(parts) > 1 and isinstance(stages, list):
             by_name = {_stage_name(stage, source): i for i, stage in enumerate(stages)}
-            if not parts[1].isdigit():
+            if not (parts[1].isdecimal() and len(parts[1]) < 9):
                 if parts[1] not in by_name:
-                    raise RecipeError(f"override {key!r}: no stage {parts[1]!r}{did_you_mean(parts[1], by_name)}")
+                    likely = did_you_mean(parts[1], by_name)
+                    raise RecipeError(f"override {short(key)!r}: no stage {short(parts[1])!r}{likely}")
                 parts[1] = str(by_name[parts[1]])
             if int(parts[1]) >= len(stages):
-                raise RecipeError(f"override {key!r}: the recipe has {len(stages)} stages, counted from 0")
+                raise RecipeError(f"override {short(key)!r}: the recipe has {len(stages)} stages, counted from 0")
         try:
             parsed = parse(value, f"override {key}", source, numbered=False)
             _unfold(container, parts)
@@ -92,7 +93,7 @@ def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> d
             whole = isinstance(parsed, dict) and "kind" in parsed
             OmegaConf.update(container, ".".join(parts), parsed, merge=not whole, force_add=True)
         except (OmegaConfBaseException, ValueError, TypeError, IndexError, AttributeError):
-            raise RecipeError(f"override {key!r}: there is no such place in the recipe") from None
+            raise RecipeError(f"override {short(key)!r}: there is no such place in the recipe") from None
     merged = OmegaConf.to_container(container, resolve=False)
     assert isinstance(merged, dict)
     return {str(key): value for key, value in merged.items()}

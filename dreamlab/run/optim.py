@@ -56,8 +56,8 @@ class Adam:
                 continue
             for moments in (self.first, self.second):
                 kept = moments[name][rows.source.clamp(min=0)]
-                kept[rows.source < 0] = 0.0
-                moments[name] = torch.zeros_like(kept) if name in rows.fresh else kept
+                new = (rows.source < 0).reshape(-1, *[1] * (kept.dim() - 1))
+                moments[name] = torch.zeros_like(kept) if name in rows.fresh else kept.masked_fill(new, 0.0)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Flat, with names that are stable across checkpoints."""

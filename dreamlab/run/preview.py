@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.types import Maker, Scene
 
 ELEVATION_DEG, DISTANCE, FOVY_DEG = 15.0, 3.2, 42.0
+SHOWN = 4  # prompts in a preview
 CHUNK = 8  # views rendered in one call; bounds memory
 
 
@@ -39,15 +40,28 @@ def orbit_views(count: int) -> Cameras:
     return replace(turntable(count, ELEVATION_DEG, DISTANCE, FOVY_DEG), time=torch.arange(count) / count)
 
 
-def save_preview(scene: Scene, path: Path, device: torch.device, size: int = 128) -> None:
-    """Four sides in a row; a row for each prompt of a maker."""
-    shown = scene.each() if isinstance(scene, Maker) else (scene,)
+def save_preview(
+    scene: Scene, path: Path, device: torch.device, size: int = 128, which: Sequence[int] | None = None
+) -> None:
+    """Four sides in a row; a row for each prompt of a maker, or for some of them."""
+    shown: Iterable[Scene] = (scene,)
+    if isinstance(scene, Maker):
+        shown = scene.each() if which is None else (scene.made(i) for i in which)
     save_sheet([view for one in shown for view in render_views(one, orbit_views(4), size, device)], path, columns=4)
+
+
+def handful(scene: Scene, turn: int) -> list[int] | None:
+    """The prompts that preview `turn` shows of a maker's many, the next ones each time; a preview of a thousand costs
+    what one of a few does."""
+    if not isinstance(scene, Maker):
+        return None
+    count = scene.count()
+    return [(turn * SHOWN + k) % count for k in range(SHOWN)] if count > SHOWN else list(range(count))
 
 
 def save_between(maker: Maker, path: Path, device: torch.device, size: int, columns: int = 7) -> None:
     """A row for each pair of neighbouring prompts: one view of the scenes of codes on the line between them."""
-    pairs = [(i, i + 1) for i in range(len(maker.each()) - 1)]
+    pairs = [(i, i + 1) for i in range(maker.count() - 1)]
     shares = torch.linspace(0, 1, columns).tolist()
     made = (maker.between(*pair, share) for pair in pairs for share in shares)
     save_sheet([next(render_views(one, orbit_views(8)[1:2], size, device)) for one in made], path, columns)

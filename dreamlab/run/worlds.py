@@ -99,11 +99,11 @@ def with_blind(world: World, sides: int) -> World:
     def look(cameras: Cameras, size: int) -> Views:
         shown = world.look(cameras, size)
         around = orbit(
-            azimuth_deg.repeat(len(cameras)),
-            cameras.elevation_deg.cpu().repeat_interleave(sides),
-            cameras.distance.cpu().repeat_interleave(sides),
-            cameras.fovy_deg.cpu().repeat_interleave(sides),
-        ).to(cameras.camera_to_world.device)
+            azimuth_deg.to(cameras.azimuth_deg).repeat(len(cameras)),
+            cameras.elevation_deg.repeat_interleave(sides),
+            cameras.distance.repeat_interleave(sides),
+            cameras.fovy_deg.repeat_interleave(sides),
+        )
         seen = world.look(around, size)
 
         def beside(own: Tensor, other: Tensor) -> Tensor:  # [K, B, ...], [K, B A, ...] -> [K + K A, B, ...]

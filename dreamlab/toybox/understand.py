@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from dreamlab.core.errors import InputError
 from dreamlab.toybox.caption import Caption, parse
 
 
+@lru_cache(maxsize=4096)
 def understand(text: str, what: str = "prompt") -> Caption:
     """What a prompt asks the oracle for; every word it does not know is named."""
     try:

@@ -38,6 +38,8 @@ from guidance.toybox.words import PAD, Reading, Words
 SHIPPED = Path(__file__).parents[1] / "weights"
 DTYPES = ("auto", "float32", "bfloat16")
 
+REMEMBERED = 64  # prompts whose captions are kept, about a megabyte each
+
 
 class Toybox:
     """The image role: eps of one picture given its caption and camera; pictures scaled to [-1, 1]."""
@@ -74,7 +76,7 @@ class Toybox:
         self.words: Words = stored.words
         self.size = stored.net.net.size
         self._source: Prior = stored.net  # float32; `net` is what runs
-        self._captions: tuple[dict[str, str], Text] | None = None
+        self._captions: dict[tuple[tuple[str, str], ...], Text] = {}  # of the last prompts, oldest first
         self.to("cpu")
 
     def to(self, device: torch.device | str) -> Self:
@@ -84,7 +86,7 @@ class Toybox:
         net.load_state_dict(self._source.state_dict())
         self.net = laid_out(net.to(device, dtype))
         self.table = self.table.to(device)
-        self._captions = None
+        self._captions = {}
         return self
 
     def encode(self, rgb: Tensor) -> Tensor:
@@ -141,23 +143,31 @@ class Toybox:
 
     def captions(self, texts: Mapping[str, str]) -> Text:
         """Encoded texts, in order; the keys name them in messages. An empty text is the unconditional one."""
+        text = self._spoken(texts)
+        with torch.no_grad():
+            return self.net.shaped(text) if self.still else text
+
+    def _spoken(self, texts: Mapping[str, str]) -> Text:
+        """The words alone, without the volume they become."""
         ids = padded([self._ids(text, what) for what, text in texts.items()])
         with torch.no_grad():
-            text = self.net.text(ids.to(self.net.place.device))
-            return self.net.shaped(text) if self.still else text
+            return self.net.text(ids.to(self.net.place.device))
 
     def encoding(self, text: str) -> Tensor:
         """[D] the mean of a text's encoded words, for scenes that are told what to be."""
-        said = self.captions({"prompt": text})
+        said = self._spoken({"prompt": text})
         there = torch.isfinite(said.mask[0]).to(said.words)
         return ((said.words[0] * there[:, None]).sum(0) / there.sum()).float()
 
     def _encoded(self, prompt: Prompt) -> Text:
-        """The captions of `texts`, in order; the tensors stay the same while the prompt does."""
+        """The captions of `texts`, in order; encoded once, and the tensors stay the same: prompts may take turns."""
         texts = self.texts(prompt)
-        if self._captions is None or self._captions[0] != texts:
-            self._captions = (texts, self.captions(texts))
-        return self._captions[1]
+        key = tuple(texts.items())
+        if key not in self._captions:
+            if len(self._captions) == REMEMBERED:
+                del self._captions[next(iter(self._captions))]
+            self._captions[key] = self.captions(texts)
+        return self._captions[key]
 
     def texts(self, prompt: Prompt) -> dict[str, str]:
         """What is encoded of a prompt; the first is what it says, the second nothing."""
@@ -181,7 +191,8 @@ def heard(words: Words, text: str, what: str, unknown: str) -> Reading:
     """The known words of a text; InputError names the others unless they may be skipped."""
     reading = words.read(text)
     if reading.unknown and unknown == "refuse":
-        known = "use words it knows (`dreamlab list objects` has its objects), or set unknown: skip"
+        known = "use words it knows (`dreamlab list objects` has its objects), or go on without them: the guidance's "
+        known += "setting `unknown: skip`, e.g. stages.0.terms.0.guidance.unknown=skip"
         raise InputError(f"{what}: {reading.report()}; {known}")
     if what == "prompt" and not reading.tokens:
         raise InputError(f"prompt: {text!r} holds no word that the toybox prior knows")

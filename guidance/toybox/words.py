@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.toybox import caption as world
@@ -82,8 +82,16 @@ class Words:
         return {token: i for i, token in enumerate(self.tokens)}
 
     @cached_property
+    def _readings(self) -> dict[str, Reading]:
+        return {}
+
+    @cached_property
     def _known(self) -> tuple[str, ...]:
         return tuple(sorted({*self.tokens[len(SPECIAL) :], *self.aliases} - self.untrained))
+
+    @cached_property
+    def _objects(self) -> tuple[str, ...]:
+        return tuple(word for word in self._known if self.aliases.get(word, word) in CATEGORIES)
 
     @cached_property
     def _names(self) -> tuple[tuple[re.Pattern[str], str], ...]:
@@ -92,11 +100,17 @@ class Words:
         return tuple((re.compile(rf"\b{name}\b"), name.replace(" ", "_")) for name in names)
 
     def read(self, text: str) -> Reading:
-        """The tokens of a text in order, and the words that have none."""
+        """The tokens of a text in order, and the words that have none; a text is read once."""
+        if text not in self._readings:
+            self._readings[text] = self._read(text)
+        return self._readings[text]
+
+    def _read(self, text: str) -> Reading:
         flat = " ".join(re.findall(r"[a-z0-9]+|[,;.]", text.lower()))
         for pattern, joined in self._names:
             flat = pattern.sub(joined, flat)
-        tokens, unknown = [], {}
+        tokens: list[str] = []
+        unknown: dict[str, tuple[str, ...]] = {}
         for word in (w.replace("_", " ") for w in flat.split()):
             token = self.aliases.get(word, word)
             if word in self.fillers:
@@ -104,7 +118,10 @@ class Words:
             if token in self.ids and token not in self.untrained:
                 tokens.append(token)
             else:
-                unknown[word] = tuple(difflib.get_close_matches(word, self._known, n=3, cutoff=0.6))
+                unknown[word] = ()
+        # Without an object, one is what is missing: the name of a part or of a colour would be no advice.
+        known = self._known if any(token in CATEGORIES for token in tokens) else self._objects
+        unknown = {word: tuple(difflib.get_close_matches(word, known, n=3, cutoff=0.6)) for word in unknown}
         while tokens and tokens[-1] in world.BREAKS:
             tokens.pop()
         return Reading(tuple(tokens), unknown)
@@ -125,7 +142,9 @@ class Words:
         return json.dumps(table, indent=0, ensure_ascii=False) + "\n"
 
     @staticmethod
+    @cache
     def from_json(text: str) -> Words:
+        """The same words for the same text, so that whoever checks a prompt and whoever encodes it read it once."""
         try:
             table = json.loads(text)
             lists = (frozenset(table[name]) for name in ("fillers", "untrained"))

@@ -48,9 +48,9 @@ class Cast:
         """
         s = self.samples
         seen = composite(sigma, torch.zeros_like(sigma)[:, None], s, stop=HIDDEN).weights > faint
-        before = torch.nn.functional.pad(seen.cumsum(0), (1, 0))
-        samples = Samples(before[s.offsets], s.t_start[seen], s.t_end[seen], s.ray_index()[seen])
-        return Cast(samples, self.points[seen], self.directions[seen], self.view[seen], self.rays)
+        before, rows = torch.nn.functional.pad(seen.cumsum(0), (1, 0)), seen.nonzero()[:, 0]
+        samples = Samples(before[s.offsets], s.t_start[rows], s.t_end[rows], s.ray_index()[rows])
+        return Cast(samples, self.points[rows], self.directions[rows], self.view[rows], self.rays)
 
     def before(self, core: Tensor, bounds: Bounds) -> Cast:
         """Those samples that do not lie behind a dense `core` [X, Y, Z], a cheap lower bound of the density."""

@@ -113,13 +113,12 @@ def relocate_and_add(params: Params, s: DensifySettings, generator: torch.Genera
     guests = torch.cat([rows[dead], torch.arange(count, count + added, device=rows.device)])
     hosts = _sampled(torch.where(dead, 0.0, opacity), len(guests), generator)
     grown = {name: torch.cat([value, value[hosts[len(guests) - added :]]]) for name, value in params.items()}
-    shares = torch.bincount(hosts, minlength=count) + 1  # a host shares with its guests
+    shares = torch.ones_like(rows).index_add(0, hosts, torch.ones_like(hosts))  # a host shares with its guests
     new_opacity, factor = shared(opacity, shares.clamp(max=MAX_COPIES))
     logit = torch.log(new_opacity) - torch.log1p(-new_opacity)
     moved = {**params, "logit_opacity": logit, "log_scales": params["log_scales"] + factor.log()[:, None]}
     for name, value in grown.items():
-        taken = hosts.unique()
-        value[taken] = moved[name][taken]
+        value[hosts] = moved[name][hosts]  # one that is named twice gets the same twice
         value[guests] = moved[name][hosts]
     source = torch.cat([rows, torch.full((added,), -1, device=rows.device)])
     source[guests] = -1

@@ -72,9 +72,9 @@ class Boxes:
             at_leaf = (inside & (node >= leaves)).nonzero()[:, 0]
             struck = ray[at_leaf]
             hit = _meets(self.corners[node[at_leaf] - leaves], origins[struck], directions[struck], start)
-            blocked[struck[hit]] = True
+            blocked[struck] = hit  # a ray is in one node at a time, and no longer here once it is blocked
             node = torch.where(inside & (node < leaves), 2 * node, self.escape[node])
-            going = (node > 0) & ~blocked[ray]
+            going = ((node > 0) & ~blocked[ray]).nonzero()[:, 0]
             ray, node = ray[going], node[going]
         return blocked
 

@@ -38,14 +38,6 @@ class PathSettings(NoiseSettings):
         return frozenset({self.against})
 
 
-@dataclass(frozen=True)
-class Walk:
-    """Where an inversion ended, and the last prediction made on the way (None when no step was needed)."""
-
-    state: State
-    eps: Tensor | None
-
-
 def at(look: Look, t: int) -> Tensor:
     """[B] t_index, all equal."""
     return torch.full((len(look.z),), t, device=look.z.device)
@@ -66,7 +58,7 @@ def on_path(look: Look, state: State, guidance: float = 1.0) -> Tensor:
     return cfg(null, negative[0], guidance) if negative else null
 
 
-def invert(look: Look, target: int, path: PathSettings, guidance: float = 1.0) -> Walk:
+def invert(look: Look, target: int, path: PathSettings, guidance: float = 1.0) -> State:
     """From z to time `target` in at most `max_steps` DDIM steps of `stride`, along `on_path`.
 
     Starts at max(target - stride max_steps, 0), where noise is added; at 0 that is next to nothing, which is why the
@@ -76,10 +68,9 @@ def invert(look: Look, target: int, path: PathSettings, guidance: float = 1.0) -
     stride = look.index(path.stride)
     t = max(target - stride * path.max_steps, 0)
     z_t = table.add_noise(look.z, offset_noise(look, path.offset), at(look, t))
-    eps = None
     while t < target:
         eps = on_path(look, State(z_t, at(look, t)), guidance)
         after = min(t + stride, target)
         z_t = table.ddim_move(z_t, eps, at(look, t), at(look, after))
         t = after
-    return Walk(State(z_t, at(look, t)), eps)
+    return State(z_t, at(look, t))

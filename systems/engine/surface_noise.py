@@ -49,8 +49,9 @@ def bound_noise(
     count, channels, height, width = free.shape
     points, there = surface_points(frames, cameras, height * sub, width * sub)
     rows = torch.arange(count * height * width, device=free.device).reshape(count, height, 1, width, 1)
-    pixel = rows.expand(-1, -1, sub, -1, sub).reshape(count, height * sub, width * sub)[there]
-    texel = texel_of(points[there], texels, layers, reach)
+    seen = there.reshape(-1).nonzero()[:, 0]
+    pixel = rows.expand(-1, -1, sub, -1, sub).reshape(-1)[seen]
+    texel = texel_of(points.reshape(-1, 3)[seen], texels, layers, reach)
     keys, which = torch.unique(pixel // (height * width) * len(field) + texel, return_inverse=True)
     owner = torch.full_like(keys, rows.numel()).scatter_reduce(0, which, pixel, "amin")
     total = free.new_zeros(rows.numel(), channels).index_add(0, owner, field[keys % len(field)].to(free))

@@ -100,13 +100,10 @@ def test_the_prompts_place_is_one_regular_file_of_a_prompts_size(tmp_path: Path)
     (tmp_path / "zero").symlink_to("/dev/zero")
     with (tmp_path / "large").open("wb") as handle:
         handle.truncate(11 << 30)
+    (tmp_path / "over").write_bytes(b"x" * (MOST + 1))
     (tmp_path / "latin").write_bytes(b"caf\xe9")
-    for name, words in (
-        ("zero", "is a device"),
-        ("large", f"at most {MOST}"),
-        ("latin", "not UTF-8"),
-        (".", "a folder"),
-    ):
+    said = {"zero": "is a device", "large": f"at most {MOST}", "over": f"at most {MOST}"}
+    for name, words in (said | {"latin": "not UTF-8", ".": "a folder"}).items():
         with pytest.raises(InputError, match=words):
             read_prompt(None, tmp_path / name, None)
     (tmp_path / "good").write_text("a duck: yes\n")

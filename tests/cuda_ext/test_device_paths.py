@@ -213,9 +213,9 @@ def test_a_cpu_tensor_in_a_cuda_call_is_one_line(device: None) -> None:
 def test_volume_sees_nothing_through_a_grid_that_is_not_there(device: None) -> None:
     grid, (near, direction) = (
         rand(2, 3, 3, 3, 4).cuda().requires_grad_(),
-        (rand(4, 5, 3, seed=i).cuda() for i in (1, 2)),
+        (rand(5, 5, 3, seed=i).cuda() for i in (1, 2)),
     )
-    row = torch.tensor([1, 2, -1, 1 << 40]).cuda()
+    row = torch.tensor([1, 2, -1, 1 << 40, -(1 << 62)]).cuda()
     out = volume.volume(grid, row, near, direction, samples=8)
     out.sum().backward()
     alone = volume.volume(grid.detach(), row[:1], near[:1], direction[:1], samples=8)

@@ -8,7 +8,7 @@ from cuda_ext import sdf as op
 from dreamlab.core.cameras import orbit
 from dreamlab.toybox.colours import Finish
 from dreamlab.toybox.draw import Light
-from dreamlab.toybox.program import stack
+from dreamlab.toybox.program import Sketch, stack
 from dreamlab.toybox.shapes import program
 from tests.second_device import second_device
 
@@ -44,3 +44,22 @@ def test_kernels_measure_what_the_cpu_measures():
     expected, expected_part = op.sdf(programs.rows, points, backend="native")
     torch.testing.assert_close(distance, expected, atol=3e-6, rtol=0)
     assert (part != expected_part).sum() <= 3
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_group_that_starts_out_of_sight_keeps_its_cut_to_itself(device):
+    """In tiles that see the cut and the ball before it, but not the ball that the cut's group starts with."""
+    sketch = Sketch()
+    sketch.sphere("a", (-0.3, 0.0, 0.0), 0.5)
+    sketch.sphere("b", (1.0, 0.0, 0.0), 0.12, group=True)
+    sketch.sphere("b", (-0.2, 0.1, 0.45), 0.2, op="cut")
+    drawn = sketch.pack({"a": Finish("red"), "b": Finish("blue")}, fit=None)
+    cameras = orbit([0.0], 0.0)
+    pose, focal = cameras.camera_to_world[None].contiguous(), cameras.focal_px(32)[None]
+    tables = [drawn.rows, drawn.parts, drawn.bound, pose, focal, Light().packed()]
+    expected = op.draw(*tables, 32, 32, 1, backend="torch")
+    with second_device():
+        found = [t.cpu() for t in op.draw(*(t.to(device) for t in tables), 32, 32, 1, backend="native")]
+    assert (expected[2] > 0).sum() > 100
+    wrong = (found[2] - expected[2]).abs() > 4e-3
+    assert wrong.sum() <= 2, f"{int(wrong.sum())} depths differ"

@@ -96,7 +96,7 @@ def test_a_splat_shows_each_harmonic_of_a_degree(degree: int, backend: str) -> N
 def test_the_gradient_through_the_direction_is_that_of_the_published_basis(degree: int, backend: str) -> None:
     """A splat whose mean changes nothing but the direction, against differences of the basis in float64."""
     device = "cuda" if backend == "kernels" else "cpu"
-    way, count = directions(6, seed=10 + degree, dtype=torch.float32), (degree + 1) ** 2
+    way, count = directions(12, seed=10 + degree, dtype=torch.float32), (degree + 1) ** 2
     sh = torch.zeros(1, count, 3)
     sh[0, degree**2 :] = 0.15 * torch.randn(2 * degree + 1, 3, generator=torch.Generator().manual_seed(degree))
     with second_device() if backend == "kernels" else nullcontext():
@@ -116,7 +116,7 @@ def test_the_gradient_through_the_direction_is_that_of_the_published_basis(degre
             around = torch.nn.functional.normalize(2.0 * way[view].double() + torch.cat([step, -step]), dim=-1)
             shown = published(degree, around) @ sh[0, degree**2 :].double() @ torch.tensor([1.0, -2.0, 3.0]).double()
             numeric = (shown[:3] - shown[3:]) / 2e-5
-            torch.testing.assert_close(grad[0].cpu().double(), numeric, rtol=2e-3, atol=2e-3)
+            torch.testing.assert_close(grad[0].cpu().double(), numeric, rtol=2e-4, atol=2e-4)
 
 
 @native

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A second device on a machine without a GPU: tensors that hold real numbers, say that they are on `pretend:0`, and keep
-CUDA's rules about what may meet what.
+"""A second device on a machine without a GPU: tensors that hold real numbers, say that they are on `pretend:0`, and
+keep CUDA's rules about what may meet what.
 
-Torch's dispatch key for other people's backends carries the device, so `tensor.device`, factories, autograd and generators
-go the way they go on a GPU; each op is done by the CPU's kernels on the numbers inside. What CUDA refuses is refused:
+Torch's dispatch key for other people's backends carries the device, so `tensor.device`, factories, autograd and
+generators go the way they go on a GPU; the CPU's kernels compute on the numbers inside. What CUDA refuses is refused:
 
 - an op on the device and a plain tensor of one or more axes (a plain number [] may join arithmetic; plain indices may
   index; `copy_` and `to` cross over);
@@ -16,21 +16,24 @@ What makes the host wait for the device (an item, a mask as an index, a copy to 
 from __future__ import annotations
 
 import functools
+import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from cuda_ext import backend
 
 NAME = "pretend"
+ROOT = Path(__file__).parents[2]
 aten = torch.ops.aten
 watchers: list[Callable[[str], None]] = []  # each is told the name of an op that waits
 
@@ -100,6 +103,9 @@ class OnDevice(Tensor):
     def data_ptr(self) -> int:
         raise Mixed("a pointer to the device's memory means nothing on the host")
 
+    def __deepcopy__(self, memo: Any) -> OnDevice:
+        return OnDevice(self.inner.detach().clone()).requires_grad_(self.requires_grad)
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return dispatched(func, args, kwargs or {})
@@ -107,6 +113,29 @@ class OnDevice(Tensor):
 
 def is_device(device: Any) -> bool:
     return device is not None and torch.device(device).type == NAME
+
+
+def mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """What an op was given or gives: tensors, lists of them, numbers."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return [mapped(change, each) for each in value] if value else value
+    return value
+
+
+def tensors_of(values: Iterable[Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += tensors_of(value)
+    return found
+
+
+def plain(kind: str) -> str:
+    return "cpu" if kind == NAME else kind
 
 
 def inside(value: Any) -> Any:
@@ -122,6 +151,26 @@ def told(name: str) -> None:
         watcher(name)
 
 
+@contextmanager
+def waits() -> Iterator[list[str]]:
+    """What made the host wait for the device in the block: "unique at renderers/surface/tets.py:77"."""
+    found: list[str] = []
+
+    def watch(name: str) -> None:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            file = Path(frame.f_code.co_filename)
+            if file.is_relative_to(ROOT) and not file.is_relative_to(ROOT / "tests"):
+                break
+            frame = frame.f_back
+        where = "a test" if frame is None else f"{file.relative_to(ROOT)}:{frame.f_lineno}"
+        found.append(f"{name} at {where}")
+
+    watchers.append(watch)
+    yield found
+    watchers.remove(watch)
+
+
 def dispatched(func: Any, args: Any, kwargs: Any) -> Any:
     """One op on tensors of which some are on the device."""
     if func in CROSSING:
@@ -135,8 +184,7 @@ def dispatched(func: Any, args: Any, kwargs: Any) -> Any:
     kwargs = {name: torch.device("cpu") if is_device_value(v) else v for name, v in kwargs.items()}
     if "pin_memory" in kwargs:
         kwargs["pin_memory"] = False
-    plain_args, plain_kwargs = pytree.tree_map(inside, (args, kwargs))
-    out = func(*plain_args, **plain_kwargs)
+    out = func(*mapped(inside, args), **{name: mapped(inside, value) for name, value in kwargs.items()})
     return returned(func, args, kwargs, out)
 
 
@@ -156,7 +204,8 @@ def returned(func: Any, args: Any, kwargs: Any, out: Any) -> Any:
             if isinstance(each, OnDevice) and each.shape != each.inner.shape:
                 each.data = OnDevice(each.inner)  # an op such as squeeze_
         return written[0] if len(func._schema.returns) == 1 else tuple(written)
-    return pytree.tree_map(wrapped, out)
+    made = mapped(wrapped, out)
+    return tuple(made) if isinstance(out, tuple) else made
 
 
 def crossed(func: Any, args: Any, kwargs: Any) -> Any:
@@ -185,11 +234,9 @@ def check_mixing(func: Any, args: Any, kwargs: Any) -> None:
         if not isinstance(args[0], OnDevice) and any(isinstance(i, OnDevice) for i in args[1]):
             raise Mixed(f"{func}: indices on the device, what they index on the host")
     else:
-        flat = pytree.tree_leaves((args, kwargs))
-    tensors = [t for t in flat if isinstance(t, Tensor)]
+        flat = [*args, *kwargs.values()]
+    tensors = tensors_of(flat)
     plain = [t for t in tensors if not isinstance(t, OnDevice) and not (loose and t.ndim == 0)]
-    if loose and all(t.ndim == 0 for t in tensors if isinstance(t, OnDevice)) and not plain:
-        return
     if plain and len(plain) < len(tensors):
         raise Mixed(f"{func}: tensors on the device and on the host, {[list(t.shape) for t in plain]} on the host")
 
@@ -230,7 +277,7 @@ class Everywhere(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if any(is_device_value(v) for v in kwargs.values()) or any(
-            isinstance(v, OnDevice) for v in pytree.tree_leaves((args, kwargs))
+            isinstance(v, OnDevice) for v in tensors_of((*args, *kwargs.values()))
         ):
             return dispatched(func, args, kwargs)
         return func(*args, **kwargs)
@@ -254,7 +301,7 @@ def the_device(kernels: bool = True) -> Iterator[str]:
     answers = backend.unavailable
     patch.setattr(torch, "Generator", Generator)
     if kernels:  # the CPU's: what the wrapper hands them is plain
-        patch.setattr(backend, "unavailable", lambda op, dtype, kind, *more: answers(op, dtype, "cpu" if kind == NAME else kind, *more))
+        patch.setattr(backend, "unavailable", lambda op, dtype, kind, *more: answers(op, dtype, plain(kind), *more))
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor([...], device=...) is made here and carried over
     try:
         # One thread: autograd's threads are counted once, and may have been before this device was there.

@@ -75,3 +75,13 @@ def test_stored_and_grown() -> None:
     new = old.grown(WORDS)
     assert new.tokens[:20] == old.tokens and set(new.tokens) == set(WORDS.tokens)
     assert new.read("a red mushroom, a mug").tokens == WORDS.read("a red mushroom, a mug").tokens
+
+
+def test_advice_is_of_what_is_missing() -> None:
+    """An object first: `cover`, a part of a book, is no answer to `rover`; it is where an object was named."""
+    words = Words.of_world()
+    assert "cover" not in words.read("a rover").report()
+    read = [words.read(text).unknown for text in ("a rover", "a red mushrom", "a planter")]
+    near = {word for unknown in read for advice in unknown.values() for word in advice}
+    assert near and all(words.aliases.get(word, word) in CATEGORIES for word in near)
+    assert words.read("a book with a red covr").unknown["covr"][0] == "cover"

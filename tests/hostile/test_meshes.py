@@ -99,6 +99,7 @@ HEADS: dict[str, tuple[bytes, str]] = {
     "zeros.glb": (glb(lambda d: d["accessors"].append({"componentType": 5126, "type": "VEC3", "count": 5 * 10**8})),
                   "promise 6000000"),
     "short.glb": (glb(put("accessors", 0, count=9)), "promises 108 bytes, its part of the file has 96"),
+    "stride.glb": (glb(put("bufferViews", 0, byteStride=24)), "promises 180 bytes"),
     "view.glb": (glb(put("bufferViews", 1, byteOffset=97)), "ends beyond its buffer"),
     "buffer.glb": (glb(put("buffers", 0, byteLength=10**12)), "promise 1000000000000 bytes"),
     "negative.glb": (glb(put("accessors", 0, byteOffset=-4)), "byteOffset -4"),

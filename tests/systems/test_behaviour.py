@@ -85,7 +85,7 @@ def test_the_inverted_target_repeats_itself_where_the_random_one_does_not() -> N
     for seed in range(0, 40, 2):
         seen = scene(z, seed)
         states = {
-            "inverted": invert(seen, t, PathSettings()).state,
+            "inverted": invert(seen, t, PathSettings()),
             "random": State(seen.guidance.table.add_noise(z, seen.noise(), at(seen, t)), at(seen, t)),
         }
         for name, state in states.items():

@@ -99,15 +99,32 @@ def test_rfds(rev: bool, scale: float) -> None:
     assert seen.rows == 3 * ((1 if scale == 1.0 else 2) + rev)
 
 
-def test_rfds_is_sds_with_another_weight_and_rev_takes_the_models_own_noise() -> None:
-    """newest.md, checked: v - (n - z) = (eps - n) / (1 - s); the noise of RFDS-Rev is eps(z_s) itself."""
-    z, n = torch.randn(2, 3, 4, 6, 6, dtype=torch.float64)
-    for s in (0.3, 0.7):
-        z_s = (1 - s) * z + s * n
-        e = 0.3 * z_s + 1.0
-        v = (e - z_s) / (1 - s)
-        torch.testing.assert_close(v - (n - z), (e - n) / (1 - s))
-        torch.testing.assert_close(n + (1 - s) * (v + z - n), e)
+@pytest.mark.parametrize("scale", [1.0, 20.0])
+def test_rfds_is_sds_with_another_weight(scale: float) -> None:
+    """v - (n - z) = (eps - n) / (1 - s): at one time and with one noise the two rules differ by u / (1 - s)."""
+    s = 0.4
+    flow = (1 - BAR).sqrt() / (BAR.sqrt() + (1 - BAR).sqrt())
+    t = int((flow - s).abs().argmin())
+    got, _ = made(RFDS, 4, cfg=constant(scale), s_min=constant(s), s_max=constant(s))
+    still = {"t_min": constant(t / 1000), "t_max": constant(t / 1000)}
+    sds, _ = made(SDS, 4, cfg=constant(scale), weight="uniform", **still)
+    draws = Draws(4)
+    torch.rand(3, generator=draws.time_stream)  # of the times, all alike
+    u = torch.randn(3, generator=draws.time_stream).sigmoid()
+    torch.testing.assert_close(got, per(u.double() / (1 - flow[t]), sds) * sds, rtol=1e-5, atol=1e-5)
+
+
+def test_rev_takes_the_models_own_noise() -> None:
+    """n' = n + (1 - s)(v + z - n) is eps_text at z_s, so the rule is (cfg(eps)(z'_t) - n') / (1 - s) at the state
+    that n' makes of the render."""
+    s = 0.7
+    flow = (1 - BAR).sqrt() / (BAR.sqrt() + (1 - BAR).sqrt())
+    t = int((flow - s).abs().argmin())
+    got, _ = made(RFDS, 4, cfg=constant(5.0), rev=True, s_min=constant(s), s_max=constant(s))
+    draws = Draws(4)
+    own = eps(noisy(draws.z, draws.noise(), t), t, "text")
+    expected = (guided(noisy(draws.z, own, t), t, 5.0) - own) / (1 - flow[t])
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_jsd() -> None:
@@ -183,27 +200,68 @@ def test_texels_are_the_faces_of_a_cube() -> None:
     assert (far - near) == 3 * 64  # the same place, three shells out
 
 
+def texels_by_hand(frames: Frames, cameras: Cameras, size: int, texels: int, layers: int, reach: float) -> Tensor:
+    """[B, size, size] which texel each pixel's surface point falls on, -1 where there is none: pixel by pixel."""
+    found = torch.full((len(cameras), size, size), -1)
+    for view in range(len(cameras)):
+        pose, focal = cameras.camera_to_world[view], float(cameras.focal_px(size)[view])
+        for row in range(size):
+            for column in range(size):
+                depth = float(frames.depth[view, row, column, 0])
+                if depth == 0:
+                    continue
+                ray = torch.tensor([(column + 0.5 - size / 2) / focal, (size / 2 - row - 0.5) / focal, -1.0]).double()
+                x = pose[:3, 3] + pose[:3, :3] @ (depth * ray)
+                axis = int(x.abs().argmax())
+                across = [float(x[(axis + k) % 3] / x[axis].abs()) for k in (1, 2)]
+                place = [min(int((value + 1) / 2 * texels), texels - 1) for value in across]
+                shell = min(int(x.norm() / reach * layers), layers - 1)
+                face = 2 * axis + int(x[axis] < 0)
+                found[view, row, column] = ((face * layers + shell) * texels + place[0]) * texels + place[1]
+    return found
+
+
 def test_cfd() -> None:
-    system = CFD(CFD.Settings())
-    seen = look(seed=4)
+    """w (cfg(eps) - n) with n by hand: a texel's noise goes to the first pixel of a view that sees it, the other pixels
+    and those that see nothing have noise of their own."""
+    size, texels, layers = 12, 6, 2
+    shape = {"texels": texels, "layers": layers, "reach": 1.8, "sub": 1}
+    system = CFD(CFD.Settings(**shape))
+    seen = look(batch=2, seed=4)
+    seen.frames, seen.cameras = sphere([0.0, 30.0], size=size)
+    seen.z = torch.randn(2, 4, size, size, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     seen.progress = Progress(5, 10)
     got = system.gradient(seen)
-    twin = look(seed=4)
-    n = CFD(CFD.Settings()).noise(twin)
-    z = noisy(twin.z, n, 500)
-    expected = math.sqrt((1 - BAR[500]) / BAR[500]) * (guided(z, 500, 71.0) - n)
-    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
-    assert (seen.calls, seen.rows) == (1, 6)
+    stream = torch.Generator().manual_seed(5)
+    field = torch.randn(6 * layers * texels**2, 4, generator=stream)
+    n = torch.randn(seen.z.shape, generator=stream, dtype=torch.float64)
+    bound, first = texels_by_hand(seen.frames, seen.cameras, size, texels, layers, 1.8), 0
+    for view in range(2):
+        taken: set[int] = set()
+        for pixel, texel in enumerate(bound[view].flatten().tolist()):
+            if texel >= 0 and texel not in taken:
+                n[view].flatten(1)[:, pixel] = field[texel].double()
+                taken.add(texel)
+        first += len(taken)
+    assert first > 40 and len(set(bound[0].flatten().tolist()) & set(bound[1].flatten().tolist()) - {-1}) > 8
+    z = math.sqrt(BAR[500]) * seen.z + math.sqrt(1 - BAR[500]) * n
+    text, null = (0.3 * z + 0.5 + per(bias, z) for bias in (torch.arange(2).double() + 0.5, -torch.arange(2).double()))
+    expected = math.sqrt((1 - BAR[500]) / BAR[500]) * (null + 71.0 * (text - null) - n)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    assert (seen.calls, seen.rows) == (1, 4)
+
+
+def test_cfd_keeps_its_field_or_renews_it_a_little() -> None:
+    system, seen = CFD(CFD.Settings()), look(seed=4)
+    system.gradient(seen)
     field = system.state_dict()["field"].clone()
     system.gradient(seen)
     assert torch.equal(system.state_dict()["field"], field)  # without `refresh` the noise stays for ever
     renewed = CFD(CFD.Settings(refresh=0.19))
     renewed.load_state_dict({"field": field})
     renewed.gradient(seen)
-    ratio = (renewed.state_dict()["field"] * field).mean()
-    assert ratio.item() == pytest.approx(0.9, abs=0.02) and renewed.state_dict()["field"].var() == pytest.approx(
-        1, abs=0.02
-    )
+    after = renewed.state_dict()["field"]
+    assert (after * field).mean().item() == pytest.approx(0.9, abs=0.02) and after.var() == pytest.approx(1, abs=0.02)
 
 
 def test_disorder_counts_only_what_rises() -> None:

@@ -17,7 +17,7 @@ from dreamlab.core.schedules import Progress, constant
 from dreamlab.core.types import Condition
 from systems.asd import ASD
 from systems.csd import CSD
-from systems.engine.residual import Look
+from systems.engine.residual import Look, paired
 from systems.nfsd import NFSD
 from systems.sds import SDS
 from tests.systems.test_residual import Linear, look
@@ -91,6 +91,19 @@ def test_perp_neg_on_a_batch_equals_its_samples_one_by_one(rule: str) -> None:
         residual = text - other if rule == "csd" else other + 20.0 * (text - other) - less
         torch.testing.assert_close(got[b], float(1 - BAR[t[b]]) * residual, rtol=1e-4, atol=1e-5)
     assert model.sizes == [12 + 3 * (rule in ("nfsd", "asd"))]  # four pictures per sample and the rest, one call
+
+
+def test_perp_neg_leaves_alone_what_no_words_of_direction_are_said_to() -> None:
+    """A guided pair of other conditions (csds, a visual prompt) is as it is without; the text beside it is bent."""
+    how, cameras = Prompting(perp_neg=1.0), turntable(3)
+    found = {}
+    for asked_for in (how, Prompting()):
+        seen = asked(asked_for, cameras, Worded())
+        state = seen.noised(seen.noise(), torch.tensor([100, 500, 900]))
+        found[asked_for] = seen.predict([*paired(state, "side", "negative"), *paired(state)])
+    (side, _, text, _), (plain, _, straight, _) = found[how], found[Prompting()]
+    torch.testing.assert_close(side, plain, rtol=0, atol=0)
+    assert (text - straight).abs().max() > 0.1
 
 
 def test_adaptive_guidance_skips_what_does_not_matter_and_counts() -> None:

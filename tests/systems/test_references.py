@@ -12,14 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from dreamlab.core.schedules import constant
 from dreamlab.core.types import Condition
 from systems.engine.depth_terms import out_of_order, unlike
+from systems.engine.features import of_latents
 from systems.engine.residual import Look
 from systems.photometric import Photometric
 from systems.sgc import SGC, levelled
 from systems.shape_guides import Box, Cloud, Part, sketched, surface
 from tests.systems.test_newest import sphere
-from tests.systems.test_residual import look
+from tests.systems.test_residual import Linear, look
 
 
 def test_depth_is_compared_without_scale_and_shift() -> None:
@@ -57,8 +59,6 @@ def known_sphere(shrink: float = 1.0) -> Look:
 
 
 def test_photometric_hears_depth_and_rank() -> None:
-    from dreamlab.core.schedules import constant
-
     for name in ("depth", "rank"):
         rule = Photometric(Photometric.Settings(rgb=constant(0.0), **{name: constant(2.0)}))
         seen = known_sphere(shrink=0.3)
@@ -78,6 +78,32 @@ def test_calibration_is_blind_to_depth_scale_and_sees_colour() -> None:
     assert ((flat.abs() * there).sum((1, 2, 3)) / there.sum((1, 2, 3))).tolist() == pytest.approx([1.0, 1.0])
     seen.frames = replace(seen.frames, rgb=1 - seen.frames.rgb)
     assert rule.loss(seen).item() == pytest.approx(1.0, abs=1e-6)  # a = 0.5, cosine -1
+
+
+class Seeing(Linear):
+    """A guidance with features: of a picture its mean colour, so that likeness is that of colours."""
+
+    def features(self, rgb: Tensor) -> Tensor:
+        assert rgb.shape[-1] == 3
+        return rgb.mean((1, 2))
+
+
+def test_likeness_is_by_the_features_of_a_guidance_that_sees_any() -> None:
+    """sgc: 0.5 (1 - cosine of mean colours), whatever stands where; order: by the decoded clean picture."""
+    seen = known_sphere()
+    assert seen.frames is not None
+    red, flipped = torch.zeros(2, 24, 24, 3, dtype=torch.float64), torch.zeros(2, 24, 24, 3, dtype=torch.float64)
+    red[:, :12, :, 0], flipped[:, 12:, :, 0] = 1.0, 1.0
+    seen.guidance = Seeing()
+    for other, expected in ((flipped, 0.0), (flipped.roll(1, -1), 0.5)):  # red below; green below
+        seen.frames = replace(seen.frames, rgb=red)
+        seen.conditions = {"truth": Condition({**seen.conditions["truth"].rows, "rgb": other})}
+        loss = SGC(SGC.Settings(geometric=constant(0.0))).loss(seen)
+        assert loss.item() == pytest.approx(expected, abs=1e-9)
+    z = torch.randn(3, 4, 6, 6, dtype=torch.float64)
+    torch.testing.assert_close(of_latents(Seeing(), z), z[:, :3].mean((2, 3)))
+    pooled = of_latents(Linear(), torch.arange(64.0).reshape(1, 1, 8, 8))
+    torch.testing.assert_close(pooled, torch.arange(64.0)[None] - 31.5)
 
 
 def test_the_rendered_surface_is_where_the_sphere_is() -> None:

@@ -79,16 +79,17 @@ def test_csd_with_noise_is_sds() -> None:
 @pytest.mark.parametrize("first", [True, False])
 def test_csd_clips_before_it_normalises_or_after(first: bool) -> None:
     """On the loss, where the engine's own clamp comes last."""
-    clip, common = 0.4, {"noise": constant(-1.0), "normalize": True}
+    clip, common = 0.03, {"noise": constant(-1.0), "normalize": True}
     rule = CSD(CSD.Settings(**common, clip=constant(clip), clip_first=first))
     seen = look(seed=4)
     z = seen.z.clone().requires_grad_()
     (slope,) = torch.autograd.grad(distil(rule, seen, z).loss, z)
     t, n, z_t = state()
     g = per(1 - BAR[t], z_t) * (eps(z_t, t, "text") - eps(z_t, t, "null") - n)
-    assert 0.1 < (g.abs() > clip).double().mean() < 0.9  # it bites, on some
     clamped = g.clamp(-clip, clip)
     expected = clamped / clamped.norm() if first else (g / g.norm()).clamp(-clip, clip)
+    bites = g.abs() > clip, (g / g.norm()).abs() > clip, (clamped / clamped.norm()).abs() > clip
+    assert all(0.1 < some.double().mean() < 1 for some in bites)  # before, after, and it would twice
     torch.testing.assert_close(3 * slope, expected, rtol=1e-6, atol=1e-8)
 
 

@@ -95,6 +95,8 @@ def test_branches_travel_in_one_call_and_zero_coefficients_do_not() -> None:
     state = State(seen.z, t)
     combine(seen, [Branch(state, "text", 2.0), Branch(state, "null", -1.0), Branch(state, "null", 0.0)], torch.ones(3))
     assert (seen.guidance.sizes, seen.calls, seen.rows) == ([6], 1, 6)  # type: ignore[attr-defined]
+    nothing = combine(seen, [Branch(state, "text", 0.0)], torch.ones(3), torch.ones_like(seen.z), 2.0)
+    assert seen.calls == 1 and (nothing == 2).all()
 
 
 def test_combine_against_the_formula() -> None:

@@ -63,7 +63,7 @@ class Solid:
 
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         view = look(Surface.of(self.made.vertices, self.made.faces), cameras, size)
-        return compose(view, view.read(self.made.colors), view.read(self.made.normals), background)
+        return compose(view, view.read(self.made.colours), view.read(self.made.normals), background)
 
     def penalty(self, name: str, frames: Frames) -> Tensor:
         raise NotImplementedError
@@ -205,7 +205,7 @@ def test_the_report_says_what_the_files_hold(tmp_path: Path) -> None:
     mesh = Mesh(
         torch.cat([one.vertices, two.vertices + shift]),
         torch.cat([one.faces, two.faces + len(one.vertices)]),
-        torch.cat([one.colors, two.colors]),
+        torch.cat([one.colours, two.colours]),
         torch.cat([one.normals, two.normals]),
     )
     run, recipe = exported(tmp_path, Solid(mesh), "glb", "obj", "ply", settings=("export.faces=5000",))
