@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ class Gaussians:
     kind: ClassVar[str] = "gaussians"
     paper: ClassVar[str] = "Kerbl et al. 2023, arXiv:2308.04079"
     penalties: ClassVar[tuple[str, ...]] = ("opacity_mean", "scale_mean")
-    Settings: ClassVar[type[Any]] = GaussianSettings
+    Settings: ClassVar[type] = GaussianSettings
 
     @classmethod
     def card(cls, settings: GaussianSettings) -> SceneCard:

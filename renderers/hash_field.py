@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -99,7 +99,7 @@ class HashField:
     kind: ClassVar[str] = "field"
     paper: ClassVar[str] = "Mueller et al. 2022, arXiv:2201.05989"
     penalties: ClassVar[tuple[str, ...]] = tuple(volume.PENALTIES)
-    Settings: ClassVar[type[Any]] = FieldSettings
+    Settings: ClassVar[type] = FieldSettings
     moves: ClassVar[bool] = False  # the occupancy is a maximum over time, which hides nothing
 
     @classmethod
