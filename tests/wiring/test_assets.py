@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -252,8 +252,11 @@ class Several:
     def made(self, index: int) -> Any:
         return Solid(ball(2, self.radii[index]))
 
-    def each(self) -> tuple[Any, ...]:
-        return tuple(self.made(i) for i in range(3))
+    def count(self) -> int:
+        return 3
+
+    def each(self) -> Iterator[Any]:
+        return (self.made(i) for i in range(3))
 
     def between(self, first: int, second: int, share: float) -> Any:
         return self.made(first)
