@@ -25,10 +25,10 @@ from dreamlab.run.assemble import Assembler
 from dreamlab.run.checkpoint import committed, read_newest, sweep, write
 from dreamlab.run.determinism import deterministic
 from dreamlab.run.folder import Origin, Run
-from dreamlab.run.lineage import check_branch, check_shape
-from dreamlab.run.outcome import recorded
+from dreamlab.run.lineage import check_branch, check_fits, check_shape
+from dreamlab.run.outcome import recorded, said
 from dreamlab.run.signals import catching
-from dreamlab.run.train import Tick, check_fits, restore, train
+from dreamlab.run.train import Tick, restore, train
 
 
 def load_recipe(run: Run) -> Recipe:
@@ -70,7 +70,7 @@ def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene, int]:
 
 def export_again(run: Run, device: str, formats: Sequence[str] | None) -> list[Path]:
     """Write the mesh files of a run once more, in other formats if asked; never over those of a later step."""
-    with run.lock(), deterministic(run):
+    with run.lock(), said(run), deterministic(run):
         wanted, scene, step = finished_scene(run, device)
         check_not_older(run, step)
         return export_mesh(run, wanted, scene, step, formats)
@@ -78,7 +78,7 @@ def export_again(run: Run, device: str, formats: Sequence[str] | None) -> list[P
 
 def render_again(run: Run, device: str) -> list[Path]:
     """Contact sheet and turntable of a run as it stands; never over those of a later step."""
-    with run.lock(), deterministic(run):
+    with run.lock(), said(run), deterministic(run):
         wanted, scene, step = finished_scene(run, device)
         check_not_older(run, step)
         return export_pictures(run, wanted, scene, step, torch.device(device))
@@ -114,7 +114,7 @@ def plan(
 def extend(run: Run, steps: int) -> None:
     """Let the last stage of a run have so many steps in all, and write it into its recipe; to be executed then. What is
     made stays, schedules follow the new total."""
-    with run.lock():
+    with run.lock(), said(run):
         wanted = load_recipe(run)
         last = len(wanted.stages) - 1
         longer = recipe.load(run.recipe_path(), tables(), overrides=[f"stages.{last}.steps={steps}"])
@@ -131,12 +131,12 @@ def branch(run: Run, out: Path | None, overrides: Sequence[str], command: list[s
     """A run of its own that starts where another stands, with other settings for the steps to come; the other one is
     left as it is. Beside it unless `out` says where. To be executed then."""
     known_device(device)
-    with run.lock():
+    with run.lock(), said(run):
         old, new = load_recipe(run), recipe.load(run.recipe_path(), tables(), overrides=overrides)
         found = read_newest(run.ckpt, warn=run.warn)
         if found is None:
             raise InputError(f"{run.path}: has no checkpoint yet; continue it with: {shell('resume', run.path)}")
-        check_fits(run, old, found.meta, found.path.name, device)
+        check_fits(run, old, found, device)
         check(new)
         check_branch(old, new, found.meta)
         stage = found.meta["stage"]

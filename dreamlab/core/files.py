@@ -73,6 +73,7 @@ _REMEDIES = {
     "raise the limit on the size of files (ulimit -f)": (errno.EFBIG,),
     "the disk itself fails: choose another --out": (errno.EIO,),
     "choose a shorter --out": (errno.ENAMETOOLONG,),
+    "something else stands in its place: move that away": (errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
     "close other programs, or raise the limit on open files (ulimit -n)": (errno.EMFILE, errno.ENFILE),
 }
 

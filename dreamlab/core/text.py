@@ -45,6 +45,11 @@ def short(text: str, most: int = 120) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+def printable(text: str) -> str:
+    """What a stranger's file says, on one line and without what a terminal would obey."""
+    return short("".join(char if char.isprintable() else "\ufffd" for char in text), 400)
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known name that `word` was probably meant to be."""
     found = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)

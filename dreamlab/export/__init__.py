@@ -103,7 +103,7 @@ def export_pictures(run: Run, recipe: Recipe, scene: Scene, step: int, device: t
 def changes_of(run: Run) -> list[dict[str, Any]]:
     """What every change of representation in the run kept of the pictures before it."""
     # A stage that is rolled back says it again.
-    became = {(e["stage"], e.get("object")): e for e in run.events() if e["kind"] == "became"}
+    became = {(e["stage"], e.get("object")): e for e in run.events() if e["kind"] == "became" and "stage" in e}
     keys = ("source", "was", "stage", "object", "now", "psnr", "silhouette_iou", "views")
     return [{key: event[key] for key in keys if key in event} for event in became.values()]
 

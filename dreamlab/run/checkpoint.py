@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -116,7 +117,10 @@ def read_newest(folder: Path, warn: Callable[[str], None] | None = None) -> Chec
     for path in reversed(committed(folder)):
         wrong = fault(path)
         if wrong is None:
-            return _read(path)
+            try:
+                return _read(path)
+            except (SafetensorError, ValueError, RecursionError):  # hashed as it is, and yet nothing to read
+                wrong = "a file is not what its name says"
         aside = path.with_name(f"{path.name}.corrupt")
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)

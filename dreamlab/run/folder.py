@@ -20,10 +20,11 @@ from typing import Any
 
 from dreamlab import __version__
 from dreamlab.core.errors import DiskError, InputError
-from dreamlab.core.files import disk_errors, write_atomic, write_json
+from dreamlab.core.files import disk_errors, remedy, write_atomic, write_json
 from dreamlab.core.text import shell, slug
 
 NEEDED_MIB = 50  # checkpoints, previews and the asset of a run with the default recipe, with room to spare
+_COUNTED = {"threads": 1, "step": 0, "rollbacks": 0, "rate_scale": 0}  # numbers of a run's progress, at least so large
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -120,7 +121,15 @@ class Run:
     def state(self) -> dict[str, Any]:
         """Progress; a run without it goes on from its newest checkpoint."""
         way_out = f"remove it, then: {shell('resume', self.path)} (the checkpoints say where the run stands)"
-        return self._json("state.json", way_out) if (self.path / "state.json").exists() else {}
+        if not (self.path / "state.json").exists():
+            return {}
+        found = self._json("state.json", way_out)
+        for name, least in _COUNTED.items():
+            value = found.get(name, least)
+            whole = isinstance(value, float if name == "rate_scale" else int) or value == least
+            if not whole or isinstance(value, bool) or value < least:
+                raise InputError(f"{self.path / 'state.json'}: is damaged ({name} is {value!r}); {way_out}")
+        return found
 
     def set_state(self, **changes: Any) -> None:
         """Merge into state.json, atomically."""
@@ -133,14 +142,16 @@ class Run:
             handle.write(line + "\n")
 
     def events(self) -> list[dict[str, Any]]:
-        """All whole lines; a line cut off by a crash is left out."""
+        """All whole lines; a line cut off by a crash, or that is none of ours, is left out."""
         path = self.path / "events.jsonl"
         found = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
             try:
-                found.append(json.loads(line))
-            except ValueError:
+                event = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(event, dict) and isinstance(event.get("kind"), str):
+                found.append(event)
         return found
 
     def log(self, message: str) -> None:
@@ -167,8 +178,8 @@ class Run:
         path = self.path / ".lock"
         try:
             handle = path.open("a+")
-        except PermissionError:
-            raise DiskError(f"{self.path}: no permission to write here") from None
+        except OSError as error:
+            raise DiskError(f"{path}: cannot be written ({error.strerror}); {remedy(error)}") from None
         with handle:
             if not _try_lock(handle.fileno()):
                 handle.seek(0)

@@ -6,10 +6,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from dreamlab.core.errors import RecipeError
+from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.types import Scene
 from dreamlab.recipe import Recipe, as_plain
+from dreamlab.run.checkpoint import Checkpoint
+from dreamlab.run.folder import Run
 
+CHECKPOINT_FORMAT = 1
+PARTS = ("scene", "optimiser", "streams")  # what every checkpoint holds, besides what rules remember
+META = {"stage": int, "step": int, "global_step": int, "bad_streak": int, "recipe": dict, "device": str}
 AFTERWARDS = ("export", "keeping", "guard", "negative")  # they bear on what is to come alone
 
 
@@ -21,6 +26,26 @@ def differences(a: object, b: object, path: str = "") -> list[str]:
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         return [name for i in range(len(a)) for name in differences(a[i], b[i], f"{path}.{i}")]
     return [] if a == b else [path]
+
+
+def check_fits(run: Run, recipe: Recipe, found: Checkpoint, device: str) -> None:
+    """A checkpoint of another recipe or format is refused, never half used."""
+    meta = found.meta
+    if meta.get("format") != CHECKPOINT_FORMAT:
+        raise InputError(
+            f"{found.path}: checkpoint format {meta.get('format')}, this version reads {CHECKPOINT_FORMAT}"
+        )
+    sound = all(isinstance(meta.get(name), kind) for name, kind in META.items()) and set(PARTS) <= found.parts.keys()
+    if not sound or not (0 <= meta["stage"] < len(recipe.stages) and meta["step"] >= 0):
+        raise InputError(f"{found.path}: whole, but nothing that a run can go on from; start a new run")
+    if meta["device"] != device:
+        raise InputError(f"{found.path}: was made on {meta['device']}; go on with --device {meta['device']}")
+    if changed := unlike(meta, recipe):
+        shown = ", ".join(changed[:5]) + (" and more" if len(changed) > 5 else "")
+        raise InputError(
+            f"{found.path}: was made by another recipe than {run.recipe_path().name} beside it ({shown} differ); "
+            "put the recipe back as it was, or start a new run"
+        )
 
 
 def unlike(meta: dict[str, Any], recipe: Recipe) -> list[str]:

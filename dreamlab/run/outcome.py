@@ -15,20 +15,30 @@ from dreamlab.run.folder import Run
 
 
 @contextmanager
-def recorded(run: Run) -> Iterator[None]:
-    """Failures of every kind leave the state `failed`; those of the machine become errors that say what to do."""
+def said(run: Run) -> Iterator[None]:
+    """Failures of the machine, and of the run's own files, become errors that say what to do."""
     try:
         yield
+    except Exception as error:
+        known = explained(run, error)
+        if known is None or known is error:
+            raise
+        raise known from error
+
+
+@contextmanager
+def recorded(run: Run) -> Iterator[None]:
+    """The same, and failures of every kind leave the state `failed`."""
+    try:
+        with said(run):
+            yield
     except Interrupted:
         run.event("interrupted")
         run.log("interrupted by a signal; the state is saved")
         raise
     except Exception as error:
-        known = explained(run, error)
-        _record_failure(run, f"{type(error).__name__}: {error}" if known is None else str(known))
-        if known is None or known is error:
-            raise
-        raise known from error
+        _record_failure(run, str(error) if isinstance(error, DreamError) else f"{type(error).__name__}: {error}")
+        raise
 
 
 def explained(run: Run, error: Exception) -> DreamError | None:
@@ -37,9 +47,11 @@ def explained(run: Run, error: Exception) -> DreamError | None:
         return InputError(f"{run.path}: the run folder was removed or moved while it was in use; nothing more is saved")
     if isinstance(error, DreamError):
         return error
-    if isinstance(error, OSError) and is_disk_error(error):
-        again = shell("resume", run.path)
-        return DiskError(f"{run.path}: cannot write ({error.strerror}); {remedy(error)}, then: {again}")
+    if isinstance(error, OSError):
+        ours = str(error.filename or "").startswith(str(run.path))
+        if ours or is_disk_error(error):
+            where, again = error.filename if ours else run.path, shell("resume", run.path)
+            return DiskError(f"{where}: cannot be used ({error.strerror}); {remedy(error)}, then: {again}")
     if is_out_of_memory(error):
         return OutOfMemory(
             f"{run.path}: out of memory; try fewer views, a smaller size, or --device cpu ({str(error)[:200]})"

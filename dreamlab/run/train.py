@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,14 +21,12 @@ from dreamlab.recipe.tables import TABLES
 from dreamlab.run import checkpoint
 from dreamlab.run.assemble import Assembler, BuiltStage, BuiltTerm, Change
 from dreamlab.run.folder import Run
-from dreamlab.run.lineage import unlike
+from dreamlab.run.lineage import CHECKPOINT_FORMAT, PARTS, check_fits
 from dreamlab.run.preview import handful, save_preview
 from dreamlab.run.signals import StopSignal
 from dreamlab.run.telemetry import Ring
 from systems.engine.regularisers import penalty
 from systems.engine.residual import Look, distil
-
-CHECKPOINT_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -260,11 +257,8 @@ def roll_back(run: Run, recipe: Recipe, assembler: Assembler, position: Position
 def save(run: Run, recipe: Recipe, stage: BuiltStage, position: Position, global_step: int) -> None:
     """Commit everything the next step depends on."""
     needed = {source for later in recipe.stages[position.stage + 1 :] for source, _ in TABLES.takeovers(later.scene)}
-    parts: dict[str, dict[str, Tensor]] = {
-        "scene": stage.scene.state_dict(),
-        "optimiser": stage.optimiser.state_dict(),
-        "streams": stage.streams.state_dict(),
-    }
+    kept = (stage.scene.state_dict(), stage.optimiser.state_dict(), stage.streams.state_dict())
+    parts: dict[str, dict[str, Tensor]] = dict(zip(PARTS, kept, strict=True))
     for term in stage.terms:
         for part, state in (("system", term.system.state_dict()), ("asking", term.asking.state_dict())):
             if state:
@@ -293,8 +287,12 @@ def restore(run: Run, recipe: Recipe, assembler: Assembler) -> tuple[Position, B
     position = Position(rollbacks=state.get("rollbacks", 0), rate_scale=state.get("rate_scale", 1.0))
     found = checkpoint.read_newest(run.ckpt, warn=run.warn)
     if found is None:
+        if state.get("step", 0) > 0:
+            raise InputError(
+                f"{run.ckpt}: holds no checkpoint, and the run had come to step {state['step']}; start a new run"
+            )
         return position, assembler.stage(0, {})
-    check_fits(run, recipe, found.meta, found.path.name, assembler.device.type)
+    check_fits(run, recipe, found, assembler.device.type)
     position.stage, position.step = found.meta["stage"], found.meta["step"]
     position.bad_streak = found.meta["bad_streak"]
     for spec in recipe.stages[: position.stage]:
@@ -309,19 +307,3 @@ def restore(run: Run, recipe: Recipe, assembler: Assembler) -> tuple[Position, B
         term.asking.load_state_dict(found.parts.get(f"asking.{term.name}", {}))
     assembler.streams.load_state_dict(found.parts["streams"])  # last: building scenes has drawn from them
     return position, stage
-
-
-def check_fits(run: Run, recipe: Recipe, meta: dict[str, Any], name: str, device: str) -> None:
-    """A checkpoint of another recipe or format is refused, never half used."""
-    if meta.get("format") != CHECKPOINT_FORMAT:
-        raise InputError(
-            f"{run.ckpt / name}: checkpoint format {meta.get('format')}, this version reads {CHECKPOINT_FORMAT}"
-        )
-    if meta["device"] != device:
-        raise InputError(f"{run.ckpt / name}: was made on {meta['device']}; go on with --device {meta['device']}")
-    if changed := unlike(meta, recipe):
-        shown = ", ".join(changed[:5]) + (" and more" if len(changed) > 5 else "")
-        raise InputError(
-            f"{run.ckpt / name}: was made by another recipe than {run.recipe_path().name} beside it ({shown} differ); "
-            "put the recipe back as it was, or start a new run"
-        )

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +21,11 @@ import torch
 from dreamlab import pipeline
 from dreamlab.cli.inspection import describe
 from dreamlab.core.errors import DiskError, DreamError, InputError, OutOfMemory, RecipeError
-from dreamlab.core.files import disk_errors
+from dreamlab.core.files import disk_errors, sha256
+from dreamlab.run.checkpoint import committed
 from dreamlab.run.folder import Run
 from dreamlab.run.preview import save_video
-from tests.conftest import Commands, artefacts, threads
+from tests.conftest import TINY, Commands, artefacts, threads
 
 PROMPT = "a red mushroom with a white stem"
 
@@ -158,6 +162,78 @@ def test_damaged_notes_of_a_run_come_with_a_way_out(dreamlab: Commands, finished
             describe(finished_run)
     (finished_run / "spec.json").write_text("{}")
     assert "state    succeeded at step 12" in describe(finished_run)
+
+
+def rewritten(run: Path, **changes: object) -> None:
+    """The newest checkpoint says something else, and its hashes are right."""
+    newest = committed(run / "ckpt")[-1]
+    meta = json.loads((newest / "meta.json").read_text()) | changes
+    (newest / "meta.json").write_text(json.dumps({key: value for key, value in meta.items() if value is not None}))
+    hashed(newest)
+
+
+def hashed(checkpoint: Path) -> None:
+    files = [path for path in checkpoint.iterdir() if path.name != "MANIFEST"]
+    entries = {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in files}
+    (checkpoint / "MANIFEST").write_text(json.dumps({"files": entries}))
+
+
+def in_place_of(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def scene_of(run: Path) -> Path:
+    return committed(run / "ckpt")[-1] / "scene.safetensors"
+
+
+NOTHING = "nothing that a run can go on from"
+HURT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "threads": (
+        lambda run: (run / "state.json").write_text('{"threads": "two"}'),
+        "damaged .threads is 'two'.",
+    ),
+    "progress": (lambda run: (run / "state.json").write_text('{"rate_scale": null}'), "damaged .rate_scale is None."),
+    "no checkpoint": (lambda run: shutil.rmtree(run / "ckpt"), "holds no checkpoint, and the run had come to step 12"),
+    "events": (lambda run: in_place_of(run / "events.jsonl"), "events.jsonl: .*move that away"),
+    "log": (lambda run: in_place_of(run / "log.txt"), "log.txt: .*move that away"),
+    "lock": (lambda run: in_place_of(run / ".lock"), "lock: .*move that away"),
+    "stage": (lambda run: rewritten(run, stage=9), NOTHING),
+    "words": (lambda run: rewritten(run, step="three"), NOTHING),
+    "no recipe": (lambda run: rewritten(run, recipe=None), NOTHING),
+    "no scene": (lambda run: (scene_of(run).unlink(), hashed(scene_of(run).parent)), NOTHING),
+}
+
+
+@pytest.mark.parametrize("what", HURT)
+def test_a_hurt_run_folder_is_one_line(finished_folder: Path, tmp_path: Path, what: str) -> None:
+    """Whatever lies in the folder: no error but ours leaves, and a run never silently starts again at 0."""
+    hurt, words = HURT[what]
+    run = shutil.copytree(finished_folder, tmp_path / "run")
+    hurt(run)
+    with pytest.raises(DreamError, match=words) as caught:
+        pipeline.execute(Run(run))
+    assert "\n" not in str(caught.value)
+    with contextlib.suppress(DreamError):
+        pipeline.export_again(Run(run), "cpu", ["ply"])
+
+
+def test_lines_of_others_among_the_events_are_passed_over(finished_folder: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished_folder, tmp_path / "run")
+    (run / "events.jsonl").write_bytes(b'\xff\xfe\n[1]\n7\n{"kind": 3}\n{"kind": "became"}\n{"kind": "start"}\n{"ki')
+    assert [event["kind"] for event in Run(run).events()] == ["became", "start"]
+    assert pipeline.export_again(Run(run), "cpu", ["ply"])
+
+
+@pytest.fixture(scope="module")
+def finished_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a second, for copies that are then hurt."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(TINY)
+    run = pipeline.create(PROMPT, folder / "tiny.yaml", folder, [], None, [])
+    with threads(1):
+        pipeline.execute(run)
+    return run.path
 
 
 @pytest.mark.parametrize(

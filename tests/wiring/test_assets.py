@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -63,7 +63,7 @@ class Solid:
 
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         view = look(Surface.of(self.made.vertices, self.made.faces), cameras, size)
-        return compose(view, view.read(self.made.colors), view.read(self.made.normals), background)
+        return compose(view, view.read(self.made.colours), view.read(self.made.normals), background)
 
     def penalty(self, name: str, frames: Frames) -> Tensor:
         raise NotImplementedError
@@ -205,7 +205,7 @@ def test_the_report_says_what_the_files_hold(tmp_path: Path) -> None:
     mesh = Mesh(
         torch.cat([one.vertices, two.vertices + shift]),
         torch.cat([one.faces, two.faces + len(one.vertices)]),
-        torch.cat([one.colors, two.colors]),
+        torch.cat([one.colours, two.colours]),
         torch.cat([one.normals, two.normals]),
     )
     run, recipe = exported(tmp_path, Solid(mesh), "glb", "obj", "ply", settings=("export.faces=5000",))
@@ -252,8 +252,11 @@ class Several:
     def made(self, index: int) -> Any:
         return Solid(ball(2, self.radii[index]))
 
-    def each(self) -> tuple[Any, ...]:
-        return tuple(self.made(i) for i in range(3))
+    def count(self) -> int:
+        return 3
+
+    def each(self) -> Iterator[Any]:
+        return (self.made(i) for i in range(3))
 
     def between(self, first: int, second: int, share: float) -> Any:
         return self.made(first)
@@ -272,3 +275,21 @@ def test_each_prompt_s_asset_lies_in_the_folder_of_its_name(tmp_path: Path) -> N
         assert json.loads((run.export / name / "report.json").read_text())["prompt"] == prompt
         assert glb.document["nodes"][0]["name"] == name[2:]
         assert glb.document["asset"]["extras"]["dreamlab_recipe"]["prompt"] == "a red ball"
+
+
+def test_paint_is_the_object_s_colour_without_what_shines_through_it() -> None:
+    """Pictures of alpha 0.95 over a loud background: the surface gets the colour itself, where a camera sees it."""
+    from renderers.surface.bake import project
+
+    made, colour, loud = ball(2), torch.tensor([0.2, 0.7, 0.4]), torch.tensor([[1.0, 0.0, 1.0]])
+    surface = Surface.of(made.vertices, made.faces)
+
+    def show(cameras: Cameras) -> Frames:
+        rgb = (0.95 * colour + 0.05 * loud).expand(len(cameras), 64, 64, 3)
+        alpha = torch.full((len(cameras), 64, 64, 1), 0.95)
+        return Frames(rgb, alpha, alpha, loud.expand(len(cameras), 3))
+
+    paint, seen = project(surface, made.vertices, made.normals, orbit([0.0, 30.0], 0.0), 64, show)
+    front = made.normals[:, 2] > 0.7
+    torch.testing.assert_close(paint[front], colour.expand(int(front.sum()), 3), atol=1e-4, rtol=0)
+    assert (seen[front] > 0).all() and (seen[made.normals[:, 2] < -0.7] == 0).all(), "hidden points are seen by nobody"
