@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from dreamlab.core.files import Json
 from dreamlab.core.text import shell
 from dreamlab.export.report import REPORT, read_report, step_of
 from dreamlab.run.checkpoint import committed, fault
@@ -31,7 +31,7 @@ def describe_run(path: Path) -> list[str]:
     return lines
 
 
-def standing(run: Run, state: dict[str, Any]) -> str:
+def standing(run: Run, state: Json) -> str:
     """The state in words. A killed process cannot write that it was: it runs, and nobody holds the folder."""
     said, step = state.get("state", "unknown"), state.get("step", "unknown")
     if said == "running" and not run.busy():

@@ -10,8 +10,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dreamlab.core.errors import DiskError
+
+Json = dict[str, Any]  # an object of JSON: what of it is there, its reader finds out
 
 
 def fsync_path(path: Path) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from dreamlab.core.files import disk_errors, write_atomic
+from dreamlab.core.files import Json, disk_errors, write_atomic
 from dreamlab.core.text import slug
 from dreamlab.core.types import Maker, Mesh, Rigged, Scene
 from dreamlab.export.glb import glb_bytes
@@ -52,7 +51,7 @@ def write_mesh(
     recipe: Recipe,
     step: int,
     wanted: Sequence[str],
-    became: list[dict[str, Any]],
+    became: list[Json],
 ) -> list[Path]:
     """The surface of one scene, in a folder."""
     mesh = extract(scene, recipe.export.resolution, recipe.export.faces)
@@ -100,7 +99,7 @@ def export_pictures(run: Run, recipe: Recipe, scene: Scene, step: int, device: t
     return paths
 
 
-def changes_of(run: Run) -> list[dict[str, Any]]:
+def changes_of(run: Run) -> list[Json]:
     """What every change of representation in the run kept of the pictures before it."""
     # A stage that is rolled back says it again.
     became = {(e["stage"], e.get("object")): e for e in run.events() if e["kind"] == "became" and "stage" in e}
@@ -108,7 +107,7 @@ def changes_of(run: Run) -> list[dict[str, Any]]:
     return [{key: event[key] for key in keys if key in event} for event in became.values()]
 
 
-def exported(scene: Scene, mesh: Mesh) -> list[dict[str, Any]]:
+def exported(scene: Scene, mesh: Mesh) -> list[Json]:
     """The same of the surface that is written; textures hold a material, which the scene shows under its light."""
     if mesh.textures is not None:
         return []
@@ -116,7 +115,7 @@ def exported(scene: Scene, mesh: Mesh) -> list[dict[str, Any]]:
     return [{"now": "export", "psnr": kept.psnr, "silhouette_iou": kept.iou, "views": kept.views}]
 
 
-def mesh_report(mesh: Mesh) -> dict[str, Any]:
+def mesh_report(mesh: Mesh) -> Json:
     """Counts and checks that users ask for first."""
     named = mesh.vertices[mesh.faces.flatten()]
     return {

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any
 
 import numpy as np
 import torch
 
 from dreamlab import __version__
+from dreamlab.core.files import Json
 from dreamlab.core.safemath import srgb_to_linear
 from dreamlab.core.types import Mesh, Skin, Textures
 from dreamlab.export.png import png_bytes
@@ -26,16 +26,16 @@ from dreamlab.export.rig import rigged, weights_of
 _ARRAY_BUFFER, _ELEMENT_BUFFER = 34962, 34963
 _FLOAT, _USHORT, _UINT = 5126, 5123, 5125
 _LINEAR, _MIPMAPPED, _CLAMP = 9729, 9987, 33071
-Blob = tuple[bytes, int | None, dict[str, Any] | None]  # bytes of a buffer view, its target, its accessor
+Blob = tuple[bytes, int | None, Json | None]  # bytes of a buffer view, its target, its accessor
 
 
-def glb_bytes(mesh: Mesh, name: str, origin: dict[str, Any], skin: Skin | None = None) -> bytes:
+def glb_bytes(mesh: Mesh, name: str, origin: Json, skin: Skin | None = None) -> bytes:
     """The file. `origin` (the recipe) travels in `asset.extras`, so that an asset can be made again from itself."""
     columns = _columns(mesh) | ({} if skin is None else weights_of(skin))
     attributes = {key: i for i, key in enumerate(columns)}
     primitive = {"attributes": attributes, "indices": len(columns), "material": 0, "mode": 4}
     pictures = [] if mesh.textures is None else _pictures(mesh.textures)
-    document: dict[str, Any] = {
+    document: Json = {
         "asset": {"version": "2.0", "generator": f"DreamLab {__version__}", "extras": origin},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
@@ -49,8 +49,8 @@ def glb_bytes(mesh: Mesh, name: str, origin: dict[str, Any], skin: Skin | None =
     blobs += [(png, None, None) for _, png in pictures]
     if skin is not None:
         blobs += [_blob(*column, None) for column in rigged(document, skin, name, len(columns) + 1)]
-    views: list[dict[str, Any]] = []
-    accessors: list[dict[str, Any]] = []
+    views: list[Json] = []
+    accessors: list[Json] = []
     binary = bytearray()
     for data, target, made in blobs:
         views.append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(data)})
@@ -73,7 +73,7 @@ def glb_bytes(mesh: Mesh, name: str, origin: dict[str, Any], skin: Skin | None =
 
 def _blob(values: np.ndarray, component: int, shape: str, key: str | None) -> Blob:
     """Bytes, target and accessor of an attribute `key`, or of what is no attribute."""
-    accessor: dict[str, Any] = {"componentType": component, "type": shape, "count": len(values)}
+    accessor: Json = {"componentType": component, "type": shape, "count": len(values)}
     if key == "COLOR_0":
         accessor["normalized"] = True
     if key == "POSITION" or (key is None and shape == "SCALAR"):  # the times of an animation have bounds, too
@@ -109,10 +109,10 @@ def _pictures(textures: Textures) -> list[tuple[str, bytes]]:
     return found if textures.normal is None else [*found, ("normal", png_bytes(textures.normal))]
 
 
-def _material(name: str, pictures: list[str]) -> dict[str, Any]:
+def _material(name: str, pictures: list[str]) -> Json:
     if not pictures:
         return {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.8}, "name": f"{name}_material"}
-    made: dict[str, Any] = {
+    made: Json = {
         "name": f"{name}_material",
         "pbrMetallicRoughness": {"baseColorTexture": {"index": 0}, "metallicRoughnessTexture": {"index": 1}},
     }
@@ -121,7 +121,7 @@ def _material(name: str, pictures: list[str]) -> dict[str, Any]:
     return made
 
 
-def _container(document: dict[str, Any], binary: bytes) -> bytes:
+def _container(document: Json, binary: bytes) -> bytes:
     """Header, JSON chunk padded with spaces, BIN chunk padded with zeros (spec 4.4)."""
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 4)

@@ -5,19 +5,19 @@ older."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dreamlab.core.errors import InputError
-from dreamlab.core.files import sha256, write_json
+from dreamlab.core.files import Json, sha256, write_json
 from dreamlab.core.text import shell
 from dreamlab.run.folder import Run
 
 REPORT = "report.json"
 
 
-def read_report(folder: Path) -> dict[str, Any]:
+def read_report(folder: Path) -> Json:
     """What is known of the files in a folder; nothing when there is no readable report."""
     try:
         found = json.loads((folder / REPORT).read_text(encoding="utf-8"))
@@ -26,7 +26,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) and isinstance(found.get("files"), dict) else {}
 
 
-def step_of(report: Mapping[str, Any], name: str) -> int | None:
+def step_of(report: Json, name: str) -> int | None:
     """The step of the run that a file shows, if somebody wrote it down."""
     entry = report.get("files", {}).get(name)
     step = entry.get("step") if isinstance(entry, dict) else None

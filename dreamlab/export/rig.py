@@ -9,13 +9,12 @@ move nothing and never move themselves stay in: the file then holds the scene's 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamlab.core.files import Json
 from dreamlab.core.rotation import matrix
 from dreamlab.core.types import Skin
 
@@ -55,7 +54,7 @@ def inverse_bind(skin: Skin) -> Tensor:
     return found
 
 
-def rigged(document: dict[str, Any], skin: Skin, name: str, first: int) -> list[Column]:
+def rigged(document: Json, skin: Skin, name: str, first: int) -> list[Column]:
     """Add nodes, skin and animation to a document; the columns that its accessors from `first` on must hold."""
     place, turn = bones_of(skin)
     count = len(skin.anchors)

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 from dreamlab.core.cameras import OrbitSettings
+from dreamlab.core.files import Json
 from dreamlab.core.prompting import Prompting
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import Section, Spec, setting
@@ -97,7 +98,7 @@ class Recipe:
     guard: Guard = field(default_factory=Guard)
 
 
-def as_plain(recipe: Recipe) -> dict[str, Any]:
+def as_plain(recipe: Recipe) -> Json:
     """The recipe as JSON-ready data, for artefacts that carry their own origin."""
-    result: dict[str, Any] = plain(recipe)
+    result: Json = plain(recipe)
     return result

@@ -13,14 +13,13 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dreamlab.core.errors import InputError
-from dreamlab.core.files import disk_errors, fsync_path, sha256
+from dreamlab.core.files import Json, disk_errors, fsync_path, sha256
 from dreamlab.run.crash import point
 
 MANIFEST = "MANIFEST"
@@ -34,10 +33,10 @@ class Checkpoint:
 
     path: Path
     parts: dict[str, dict[str, Tensor]]
-    meta: dict[str, Any]
+    meta: Json
 
 
-def write(folder: Path, global_step: int, parts: Parts, meta: Mapping[str, Any], keep: int) -> Path:
+def write(folder: Path, global_step: int, parts: Parts, meta: Json, keep: int) -> Path:
     """Commit a checkpoint and drop all but the newest `keep`. Whatever fails, the previous one stays as it was."""
     final = folder / f"step_{global_step:06d}"
     temporary = folder / f".tmp-{final.name}-{os.getpid()}"
@@ -80,7 +79,7 @@ def _place(temporary: Path, final: Path) -> None:
     shutil.rmtree(aside)
 
 
-def _fill(temporary: Path, parts: Parts, meta: Mapping[str, Any]) -> None:
+def _fill(temporary: Path, parts: Parts, meta: Json) -> None:
     payload = {
         f"{name}.safetensors": save({key: value.cpu().contiguous() for key, value in tensors.items()})
         for name, tensors in parts.items()

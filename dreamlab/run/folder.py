@@ -20,7 +20,7 @@ from typing import Any
 
 from dreamlab import __version__
 from dreamlab.core.errors import DiskError, InputError
-from dreamlab.core.files import disk_errors, remedy, write_atomic, write_json
+from dreamlab.core.files import Json, disk_errors, remedy, write_atomic, write_json
 from dreamlab.core.text import shell, slug
 
 NEEDED_MIB = 50  # checkpoints, previews and the asset of a run with the default recipe, with room to spare
@@ -38,7 +38,7 @@ class Origin:
     """Where a run starts that does not start at 0. `fill` comes first: without recipe and spec a folder is no run, so
     that one cut short on the way is never taken for one that has not begun."""
 
-    parent: Mapping[str, Any]
+    parent: Json
     fill: Callable[[Run], object]
 
 
@@ -115,10 +115,10 @@ class Run:
     def recipe_path(self) -> Path:
         return self.path / "recipe.yaml"
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> Json:
         return self._json("spec.json", "only `inspect` needs it, and {} will do")
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Json:
         """Progress; a run without it goes on from its newest checkpoint."""
         way_out = f"remove it, then: {shell('resume', self.path)} (the checkpoints say where the run stands)"
         if not (self.path / "state.json").exists():
@@ -141,7 +141,7 @@ class Run:
         with (self.path / "events.jsonl").open("a", encoding="utf-8", errors="backslashreplace") as handle:
             handle.write(line + "\n")
 
-    def events(self) -> list[dict[str, Any]]:
+    def events(self) -> list[Json]:
         """All whole lines; a line cut off by a crash, or that is none of ours, is left out."""
         path = self.path / "events.jsonl"
         found = []
@@ -195,7 +195,7 @@ class Run:
             finally:
                 handle.truncate(0)
 
-    def _json(self, name: str, way_out: str) -> dict[str, Any]:
+    def _json(self, name: str, way_out: str) -> Json:
         try:
             value = json.loads((self.path / name).read_text(encoding="utf-8"))
         except OSError as error:

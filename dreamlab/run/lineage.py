@@ -4,9 +4,8 @@ run, and in a branch, a run of its own, whatever the steps to come alone depend 
 
 from __future__ import annotations
 
-from typing import Any
-
 from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.files import Json
 from dreamlab.core.types import Scene
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.run.checkpoint import Checkpoint
@@ -48,7 +47,7 @@ def check_fits(run: Run, recipe: Recipe, found: Checkpoint, device: str) -> None
         )
 
 
-def unlike(meta: dict[str, Any], recipe: Recipe) -> list[str]:
+def unlike(meta: Json, recipe: Recipe) -> list[str]:
     """In what a run's recipe differs from the one its checkpoint was made by; the last stage may have got other steps,
     as long as they are not fewer than were made."""
     last = len(recipe.stages) - 1
@@ -57,7 +56,7 @@ def unlike(meta: dict[str, Any], recipe: Recipe) -> list[str]:
     return [name for name in changed if not (open_ended and name == f"stages.{last}.steps")]
 
 
-def check_branch(old: Recipe, new: Recipe, meta: dict[str, Any]) -> None:
+def check_branch(old: Recipe, new: Recipe, meta: Json) -> None:
     """Every change must bear on steps to come: one that would do nothing, or belie the past, is refused."""
     stage, step = meta["stage"], meta["step"]
     changed = differences(as_plain(old), as_plain(new))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from cuda_ext import room
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import Diverged, InputError, Interrupted
 from dreamlab.core.pixels import limited
@@ -206,6 +207,7 @@ def run_stage(
         if position.step % keeping.log == 0 or last or stop.requested:
             rows = ring.drain()
             watch(recipe, position, rows)
+            room.report()
             elapsed = time.monotonic() - began
             run.event("metrics", stage=spec.name, global_step=done, seconds=round(elapsed, 3), **rows[-1])
             on_tick(Tick(spec.name, position.step, spec.steps, done, total, rows[-1], note))

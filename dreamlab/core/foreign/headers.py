@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
+
+from dreamlab.core.files import Json
 
 MOST_BYTES = 1 << 30  # unpacked
 MOST_PLACED = 10_000  # nodes of a glTF
@@ -25,7 +26,7 @@ class Refused(ValueError):
     """Why a file is not read, in words for its owner."""
 
 
-def glb_document(data: bytes) -> dict[str, Any]:
+def glb_document(data: bytes) -> Json:
     """The JSON chunk of a GLB."""
     if len(data) < 20 or data[:4] != b"glTF" or struct.unpack("<I", data[8:12])[0] != len(data):
         raise Refused("not a whole GLB file")
@@ -45,7 +46,7 @@ def glb_document(data: bytes) -> dict[str, Any]:
     return document
 
 
-def check_glb(data: bytes) -> dict[str, Any]:
+def check_glb(data: bytes) -> Json:
     """The document of a GLB whose accessors lie in the file and whose nodes are a bounded tree."""
     document = glb_document(data)
     try:
@@ -59,7 +60,7 @@ def check_glb(data: bytes) -> dict[str, Any]:
     return document
 
 
-def _check_data(document: Mapping[str, Any], size: int) -> None:
+def _check_data(document: Json, size: int) -> None:
     lengths = []
     for i, buffer in enumerate(document.get("buffers", [])):
         uri = buffer.get("uri")
@@ -89,7 +90,7 @@ def _check_data(document: Mapping[str, Any], size: int) -> None:
         raise Refused(f"its accessors promise {total} bytes; at most {MOST_BYTES} are read")
 
 
-def _check_nodes(document: Mapping[str, Any]) -> None:
+def _check_nodes(document: Json) -> None:
     """A tree, with few enough copies of its meshes."""
     nodes, meshes = document.get("nodes", []), document.get("meshes", [])
     if len(nodes) > MOST_PLACED:
@@ -123,7 +124,7 @@ def _check_nodes(document: Mapping[str, Any]) -> None:
         raise Refused("its nodes go round in a ring: not a tree")
 
 
-def _whole(of: Mapping[str, Any], key: str, name: str, default: int | None = None) -> int:
+def _whole(of: Json, key: str, name: str, default: int | None = None) -> int:
     found = of.get(key, default)
     if not _is_count(found):
         raise Refused(f"its {name} has the {key} {str(found)[:40]}")
