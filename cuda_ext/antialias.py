@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from cuda_ext import backend as backends
 from cuda_ext import build
 from cuda_ext.check import check_alike, check_shape, require
+from cuda_ext.context import Context, Inputs
 from cuda_ext.raster import Raster, check_triangles, register, run, sum_buffer
 from cuda_ext.reference import antialias as reference
 
@@ -132,11 +132,11 @@ def _blend_backward(
     return grad_color, grad_clip
 
 
-def _save(ctx: Any, inputs: Any, output: Any) -> None:
+def _save(ctx: Context, inputs: Inputs, output: Inputs | Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+def _backward(ctx: Context, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
     op = torch.ops.dreamlab.antialias_blend_backward
     return *op(*ctx.saved_tensors, grad.contiguous()), None, None
 

@@ -74,7 +74,7 @@ def unavailable(op: str, dtype: torch.dtype, device_type: str, device_index: int
     return f"there are no kernels for device '{device_type}'"
 
 
-# What torch.compiler.assume_constant_result does, which imports the whole compiler to do it: a second for every command.
+# What torch.compiler.assume_constant_result does; that imports the whole compiler first, a second for every command.
 unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

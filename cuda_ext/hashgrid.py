@@ -8,7 +8,7 @@ table learned here means something else there.
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from cuda_ext import backend as backends
 from cuda_ext import build, nvrtc
 from cuda_ext.check import check_alike, check_shape, require
+from cuda_ext.context import Context, Inputs
 from cuda_ext.reference import hashgrid as reference
 from cuda_ext.reference.hashgrid import HashGrid
 
@@ -92,6 +93,7 @@ def _check(positions: Tensor, table: Tensor, grid: HashGrid, active_levels: int 
 # and with a direction u (a cotangent of the positions) the derivative of encode and table_gradient along u, and of
 # position_gradient along u with respect to the positions. The first three are closed under differentiation.
 Layout = tuple[list[int], list[int], int, bool]
+Op = Callable[..., object]
 _LAYOUT = "int[] cells, int[] offsets, int active, bool smooth"
 
 
@@ -147,20 +149,20 @@ def _run(
     return out
 
 
-def _encode(positions: Tensor, table: Tensor, *layout: Any, direction: Tensor | None = None) -> Tensor:
+def _encode(positions: Tensor, table: Tensor, *layout: *Layout, direction: Tensor | None = None) -> Tensor:
     features = table.shape[1]
     out = table.new_empty(len(positions), len(layout[0]) * features)
     return _run("encode", out, features, layout, positions, table, direction=direction)
 
 
 def _position_gradient(
-    positions: Tensor, table: Tensor, grad: Tensor, *layout: Any, direction: Tensor | None = None
+    positions: Tensor, table: Tensor, grad: Tensor, *layout: *Layout, direction: Tensor | None = None
 ) -> Tensor:
     out = torch.empty_like(positions)
     return _run("position_gradient", out, table.shape[1], layout, positions, table, grad, direction)
 
 
-def _table_gradient(positions: Tensor, grad: Tensor, *layout: Any, direction: Tensor | None = None) -> Tensor:
+def _table_gradient(positions: Tensor, grad: Tensor, *layout: *Layout, direction: Tensor | None = None) -> Tensor:
     cells, offsets = layout[0], layout[1]
     features = grad.shape[1] // len(cells)
     like = grad.new_zeros if grad.is_cuda else grad.new_empty  # the CPU launcher zeroes, a level per thread
@@ -168,14 +170,14 @@ def _table_gradient(positions: Tensor, grad: Tensor, *layout: Any, direction: Te
     return _run("table_gradient", out, features, layout, positions, None, grad, direction)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save(ctx: Context, inputs: Inputs, output: Tensor) -> None:
     del output
     tensors = [value for value in inputs if isinstance(value, Tensor)]
     ctx.save_for_backward(*tensors)
     ctx.layout = inputs[len(tensors) :]
 
 
-def _encode_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+def _encode_backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
     ops, (positions, table), layout = torch.ops.dreamlab, ctx.saved_tensors, ctx.layout
     grad = grad.contiguous()
     to_positions, to_table = ctx.needs_input_grad[:2]
@@ -186,7 +188,7 @@ def _encode_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     )
 
 
-def _table_gradient_backward(ctx: Any, turn: Tensor) -> tuple[Any, ...]:
+def _table_gradient_backward(ctx: Context, turn: Tensor) -> tuple[Tensor | None, ...]:
     ops, (positions, grad), layout = torch.ops.dreamlab, ctx.saved_tensors, ctx.layout
     turn = turn.contiguous()
     to_positions, to_grad = ctx.needs_input_grad[:2]
@@ -197,7 +199,7 @@ def _table_gradient_backward(ctx: Any, turn: Tensor) -> tuple[Any, ...]:
     )
 
 
-def _position_gradient_backward(ctx: Any, turn: Tensor) -> tuple[Any, ...]:
+def _position_gradient_backward(ctx: Context, turn: Tensor) -> tuple[Tensor | None, ...]:
     ops, (positions, table, grad), layout = torch.ops.dreamlab, ctx.saved_tensors, ctx.layout
     turn = turn.contiguous()
     to_positions, to_table, to_grad = ctx.needs_input_grad[:3]
@@ -209,15 +211,15 @@ def _position_gradient_backward(ctx: Any, turn: Tensor) -> tuple[Any, ...]:
     )
 
 
-def _fake_features(positions: Tensor, table: Tensor, cells: list[int], *_: Any) -> Tensor:
+def _fake_features(positions: Tensor, table: Tensor, cells: list[int], *_: object) -> Tensor:
     return table.new_empty(positions.shape[0], len(cells) * table.shape[1])
 
 
-def _fake_table(positions: Tensor, grad: Tensor, cells: list[int], offsets: list[int], *_: Any) -> Tensor:
+def _fake_table(positions: Tensor, grad: Tensor, cells: list[int], offsets: list[int], *_: object) -> Tensor:
     return grad.new_empty(offsets[-1], grad.shape[1] // len(cells))
 
 
-def _define(name: str, tensors: str, kernel: Any, fake: Any, backward: Any = None) -> None:
+def _define(name: str, tensors: str, kernel: Op, fake: Op, backward: Op | None = None) -> None:
     op = f"dreamlab::hashgrid_{name}"
     arguments = ", ".join(f"Tensor {tensor}" for tensor in tensors.split())
     torch.library.define(op, f"({arguments}, {_LAYOUT}) -> Tensor")

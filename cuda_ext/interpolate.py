@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from cuda_ext import backend as backends
 from cuda_ext import build
 from cuda_ext.check import check_alike, check_shape, require
+from cuda_ext.context import Context, Inputs
 from cuda_ext.raster import Raster, check_triangles, register, run, sum_buffer
 from cuda_ext.reference import interpolate as reference
 
@@ -104,7 +104,7 @@ def _interpolate(
 
 
 def _backward_like(
-    attributes: Tensor, triangles: Tensor, triangle: Tensor, uv: Tensor, *_: Any
+    attributes: Tensor, triangles: Tensor, triangle: Tensor, uv: Tensor, *_: object
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(attributes), torch.empty_like(uv)
 
@@ -121,11 +121,11 @@ def _interpolate_backward(
     return grad_attributes, grad_uv
 
 
-def _save(ctx: Any, inputs: Any, output: Any) -> None:
+def _save(ctx: Context, inputs: Inputs, output: Inputs | Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _backward(ctx: Any, grad: Tensor, grad_slope: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Context, grad: Tensor, grad_slope: Tensor) -> tuple[Tensor | None, ...]:
     slope = None if ctx.saved_tensors[4] is None else grad_slope.contiguous()
     op = torch.ops.dreamlab.interpolate_backward
     grad_attributes, grad_uv = op(*ctx.saved_tensors, grad.contiguous(), slope)

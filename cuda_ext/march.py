@@ -13,6 +13,7 @@ from torch import Tensor
 from cuda_ext import backend as backends
 from cuda_ext import build, nvrtc, room
 from cuda_ext.check import check_alike, check_shape, require
+from cuda_ext.context import Context, Inputs
 from cuda_ext.reference import march as reference
 from cuda_ext.reference.march import (
     Bounds,
@@ -307,13 +308,13 @@ def _composite_backward(
     return grad_sigma, grad_rgb
 
 
-def _composite_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _composite_setup(ctx: Context, inputs: Inputs, output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.set_materialize_grads(False)  # a gradient nobody asked for arrives as None
     *tensors, ctx.stop = inputs
     ctx.save_for_backward(*tensors, output[1], output[2])
 
 
-def _composite_autograd(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+def _composite_autograd(ctx: Context, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     if all(grad is None for grad in grads):
         return (None,) * 6
     given = [None if grad is None else grad.contiguous() for grad in grads]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from cuda_ext import backend as backends
 from cuda_ext import build, nvrtc
 from cuda_ext.check import check_alike, check_shape, check_size, require
+from cuda_ext.context import Context, Inputs
 from cuda_ext.reference import raster as reference
 
 __all__ = ["Raster", "projection", "raster"]
@@ -209,19 +210,19 @@ def _barycentrics_backward(
     return grad_clip
 
 
-def _save(ctx: Any, inputs: Any, output: Any) -> None:
+def _save(ctx: Context, inputs: Inputs, output: Inputs | Tensor) -> None:
     ctx.save_for_backward(*inputs)
     ctx.mark_non_differentiable(output[2])
 
 
-def _backward(ctx: Any, grad_uv: Tensor, grad_depth: Tensor, _: Any) -> tuple[Tensor | None, None, None]:
+def _backward(ctx: Context, grad_uv: Tensor, grad_depth: Tensor, _: object) -> tuple[Tensor | None, None, None]:
     if not ctx.needs_input_grad[0]:
         return None, None, None
     op = torch.ops.dreamlab.raster_barycentrics_backward
     return op(*ctx.saved_tensors, grad_uv.contiguous(), grad_depth.contiguous()), None, None
 
 
-OPS: tuple[tuple[str, str, Callable[..., Any], Callable[..., Any]], ...] = (
+OPS: tuple[tuple[str, str, Callable[..., object], Callable[..., object]], ...] = (
     (
         "raster_visible",
         "(Tensor clip, Tensor triangles, SymInt height, SymInt width) -> Tensor",
@@ -243,7 +244,7 @@ OPS: tuple[tuple[str, str, Callable[..., Any], Callable[..., Any]], ...] = (
 )
 
 
-def register(ops: tuple[tuple[str, str, Callable[..., Any], Callable[..., Any]], ...]) -> None:
+def register(ops: tuple[tuple[str, str, Callable[..., object], Callable[..., object]], ...]) -> None:
     """Define torch ops: (name, schema, implementation on both devices, shapes of the results)."""
     for name, schema, implementation, fake in ops:
         torch.library.define(f"dreamlab::{name}", schema)

@@ -8,7 +8,6 @@ that is looked at is whole; one that trains takes room for as many as `room` exp
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ PIXELS = splat_ops.TILE * splat_ops.TILE
 UNUSED = 2**63 - 1  # a key behind every tile
 
 
-def _launch(kernel: str, params: Params, device: torch.device, items: int, threads: int, *more: Any) -> None:
+def _launch(kernel: str, params: Params, device: torch.device, items: int, threads: int, *more: object) -> None:
     grid = (-(-items // threads), 1, 1)
     nvrtc.launch("splat", kernel, device, grid, (threads, 1, 1), [params, *more])
 

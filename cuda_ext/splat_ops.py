@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cuda_ext import build
+from cuda_ext.context import Context
 
 TILE = 16
 POINTERS_IN = (
@@ -241,7 +242,7 @@ class _Splat(torch.autograd.Function):
     """What `register_autograd` would make of the same two functions, without its look-ups (0.2 ms a call)."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Context, *inputs: Any) -> tuple[Tensor, ...]:
         with torch._C._AutoDispatchBelowAutograd():
             output = torch.ops.dreamlab.splat(*inputs)
         ctx.set_materialize_grads(False)
@@ -257,7 +258,7 @@ class _Splat(torch.autograd.Function):
         return tuple(output)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    def backward(ctx: Context, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         pictures = [None if g is None else g.contiguous() for g in grads[:5]]
         nothing = (None,) * ctx.count
         if all(g is None for g in pictures):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from cuda_ext import backend as backends
 from cuda_ext import build
 from cuda_ext.check import check_alike, check_shape, require
+from cuda_ext.context import Context, Inputs
 from cuda_ext.raster import register, run, sum_buffer
 from cuda_ext.reference import texture as reference
 from cuda_ext.reference.texture import level_sizes
@@ -184,35 +184,37 @@ def _fetch_backward(
     return grad_pyramid, grad_uv, grad_level
 
 
-def _fetch_backward_like(pyramid: Tensor, uv: Tensor, level: Tensor | None, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _fetch_backward_like(
+    pyramid: Tensor, uv: Tensor, level: Tensor | None, *_: object
+) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(pyramid), torch.empty_like(uv), uv.new_empty(0 if level is None else level.shape)
 
 
-def _save_fetch(ctx: Any, inputs: Any, output: Any) -> None:
+def _save_fetch(ctx: Context, inputs: Inputs, output: Inputs | Tensor) -> None:
     ctx.save_for_backward(*inputs[:3])
     ctx.sizes = inputs[3:]
 
 
-def _backward_fetch(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _backward_fetch(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
     op = torch.ops.dreamlab.texture_fetch_backward
     grad_pyramid, grad_uv, grad_level = op(*ctx.saved_tensors, *ctx.sizes, grad.contiguous())
     return grad_pyramid, grad_uv, None if ctx.saved_tensors[2] is None else grad_level, None, None, None, None
 
 
-def _save_level(ctx: Any, inputs: Any, output: Any) -> None:
+def _save_level(ctx: Context, inputs: Inputs, output: Inputs | Tensor) -> None:
     ctx.save_for_backward(inputs[0])
     ctx.sizes = inputs[1:]
 
 
-def _backward_level(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+def _backward_level(ctx: Context, grad: Tensor) -> tuple[Tensor, None, None]:
     return torch.ops.dreamlab.texture_level_backward(*ctx.saved_tensors, *ctx.sizes, grad.contiguous()), None, None
 
 
-def _save_pyramid(ctx: Any, inputs: Any, output: Any) -> None:
+def _save_pyramid(ctx: Context, inputs: Inputs, output: Inputs | Tensor) -> None:
     ctx.sizes = (*inputs[0].shape[1:3], inputs[1])
 
 
-def _backward_pyramid(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+def _backward_pyramid(ctx: Context, grad: Tensor) -> tuple[Tensor, None]:
     return torch.ops.dreamlab.texture_pyramid_backward(grad.contiguous(), *ctx.sizes), None
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from cuda_ext import backend as backends
 from cuda_ext import build
 from cuda_ext.check import check_alike, check_shape, require
+from cuda_ext.context import Context, Inputs
 from cuda_ext.raster import register, run, sum_buffer
 from cuda_ext.reference import volume as reference
 
@@ -92,16 +92,16 @@ class Params(ctypes.Structure):
     ]
 
 
-def _params(grid: Tensor, row: Tensor, near: Tensor, direction: Tensor, *how: Any) -> Params:
+def _params(grid: Tensor, row: Tensor, near: Tensor, direction: Tensor, *how: object) -> Params:
     pointers = [build.pointer(t) for t in (grid, row, near, direction)]
     return Params(*pointers, *grid.shape, *near.shape[:2], *how)
 
 
-def _like(grid: Tensor, row: Tensor, near: Tensor, *_: Any) -> Tensor:
+def _like(grid: Tensor, row: Tensor, near: Tensor, *_: object) -> Tensor:
     return near.new_empty(*near.shape[:2], grid.shape[4] + 1)
 
 
-def _volume(grid: Tensor, row: Tensor, near: Tensor, direction: Tensor, *how: Any) -> Tensor:
+def _volume(grid: Tensor, row: Tensor, near: Tensor, direction: Tensor, *how: object) -> Tensor:
     out = _like(grid, row, near)
     run("volume", "dl_volume", _params(grid, row, near, direction, *how), [out], near.numel() // 3)
     return out
@@ -117,12 +117,12 @@ def _volume_backward(
     return out
 
 
-def _save(ctx: Any, inputs: Any, output: Any) -> None:
+def _save(ctx: Context, inputs: Inputs, output: Inputs | Tensor) -> None:
     ctx.save_for_backward(*inputs[:4])
     ctx.how = inputs[4:]
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
     grad_grid = torch.ops.dreamlab.volume_backward(*ctx.saved_tensors, *ctx.how, grad.contiguous())
     return grad_grid, *7 * [None]
 

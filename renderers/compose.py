@@ -197,8 +197,8 @@ class Several:
                 layers.append(Layer(values, shown.alpha, at.scale * shown.depth))
             else:
                 samples, normal = seen.found.samples, seen.shot.normal
-                normal = torch.zeros_like(seen.color) if normal is None else normal @ at.turn(normal).T
-                values = torch.cat([seen.color, normal, label.expand(len(seen.color), -1)], 1)
+                normal = torch.zeros_like(seen.colour) if normal is None else normal @ at.turn(normal).T
+                values = torch.cat([seen.colour, normal, label.expand(len(seen.colour), -1)], 1)
                 ends = replace(samples, t_start=at.scale * samples.t_start, t_end=at.scale * samples.t_end)
                 volumes.append(Fog(ends, seen.sigma / at.scale, values))
         only = layers[0] if len(layers) == 1 and not volumes else merge(layers, volumes, cameras, size)
@@ -297,7 +297,7 @@ class Several:
             found, at = extract(self.members[name], resolution), self.settings.objects[name]
             turn = at.turn(found.vertices).T
             moved = at.scale * found.vertices @ turn + found.vertices.new_tensor(at.position)
-            surfaces.append(Mesh(moved, found.faces, found.colors, found.normals @ turn))
+            surfaces.append(Mesh(moved, found.faces, found.colours, found.normals @ turn))
         return Triangles(joined(surfaces), whole=True)
 
 

@@ -32,7 +32,7 @@ from renderers.surface.tets import KuhnGrid, place
 
 SHOWS = ("color", "normal", "normal_mask")
 STARTS = ("ellipsoid", "mesh")
-COLOR = "color."
+COLOUR = "color."
 SPECK = 0.003  # parts with less than this share of the largest one's vertices
 
 
@@ -87,7 +87,7 @@ class DMTet:
             sdf = ellipsoid(self.grid.vertices(), settings.radii)
         self._own(
             {"sdf": sdf, "deform": torch.zeros(self.grid.count, 3)}
-            | {COLOR + name: value for name, value in self.field.start(generator).items()}
+            | {COLOUR + name: value for name, value in self.field.start(generator).items()}
         )
 
     def _own(self, params: Mapping[str, Tensor]) -> None:
@@ -101,10 +101,10 @@ class DMTet:
     def groups(self) -> Mapping[str, ParamGroup]:
         s, p = self.settings, self.params
         shape = {"sdf": ParamGroup(p["sdf"], s.lr_sdf), "deform": ParamGroup(p["deform"], s.lr_deform)}
-        return shape | groups_of(self._color_params(), s.lr_table, s.lr_network, COLOR)
+        return shape | groups_of(self._colour_params(), s.lr_table, s.lr_network, COLOUR)
 
-    def _color_params(self) -> dict[str, Tensor]:
-        return {name.removeprefix(COLOR): value for name, value in self.params.items() if name.startswith(COLOR)}
+    def _colour_params(self) -> dict[str, Tensor]:
+        return {name.removeprefix(COLOUR): value for name, value in self.params.items() if name.startswith(COLOUR)}
 
     def distance(self) -> Tensor:
         """[V] with the border held outside."""
@@ -120,9 +120,9 @@ class DMTet:
         vertices = place(ends, distances)
         return Extracted(vertices, faces, vertex_normals(vertices, faces), distances / self.grid.cell)
 
-    def color(self, points: Tensor) -> Tensor:
+    def colour(self, points: Tensor) -> Tensor:
         """[N, 3] sRGB at points of the surface."""
-        return self.field(self._color_params(), points).sigmoid()
+        return self.field(self._colour_params(), points).sigmoid()
 
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         shown = self.surface()
@@ -134,7 +134,7 @@ class DMTet:
         view = look(Surface.of(shown.vertices, shown.faces), cameras, size)
         normal = torch.nn.functional.normalize(view.read(shown.normals), dim=-1)
         if self.settings.shows == "color":
-            rgb = self.color(view.points)
+            rgb = self.colour(view.points)
         elif latent:
             rgb = torch.cat([normal, torch.ones_like(normal[:, :1])], 1)
         else:
@@ -178,8 +178,8 @@ class DMTet:
             # Offsets are counted in half cells, and the cells are half as large: what is more than one is cut off.
             offset = 2 * source.grid.refine(source.params["deform"].tanh())[1]
             self.params["deform"].copy_(offset.clamp(-0.95, 0.95).atanh())
-            for name, value in source._color_params().items():
-                self.params[COLOR + name].copy_(value)
+            for name, value in source._colour_params().items():
+                self.params[COLOUR + name].copy_(value)
 
     def adopt(self, source: Scene, stream: torch.Generator) -> None:
         """Take the surface and the colours of another scene; from a grid of half the resolution exactly."""
@@ -192,11 +192,11 @@ class DMTet:
         sdf = signed_distances(shape, self.grid.vertices())
         self.params["sdf"].data.copy_(sdf.to(self.params["sdf"]))
         self.params["deform"].data.zero_()
-        colors = {name: value.detach().clone() for name, value in self._color_params().items()}
-        raw = inverse_sigmoid(shape.colors.clamp(0.004, 0.996)).to(self.params["sdf"])
-        self.field.learn(colors, shape.vertices.to(raw), raw, 150, stream)
-        for name, value in colors.items():
-            self.params[COLOR + name].data.copy_(value.detach())
+        colours = {name: value.detach().clone() for name, value in self._colour_params().items()}
+        raw = inverse_sigmoid(shape.colours.clamp(0.004, 0.996)).to(self.params["sdf"])
+        self.field.learn(colours, shape.vertices.to(raw), raw, 150, stream)
+        for name, value in colours.items():
+            self.params[COLOUR + name].data.copy_(value.detach())
         return None
 
     def offer(self, resolution: int) -> Offer:
@@ -205,7 +205,7 @@ class DMTet:
             shown = self.surface()
             if not len(shown.faces):
                 raise Diverged("empty geometry: the distance has one sign everywhere; train longer or lower lr_sdf")
-            return Triangles(Mesh(shown.vertices, shown.faces, self.color(shown.vertices), shown.normals))
+            return Triangles(Mesh(shown.vertices, shown.faces, self.colour(shown.vertices), shown.normals))
 
 
 def ellipsoid(points: Tensor, radii: tuple[float, float, float]) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ class Field4D(HashField):
 
     kind: ClassVar[str] = "field4d"
     paper: ClassVar[str] = "Bahmani et al. 2023, arXiv:2311.17984"
-    Settings: ClassVar[type[Any]] = MovingFieldSettings
+    Settings: ClassVar[type] = MovingFieldSettings
     settings: MovingFieldSettings
     moves: ClassVar[bool] = True
 

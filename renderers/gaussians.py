@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -36,8 +36,10 @@ class GaussianSettings:
     file: str | None = setting(None, file="cloud", help="start: file: a point cloud or mesh (.ply, .obj, .glb)")
     radius: float = setting(0.6, above=0, high=2, help="of the ball or sphere the Gaussians are seeded in or on")
     opacity: float = setting(0.1, above=0, high=0.99, help="at the start")
-    sh_degree: int = setting(0, low=0, high=3, help="of the colour's dependence on the view")
-    sh_active: Schedule = setting(ramp(0.0, 3.99), low=0, high=4, help="degree in use, up to sh_degree")
+    sh_degree: int = setting(0, low=0, high=4, help="of the colour's dependence on the view")
+    sh_active: Schedule | None = setting(
+        None, low=0, high=5, help="degree in use, up to sh_degree; by itself one more each quarter (of 4: each fifth)"
+    )
     lr_means: Schedule = setting(ramp(0.012, 0.002, curve="exp"), low=0)
     lr_scales: Schedule = setting(constant(0.02), low=0)
     lr_quats: Schedule = setting(constant(0.02), low=0)
@@ -56,7 +58,7 @@ class Gaussians:
     kind: ClassVar[str] = "gaussians"
     paper: ClassVar[str] = "Kerbl et al. 2023, arXiv:2308.04079"
     penalties: ClassVar[tuple[str, ...]] = ("opacity_mean", "scale_mean")
-    Settings: ClassVar[type[Any]] = GaussianSettings
+    Settings: ClassVar[type] = GaussianSettings
 
     @classmethod
     def card(cls, settings: GaussianSettings) -> SceneCard:
@@ -77,7 +79,7 @@ class Gaussians:
                 seeds = (ball if s.start == "ball" else shell)(s.count, s.radius, generator)
         n = len(seeds.points)
         quats = torch.randn(n, 4, generator=generator)
-        color = 0.1 * torch.randn(n, 3, generator=generator)
+        colour = 0.1 * torch.randn(n, 3, generator=generator)
         self.params: dict[str, Tensor] = {
             "means": seeds.points,
             "log_scales": (0.7 * seeds.spacing).log()[:, None].repeat(1, 3),
@@ -85,7 +87,7 @@ class Gaussians:
             "logit_opacity": inverse_sigmoid(s.opacity).expand(n).clone()
             if seeds.opacity is None
             else inverse_sigmoid(seeds.opacity),
-            "logit_color": color if seeds.colors is None else inverse_sigmoid(seeds.colors),
+            "logit_color": colour if seeds.colours is None else inverse_sigmoid(seeds.colours),
         }
         if s.sh_degree:
             self.params["sh_rest"] = torch.zeros(n, (s.sh_degree + 1) ** 2 - 1, 3)
@@ -122,7 +124,9 @@ class Gaussians:
         if training is None:
             return
         self.stream = training.stream
-        self.degree = min(self.settings.sh_degree, int(self.settings.sh_active.at(training.progress)))
+        s = self.settings
+        active = ramp(0.0, max(s.sh_degree, 3) + 0.99) if s.sh_active is None else s.sh_active
+        self.degree = min(s.sh_degree, int(active.at(training.progress)))
         if training.progress.step == 0:  # the counts of an earlier stage are not this one's
             self.stats = SplatStats.zeros(len(self.params["means"]), self.params["means"].device)
         self.before = self.stats.clone() if self.settings.densify.kind == "adaptive" else None

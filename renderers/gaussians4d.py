@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class Gaussians4D(Gaussians):
     kind: ClassVar[str] = "gaussians4d"
     paper: ClassVar[str] = "Ling et al. 2023, arXiv:2312.13763; Huang et al. 2023, arXiv:2312.14937"
     penalties: ClassVar[tuple[str, ...]] = (*Gaussians.penalties, "drift", "rigidity", "continuity", *ROUGHNESS)
-    Settings: ClassVar[type[Any]] = MovingSettings
+    Settings: ClassVar[type] = MovingSettings
     settings: MovingSettings
 
     @classmethod

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ class Shot:
     """The field at M points. `raw` is what the density head gives plus its bias: a distance in the distance modes."""
 
     raw: Tensor  # [M]
-    color: Tensor  # [M, C]
+    colour: Tensor  # [M, C]
     normal: Tensor | None  # [M, 3] unit, outward
     slope: Tensor | None  # [M, 3] of a distance, for the eikonal penalty
 
@@ -89,7 +89,7 @@ class Seen:
 
     found: volume.Cast
     sigma: Tensor  # [M] per metre
-    color: Tensor  # [M, C] as lit
+    colour: Tensor  # [M, C] as lit
     shot: Shot
 
 
@@ -99,7 +99,7 @@ class HashField:
     kind: ClassVar[str] = "field"
     paper: ClassVar[str] = "Mueller et al. 2022, arXiv:2201.05989"
     penalties: ClassVar[tuple[str, ...]] = tuple(volume.PENALTIES)
-    Settings: ClassVar[type[Any]] = FieldSettings
+    Settings: ClassVar[type] = FieldSettings
     moves: ClassVar[bool] = False  # the occupancy is a maximum over time, which hides nothing
 
     @classmethod
@@ -190,7 +190,7 @@ class HashField:
             return densities.neus(raw, cosine, 1 / self.params["beta"].exp(), width)
         return densities.activate(kind, raw)
 
-    def color(self, features: Tensor) -> Tensor:
+    def colour(self, features: Tensor) -> Tensor:
         value = self.head("color", features)
         return value if self.settings.latent else value.sigmoid()
 
@@ -215,7 +215,7 @@ class HashField:
             normal = safe_normalize(self.head("normal", features))
         elif normals and kind in ("finite", "central"):
             normal = safe_normalize(self._differences(points, raw, kind == "central", view, time))
-        return Shot(raw, self.color(features), normal, slope if self.distance else None)
+        return Shot(raw, self.colour(features), normal, slope if self.distance else None)
 
     def _differences(
         self, points: Tensor, raw: Tensor, central: bool, view: Tensor | None, time: Tensor | None
@@ -257,24 +257,24 @@ class HashField:
             raise ValueError("scene.shading.lit: a lit field needs normals; set scene.normals to analytic or finite")
         normals = self.distance or s.normals != "none"
         shot = self.shot(found.points, found.view, cameras.time, normals, self._noise(found.points, training))
-        color = shot.color
+        colour = shot.colour
         if lit and shot.normal is not None and training is not None:
             light = shading.draw(s.shading, cameras, training)
-            color = light.apply(color, shot.normal, found.points, found.view)
+            colour = light.apply(colour, shot.normal, found.points, found.view)
         cosine = width = None
         if s.density == "neus" and shot.normal is not None:
             cosine = -(-(shot.normal * found.directions).sum(-1)).relu()
             width = found.samples.t_end - found.samples.t_start
-        return Seen(found, self.sigma(shot.raw, cosine, width), color, shot)
+        return Seen(found, self.sigma(shot.raw, cosine, width), colour, shot)
 
     def show(
         self, seen: Seen, cameras: Cameras, size: int, background: Tensor, training: Training | None = None
     ) -> Frames:
         """Pictures of what `see` found, with what the penalties read."""
         s, found, shot = self.settings, seen.found, seen.shot
-        values = seen.color if shot.normal is None else torch.cat([seen.color, shot.normal], 1)
+        values = seen.colour if shot.normal is None else torch.cat([seen.colour, shot.normal], 1)
         layers = volume.compose(seen.sigma, values, found, cameras, size)
-        channels = seen.color.shape[1]
+        channels = seen.colour.shape[1]
         drawn = background if not s.latent else background.new_zeros(len(background), channels)
         sky = self.background.behind(found.rays.reshape(len(cameras), size, size, 3), drawn, training)
         shown = layers.values[..., :channels] + (1 - layers.alpha) * sky
@@ -356,12 +356,12 @@ class HashField:
             raw = self.raw(points)
             return -raw if self.distance else self.sigma(raw)
 
-        return level_set(inside, self.color_at, self.bounds, resolution, self.params["table"].device, usual, worth)
+        return level_set(inside, self.colour_at, self.bounds, resolution, self.params["table"].device, usual, worth)
 
-    def color_at(self, points: Tensor) -> Tensor:
+    def colour_at(self, points: Tensor) -> Tensor:
         """[M, 3] sRGB of points [M, 3]."""
-        color = self.color(self.features(self.unit(points), None, None))
-        return (color @ color.new_tensor(LATENT_TO_RGB) + 1) / 2 if self.settings.latent else color
+        colour = self.colour(self.features(self.unit(points), None, None))
+        return (colour @ colour.new_tensor(LATENT_TO_RGB) + 1) / 2 if self.settings.latent else colour
 
     def seeds(self, count: int, stream: torch.Generator) -> Seeds:
         """Points where the field is dense and can be seen, for Gaussians to start from."""
@@ -370,10 +370,10 @@ class HashField:
         def density(points: Tensor) -> Tensor:
             return self.sigma(self.raw(points.to(device))).cpu()
 
-        def color(points: Tensor) -> Tensor:
-            return self.color_at(points.to(device)).cpu()
+        def colour(points: Tensor) -> Tensor:
+            return self.colour_at(points.to(device)).cpu()
 
-        return from_field(density, color, self.settings.radius, count, stream)
+        return from_field(density, colour, self.settings.radius, count, stream)
 
 
 def _weights(rows: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class HyperField:
     kind: ClassVar[str] = "hyper_field"
     paper: ClassVar[str] = "Ma et al. 2024, arXiv:2407.02040 (Hyper-iNGP)"
     penalties: ClassVar[tuple[str, ...]] = tuple(volume.PENALTIES)
-    Settings: ClassVar[type[Any]] = HyperFieldSettings
+    Settings: ClassVar[type] = HyperFieldSettings
 
     @classmethod
     def card(cls, settings: HyperFieldSettings) -> SceneCard:

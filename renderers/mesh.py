@@ -100,7 +100,7 @@ class TexturedMesh:
         self._dress(surface, unwrap(mesh.vertices, mesh.faces, self.settings.texture, self.settings.unwrap))
         at = texels(self.atlas, self.settings.texture)
         points = at.read(surface.vertices, surface.faces)
-        base = at.read(mesh.colors, surface.faces)
+        base = at.read(mesh.colours, surface.faces)
         if paint is not None:
             base = paint(points, torch.nn.functional.normalize(at.read(self.normals, surface.faces), dim=-1), base)
         metallic = 0.0 if self.settings.shading == "flat" else 0.3  # unknown: not far from either end
@@ -127,9 +127,9 @@ class TexturedMesh:
 
         def paint(points: Tensor, normals: Tensor, fallback: Tensor) -> Tensor:
             arguments = (self.surface, points, normals, cameras, PAINT_SIZE, shown(source, PAINT_SIZE))
-            colors, seen = project(*arguments)
+            colours, seen = project(*arguments)
             trust = (seen / 0.05).clamp(max=1)
-            return (trust * colors + (1 - trust) * fallback).clamp(0, 1)
+            return (trust * colours + (1 - trust) * fallback).clamp(0, 1)
 
         return self.wear(shape.to(device), paint)
 
@@ -288,9 +288,9 @@ class TexturedMesh:
         """The shape with its textures, all of it: seams repeat vertices, so that charts would pass for parts.
         `resolution` is of no meaning here."""
         textures, atlas = self.textures(), self.atlas
-        colors = texture(textures.base, atlas.uv[None, None], boundary="clamp")[0, 0]
+        colours = texture(textures.base, atlas.uv[None, None], boundary="clamp")[0, 0]
         vertices, normals = self.surface.vertices[atlas.source], self.normals[atlas.source]
-        return Triangles(Mesh(vertices, atlas.faces, colors, normals, atlas.uv, self.tangents, textures), whole=True)
+        return Triangles(Mesh(vertices, atlas.faces, colours, normals, atlas.uv, self.tangents, textures), whole=True)
 
 
 def _tangent_frame(normal: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:

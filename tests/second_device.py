@@ -227,11 +227,19 @@ def _refused(original: Callable[..., Any], name: str) -> Callable[..., Any]:
     return refuse
 
 
-def _generator(device: Any = None) -> torch.Generator:
-    return OnDeviceGenerator() if _kind(device) == "cuda" else _Generator()
+class _Generators(type):
+    def __instancecheck__(cls, found: object) -> bool:
+        return isinstance(found, _Generator)
+
+    def __call__(cls, device: Any = None) -> torch.Generator:
+        return OnDeviceGenerator() if _kind(device) == "cuda" else _Generator()
 
 
 _Generator = torch.Generator
+
+
+class _AnyGenerator(metaclass=_Generators):
+    """Stands for `torch.Generator`, also in the annotations of what torch imports meanwhile."""
 
 
 class _Later:
@@ -290,7 +298,7 @@ def second_device() -> Iterator[None]:
         put(Tensor, "cpu", lambda self: move(self, "cpu"))
         put(Tensor, "cuda", lambda self, *_: move(self, "cuda"))
         put(Tensor, "tolist", _listed(Tensor.tolist))
-        put(torch, "Generator", _generator)
+        put(torch, "Generator", _AnyGenerator)
         for module in (torch.autograd, torch.autograd.graph):
             put(module, "_engine_run_backward", _backward(module._engine_run_backward))
         put(torch.cuda, "is_available", lambda: True)

@@ -23,11 +23,12 @@ misses the picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from cuda_ext.context import Context
 
 MAX_ALPHA = 0.99
 MIN_ALPHA = 1 / 255
@@ -95,12 +96,12 @@ class _Probe(torch.autograd.Function):
     """Depends on the means in name only, so that it runs in every backward pass that reaches them."""
 
     @staticmethod
-    def forward(ctx: Any, means: Tensor, stats: SplatStats, radii: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(ctx: Context, means: Tensor, stats: SplatStats, radii: Tensor, size: tuple[int, int]) -> Tensor:
         ctx.stats, ctx.radii, ctx.size = stats, radii, size
         return means.new_zeros(*radii.shape, 2)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
+    def backward(ctx: Context, *grads: Tensor) -> tuple[None, ...]:
         ctx.stats.add(grads[0], ctx.radii, ctx.size)
         return None, None, None, None
 

@@ -14,7 +14,7 @@ from dreamlab.core.files import disk_errors
 from dreamlab.core.foreign.files import read_bytes
 from dreamlab.core.foreign.headers import Refused, check_glb
 from dreamlab.core.foreign.mesh_parser import MOST_FILE
-from dreamlab.core.text import did_you_mean
+from dreamlab.core.text import did_you_mean, printable
 
 if TYPE_CHECKING:
     from dreamlab.core.cards import Entry
@@ -142,8 +142,8 @@ def _describe_glb(path: Path) -> list[str]:
     except (KeyError, IndexError, TypeError, AttributeError):
         raise InputError(f"{path}: not a readable GLB (its JSON does not describe a mesh as glTF 2.0 does)") from None
     if recipe is not None:
-        lines.append(f"recipe   {json.dumps(recipe, ensure_ascii=False)[:400]}")
-    return lines
+        lines.append(f"recipe   {json.dumps(recipe, ensure_ascii=False)}")
+    return [printable(line) for line in lines]
 
 
 def _describe_mesh(path: Path) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.foreign.files import read_bytes
-from dreamlab.core.text import short
+from dreamlab.core.text import did_you_mean, short
 
 MOST = 1 << 16  # bytes of a prompt, from wherever; far above what one may have (`core.text.MAX_PROMPT`)
 # What a setting of a recipe begins with, its short forms included; a test holds them against the reader.
@@ -23,7 +23,7 @@ _SETTING = re.compile(r"([a-z_]+)((?:\.[\w-]+)*)=(\S*\Z)?")
 
 def is_setting(word: str) -> bool:
     """Whether a word of the command line is a setting, `key=value` or `key.more=value`, wherever it stands; so is one
-    that nearly is, if it is no sentence: the recipe's reader then says what was meant. A prompt may hold a '=', and one
+    that nearly is, if it is no sentence: then it is said what was meant. A prompt may hold a '=', and one
     that begins like a setting all the same comes by --prompt-file, --prompt-env or stdin."""
     found = _SETTING.match(word)
     if found is None:
@@ -43,6 +43,10 @@ def sorted_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
             raise RecipeError(
                 f"{short(word)!r}: the prompt is {short(others[0])!r} already; quote a prompt of several words"
             )
+    for setting in settings:
+        key = re.split(r"[.=]", setting, maxsplit=1)[0]
+        if key not in KEYS:
+            raise RecipeError(f"{short(key)}: is not a setting of a recipe{did_you_mean(key, KEYS)}")
     return (others[0] if others else None), settings
 
 

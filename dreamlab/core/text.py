@@ -23,7 +23,9 @@ def check_prompt(text: str, what: str = "prompt") -> str:
         raise InputError(f"{what}: {len(text)} characters, the limit is {MAX_PROMPT}; shorten it")
     for i, char in enumerate(text):
         category = unicodedata.category(char)
-        if category == "Cs" or (category == "Cc" and char not in "\n\t"):
+        if category == "Cs":  # how Python spells a byte that it could not decode
+            raise InputError(f"{what}: character {i} is no UTF-8 text; write it in UTF-8")
+        if category == "Cc" and char not in "\n\t":
             raise InputError(f"{what}: character {i} is U+{ord(char):04X}, a control character; remove it")
     return text
 
@@ -43,6 +45,11 @@ def shell(*words: object) -> str:
 def short(text: str, most: int = 120) -> str:
     """For a message that quotes what somebody wrote, however long that is."""
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def printable(text: str) -> str:
+    """What a stranger's file says, on one line and without what a terminal would obey."""
+    return short("".join(char if char.isprintable() else "\ufffd" for char in text), 400)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -300,19 +300,19 @@ class Mesh:
 
     vertices: Tensor  # [V, 3] float32
     faces: Tensor  # [F, 3] int64
-    colors: Tensor  # [V, 3] sRGB in [0, 1]
+    colours: Tensor  # [V, 3] sRGB in [0, 1]
     normals: Tensor  # [V, 3] unit
     uv: Tensor | None = None  # [V, 2] v grows downward; vertices are repeated along seams
     tangents: Tensor | None = None  # [V, 4] glTF's, with a normal texture
-    textures: Textures | None = None  # where there are textures, `colors` is what they show at the vertices
+    textures: Textures | None = None  # where there are textures, `colours` is what they show at the vertices
 
     def to(self, device: torch.device | str) -> Mesh:
         uv = None if self.uv is None else self.uv.to(device)
         tangents = None if self.tangents is None else self.tangents.to(device)
         textures = None if self.textures is None else self.textures.to(device)
-        own = (self.vertices, self.faces, self.colors, self.normals)
-        vertices, faces, colors, normals = (value.to(device) for value in own)
-        return Mesh(vertices, faces, colors, normals, uv, tangents, textures)
+        own = (self.vertices, self.faces, self.colours, self.normals)
+        vertices, faces, colours, normals = (value.to(device) for value in own)
+        return Mesh(vertices, faces, colours, normals, uv, tangents, textures)
 
 
 # ---- what a scene offers of its surface, of which renderers/surface/extraction.py makes a clean mesh -----------------

@@ -96,7 +96,7 @@ def _columns(mesh: Mesh) -> dict[str, tuple[np.ndarray, int, str]]:
             columns["TANGENT"] = (mesh.tangents.numpy().astype("<f4"), _FLOAT, "VEC4")
         columns["TEXCOORD_0"] = (mesh.uv.numpy().astype("<f4"), _FLOAT, "VEC2")
         return columns
-    rgb = srgb_to_linear(mesh.colors.clamp(0, 1)).numpy()
+    rgb = srgb_to_linear(mesh.colours.clamp(0, 1)).numpy()
     rgba = np.concatenate([rgb, np.ones_like(rgb[:, :1])], 1)
     columns["COLOR_0"] = (np.round(rgba * 65535).astype("<u2"), _USHORT, "VEC4")
     return columns

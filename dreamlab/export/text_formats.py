@@ -19,7 +19,7 @@ def obj_bytes(mesh: Mesh, name: str) -> bytes:
     lines = [f"# DreamLab\no {name}"]
     if mesh.textures is not None:
         lines = [f"# DreamLab\nmtllib model.mtl\no {name}\nusemtl {name}"]
-    points = np.concatenate([mesh.vertices.numpy(), mesh.colors.numpy()], 1)
+    points = np.concatenate([mesh.vertices.numpy(), mesh.colours.numpy()], 1)
     lines += ["v " + " ".join(f"{x:.6g}" for x in row) for row in points]
     lines += ["vn " + " ".join(f"{x:.5g}" for x in row) for row in mesh.normals.numpy()]
     rows = (mesh.faces.numpy() + 1).tolist()

@@ -9,6 +9,7 @@ Pictures are kept cut out and squared (`recipe.picture`), shapes and clouds as P
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from dreamlab.core.foreign.points import read_points
 from dreamlab.core.foreign.shape import CLOUDS, read_shape
 from dreamlab.core.settings import with_files
 from dreamlab.core.types import Framer, Mesh, Prompt, Reference
-from dreamlab.recipe import Recipe
+from dreamlab.recipe import Recipe, Term
 from dreamlab.recipe.checks import cards_of, every_card, looks
 from dreamlab.recipe.picture import png_of, read_picture, reframed
 from dreamlab.recipe.surface_maps import depth_png, normal_png
@@ -81,10 +82,10 @@ def kept(kind: str, path: Path) -> tuple[str, bytes]:
     if kind == "cloud":
         shape = read_shape(path, "scene.file:", CLOUDS)
         if len(shape.faces):
-            colors = torch.full(shape.vertices.shape, 0.5) if shape.colors is None else shape.colors
-            bare = torch.zeros_like(colors)
-            return ".ply", ply_bytes(Mesh(shape.vertices.float(), shape.faces, colors, bare))
-        return ".ply", cloud_bytes(shape.vertices.float(), shape.colors)
+            colours = torch.full(shape.vertices.shape, 0.5) if shape.colours is None else shape.colours
+            bare = torch.zeros_like(colours)
+            return ".ply", ply_bytes(Mesh(shape.vertices.float(), shape.faces, colours, bare))
+        return ".ply", cloud_bytes(shape.vertices.float(), shape.colours)
     if kind == "points":
         read_points(path)
         return ".txt", read_bytes(path, "points", MOST_POINTS)
@@ -113,10 +114,16 @@ def check_picture(recipe: Recipe) -> None:
     if recipe.image.file and not looks(recipe):
         raise RecipeError("no term of this recipe looks at a picture: leave out --image, or use --recipe image")
     has = {name for name, file in (("depth", recipe.image.depth), ("normal", recipe.image.normal)) if file}
-    for term in (term for stage in recipe.stages for term in stage.terms):
+    for where, term in terms_of(recipe):
         guide, rule = cards_of(term)
         for name in sorted(rule.maps - has) if guide.picture and guide.views == "given" else ():
             raise InputError(
-                f"{term.system.kind} compares the picture's {name}, which nobody has given: "
-                f"give image.{name}=FILE, or set the term's {name} to 0"
+                f"{where}: {term.system.kind} compares the picture's {name}, which nobody has given: give "
+                f"image.{name}=FILE, or set to 0 what weighs it in {where}.system"
             )
+
+
+def terms_of(recipe: Recipe) -> Iterator[tuple[str, Term]]:
+    """Every term and its place in the recipe."""
+    for i, stage in enumerate(recipe.stages):
+        yield from ((f"stages.{i}.terms.{j}", term) for j, term in enumerate(stage.terms))

@@ -32,7 +32,11 @@ SCENES: dict[str, Waits] = {
     "dmtet": Waits(4, "cubes and tetrahedra that the surface crosses, its vertices, the pixels it covers", seldom=1),
     "mesh": Waits(1, "the pixels it covers"),
 }
-SHADOWS = 2  # montecarlo: for every node of the tree that a ray comes to, what it meets there and which rays go on
+SHADED, SHADOWS = (
+    2,
+    2,
+)  # montecarlo: rays that could be in shadow, points by light; and for every node of the tree that a ray
+# comes to, what it meets there and which rays go on
 RULES: dict[str, Waits] = {
     "box": Waits(1, "the pixels of the surface"),
     "cloud": Waits(1, "the pixels of the surface"),

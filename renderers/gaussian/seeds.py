@@ -23,7 +23,7 @@ class Seeds:
 
     points: Tensor  # [N, 3]
     spacing: Tensor  # [N]
-    colors: Tensor | None = None  # [N, 3] sRGB in [0, 1]
+    colours: Tensor | None = None  # [N, 3] sRGB in [0, 1]
     opacity: Tensor | None = None  # [N]
 
 
@@ -41,25 +41,25 @@ def shell(count: int, radius: float, generator: torch.Generator) -> Seeds:
 
 
 def from_points(
-    points: Tensor, colors: Tensor | None, count: int, generator: torch.Generator, jitter: float = 0.0
+    points: Tensor, colours: Tensor | None, count: int, generator: torch.Generator, jitter: float = 0.0
 ) -> Seeds:
     """`count` seeds at given points [P, 3]: a random part of many, or every one about equally often with `jitter`
     (standard deviation in metres) around it."""
     order = torch.randperm(len(points), generator=generator).repeat(-(-count // len(points)))[:count]
     moved = points[order] + jitter * torch.randn(count, 3, generator=generator)
-    return Seeds(moved, neighbour_distance(moved), None if colors is None else colors[order])
+    return Seeds(moved, neighbour_distance(moved), None if colours is None else colours[order])
 
 
 def on_surface(mesh: Mesh, spots: Spots) -> Seeds:
     """At points of it, with its colours."""
     points = spots.read(mesh.vertices)
     spacing = (float(areas(mesh.vertices, mesh.faces).sum()) / len(points)) ** 0.5
-    return Seeds(points, torch.full_like(points[:, 0], spacing), spots.read(mesh.colors))
+    return Seeds(points, torch.full_like(points[:, 0], spacing), spots.read(mesh.colours))
 
 
 def from_field(
     density: Callable[[Tensor], Tensor],
-    color: Callable[[Tensor], Tensor],
+    colour: Callable[[Tensor], Tensor],
     radius: float,
     count: int,
     generator: torch.Generator,
@@ -82,7 +82,7 @@ def from_field(
         points = grid.reshape(-1, 3)[cell.clamp(max=len(total) - 1)] + width * inside
         spacing = neighbour_distance(points)
         opacity = -torch.expm1(-density(points).clamp(min=0) * spacing)  # what the field stops from one to the next
-        return Seeds(points, spacing, color(points).clamp(0, 1), opacity.clamp(0.01, 0.99))
+        return Seeds(points, spacing, colour(points).clamp(0, 1), opacity.clamp(0.01, 0.99))
 
 
 def from_file(path: str | None, count: int, generator: torch.Generator) -> Seeds:
@@ -94,9 +94,9 @@ def from_file(path: str | None, count: int, generator: torch.Generator) -> Seeds
     vertices = shape.vertices - centre
     vertices = (vertices * (0.9 / vertices.norm(dim=-1).max())).float()
     if len(shape.faces) == 0:
-        return from_points(vertices, shape.colors, count, generator)
-    colors = torch.full_like(vertices, 0.5) if shape.colors is None else shape.colors
-    mesh = Mesh(vertices, shape.faces, colors, torch.zeros_like(vertices))
+        return from_points(vertices, shape.colours, count, generator)
+    colours = torch.full_like(vertices, 0.5) if shape.colours is None else shape.colours
+    mesh = Mesh(vertices, shape.faces, colours, torch.zeros_like(vertices))
     return on_surface(mesh, scattered(mesh.vertices, mesh.faces, count, generator))
 
 

@@ -64,13 +64,13 @@ class Background:
         plain = self.plain(drawn)[:, None, None]
         if training is None or self.settings.kind == "plain":
             return plain
-        own = self.color(directions)
+        own = self.colour(directions)
         stream = training.stream
         coin = torch.rand(len(drawn), 1, generator=stream, device=stream.device).to(drawn)
         swap = self.plain(coin) < self.settings.augment.at(training.progress)
         return torch.where(swap[:, None, None], plain, own)
 
-    def color(self, directions: Tensor) -> Tensor:
+    def colour(self, directions: Tensor) -> Tensor:
         """[..., C] in [0, 1] by unit direction [..., 3]."""
         if self.settings.kind == "solid":
             return self.params["color"].sigmoid().expand(*directions.shape[:-1], self.channels)

@@ -60,13 +60,13 @@ def resized(picture: Tensor, height: int) -> Tensor:
     return grow[0].permute(1, 2, 0)
 
 
-def _lamp(towards: tuple[float, float, float], half_deg: float, color: tuple[float, float, float]) -> Tensor:
+def _lamp(towards: tuple[float, float, float], half_deg: float, colour: tuple[float, float, float]) -> Tensor:
     """A round soft lamp: full inside `half_deg`, gone at 1.3 times it."""
     d = directions(HEIGHT, 2 * HEIGHT)
     axis = torch.nn.functional.normalize(torch.tensor(towards), dim=0)
     angle = torch.rad2deg(torch.acos((d @ axis).clamp(-1, 1)))
     fade = ((1.3 * half_deg - angle) / (0.3 * half_deg)).clamp(0, 1)
-    return (fade * fade * (3 - 2 * fade))[..., None] * torch.tensor(color)
+    return (fade * fade * (3 - 2 * fade))[..., None] * torch.tensor(colour)
 
 
 def _gradient(*stops: tuple[float, tuple[float, float, float]]) -> Tensor:

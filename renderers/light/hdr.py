@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ MOST_BYTES = 1 << 30  # unpacked
 RUN = 127  # pixels that two bytes can stand for
 CHANNELS = ("R", "G", "B", "Y")  # those read; a file may have hundreds
 _COMPRESSIONS = ("none", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
-_PIXEL_TYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
+_PIXEL_TYPES: dict[int, np.dtype] = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
 
 
 def read_hdr(data: bytes) -> Tensor:
@@ -146,8 +145,8 @@ def _exr_header(data: bytes) -> tuple[dict[str, bytes], int]:
     return header, at + 1
 
 
-def _exr_channels(table: bytes) -> list[tuple[str, np.dtype[Any]]]:
-    found: list[tuple[str, np.dtype[Any]]] = []
+def _exr_channels(table: bytes) -> list[tuple[str, np.dtype]]:
+    found: list[tuple[str, np.dtype]] = []
     at = 0
     while table[at] != 0:
         end = table.index(0, at)
@@ -164,7 +163,7 @@ def _exr_block(
     y: int,
     rows: int,
     width: int,
-    channels: list[tuple[str, np.dtype[Any]]],
+    channels: list[tuple[str, np.dtype]],
     planes: dict[str, np.ndarray],
     packed: bool,
 ) -> None:

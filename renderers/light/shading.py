@@ -43,11 +43,11 @@ class Shading:
     diffuse: Tensor  # []
     textureless: Tensor  # [] 0 or 1
 
-    def apply(self, color: Tensor, normal: Tensor, points: Tensor, view: Tensor) -> Tensor:
-        """[M, C]: color (ambient + diffuse max(0, n . l)), with white for the colour in a textureless step."""
+    def apply(self, colour: Tensor, normal: Tensor, points: Tensor, view: Tensor) -> Tensor:
+        """[M, C]: colour (ambient + diffuse max(0, n . l)), with white for the colour in a textureless step."""
         toward = safe_normalize(self.position[view] - points)
         facing = (normal * toward).sum(-1, keepdim=True).clamp(min=0)
-        base = torch.lerp(color, torch.ones_like(color), self.textureless)
+        base = torch.lerp(colour, torch.ones_like(colour), self.textureless)
         return base * (self.ambient + self.diffuse * facing)
 
 

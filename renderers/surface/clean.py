@@ -55,7 +55,7 @@ def wanted(vertices: Tensor, faces: Tensor) -> Tensor:
 def used(mesh: Mesh) -> Mesh:
     """Without the vertices that no face names."""
     rows, faces = torch.unique(mesh.faces, return_inverse=True)
-    return Mesh(mesh.vertices[rows], faces, mesh.colors[rows], mesh.normals[rows])
+    return Mesh(mesh.vertices[rows], faces, mesh.colours[rows], mesh.normals[rows])
 
 
 def without_floaters(mesh: Mesh) -> Mesh:
@@ -76,4 +76,4 @@ def fewer_faces(mesh: Mesh, count: int) -> Mesh:
     placed, corners = fast_simplification.simplify(old, mesh.faces.cpu().numpy().astype(np.int32), target_count=count)
     nearest = torch.from_numpy(cKDTree(old).query(placed)[1]).to(device)
     vertices, faces = torch.from_numpy(placed).float().to(device), torch.from_numpy(corners).long().to(device)
-    return Mesh(vertices, faces, mesh.colors[nearest], mesh.normals[nearest])
+    return Mesh(vertices, faces, mesh.colours[nearest], mesh.normals[nearest])

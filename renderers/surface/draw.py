@@ -93,8 +93,8 @@ def compose(view: View, rgb: Tensor, normal: Tensor, background: Tensor) -> Fram
     blank = torch.cat([background, background.new_zeros(len(background), 4)], 1)
     shown = view.over(torch.cat([rgb, torch.ones_like(normal[:, :1]), normal], 1), blank)
     channels = background.shape[1]
-    color, alpha, bent = shown.split([channels, 1, 3], dim=-1)
-    return Frames(color, alpha, view.depth, background, bent)
+    colour, alpha, bent = shown.split([channels, 1, 3], dim=-1)
+    return Frames(colour, alpha, view.depth, background, bent)
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:

@@ -160,6 +160,6 @@ def joined(parts: Sequence[Mesh]) -> Mesh:
     return Mesh(
         torch.cat([part.vertices for part in parts]),
         faces,
-        torch.cat([part.colors for part in parts]),
+        torch.cat([part.colours for part in parts]),
         torch.cat([part.normals for part in parts]),
     )

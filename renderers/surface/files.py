@@ -19,7 +19,7 @@ from renderers.surface.draw import vertex_normals
 _COLUMNS = {  # of a PLY's vertices, with their numpy types
     "xyz": (("x", "y", "z"), "<f4"),
     "normal": (("nx", "ny", "nz"), "<f4"),
-    "color": (("red", "green", "blue"), "|u1"),
+    "colour": (("red", "green", "blue"), "|u1"),
 }
 
 
@@ -37,22 +37,22 @@ def read_mesh(path: str, radius: float | None = 0.9) -> Mesh:
     gray = torch.full(vertices.shape, GRAY)
     places, row = torch.unique(vertices.float(), dim=0, return_inverse=True)
     count = torch.zeros(len(places), 1).index_add(0, row, torch.ones(len(row), 1))
-    colors = torch.zeros(len(places), 3).index_add(0, row, gray if shape.colors is None else shape.colors) / count
+    colours = torch.zeros(len(places), 3).index_add(0, row, gray if shape.colours is None else shape.colours) / count
     faces = row[shape.faces]
     faces = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])]
     if not len(faces):
         raise InputError(f"mesh {path}: none of its triangles has an area")
-    return Mesh(places, faces, colors, vertex_normals(places, faces))
+    return Mesh(places, faces, colours, vertex_normals(places, faces))
 
 
 def ply_bytes(mesh: Mesh) -> bytes:
     """Binary little-endian PLY with float positions and normals and 8-bit colours."""
-    return _ply({"xyz": mesh.vertices, "normal": mesh.normals, "color": mesh.colors}, mesh.faces)
+    return _ply({"xyz": mesh.vertices, "normal": mesh.normals, "colour": mesh.colours}, mesh.faces)
 
 
-def cloud_bytes(points: Tensor, colors: Tensor | None) -> bytes:
+def cloud_bytes(points: Tensor, colours: Tensor | None) -> bytes:
     """The same of points [N, 3] alone, and of their colours if they have some."""
-    columns = {"xyz": points} if colors is None else {"xyz": points, "color": colors}
+    columns = {"xyz": points} if colours is None else {"xyz": points, "colour": colours}
     return _ply(columns, torch.zeros(0, 3, dtype=torch.int64))
 
 

@@ -31,7 +31,7 @@ class Fused(NamedTuple):
 
     grid: KuhnGrid
     sdf: Tensor  # [V] in [-1, 1]
-    colors: Tensor  # [V, 3] summed over views
+    colours: Tensor  # [V, 3] summed over views
     weight: Tensor  # [V, 1] of views
 
     def surface(self, level: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -43,8 +43,8 @@ class Fused(NamedTuple):
         if not len(faces):
             raise Diverged("empty geometry: no view shows anything opaque; train longer")
         vertices = place(self.grid.points(edges), sdf[edges])
-        colors = (self.colors[edges].sum(1) / (self.weight[edges].sum(1) + 1e-6)).clamp(0, 1)
-        return vertices, faces, colors
+        colours = (self.colours[edges].sum(1) / (self.weight[edges].sum(1) + 1e-6)).clamp(0, 1)
+        return vertices, faces, colours
 
 
 def fuse(show: Callable[[Cameras], Frames], cameras: Cameras, size: int, resolution: int, extent: float = 1.0) -> Fused:
@@ -120,9 +120,9 @@ def fuse_open3d(
         frames = show(one)
         focal, centre = float(one.focal_px(size)[0]), size / 2 - 0.5  # its pixel centres sit at whole numbers
         depth = torch.where(frames.alpha > OPAQUE, frames.depth, 0.0)[0, ..., 0].cpu().numpy()
-        color = (frames.rgb[0].clamp(0, 1) * 255).round().byte().cpu().numpy()
+        colour = (frames.rgb[0].clamp(0, 1) * 255).round().byte().cpu().numpy()
         picture = open3d.geometry.RGBDImage.create_from_color_and_depth(
-            open3d.geometry.Image(np.ascontiguousarray(color)),
+            open3d.geometry.Image(np.ascontiguousarray(colour)),
             open3d.geometry.Image(np.ascontiguousarray(depth, np.float32)),
             depth_scale=1.0,
             depth_trunc=1e3,
@@ -134,8 +134,8 @@ def fuse_open3d(
     found = found.crop(open3d.geometry.AxisAlignedBoundingBox([-extent] * 3, [extent] * 3))
     if not len(found.triangles):
         raise Diverged("empty geometry: no view shows anything opaque; train longer")
-    vertices, colors = (
+    vertices, colours = (
         torch.from_numpy(np.asarray(each, np.float32)) for each in (found.vertices, found.vertex_colors)
     )
     faces = torch.from_numpy(np.asarray(found.triangles, np.int64))
-    return Mesh(vertices, faces, colors, vertex_normals(vertices, faces))
+    return Mesh(vertices, faces, colours, vertex_normals(vertices, faces))

@@ -61,7 +61,7 @@ def compare_mesh(scene: Scene, mesh: Mesh) -> Kept:
     cameras = all_around(VIEWS).to(device_of(scene))
     here = mesh.to(device_of(scene))
     view = look(Surface.of(here.vertices, here.faces), cameras, SIZE)
-    drawn = compose(view, view.read(here.colors), view.read(here.normals), background(cameras))
+    drawn = compose(view, view.read(here.colours), view.read(here.normals), background(cameras))
     return _kept(shown(scene, SIZE)(cameras), drawn)
 
 

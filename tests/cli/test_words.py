@@ -36,8 +36,6 @@ def test_settings_are_known_by_what_the_recipe_has() -> None:
         (["steps=5"], None, ["steps=5"]),
         (["stages.shape.scene.count=5"], None, ["stages.shape.scene.count=5"]),
         (["stages.0.name=two words"], None, ["stages.0.name=two words"]),
-        (["sead=3"], None, ["sead=3"]),  # the reader says: seed
-        (["a duck", "sead=3"], "a duck", ["sead=3"]),
         (["a duck with size=large"], "a duck with size=large", []),
         (["E=mc^2"], "E=mc^2", []),
         (["x=y"], "x=y", []),
@@ -52,6 +50,12 @@ def test_words_are_sorted(words: list[str], prompt: str | None, settings: list[s
             sorted_words(words)
     else:
         assert sorted_words(words) == (prompt, settings)
+
+
+@pytest.mark.parametrize("words", [["sead=3"], ["a duck", "sead=3"], ["sead.deep=3", "a duck"], ["a duck", "s=3"]])
+def test_a_setting_by_a_wrong_name_is_said(words: list[str]) -> None:
+    with pytest.raises(RecipeError, match=r"is not a setting of a recipe \((did you mean 'seed'\?|known: export)"):
+        sorted_words(words)
 
 
 def test_no_prompt_that_users_paste_is_a_setting() -> None:
@@ -100,13 +104,10 @@ def test_the_prompts_place_is_one_regular_file_of_a_prompts_size(tmp_path: Path)
     (tmp_path / "zero").symlink_to("/dev/zero")
     with (tmp_path / "large").open("wb") as handle:
         handle.truncate(11 << 30)
+    (tmp_path / "over").write_bytes(b"x" * (MOST + 1))
     (tmp_path / "latin").write_bytes(b"caf\xe9")
-    for name, words in (
-        ("zero", "is a device"),
-        ("large", f"at most {MOST}"),
-        ("latin", "not UTF-8"),
-        (".", "a folder"),
-    ):
+    said = {"zero": "is a device", "large": f"at most {MOST}", "over": f"at most {MOST}"}
+    for name, words in (said | {"latin": "not UTF-8", ".": "a folder"}).items():
         with pytest.raises(InputError, match=words):
             read_prompt(None, tmp_path / name, None)
     (tmp_path / "good").write_text("a duck: yes\n")
@@ -138,9 +139,19 @@ def test_check_says_what_would_be_done_and_makes_nothing(dreamlab: Commands) -> 
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["list", "recipes"], ["show", "recipe", "image"], ["dream"], ["dream", "a fox", "--recipe", "nope"],
-     ["dream", "--image", "absent.png"], ["dream", "a fox", "--device", "tpu"], ["dream", "a", "fox"], ["list", "x"]],
-)  # fmt: skip
+    [
+        ["--help"],
+        ["list", "recipes"],
+        ["list", "x"],
+        ["show", "recipe", "image"],
+        ["dream"],
+        ["dream", "a", "fox"],
+        ["dream", "a fox", "sead=1"],
+        ["dream", "a fox", "--recipe", "nope"],
+        ["dream", "a fox", "--device", "tpu"],
+        ["dream", "--image", "absent.png"],
+    ],
+)
 def test_what_needs_no_arithmetic_does_not_wait_for_torch(words: list[str]) -> None:
     code = (
         "import sys\nfrom dreamlab.cli import main\ntry:\n    main()\nfinally:\n    assert 'torch' not in sys.modules"

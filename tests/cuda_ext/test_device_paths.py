@@ -255,6 +255,7 @@ def test_the_device_does_not_mix(device: None) -> None:
     with pytest.raises(Mixed):
         torch.rand(3, generator=torch.Generator(), device="cuda")
     assert torch.rand(3, generator=torch.Generator(device="cuda"), device="cuda").is_cuda
+    assert isinstance(torch.Generator(), torch.Generator) and isinstance(torch.Generator("cuda"), torch.Generator)
 
 
 def test_what_makes_the_host_wait_is_counted(device: None) -> None:

@@ -142,11 +142,11 @@ def test_more_splats_of_the_same_kind_need_no_new_read() -> None:
         draw(make_scene(60), "cuda")
     with syncs(only_on_device=True) as found, warnings.catch_warnings():
         warnings.simplefilter("error")
-        ours, _ = draw(make_scene(90, seed=1), "cuda")
-        draw(make_scene(90, seed=1), "cuda")
+        ours, _ = draw(make_scene(150, seed=1), "cuda")
+        draw(make_scene(150, seed=1), "cuda")
     reads = [what for what, _ in found if what not in ("copy to the CPU",)]
     assert not reads, found.report()
-    assert_same_pictures(ours, draw(make_scene(90, seed=1), "cpu")[0])
+    assert_same_pictures(ours, draw(make_scene(150, seed=1), "cpu")[0])
 
 
 def test_a_captured_pass_reads_nothing_and_its_loss_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A second device on a machine without a GPU: tensors that hold real numbers, say that they are on `pretend:0`, and keep
-CUDA's rules about what may meet what.
+"""A second device on a machine without a GPU: tensors that hold real numbers, say that they are on `pretend:0`, and
+keep CUDA's rules about what may meet what.
 
-Torch's dispatch key for other people's backends carries the device, so `tensor.device`, factories, autograd and generators
-go the way they go on a GPU; each op is done by the CPU's kernels on the numbers inside. What CUDA refuses is refused:
+Torch's dispatch key for other people's backends carries the device, so `tensor.device`, factories, autograd and
+generators go the way they go on a GPU; the CPU's kernels compute on the numbers inside. What CUDA refuses is refused:
 
 - an op on the device and a plain tensor of one or more axes (a plain number [] may join arithmetic; plain indices may
   index; `copy_` and `to` cross over);

@@ -21,7 +21,7 @@ from dreamlab.run.preview import save_preview
 from dreamlab.run.telemetry import Ring
 from renderers import become, dmtet, mesh
 from renderers.surface import extraction, shapes, views
-from renderers.surface.material import HashField
+from renderers.surface.material import SurfaceField
 
 CLOUD = "{kind: gaussians, count: 48, radius: 0.5, opacity: 0.6}"
 GRID = "levels: 4, log2_entries: 10, finest: 16, occupancy: 8, hidden: 8, step: 0.1, refresh: 2"
@@ -94,7 +94,7 @@ def steps(stage: BuiltStage, numbers: Sequence[int], device: torch.device) -> li
 @pytest.fixture
 def cheap() -> Iterator[None]:
     """The same paths with fewer pictures, samples and steps where a scene's surface is looked for or taken over."""
-    learn, distances = HashField.learn, shapes.signed_distances
+    learn, distances = SurfaceField.learn, shapes.signed_distances
 
     def shortly(self, params, points, values, count, *more):  # type: ignore[no-untyped-def]
         learn(self, params, points, values, 2, *more)
@@ -106,7 +106,7 @@ def cheap() -> Iterator[None]:
         mock.patch.object(become, "RESOLUTION", 12),
         mock.patch.object(train, "save_preview", functools.partial(save_preview, size=16)),
         mock.patch.object(dmtet, "signed_distances", lambda *them: distances(*them, 2000)),
-        mock.patch.object(HashField, "learn", shortly),
+        mock.patch.object(SurfaceField, "learn", shortly),
     ):
         yield
 

@@ -35,9 +35,12 @@ validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[2])))
 def ball(subdivisions: int = 3) -> Mesh:
     made = trimesh.creation.icosphere(subdivisions=subdivisions, radius=0.7)
     vertices = torch.from_numpy(np.array(made.vertices)).float()
-    colors = (vertices + 0.7) / 1.4
+    colours = (vertices + 0.7) / 1.4
     return Mesh(
-        vertices, torch.from_numpy(np.array(made.faces)).long(), colors, torch.nn.functional.normalize(vertices, dim=-1)
+        vertices,
+        torch.from_numpy(np.array(made.faces)).long(),
+        colours,
+        torch.nn.functional.normalize(vertices, dim=-1),
     )
 
 
@@ -139,7 +142,7 @@ def test_a_finished_run_passes_the_validator(finished_run: Path, tmp_path: Path)
 @pytest.mark.node
 def test_the_validator_would_notice(tmp_path: Path) -> None:
     mesh = ball()
-    broken = Mesh(mesh.vertices, mesh.faces, mesh.colors, mesh.normals * 3)
+    broken = Mesh(mesh.vertices, mesh.faces, mesh.colours, mesh.normals * 3)
     assert issues(glb_bytes(broken, "ball", {}), tmp_path)["numErrors"] != 0
 
 
@@ -152,7 +155,7 @@ def test_trimesh_reads_back_geometry_and_linear_colours() -> None:
     np.testing.assert_allclose(read.vertex_normals, mesh.normals, atol=1e-6)
     # trimesh keeps COLOR_0 with its material; 16-bit normalised, in linear light as the format says.
     stored = read.visual.vertex_attributes["color"][:, :3] / 65535
-    np.testing.assert_allclose(stored, srgb_to_linear(mesh.colors), atol=1e-4)
+    np.testing.assert_allclose(stored, srgb_to_linear(mesh.colours), atol=1e-4)
 
 
 def test_the_file_carries_its_recipe_and_is_a_function_of_the_mesh() -> None:
@@ -168,7 +171,7 @@ def test_text_formats_are_read_by_trimesh(kind: str) -> None:
     read = trimesh.load(io.BytesIO(data), file_type=kind, process=False)
     np.testing.assert_allclose(read.vertices, mesh.vertices, atol=1e-5)
     np.testing.assert_array_equal(read.faces, mesh.faces)
-    np.testing.assert_allclose(read.visual.vertex_colors[:, :3] / 255, mesh.colors, atol=0.004)
+    np.testing.assert_allclose(read.visual.vertex_colors[:, :3] / 255, mesh.colours, atol=0.004)
     np.testing.assert_allclose(read.vertex_normals, mesh.normals, atol=2e-2)
 
 
@@ -178,7 +181,7 @@ def test_simplify_keeps_shape_colour_and_orientation() -> None:
     assert len(slim.faces) <= 2000 < len(mesh.faces)
     report = mesh_report(slim)
     assert report["watertight"] and report["volume"] == pytest.approx(mesh_report(mesh)["volume"], rel=0.01)
-    torch.testing.assert_close(slim.colors, (slim.vertices + 0.7) / 1.4, atol=0.03, rtol=0)
+    torch.testing.assert_close(slim.colours, (slim.vertices + 0.7) / 1.4, atol=0.03, rtol=0)
     outward = torch.nn.functional.normalize(slim.vertices, dim=-1)
     assert (outward * slim.normals).sum(-1).min() > 0.98
     assert fewer_faces(slim, 5000) is slim

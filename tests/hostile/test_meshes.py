@@ -99,6 +99,7 @@ HEADS: dict[str, tuple[bytes, str]] = {
     "zeros.glb": (glb(lambda d: d["accessors"].append({"componentType": 5126, "type": "VEC3", "count": 5 * 10**8})),
                   "promise 6000000"),
     "short.glb": (glb(put("accessors", 0, count=9)), "promises 108 bytes, its part of the file has 96"),
+    "stride.glb": (glb(put("bufferViews", 0, byteStride=24)), "promises 180 bytes"),
     "view.glb": (glb(put("bufferViews", 1, byteOffset=97)), "ends beyond its buffer"),
     "buffer.glb": (glb(put("buffers", 0, byteLength=10**12)), "promise 1000000000000 bytes"),
     "negative.glb": (glb(put("accessors", 0, byteOffset=-4)), "byteOffset -4"),
@@ -107,6 +108,8 @@ HEADS: dict[str, tuple[bytes, str]] = {
     "draco.glb": (glb(lambda d: d.update(extensionsRequired=["KHR_draco_mesh_compression"])), "packed with Draco"),
     "copies.glb": (glb(copies), "places 200000 parts"),
     "ring.glb": (glb(ring), "not a tree"),
+    "self.glb": (glb(put("nodes", 0, children=[-1])), "names a child that is not there"),
+    "digits.glb": (glb(put("accessors", 0, count=10**4000)), "has the count 1000000"),
     "deep.glb": (DEEP, "nested too deeply"),
     "list.glb": (glb(lambda d: d.update(accessors=3)), "glTF 2.0"),
     "cut.glb": (glb()[:300], "not a whole GLB"),
@@ -224,6 +227,14 @@ def test_a_material_outside_the_folder_is_not_read(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "cube.obj").write_bytes(obj(extra="mtllib ../cube.mtl"))
     assert len(read_mesh(str(folder / "cube.obj")).faces) == 12
+
+
+def test_inspect_hands_nothing_to_the_terminal_but_text(tmp_path: Path) -> None:
+    """A name that would clear the screen, and one of a million letters."""
+    for name in ("\x1b[2J\x1b[H\nerror: none", "x" * 1_000_000):
+        (tmp_path / "a.glb").write_bytes(glb(put("meshes", 0, name=name)))
+        told = describe(tmp_path / "a.glb")
+        assert all(line.isprintable() and len(line) <= 400 for line in told) and len(told) == 4
 
 
 @pytest.mark.parametrize(("name", "data"), [("a.glb", glb()), ("a.obj", obj()), ("a.ply", cube_ply())])

@@ -44,7 +44,7 @@ def test_one_gaussian_becomes_the_ball_its_density_says() -> None:
     solid = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
     assert solid.is_watertight and solid.volume == pytest.approx(4 / 3 * math.pi * radius**3, rel=0.02)
     torch.testing.assert_close(
-        mesh.colors, torch.tensor([0.2, 0.4, 0.6]).expand(len(mesh.colors), 3), atol=1e-4, rtol=0
+        mesh.colours, torch.tensor([0.2, 0.4, 0.6]).expand(len(mesh.colours), 3), atol=1e-4, rtol=0
     )
 
 
@@ -123,4 +123,4 @@ def test_a_surface_comes_back_from_its_file_with_its_colours(suffix: str, tmp_pa
     path.write_bytes(made[suffix]())
     found = read_mesh(str(path))
     assert len(found.vertices) == len(vertices) and found.vertices.norm(dim=-1).max() <= 0.9 + 1e-5
-    torch.testing.assert_close(found.colors, (found.vertices + 0.9) / 1.8, atol=0.004, rtol=0)
+    torch.testing.assert_close(found.colours, (found.vertices + 0.9) / 1.8, atol=0.004, rtol=0)

@@ -44,10 +44,10 @@ def painted() -> DMTet:
     g = torch.Generator().manual_seed(3)
     points = 2 * torch.rand(4000, 3, generator=g) - 1
     raw = torch.where(points[:, 1:2] > 0, torch.tensor([3.0, -3, -3]), torch.tensor([-3.0, -3, 3]))
-    colors = {name.removeprefix("color."): value.detach() for name, value in made.params.items() if "color." in name}
-    made.field.learn(colors, points, raw, 60, g)
+    colours = {name.removeprefix("color."): value.detach() for name, value in made.params.items() if "color." in name}
+    made.field.learn(colours, points, raw, 60, g)
     with torch.no_grad():
-        for name, value in colors.items():
+        for name, value in colours.items():
             made.params[f"color.{name}"].copy_(value)
     return made
 
@@ -157,7 +157,7 @@ def test_the_surface_of_a_distance_is_closed_outward_and_coloured_where_it_is() 
     assert volume(found) == pytest.approx(whole, rel=0.02)
     assert (away[free].norm(dim=-1) - 0.6).abs().max() < 2e-3
     assert ((found.normals * away / 0.6).sum(-1)[free]).min() > 0.995
-    torch.testing.assert_close(found.colors, ((found.vertices + 1) / 2).clamp(0, 1))
+    torch.testing.assert_close(found.colours, ((found.vertices + 1) / 2).clamp(0, 1))
 
 
 def test_no_level_at_all_is_said() -> None:
@@ -185,8 +185,8 @@ def cloud(surface: str, specks: bool = True) -> Gaussians:
     with torch.no_grad():
         if surface != "density":
             lay_flat(p, torch.nn.functional.normalize(p["means"], dim=-1))
-        color = torch.tensor([4.0, -4, -4])
-        p["logit_color"].copy_(torch.where(p["means"][:, 1:2] > 0, color, color.flip(0)))
+        colour = torch.tensor([4.0, -4, -4])
+        p["logit_color"].copy_(torch.where(p["means"][:, 1:2] > 0, colour, colour.flip(0)))
         if specks:
             p["means"][:3] = torch.tensor([[0.85, 0.85, 0.0], [-0.85, 0.0, 0.85], [0.0, -0.85, 0.85]])
     return made
@@ -206,7 +206,7 @@ def test_gaussians_become_the_ball_they_cover_either_way(surface: str) -> None:
     assert np.abs(distance).mean() < 0.03 and distance.max() < 0.1  # a cell is 0.04
     assert solid.volume == pytest.approx(4 / 3 * math.pi * radius**3, rel=0.15)
     top = found.vertices[:, 1] > 0.2
-    assert found.colors[top, 0].mean() > 0.8 and found.colors[top, 2].mean() < 0.2
+    assert found.colours[top, 0].mean() > 0.8 and found.colours[top, 2].mean() < 0.2
     if surface == "density":  # the level was chosen by them; a shell's own silhouette has gaps at the rim
         assert compare_mesh(cloud(surface, specks=False), found).iou > 0.95
 
@@ -219,14 +219,14 @@ def test_open3d_is_asked_for_in_one_line_where_it_is_missing(monkeypatch: pytest
 
 def test_depths_are_fused_to_the_surface_they_show() -> None:
     ball = painted()
-    vertices, faces, colors = fuse(shown(ball, 96), all_around(16), 96, resolution=32).surface()
+    vertices, faces, colours = fuse(shown(ball, 96), all_around(16), 96, resolution=32).surface()
     solid = trimesh.Trimesh(vertices.numpy(), faces.numpy(), process=False)
     largest = max(solid.split(only_watertight=False), key=lambda part: part.area)
     assert solid.is_watertight and largest.volume == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.06)
     distance = np.linalg.norm(largest.vertices, axis=1) - 0.6
     assert np.abs(distance).mean() < 0.012
     top = vertices[:, 1] > 0.2
-    assert colors[top, 0].mean() > 0.8 and colors[top, 2].mean() < 0.2
+    assert colours[top, 0].mean() > 0.8 and colours[top, 2].mean() < 0.2
 
 
 def test_floaters_go_and_fewer_faces_keep_the_shape() -> None:

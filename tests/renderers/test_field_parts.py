@@ -94,11 +94,11 @@ def test_backgrounds_are_shared_in_a_group_and_give_way_by_chance() -> None:
     plain = (shown == sky.plain(drawn)).all(-1)
     assert torch.equal(plain.reshape(-1, 4), plain[::4, None].expand(-1, 4))  # one coin per group
     assert abs(float(plain[::4].float().mean()) - 0.25) < 5 * (0.25 * 0.75 / 100) ** 0.5
-    torch.testing.assert_close(shown[~plain], sky.color(rays)[:, 0, 0][~plain])
+    torch.testing.assert_close(shown[~plain], sky.colour(rays)[:, 0, 0][~plain])
     assert torch.equal(sky.plain(drawn)[1], drawn[0]) and torch.equal(sky.plain(drawn)[7], drawn[4])
     assert torch.equal(sky.behind(rays, drawn, None)[:, 0, 0], sky.plain(drawn))  # looking: the object stands free
     still = Background(BackgroundSettings(kind="solid"), 3, stream())
-    torch.testing.assert_close(still.color(rays), torch.full((400, 1, 1, 3), 0.5))
+    torch.testing.assert_close(still.colour(rays), torch.full((400, 1, 1, 3), 0.5))
     assert set(still.groups()) == {"color"} and not Background(BackgroundSettings(), 3, stream()).groups()
 
 
@@ -107,9 +107,9 @@ def test_lambert() -> None:
     light = shading.Shading(torch.tensor([[0.0, 0.0, 3.0]]), *torch.tensor([0.1, 0.9, 0.0]))
     angle = torch.tensor([0.0, 60.0, 120.0]).deg2rad()
     normal = torch.stack([angle.sin(), torch.zeros(3), angle.cos()], -1)
-    color = torch.tensor([[0.2, 0.4, 0.8]]).expand(3, 3)
-    shown = light.apply(color, normal, torch.zeros(3, 3), torch.zeros(3, dtype=torch.int64))
-    torch.testing.assert_close(shown, color * torch.tensor([[1.0], [0.55], [0.1]]))
+    colour = torch.tensor([[0.2, 0.4, 0.8]]).expand(3, 3)
+    shown = light.apply(colour, normal, torch.zeros(3, 3), torch.zeros(3, dtype=torch.int64))
+    torch.testing.assert_close(shown, colour * torch.tensor([[1.0], [0.55], [0.1]]))
 
 
 def test_modes_come_as_often_as_asked() -> None:
@@ -153,10 +153,10 @@ def test_lights_of_magic3d_stand_about_the_direction_to_the_eye_where_the_camera
 def square() -> Mesh:
     """Two triangles of 1 x 1 and one of a quarter of their area, elsewhere."""
     vertices = torch.tensor([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [3, 0, 0], [3.5, 0, 0], [3, 0.5, 0.0]])
-    colors = torch.zeros(7, 3)
-    colors[4:, 1] = 1.0
-    colors[:4, 0] = vertices[:4, 0]  # red grows with x
-    return Mesh(vertices, torch.tensor([[0, 1, 2], [0, 2, 3], [4, 5, 6]]), colors, torch.zeros(7, 3))
+    colours = torch.zeros(7, 3)
+    colours[4:, 1] = 1.0
+    colours[:4, 0] = vertices[:4, 0]  # red grows with x
+    return Mesh(vertices, torch.tensor([[0, 1, 2], [0, 2, 3], [4, 5, 6]]), colours, torch.zeros(7, 3))
 
 
 def test_mesh_seeds_are_uniform_by_area_and_take_the_colour() -> None:
@@ -165,8 +165,8 @@ def test_mesh_seeds_are_uniform_by_area_and_take_the_colour() -> None:
     small = seeds.points[:, 0] > 2
     assert abs(float(small.float().mean()) - 1 / 9) < 5 * (8 / 81 / 9000) ** 0.5
     inside = seeds.points[~small]
-    assert seeds.colors is not None
-    torch.testing.assert_close(seeds.colors[~small][:, 0], inside[:, 0])
+    assert seeds.colours is not None
+    torch.testing.assert_close(seeds.colours[~small][:, 0], inside[:, 0])
     ranks = inside[:, :2].sort(0).values - ((torch.arange(len(inside)) + 0.5) / len(inside))[:, None]
     assert ranks.abs().max() < 2.23 / len(inside) ** 0.5
 

@@ -82,11 +82,11 @@ def test_a_background_learns_beside_the_object(kind: str) -> None:
     before = {name: value.clone() for name, value in stage.scene.state_dict().items()}
     rays = turntable(3).rays(8, 8)[1]
     scene: Any = stage.scene
-    bright = scene.background.color(rays).mean()
+    bright = scene.background.colour(rays).mean()
     after = trained(stage).state_dict()
     learnt = {name for name in after if not torch.equal(before[name], after[name])}
     assert {f"background.{name}" for name in scene.background.params} <= learnt
-    assert scene.background.color(rays).mean() < bright  # towards the black behind the true pictures
+    assert scene.background.colour(rays).mean() < bright  # towards the black behind the true pictures
 
 
 def test_levels_come_in_by_schedule() -> None:

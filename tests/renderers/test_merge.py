@@ -21,18 +21,18 @@ def eye() -> Cameras:
     return orbit([0.0], elevation_deg=0.0)
 
 
-def flat(color: Tensor, alpha: float, depth: float, **kind: torch.dtype) -> Layer:
+def flat(colour: Tensor, alpha: float, depth: float, **kind: torch.dtype) -> Layer:
     """One pixel."""
     a = torch.full((1, 1, 1, 1), alpha, **kind)
-    return Layer(a * color.to(a), a, torch.full_like(a, depth))
+    return Layer(a * colour.to(a), a, torch.full_like(a, depth))
 
 
-def slab(color: Tensor, sigma: float, begin: float, end: float, step: float) -> Fog:
+def slab(colour: Tensor, sigma: float, begin: float, end: float, step: float) -> Fog:
     """Fog of one density, cut into intervals."""
     edges = torch.linspace(begin, end, round((end - begin) / step) + 1)
     count = len(edges) - 1
     samples = Samples(torch.tensor([0, count]), edges[:-1].contiguous(), edges[1:].contiguous())
-    return Fog(samples, torch.full((count,), sigma), color.expand(count, 3).contiguous())
+    return Fog(samples, torch.full((count,), sigma), colour.expand(count, 3).contiguous())
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

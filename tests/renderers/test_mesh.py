@@ -237,7 +237,7 @@ def test_user_files_are_read_and_fitted(tmp_path: Path, suffix: str) -> None:
     assert float(read.vertices.norm(dim=-1).max()) == pytest.approx(0.9, rel=1e-5)
     extent = read.vertices.amax(0) - read.vertices.amin(0)
     torch.testing.assert_close(extent / extent[0], torch.tensor([1.0, 2.0, 3.0]), rtol=1e-4, atol=0)
-    torch.testing.assert_close(read.colors, torch.tensor([[1.0, 0, 0]]).expand(8, 3), atol=0.01, rtol=0)
+    torch.testing.assert_close(read.colours, torch.tensor([[1.0, 0, 0]]).expand(8, 3), atol=0.01, rtol=0)
     assert (read.normals * torch.nn.functional.normalize(read.vertices, dim=-1)).sum(-1).min() > 0.5
 
 
@@ -258,7 +258,7 @@ def test_distances_of_a_ball_and_a_box() -> None:
     flat = of(SHAPES["box"]())
     rows = flat.faces.reshape(-1)  # every face with its own corners: normals are those of the faces
     normals = trimesh.creation.box((0.8, 1.0, 1.2)).face_normals.repeat(3, 0).astype(np.float32)
-    box = Mesh(flat.vertices[rows], torch.arange(36).reshape(12, 3), flat.colors[rows], torch.from_numpy(normals))
+    box = Mesh(flat.vertices[rows], torch.arange(36).reshape(12, 3), flat.colours[rows], torch.from_numpy(normals))
     found = signed_distances(box, points, 50_000)
     assert (found - truth).abs().max() < 0.02
 

@@ -56,6 +56,8 @@ def test_the_srgb_curve_at_known_places() -> None:
     assert float(linear_to_srgb(torch.tensor(0.5))) == pytest.approx(0.7354, abs=1e-4)
     assert float(srgb_to_linear(torch.tensor(0.5))) == pytest.approx(0.2140, abs=1e-4)
     assert float(srgb_to_linear(torch.tensor(0.04))) == pytest.approx(0.04 / 12.92)
+    assert float(linear_to_srgb(torch.tensor(0.1))) == pytest.approx(0.3492, abs=1e-4)
+    assert float(linear_to_srgb(torch.tensor(0.003))) == pytest.approx(0.003 * 12.92)
 
 
 def test_cameras_look_where_they_are_told_and_focus_by_their_height() -> None:
@@ -64,6 +66,7 @@ def test_cameras_look_where_they_are_told_and_focus_by_their_height() -> None:
     np.testing.assert_allclose(cameras.camera_to_world[0, :3, 2], [1.0, 0.0, 0.0], atol=1e-6)  # looks along its -Z
     np.testing.assert_allclose(cameras.camera_to_world[0, :3, 0], [0.0, 0.0, -1.0], atol=1e-6)  # right of it is -Z
     assert float(cameras.focal_px(100)[0]) == pytest.approx(50.0)
+    assert float(orbit([0.0], 0.0, 3.0, 60.0).focal_px(100)[0]) == pytest.approx(86.6025, rel=1e-5)
     pose = look_at(torch.tensor([[0.0, 0.0, 2.0]]), torch.zeros(1, 3))
     _, rays = Cameras(pose, *[torch.tensor([90.0])] * 4).rays(2, 4)
     corner = rays[0, 0, 3] / -rays[0, 0, 3, 2]

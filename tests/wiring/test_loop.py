@@ -72,7 +72,7 @@ class Going:
         return [event["kind"] for event in self.run.events()]
 
 
-def color(scene: Tile) -> float:
+def colour(scene: Tile) -> float:
     values = scene.state_dict()["color"]
     assert (values == values[0]).all()
     return float(values[0])
@@ -80,7 +80,7 @@ def color(scene: Tile) -> float:
 
 def test_an_undisturbed_run_moves_by_the_rate_in_every_step(tmp_path: Path) -> None:
     going = Going(tmp_path, Toy().text())
-    assert color(going.sit()) == pytest.approx(START - 10 * RATE, abs=1e-6)
+    assert colour(going.sit()) == pytest.approx(START - 10 * RATE, abs=1e-6)
     assert [(t.stage, t.step, t.steps, t.done, t.total) for t in going.ticks] == [
         ("one", i, 10, i, 10) for i in range(1, 11)
     ]
@@ -90,7 +90,7 @@ def test_after_a_roll_back_each_step_is_half_as_long(tmp_path: Path, sick: Calla
     """Steps 4 and 5 are bad: back to the checkpoint of step 4, and the six steps from there at half the rate."""
     sick({5, 6})
     going = Going(tmp_path, Toy().text())
-    assert color(going.sit()) == pytest.approx(START - 4 * RATE - 6 * RATE / 2, abs=1e-6)
+    assert colour(going.sit()) == pytest.approx(START - 4 * RATE - 6 * RATE / 2, abs=1e-6)
     assert going.kinds().count("rollback") == 1
 
 
@@ -103,7 +103,7 @@ def test_a_second_roll_back_halves_again_and_a_resumed_run_keeps_it(
     with pytest.raises(Interrupted):
         going.sit(until=5)
     assert going.run.state()["state"] == "interrupted"
-    assert color(going.sit()) == pytest.approx(START - 2 * RATE - 8 * RATE / 4, abs=1e-6)
+    assert colour(going.sit()) == pytest.approx(START - 2 * RATE - 8 * RATE / 4, abs=1e-6)
 
 
 def test_after_the_last_allowed_roll_back_the_run_gives_up(tmp_path: Path, sick: Callable[[set[int]], None]) -> None:
@@ -120,7 +120,7 @@ def test_without_a_checkpoint_the_run_begins_again_with_the_draws_of_its_beginni
 ) -> None:
     sick({1, 2})
     going = Going(tmp_path, Toy().text())
-    assert color(going.sit()) == pytest.approx(START - 10 * RATE / 2, abs=1e-6)
+    assert colour(going.sit()) == pytest.approx(START - 10 * RATE / 2, abs=1e-6)
     seen = [at.camera_to_world for _, at, _ in going.model().asked]
     assert torch.equal(seen[0], seen[2]) and torch.equal(seen[1], seen[3])
     first, again = going.model().states[0][0], going.model().states[2][0]
@@ -133,7 +133,7 @@ def test_bad_steps_are_counted_in_a_row_and_across_a_resumption(
     """Bad, good, bad is no row; bad, stop, bad is one."""
     sick({2, 4})
     apart = Going(tmp_path / "apart", Toy().text())
-    assert color(apart.sit()) == pytest.approx(START - 8 * RATE, abs=1e-3) and "rollback" not in apart.kinds()
+    assert colour(apart.sit()) == pytest.approx(START - 8 * RATE, abs=1e-3) and "rollback" not in apart.kinds()
     sick({10 + 4, 10 + 5})
     row = Going(tmp_path / "row", Toy().text())
     with pytest.raises(Interrupted):
@@ -178,7 +178,7 @@ def test_a_stage_takes_over_from_the_stage_it_names(tmp_path: Path, stops: tuple
     for until in stops:
         with pytest.raises(Interrupted):
             going.sit(until)
-    assert color(going.sit()) == pytest.approx(START - 4 * RATE - 2 * 0.02, abs=1e-6)
+    assert colour(going.sit()) == pytest.approx(START - 4 * RATE - 2 * 0.02, abs=1e-6)
     names = [(t.stage, t.step, t.steps, t.done, t.total) for t in going.ticks]
     assert names == [
         *((("one", i, 4, i, 9)) for i in range(1, 5)),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import io
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -160,8 +160,11 @@ class Pair:
     def made(self, index: int) -> Any:
         return Painted(0.3 + 0.4 * index)
 
-    def each(self) -> tuple[Any, ...]:
-        return self.made(0), self.made(1)
+    def count(self) -> int:
+        return 2
+
+    def each(self) -> Iterator[Any]:
+        return (self.made(i) for i in range(2))
 
     def between(self, first: int, second: int, share: float) -> Any:
         return Painted(0.3 + 0.4 * (first + (second - first) * share))

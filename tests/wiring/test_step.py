@@ -233,8 +233,8 @@ def test_an_infinite_loss_or_a_nan_on_a_parameter_switches_the_step_off(
 
     def penalty(name: str, frames: object) -> torch.Tensor:
         if what == "loss":
-            return scene.color.sum() * 0 + math.inf  # its slope is 0
-        return (scene.color - scene.color.detach()).sum().sqrt()  # 0 with a slope of inf
+            return scene.colour.sum() * 0 + math.inf  # its slope is 0
+        return (scene.colour - scene.colour.detach()).sum().sqrt()  # 0 with a slope of inf
 
     monkeypatch.setattr(scene, "penalty", penalty)
     before = scene.state_dict()["color"]

@@ -73,7 +73,7 @@ class Tile:
 
     def __init__(self, settings: TileSettings, generator: torch.Generator) -> None:
         self.settings = settings
-        self.color = torch.full((3,), settings.start, requires_grad=True)
+        self.colour = torch.full((3,), settings.start, requires_grad=True)
         self.rows = torch.rand(ROWS, 1, generator=generator).requires_grad_()
         self.seen = torch.arange(ROWS) % 2 == 0
         self.diary: list[tuple[Cameras, int, Tensor, Training | None]] = []
@@ -84,7 +84,7 @@ class Tile:
 
     def groups(self) -> Mapping[str, ParamGroup]:
         s = self.settings
-        return {"color": ParamGroup(self.color, s.lr_color), "rows": ParamGroup(self.rows, s.lr_rows, rowwise=True)}
+        return {"color": ParamGroup(self.colour, s.lr_color), "rows": ParamGroup(self.rows, s.lr_rows, rowwise=True)}
 
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         self.diary.append((cameras, size, background, training))
@@ -92,11 +92,11 @@ class Tile:
         alpha = torch.full((*shape, 1), self.settings.alpha)
         # The rows add nothing to the picture, and a gradient of one to themselves through alpha.
         alpha = alpha + (self.rows - self.rows.detach()).sum() / alpha.numel()
-        rgb = self.color.expand(*shape, 3)
+        rgb = self.colour.expand(*shape, 3)
         return Frames(rgb, alpha, torch.ones(*shape, 1), background, None, self.seen)
 
     def penalty(self, name: str, frames: Frames) -> Tensor:
-        return self.color.sum()
+        return self.colour.sum()
 
     def adapt(self, progress: Progress, frames: Frames, healthy: Tensor | None = None) -> Rows | None:
         self.adapted.append((progress, frames, healthy))
@@ -107,10 +107,10 @@ class Tile:
         return Rows(source)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"color": self.color.detach().clone(), "rows": self.rows.detach().clone()}
+        return {"color": self.colour.detach().clone(), "rows": self.rows.detach().clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.color, self.rows = (state[name].clone().requires_grad_() for name in ("color", "rows"))
+        self.colour, self.rows = (state[name].clone().requires_grad_() for name in ("color", "rows"))
 
     def offer(self, resolution: int) -> Offer:
         raise NotImplementedError

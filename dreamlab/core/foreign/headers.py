@@ -108,6 +108,8 @@ def _check_nodes(document: Mapping[str, Any]) -> None:
     if placed * 12 > MOST_BYTES:
         raise Refused(f"its {len(nodes)} parts unfold to {placed} corners: too many; simplify it")
     parents = [child for node in nodes for child in node.get("children", [])]
+    if not all(_is_count(child) and child < len(nodes) for child in parents):
+        raise Refused("one of its nodes names a child that is not there")
     if len(set(parents)) != len(parents):
         raise Refused("one of its nodes has two parents, or is its own: not a tree")
     reached, todo = set(parents), [i for i in range(len(nodes)) if i not in set(parents)]
@@ -129,7 +131,7 @@ def _whole(of: Mapping[str, Any], key: str, name: str, default: int | None = Non
 
 
 def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53  # as JSON's numbers go
 
 
 def check_ply(data: bytes) -> None:

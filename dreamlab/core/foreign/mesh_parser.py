@@ -38,7 +38,7 @@ class Beside:
         if not inside or not path.exists():
             raise FileNotFoundError(key)
         try:
-            return read_bytes(path, "its", MOST_BESIDE)
+            return read_bytes(path, "its file", MOST_BESIDE)
         except InputError as error:
             self.refused = self.refused or str(error)
             raise FileNotFoundError(key) from None
@@ -47,7 +47,7 @@ class Beside:
 
 
 def parse(path: Path) -> dict[str, np.ndarray]:
-    """`vertices` [V, 3], `faces` [F, 3] (none: a cloud), `colors` [V, 3] (absent: the file has none) and which of them
+    """`vertices` [V, 3], `faces` [F, 3] (none: a cloud), `colours` [V, 3] (absent: the file has none) and which of them
     are in linear light [V], not sRGB."""
     import io
 
@@ -77,10 +77,10 @@ def parse(path: Path) -> dict[str, np.ndarray]:
     _check_size(vertices)
     found = {"vertices": vertices}
     found["faces"] = np.concatenate([faces + start for (_, faces, _), start in zip(parts, starts, strict=False)])
-    if any(colors is not None for _, _, colors in parts):
-        made = [(np.full_like(each, GRAY), False) if colors is None else colors for each, _, colors in parts]
-        found["colors"] = np.concatenate([colors for colors, _ in made]).astype(np.float32)
-        found["linear"] = np.concatenate([np.full(len(colors), linear) for colors, linear in made])
+    if any(colours is not None for _, _, colours in parts):
+        made = [(np.full_like(each, GRAY), False) if colours is None else colours for each, _, colours in parts]
+        found["colours"] = np.concatenate([colours for colours, _ in made]).astype(np.float32)
+        found["linear"] = np.concatenate([np.full(len(colours), linear) for colours, linear in made])
     return found
 
 
@@ -102,10 +102,10 @@ def _part(transform: np.ndarray, mesh: Any, linear: bool) -> Part:
     faces = np.array(getattr(mesh, "faces", np.zeros((0, 3))), np.int64).reshape(-1, 3)
     if np.linalg.det(transform[:3, :3]) < 0:
         faces = np.ascontiguousarray(faces[:, ::-1])
-    return vertices, faces, _colors(mesh.visual, len(vertices), linear)
+    return vertices, faces, _colours(mesh.visual, len(vertices), linear)
 
 
-def _colors(visual: Any, count: int, linear: bool) -> tuple[np.ndarray, bool] | None:
+def _colours(visual: Any, count: int, linear: bool) -> tuple[np.ndarray, bool] | None:
     """[count, 3] of a file's vertices, and whether they are linear. glTF keeps colours of vertices in linear light
     (3.9.2), beside a material; its textures are sRGB like everybody's."""
     own = dict(getattr(visual, "vertex_attributes", {})).get("color")

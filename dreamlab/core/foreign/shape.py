@@ -25,7 +25,7 @@ class Shape:
 
     vertices: Tensor  # [V, 3] float64
     faces: Tensor  # [F, 3] int64; none: a cloud
-    colors: Tensor | None  # [V, 3] sRGB in [0, 1]
+    colours: Tensor | None  # [V, 3] sRGB in [0, 1]
 
 
 def read_shape(path: Path, what: str, suffixes: tuple[str, ...] = MESHES) -> Shape:
@@ -34,7 +34,7 @@ def read_shape(path: Path, what: str, suffixes: tuple[str, ...] = MESHES) -> Sha
         raise InputError(f"{what} {path}: must be one of {', '.join(suffixes)}")
     checked_size(path, what, MOST_FILE)
     found = {name: torch.from_numpy(array) for name, array in parsed("mesh", path, what).items()}
-    colors = found.get("colors")
-    if colors is not None:
-        colors = torch.where(found["linear"][:, None], linear_to_srgb(colors), colors).clamp(0, 1)
-    return Shape(found["vertices"], found["faces"], colors)
+    colours = found.get("colours")
+    if colours is not None:
+        colours = torch.where(found["linear"][:, None], linear_to_srgb(colours), colours).clamp(0, 1)
+    return Shape(found["vertices"], found["faces"], colours)
