@@ -136,7 +136,7 @@ def check_cameras(stage: Stage, where: str) -> None:
     cameras, group = stage.cameras, stage.cameras.together
     if cameras.fixed:
         asked = {"ring": cameras.ring, "clip": cameras.clip, "jitter_position": cameras.jitter_position}
-        asked |= {"jitter_target": cameras.jitter_target, "jitter_up": cameras.jitter_up, "relative": cameras.relative}
+        asked |= {"jitter_target": cameras.jitter_target, "jitter_up": cameras.jitter_up}
         for name, value in asked.items():
             if value:
                 raise RecipeError(f"{where}.{name}: cameras.fixed never change; leave one of the two out")

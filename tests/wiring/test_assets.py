@@ -18,7 +18,7 @@ import trimesh
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, orbit
-from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Rows, Textures, Training, Triangles
+from dreamlab.core.types import Frames, LevelSet, Mesh, Offer, ParamGroup, Rows, Textures, Training, Triangles
 from dreamlab.export import export_mesh
 from dreamlab.export.glb import glb_bytes
 from dreamlab.export.text_formats import obj_bytes, obj_companions
@@ -27,6 +27,7 @@ from dreamlab.recipe.tables import tables
 from dreamlab.run.folder import Run
 from renderers.mesh import TexturedMesh
 from renderers.surface.draw import Surface, compose, look, vertex_normals
+from renderers.surface.extraction import extract, surface
 from renderers.surface.files import ply_bytes
 from tests.conftest import TINY
 from tests.export.viewer import Glb, Obj, pinhole, sampled
@@ -292,4 +293,45 @@ def test_paint_is_the_object_s_colour_without_what_shines_through_it() -> None:
     paint, seen = project(surface, made.vertices, made.normals, orbit([0.0, 30.0], 0.0), 64, show)
     front = made.normals[:, 2] > 0.7
     torch.testing.assert_close(paint[front], colour.expand(int(front.sum()), 3), atol=1e-4, rtol=0)
-    assert (seen[front] > 0).all() and (seen[made.normals[:, 2] < -0.7] == 0).all(), "hidden points are seen by nobody"
+    assert (seen[front] > 0).all() and (seen[made.normals[:, 2] < -0.7] == 0).all()
+    plate = torch.tensor([[-2.0, -2.0, 1.0], [2.0, -2.0, 1.0], [0.0, 3.0, 1.0]])  # between the cameras and the ball
+    walled = Surface.of(
+        torch.cat([made.vertices, plate]), torch.cat([made.faces, len(made.vertices) + torch.arange(3)[None]])
+    )
+    _, seen = project(walled, made.vertices, made.normals, orbit([0.0, 30.0], 0.0), 64, show)
+    assert (seen == 0).all(), "hidden points are painted by nobody"
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_floaters_go_unless_every_part_is_wanted(whole: bool) -> None:
+    """A ball and a crumb, offered as triangles and as a level of a density."""
+    crumb = ball(1, 0.05)
+    one, shift = ball(2, 0.5), torch.tensor([0.8, 0.0, 0.0])
+    both = Mesh(
+        torch.cat([one.vertices, crumb.vertices + shift]),
+        torch.cat([one.faces, crumb.faces + len(one.vertices)]),
+        torch.cat([one.colours, crumb.colours]),
+        torch.cat([one.normals, crumb.normals]),
+    )
+    scene = Solid(both)
+    scene.offer = lambda resolution: Triangles(both, whole)  # type: ignore[method-assign]
+    found = extract(scene, 16)  # type: ignore[arg-type]
+    assert len(found.faces) == len(one.faces) + (len(crumb.faces) if whole else 0)
+    axis = torch.linspace(-1, 1, 65)
+    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    away = torch.minimum(points.norm(dim=-1) - 0.5, (points - shift).norm(dim=-1) - 0.05)
+    level = surface(LevelSet(-away, (-1.0, -1.0, -1.0), 1 / 32, torch.zeros_like, 0.0))
+    assert float(level.vertices[:, 0].max()) < 0.6, "a level has no part that is wanted for itself"
+
+
+def test_a_run_works_with_the_threads_it_began_with(tmp_path: Path, two_threads: None) -> None:
+    """A run of one thread that two threads take up: one while it works, two again afterwards; a new one keeps two."""
+    from dreamlab.run.determinism import deterministic
+
+    made = Run.create(tmp_path, TINY, "a red ball", [])
+    with deterministic(made):
+        assert torch.get_num_threads() == 2 and made.state()["threads"] == 2
+    made.set_state(threads=1)
+    with deterministic(made):
+        assert torch.get_num_threads() == 1 and torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == 2 and made.state()["threads"] == 1
