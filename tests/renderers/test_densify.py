@@ -127,7 +127,7 @@ def test_relocation_leaves_the_picture_nearly_as_it_was() -> None:
 
 
 def test_a_host_shares_with_its_guests() -> None:
-    """Of one that is alive and two that are not, all three stop as much together as the one did: (1 - o)^3 = 1 - 0.6."""
+    """Of one that is alive and two that are not, three together stop what the one did: (1 - o)^3 = 1 - 0.6."""
     params = cloud(3) | {"logit_opacity": torch.tensor([0.6, 1e-4, 1e-4]).logit()}
     grown, _ = relocate_and_add(params, DensifySettings(kind="mcmc", growth=1.0), stream())
     torch.testing.assert_close(grown["logit_opacity"].sigmoid(), torch.full((3,), 1 - 0.4 ** (1 / 3)))
