@@ -126,6 +126,14 @@ def test_relocation_leaves_the_picture_nearly_as_it_was() -> None:
     assert (after - before).abs().mean() < 0.01 and (after - before).abs().max() < 0.25
 
 
+def test_a_host_shares_with_its_guests() -> None:
+    """Of one that is alive and two that are not, three together stop what the one did: (1 - o)^3 = 1 - 0.6."""
+    params = cloud(3) | {"logit_opacity": torch.tensor([0.6, 1e-4, 1e-4]).logit()}
+    grown, _ = relocate_and_add(params, DensifySettings(kind="mcmc", growth=1.0), stream())
+    torch.testing.assert_close(grown["logit_opacity"].sigmoid(), torch.full((3,), 1 - 0.4 ** (1 / 3)))
+    assert torch.equal(grown["log_scales"], grown["log_scales"][:1].expand(3, 3))
+
+
 def test_only_the_transparent_walk_and_along_their_own_axes() -> None:
     params = {name: value.expand(4000, *value.shape[1:]).clone() for name, value in cloud(1, seed=1).items()}
     params["log_scales"] = torch.tensor([0.3, 0.1, 0.2]).log().expand(4000, 3).clone()
