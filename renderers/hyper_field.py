@@ -33,7 +33,7 @@ from renderers.hash_field import FieldSettings, HashField
 from renderers.light.background import Background
 
 TURNS = 4  # points per cell from which an occupancy that nobody remembers is found, for looking
-FRESH = 2  # and in training, others in every step
+FRESH = 1  # and in training, another one in every step
 REMEMBERED = 32  # prompts
 
 

@@ -23,7 +23,9 @@ def check_prompt(text: str, what: str = "prompt") -> str:
         raise InputError(f"{what}: {len(text)} characters, the limit is {MAX_PROMPT}; shorten it")
     for i, char in enumerate(text):
         category = unicodedata.category(char)
-        if category == "Cs" or (category == "Cc" and char not in "\n\t"):
+        if category == "Cs":  # how Python spells a byte that it could not decode
+            raise InputError(f"{what}: character {i} is no UTF-8 text; write it in UTF-8")
+        if category == "Cc" and char not in "\n\t":
             raise InputError(f"{what}: character {i} is U+{ord(char):04X}, a control character; remove it")
     return text
 

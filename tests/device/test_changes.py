@@ -30,11 +30,14 @@ SMALL = {
     "mesh of a hash grid": SCENES["mesh_hash"],
     "several": "{kind: several, objects: {a: {scene: " + CLOUD + "}}}",
 }
+FROM = {"dmtet of half its cells": ("dmtet",), "mesh of a hash grid": ("field", "mesh")}  # all others: from every kind
 KIND = {name: words.split("kind: ")[1].split(",")[0] for name, words in SMALL.items()}
 PAIRS = [
     (source, target)
     for source, target in itertools.product(SMALL, SMALL)
-    if can_become(KIND[source], KIND[target]) and not (source == target and KIND[source] not in ("dmtet", "mesh"))
+    if can_become(KIND[source], KIND[target])
+    and source in FROM.get(target, SMALL)
+    and not (source == target and KIND[source] not in ("dmtet", "mesh"))
 ]
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from dreamlab.core.errors import InputError
 from dreamlab.recipe.picture import PictureSettings, read_picture
+from tests.conftest import Commands
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,11 +93,16 @@ def test_pipes_devices_and_folders_are_no_pictures(tmp_path: Path) -> None:
         ([b"a duck", b"a" * 60_000 + b".b=3"], 2),
     ],
 )
-def test_a_command_line_no_shell_should_hand_over(words: list[bytes], code: int) -> None:
-    command = [sys.executable, "-m", "dreamlab", "check", *words]
-    if b"--recipe" in words:  # `check` takes it as a word
-        command[3] = "dream"
+def test_a_command_line_no_shell_should_hand_over(dreamlab: Commands, words: list[bytes], code: int) -> None:
+    command = "dream" if b"--recipe" in words else "check"  # which takes the recipe as a word
+    ended = dreamlab(command, *map(os.fsdecode, words))
+    assert ended.code == code, ended.err
+    assert ended.err.startswith("error:") and ended.err.count("\n") == 1 and len(ended.err) < 800
+    assert "(a defect" not in ended.err
+
+
+def test_a_prompt_that_is_no_text_through_a_real_process() -> None:
+    command = [sys.executable, "-m", "dreamlab", "check", b"caf\xe9 of stone"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=120)
-    said = done.stderr.decode("utf-8", "replace")
-    assert done.returncode == code, said
-    assert said.startswith("error:") and said.count("\n") == 1 and "defect" not in said and len(said) < 800
+    said = "error: prompt: character 3 is no UTF-8 text; write it in UTF-8\n"
+    assert (done.returncode, done.stderr.decode()) == (3, said)

@@ -172,6 +172,13 @@ def test_quaternion_products_are_matrix_products() -> None:
     torch.testing.assert_close(matrix(product(a, b)), matrix(a) @ matrix(b))
 
 
+REFUSED = """
+prompt: a red mushroom with a white stem
+stages:
+  - {name: moving, scene: {kind: gaussians4d, %s}, terms: [{guidance: truth, system: photometric}], steps: 1}
+"""
+
+
 def test_segments_follow_one_another_without_a_jump() -> None:
     settings = MovingSettings(count=50, segments=3, overlap=0.3, deform=DeformSettings(kind="mlp"))
     scene = Gaussians4D(settings, stream())
@@ -194,8 +201,8 @@ def test_segments_follow_one_another_without_a_jump() -> None:
     assert not any(name.startswith(("deform0", "deform2")) for name in scene.groups())
     late, last = (torch.tensor(t) for t in (0.999, spans[1][1]))  # the third is not there while the second is trained
     assert torch.equal(scene.posed(late)[0], scene.posed(last)[0])
-    with pytest.raises(RecipeError, match="segment"):
-        Gaussians4D(replace(settings, segment=3), stream())
+    with pytest.raises(RecipeError, match="segment: 3: counted from 0, of 3"):
+        Assembler(recipe.load(REFUSED % "segments: 3, segment: 3", tables()), "cpu")
     assert torch.equal(blend(torch.zeros(2), torch.ones(2), torch.tensor(0.75), 0.5, 1.0), torch.full((2,), 0.5))
 
 
@@ -222,8 +229,8 @@ def test_a_ring_of_segments_closes() -> None:
             a, b = (scene.posed(torch.tensor(begin_at + side))[0] for side in (-1e-5, 1e-5))
             assert (a - b).abs().max() < 1e-3 * (half - begin).abs().max()
         assert scene.motion(torch.tensor(0.95))[1] > 0 and scene.motion(torch.tensor(0.01))[1] == 0
-    with pytest.raises(RecipeError, match="power"):
-        Gaussians4D(MovingSettings(segments=2, deform=replace(deform, power=0.35)), stream())
+    with pytest.raises(RecipeError, match="power: 0 where several segments loop"):
+        Assembler(recipe.load(REFUSED % "segments: 2, deform: {kind: mlp, loop: true, power: 0.35}", tables()), "cpu")
 
 
 def rocked(points: Tensor, time: Tensor) -> Tensor:
