@@ -29,7 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTS = Path(__file__).resolve().parent / "faults"
-LIMIT_S = 180.0  # of one row's tests
+LIMIT_S = 400.0  # of one row's tests
 NOTICED, SURVIVED, BROKEN, STALE = "noticed", "SURVIVED", "BROKEN", "STALE"
 WARM = ("torch", "numpy", "pytest", "hypothesis", "safetensors.torch", "yaml", "omegaconf", "typer")
 
