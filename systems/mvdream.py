@@ -9,11 +9,12 @@ for all views; the deviation is unbiased and taken over each group of `group` vi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
 
+from dreamlab.core.cards import RuleCard
 from dreamlab.core.noise import cfg, rescaled
 from dreamlab.core.schedules import Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
@@ -43,6 +44,10 @@ class MVDream(Rule["MVDream.Settings"]):
 
         def complaint(self) -> str:
             return times_in_order(self.t_min, self.t_max) or ""
+
+    @classmethod
+    def card(cls, settings: Settings) -> RuleCard:
+        return replace(super().card(settings), group=settings.group)
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table

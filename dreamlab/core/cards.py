@@ -46,6 +46,7 @@ class RuleCard:
     views: int = 1  # it sees a multiple of so many
     clip: bool = False  # ... which are clips of that length
     least: int = 1  # with fewer it has nothing to say
+    group: int = 0  # it treats so many in a row as views of one sample; 0: each by itself
     adapter: bool = False  # trains the guidance's additions
     guided: bool = False  # the unconditional half only serves guidance: adaptive guidance may leave it out
     rescales: bool = False  # `prompting.rescale` reaches its guidance

@@ -184,6 +184,11 @@ def check_views(stage: Stage, term: Term, guide: GuidanceCard, rule: RuleCard, w
             f"{where}.system.frames: {rule.views}, and the stage's clips have {stage.cameras.clip} frames: "
             "set cameras.clip and frames to one number"
         )
+    together = stage.cameras.together
+    if rule.group and together > 1 and rule.group != together:
+        raise RecipeError(
+            f"{where}.system.group: {rule.group}, and {together} views of this stage belong together; make them equal"
+        )
     check_together(stage, term, guide, count, where)
 
 

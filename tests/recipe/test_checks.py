@@ -50,6 +50,7 @@ MOVING = "{kind: gaussians4d, count: 16}"
     "case",
     [
         {"stage": "cameras: {ring: 4}"},
+        {"system": "mvdream", "stage": "cameras: {ring: 4}"},
         {"stage": "cameras: {fixed: 8, moving: true, relative: true}"},
         {"guidance": "toybox-views", "stage": "cameras: {ring: 4}"},
         {"guidance": "toybox-views", "views": 8, "stage": "cameras: {ring: 4}"},
@@ -95,6 +96,7 @@ def test_what_fits_is_let_through(case: dict[str, str]) -> None:
         ({"guidance": CLIP % 2, "system": VIDEO % 4, "stage": "cameras: {clip: 4}"}, "looks at clips of 2 frames"),
         ({"guidance": "{kind: oracle, grids: true}", "system": "grid", "views": 6}, "takes views by 4, and sees 6"),
         ({"guidance": "{kind: oracle, grids: true}", "system": "grid", "term": "sample: 3"}, "by 4, and sees 3"),
+        ({"system": "{kind: mvdream, group: 2}", "stage": "cameras: {ring: 4}"}, "system.group: 2, and 4 views"),
         ({"system": "order", "views": 2}, "compares at least 3 views, and sees 2"),
         ({"scene": "field", "stage": "regularisers: {eikonal: 0.1}"}, "eikonal: this field needs density: volsdf or"),
         ({"scene": "field", "stage": "regularisers: {orient: 0.1}"}, "orient: this field needs normals: analytic"),
