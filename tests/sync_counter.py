@@ -58,7 +58,8 @@ def _where() -> str:
     frame = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file.startswith(str(ROOT)) and not file.startswith(TESTS):
+        ours = file.startswith(str(ROOT)) and "site-packages" not in file  # the environment may lie in the tree
+        if ours and not file.startswith(TESTS):
             return f"{Path(file).relative_to(ROOT)}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return "a test"

@@ -160,7 +160,8 @@ def waits() -> Iterator[list[str]]:
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             file = Path(frame.f_code.co_filename)
-            if file.is_relative_to(ROOT) and not file.is_relative_to(ROOT / "tests"):
+            ours = file.is_relative_to(ROOT) and "site-packages" not in file.parts  # the environment may lie in the tree
+            if ours and not file.is_relative_to(ROOT / "tests"):
                 break
             frame = frame.f_back
         where = "a test" if frame is None else f"{file.relative_to(ROOT)}:{frame.f_lineno}"

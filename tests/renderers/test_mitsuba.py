@@ -68,7 +68,7 @@ def ours(kind: str, value: float, name: str, montecarlo: int = 0) -> tuple[Tenso
     material = Material(ones.expand(-1, 3) * (1.0 if metal else value), ones * (value if metal else 1.0), ones * metal)
     which, light = torch.zeros(len(hit), dtype=torch.int64), Lighting.of([environment(name)])
     if not montecarlo:
-        return shade(light, material, normal, to_eye, which, 0.0, "separable"), hit
+        return shade(light, material, normal, to_eye, which, 0.0), hit
     g = torch.Generator().manual_seed(0)
     arguments = (light, material, points, normal, to_eye, which, None, g, Draws(montecarlo, montecarlo), 0.0)
     return shade_montecarlo(*arguments, masking="separable"), hit

@@ -66,7 +66,7 @@ def run(stage: BuiltStage, first: int, last: int) -> None:
         ({"prompts": "[a red mushroom]"}, "prompts.0: 'a red mushroom' is there already"),
         ({"prompts": "[a green pear, x]"}, "prompts.1: 'x' is empty or a single character"),
         ({"prompts": "[a green quux]"}, "quux"),
-        ({"prompts": "a green pear"}, "prompts must be a list"),
+        ({"prompts": "{a: green pear}"}, "prompts must be a list"),
     ],
 )
 def test_what_cannot_be_learnt_together_is_said_when_the_recipe_is_read(settings: dict[str, str], said: str) -> None:

@@ -45,6 +45,12 @@ def test_equal_state_gives_equal_bytes(tmp_path: Path) -> None:
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
+def test_a_run_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    with pytest.raises(DiskError):
+        write(tmp_path / "removed" / "ckpt", 1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for step in range(1, 6):
         write(tmp_path, step, keep=2)
