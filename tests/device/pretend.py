@@ -160,7 +160,7 @@ def waits() -> Iterator[list[str]]:
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             file = Path(frame.f_code.co_filename)
-            ours = file.is_relative_to(ROOT) and "site-packages" not in file.parts  # the environment may lie in the tree
+            ours = file.is_relative_to(ROOT) and "site-packages" not in file.parts  # where the environment may lie
             if ours and not file.is_relative_to(ROOT / "tests"):
                 break
             frame = frame.f_back
