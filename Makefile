@@ -53,7 +53,7 @@ format: dev
 types: dev
 	@$(BIN)/mypy
 
-# Plants the faults of benchmarks/faults one by one and sees that the tests named there fail: some minutes.
+# Plants the faults of benchmarks/faults one by one and sees that the tests named there fail: a quarter of an hour.
 mutants: dev
 	@$(BIN)/python -m benchmarks.mutants $(ARGS)
 
