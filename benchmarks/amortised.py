@@ -24,7 +24,7 @@ from dreamlab.metrics.figures import Check, report
 from dreamlab.metrics.geometry import iou, shape_of_mesh, shape_of_program
 from dreamlab.recipe import Recipe
 from dreamlab.recipe.bind import Spec
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.preview import orbit_views, render_views, save_between, save_sheet, to_bytes
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
@@ -104,7 +104,7 @@ def measure(
     overrides: Sequence[str] = (), images: Path | None = None, name: str = "asd-many", full: bool = False
 ) -> list[Check]:
     """Train both ways, print the table, write the sheets."""
-    wanted = recipe.load(recipe.find(name), tables(), overrides=list(overrides))
+    wanted = recipe.load(recipe.find(name), TABLES, overrides=list(overrides))
     texts, seed = (wanted.prompt, *wanted.prompts), wanted.seed
     together = trained(wanted)
     apart = [trained(alone(wanted, text, full)) for text in texts]

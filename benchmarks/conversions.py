@@ -33,7 +33,7 @@ from dreamlab.core.types import Prompt, Scene
 from dreamlab.export.glb import glb_bytes
 from dreamlab.export.text_formats import obj_bytes, obj_companions
 from dreamlab.metrics.figures import Check, report
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.preview import save_sheet, to_bytes
 from dreamlab.run.worlds import true_pictures
@@ -87,7 +87,7 @@ stages:
     size: 64
     cameras: {{fixed: 40, elevation_deg: [-45, 75]}}
 """
-    ((_, scene),) = every_stage(Assembler(recipe.load(text, tables()), "cpu"))[0].items()
+    ((_, scene),) = every_stage(Assembler(recipe.load(text, TABLES), "cpu"))[0].items()
     return scene
 
 
@@ -148,7 +148,7 @@ def read_back(suffix: str) -> list[Check]:
 def in_segments(images: Path | None) -> list[Check]:
     """The recipe `longer-motion` to its end: what it shows at moments and from sides that nobody trained on, and how
     far the loop is from closing."""
-    wanted = recipe.load(recipe.find("longer-motion"), tables())
+    wanted = recipe.load(recipe.find("longer-motion"), TABLES)
     done, spent = every_stage(Assembler(wanted, "cpu"))
     cameras = fixed_orbit(wanted.stages[-1].cameras, 20, offset=0.5)
     shown = true_pictures(Prompt(wanted.prompt), wanted.seed)(cameras, 64)

@@ -24,7 +24,7 @@ import torch
 from dreamlab import recipe
 from dreamlab.export import write_mesh
 from dreamlab.metrics.figures import Check, report
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from renderers.gaussians import Gaussians
 
 COUNTS = (2_000, 20_000, 200_000)
@@ -57,7 +57,7 @@ def cloud(count: int, wide: bool) -> Gaussians:
 
 
 def measured(count: int, wide: bool) -> Check:
-    scene, wanted = cloud(count, wide), recipe.load(RECIPE, tables())
+    scene, wanted = cloud(count, wide), recipe.load(RECIPE, TABLES)
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
         (path,) = write_mesh(Path(folder), wanted.prompt, scene, wanted, 0, ("glb",), [])

@@ -31,7 +31,7 @@ from dreamlab.core.types import Scene
 from dreamlab.metrics.figures import Check, report
 from dreamlab.metrics.geometry import chamfer, iou, shape_of_mesh, shape_of_program
 from dreamlab.recipe import Recipe
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.preview import save_sheet, to_bytes
 from dreamlab.run.telemetry import Ring
@@ -113,7 +113,7 @@ def fit(name: str, overrides: list[str]) -> tuple[Scene, Held, float, int]:
     """The scene after its recipe, the held-out views, CPU seconds and steps."""
     chosen = ALL[name]
     file = recipe.find(f"fit-{chosen.recipe or name}")
-    wanted = recipe.load(file, tables(), prompt=chosen.prompt, overrides=[*chosen.changes, *overrides])
+    wanted = recipe.load(file, TABLES, prompt=chosen.prompt, overrides=[*chosen.changes, *overrides])
     assembler = Assembler(wanted, "cpu")
     held = Held.of(wanted, assembler)
     finished, seconds = every_stage(assembler)
@@ -164,7 +164,7 @@ def cost(kind: str, size: int = SIZE, steps: int = 4, **settings: int) -> Check:
     stage_text = (
         f"{{name: a, scene: {scene}, terms: [{{guidance: truth, system: photometric}}], views: 1, size: {size}}}"
     )
-    wanted = recipe.load(f"prompt: {STILL}\nstages: [{stage_text}]\n", tables())
+    wanted = recipe.load(f"prompt: {STILL}\nstages: [{stage_text}]\n", TABLES)
     stage, ring = Assembler(wanted, "cpu").stage(0), Ring(METRICS, 100, "cpu")
     step(stage, 0, ring)
     began = time.process_time()

@@ -18,7 +18,7 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.schedules import Progress, constant
 from dreamlab.core.types import Condition, Frames, ParamGroup, Prompt, Training
 from dreamlab.metrics.figures import Check, report
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler, BuiltStage
 from dreamlab.run.optim import Adam
 from dreamlab.run.telemetry import Ring
@@ -100,7 +100,7 @@ def shares(stage: BuiltStage, ring: Ring) -> dict[str, float]:
 
 
 def measure(name: str = recipe.DEFAULT) -> list[Check]:
-    wanted = recipe.load(recipe.find(name), tables())
+    wanted = recipe.load(recipe.find(name), TABLES)
     stage = Assembler(wanted, "cpu").stage(0)
     empty = null_stage(stage)
     ring = Ring(METRICS, 10_000, "cpu")

@@ -28,7 +28,7 @@ from dreamlab.metrics.figures import Check, machine, report
 from dreamlab.metrics.judge import Judge
 from dreamlab.metrics.measure import Yardstick
 from dreamlab.recipe.checks import check
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
 from dreamlab.toybox.scoring.board import Board, _diversity, _true_diversity, prompts, summed, verdict_of
@@ -68,7 +68,7 @@ def rules(guidance: str = "oracle") -> list[str]:
 def refusal(rule: str, guidance: str) -> str | None:
     """Why a rule's recipe cannot run on a guidance, or None."""
     try:
-        check(recipe.load(recipe.find(rule), tables(), overrides=served_by(rule, guidance)))
+        check(recipe.load(recipe.find(rule), TABLES, overrides=served_by(rule, guidance)))
     except RecipeError as error:
         return str(error)
     return None
@@ -78,7 +78,7 @@ def served_by(rule: str, guidance: str) -> list[str]:
     """The overrides that put a guidance in place of the recipe's own."""
     if guidance == "oracle":
         return []
-    terms = recipe.load(recipe.find(rule), tables()).stages[0].terms
+    terms = recipe.load(recipe.find(rule), TABLES).stages[0].terms
     exchanged = [f"stages.0.terms.{i}.guidance={{kind: {guidance}}}" for i in range(len(terms))]
     if guidance in SCALES:
         scaled = [i for i, term in enumerate(terms) if getattr(term.system.settings, "cfg", None) == OURS]
@@ -97,7 +97,7 @@ def of_prompt(rule: str, text: str) -> list[str]:
 def rows_per_step(rule: str, settings: Sequence[str] = ()) -> float:
     """Pictures the prior evaluates in a step, over the first, middle and last three of a run of ninety."""
     small = ["stages.0.steps=90", "stages.0.size=16", "stages.0.scene={kind: gaussians, count: 16}"]
-    wanted = recipe.load(recipe.find(rule), tables(), overrides=[*settings, *small])
+    wanted = recipe.load(recipe.find(rule), TABLES, overrides=[*settings, *small])
     assembler = CountingAssembler(wanted, "cpu")
     stage = assembler.stage(0)
     at = [*range(3), *range(44, 47), *range(87, 90)]
@@ -218,7 +218,7 @@ def measure(
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.systems", description=__doc__)
     parser.add_argument("--rules", default=None, help="comma-separated; default: all that the guidance can serve")
-    parser.add_argument("--guidance", default="oracle", choices=sorted(tables().guidance))
+    parser.add_argument("--guidance", default="oracle", choices=sorted(TABLES.guidance))
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--rows", type=int, default=ROWS, help="pictures the prior evaluates per cell")

@@ -20,7 +20,7 @@ from dreamlab.export.report import check_not_older
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.recipe.checks import check
 from dreamlab.recipe.given import own_files, placed
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.checkpoint import committed, read_newest, sweep, write
 from dreamlab.run.determinism import deterministic
@@ -32,7 +32,7 @@ from dreamlab.run.train import Tick, restore, train
 
 
 def load_recipe(run: Run) -> Recipe:
-    return recipe.load(run.recipe_path(), tables())
+    return recipe.load(run.recipe_path(), TABLES)
 
 
 def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lambda tick: None) -> list[Path]:
@@ -103,7 +103,7 @@ def plan(
 ) -> tuple[Recipe, dict[str, bytes]]:
     """What a run of a recipe would hold, its own recipe and files; no prompt: the recipe's; `image`: a picture to
     follow instead of the recipe's."""
-    chosen = recipe.load(source, tables(), prompt=prompt, negative=negative, overrides=overrides)
+    chosen = recipe.load(source, TABLES, prompt=prompt, negative=negative, overrides=overrides)
     if image is not None:
         chosen = replace(chosen, image=replace(chosen.image, file=str(image.absolute())))
     chosen = placed(chosen, source.parent)
@@ -117,7 +117,7 @@ def extend(run: Run, steps: int) -> None:
     with run.lock(), said(run):
         wanted = load_recipe(run)
         last = len(wanted.stages) - 1
-        longer = recipe.load(run.recipe_path(), tables(), overrides=[f"stages.{last}.steps={steps}"])
+        longer = recipe.load(run.recipe_path(), TABLES, overrides=[f"stages.{last}.steps={steps}"])
         made = max(int(run.state().get("step", 0)) - sum(stage.steps for stage in wanted.stages[:-1]), 0)
         if steps < made:
             raise RecipeError(f"--steps {steps}: stage {wanted.stages[-1].name!r} has made {made} steps already")
@@ -132,7 +132,7 @@ def branch(run: Run, out: Path | None, overrides: Sequence[str], command: list[s
     left as it is. Beside it unless `out` says where. To be executed then."""
     known_device(device)
     with run.lock(), said(run):
-        old, new = load_recipe(run), recipe.load(run.recipe_path(), tables(), overrides=overrides)
+        old, new = load_recipe(run), recipe.load(run.recipe_path(), TABLES, overrides=overrides)
         found = read_newest(run.ckpt, warn=run.warn)
         if found is None:
             raise InputError(f"{run.path}: has no checkpoint yet; continue it with: {shell('resume', run.path)}")

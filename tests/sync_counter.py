@@ -53,13 +53,12 @@ class Found(list[tuple[str, str]]):
         return "\n".join(f"{n} x {what} at {where}" for (what, where), n in Counter(self).most_common())
 
 
-def _where() -> str:
-    """The innermost line of the project that is not a test's."""
-    frame = sys._getframe(2)
+def project_line() -> str:
+    """The innermost line of the project, and not of a test, on the way here."""
+    frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        ours = file.startswith(str(ROOT)) and "site-packages" not in file  # the environment may lie in the tree
-        if ours and not file.startswith(TESTS):
+        if file.startswith(str(ROOT)) and not file.startswith(TESTS):
             return f"{Path(file).relative_to(ROOT)}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return "a test"
@@ -90,7 +89,7 @@ class _Mode(TorchDispatchMode):
         if name == "copy_" and tensors[1].is_cuda and not tensors[0].is_cuda and args[2:] != (True,):
             what = "copy to the CPU"
         if what and self.counts(tensors):
-            self.found.append((what, _where()))
+            self.found.append((what, project_line()))
         return func(*args, **kwargs)
 
 
@@ -104,7 +103,7 @@ def syncs(only_on_device: bool = False) -> Iterator[Found]:
     def noted(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def read(self: Tensor, *args: Any, **kwargs: Any) -> Any:
             if counts([self]):
-                found.append((name, _where()))
+                found.append((name, project_line()))
             return original(self, *args, **kwargs)
 
         return read
@@ -122,7 +121,7 @@ def _moved(found: Found, original: Callable[..., Tensor]) -> Callable[..., Tenso
     def move(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         there = original(self, *args, **kwargs)
         if self.is_cuda and not there.is_cuda:
-            found.append(("copy to the CPU", _where()))
+            found.append(("copy to the CPU", project_line()))
         return there
 
     return move

@@ -61,14 +61,14 @@ def pages() -> dict[str, str]:
 def test_every_recipe_of_the_pages_is_accepted() -> None:
     from dreamlab import recipe
     from dreamlab.recipe.checks import check
-    from dreamlab.recipe.tables import tables
+    from dreamlab.recipe.tables import TABLES
 
     count = 0
     for name, text in pages().items():
         if name == "adding-a-system.md":  # its rule is not in our table; it has a test of its own
             continue
         for i, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)):
-            check(recipe.load(block, tables(), name=f"{name}, block {i}"))
+            check(recipe.load(block, TABLES, name=f"{name}, block {i}"))
             count += 1
     assert count >= 4
 
@@ -78,7 +78,7 @@ def test_every_dream_of_the_pages_is_accepted() -> None:
     from dreamlab import recipe
     from dreamlab.cli.prompt import sorted_words
     from dreamlab.recipe.checks import check
-    from dreamlab.recipe.tables import tables
+    from dreamlab.recipe.tables import TABLES
 
     count = 0
     for name, text in pages().items():
@@ -92,7 +92,7 @@ def test_every_dream_of_the_pages_is_accepted() -> None:
             if prompt is None:
                 continue
             file = recipe.find(options.get("--recipe", "image" if "--image" in options else "toybox"))
-            check(recipe.load(file, tables(), prompt=prompt, overrides=settings, negative=options.get("--negative")))
+            check(recipe.load(file, TABLES, prompt=prompt, overrides=settings, negative=options.get("--negative")))
             count += 1
     assert count >= 5
 

@@ -10,8 +10,3 @@ from systems import SYSTEMS
 from systems.engine.regularisers import REGULARISERS
 
 TABLES = Tables(SCENES, SYSTEMS, GUIDANCE, REGULARISERS)
-
-
-def tables() -> Tables:
-    """For the recipe reader, the checks, the assembler and `list`."""
-    return TABLES

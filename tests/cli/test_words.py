@@ -15,7 +15,7 @@ from dreamlab.cli.prompt import KEYS, MOST, read_prompt, sorted_words
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.recipe import Recipe
 from dreamlab.recipe.reading import OF_EXPORT, OF_STAGES
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from tests.conftest import Commands
 from tests.recipe.test_recipe import PROMPTS
 
@@ -72,7 +72,7 @@ stages:
 
 
 def load(*overrides: str) -> Recipe:
-    return recipe.load(TWO, tables(), overrides=overrides)
+    return recipe.load(TWO, TABLES, overrides=overrides)
 
 
 def test_short_forms_are_of_every_stage() -> None:

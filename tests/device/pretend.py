@@ -16,12 +16,9 @@ What makes the host wait for the device (an item, a mask as an index, a copy to 
 from __future__ import annotations
 
 import functools
-import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -31,9 +28,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from cuda_ext import backend
+from tests.sync_counter import project_line
 
 NAME = "pretend"
-ROOT = Path(__file__).parents[2]
 aten = torch.ops.aten
 watchers: list[Callable[[str], None]] = []  # each is told the name of an op that waits
 
@@ -157,15 +154,7 @@ def waits() -> Iterator[list[str]]:
     found: list[str] = []
 
     def watch(name: str) -> None:
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
-            file = Path(frame.f_code.co_filename)
-            ours = file.is_relative_to(ROOT) and "site-packages" not in file.parts  # where the environment may lie
-            if ours and not file.is_relative_to(ROOT / "tests"):
-                break
-            frame = frame.f_back
-        where = "a test" if frame is None else f"{file.relative_to(ROOT)}:{frame.f_lineno}"
-        found.append(f"{name} at {where}")
+        found.append(f"{name} at {project_line()}")
 
     watchers.append(watch)
     yield found

@@ -13,7 +13,7 @@ import torch
 
 from dreamlab import pipeline, recipe
 from dreamlab.core.types import Scene
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run import train
 from dreamlab.run.assemble import Assembler, BuiltStage
 from dreamlab.run.folder import Run
@@ -113,5 +113,5 @@ def cheap() -> Iterator[None]:
 
 def scene_of(words: str, device: str) -> tuple[Scene, torch.Generator]:
     """A scene as a stage begins with it, and the stream that it was drawn from."""
-    assembler = Assembler(recipe.load(recipe_of(words), tables()), device)
+    assembler = Assembler(recipe.load(recipe_of(words), TABLES), device)
     return assembler.scenes(assembler.recipe.stages[0]), assembler.streams.init

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dreamlab import recipe
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from tests.device.pretend import the_device
 from tests.device.runs import SCENES, steps
@@ -26,7 +26,7 @@ def test_twins_on_the_device(kind: str, tmp_path: Path, one_thread: None) -> Non
     text = f"prompt: a red mushroom\nstages: [{stage}]"
 
     def figures(device: str) -> list[dict[str, float]]:
-        assembler = Assembler(recipe.load(text, tables()), device)
+        assembler = Assembler(recipe.load(text, TABLES), device)
         return steps(assembler.stage(0, {}), [0], assembler.device)
 
     expected = figures("cpu")

@@ -17,7 +17,7 @@ import configs
 from cuda_ext import room
 from dreamlab import recipe
 from dreamlab.recipe.tables import SCENES as KNOWN
-from dreamlab.recipe.tables import SYSTEMS, tables
+from dreamlab.recipe.tables import SYSTEMS, TABLES
 from dreamlab.run import train, waits
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.telemetry import Ring
@@ -51,7 +51,7 @@ def counted(text: str, *overrides: str, steps: int = STEPS) -> list[list[str]]:
     """What waited, and where, in each step after the first; our ops apart."""
     found = []
     with the_device() as device:
-        assembler = Assembler(recipe.load(text, tables(), overrides=("stages.0.steps=400", *overrides)), device)
+        assembler = Assembler(recipe.load(text, TABLES, overrides=("stages.0.steps=400", *overrides)), device)
         stage = assembler.stage(0, {})
         ring = Ring(train.METRICS, steps, assembler.device)
         for i in range(steps):
@@ -66,7 +66,7 @@ def counted_with_kernels(text: str) -> list[list[str]]:
     found = []
     with second_device(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assembler = Assembler(recipe.load(text, tables(), overrides=("stages.0.steps=400",)), "cuda")
+        assembler = Assembler(recipe.load(text, TABLES, overrides=("stages.0.steps=400",)), "cuda")
         stage = assembler.stage(0, {})
         ring = Ring(train.METRICS, room.PASSES + STEPS, assembler.device)
         for i in range(room.PASSES + STEPS):

@@ -13,7 +13,7 @@ from dreamlab.core.cameras import Cameras, orbit, turntable
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.types import Frames, Prompt, Reference
 from dreamlab.recipe.checks import check
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
@@ -104,17 +104,17 @@ def test_what_a_picture_does_not_know_is_said() -> None:
 )
 def test_what_cannot_be_meant_is_said_when_the_recipe_is_read(before: str, after: str, said: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        check(recipe.load(RECIPE.replace(before, after), tables()))
+        check(recipe.load(RECIPE.replace(before, after), TABLES))
     assert said in str(caught.value) and "\n" not in str(caught.value)
-    wanted = recipe.load(RECIPE, tables())
-    assert recipe.load(recipe.dump(wanted), tables()) == wanted
+    wanted = recipe.load(RECIPE, TABLES)
+    assert recipe.load(recipe.dump(wanted), TABLES) == wanted
     with pytest.raises(InputError, match="give one with --image"):
         Assembler(wanted, "cpu").stage(0)
 
 
 def test_a_short_run_comes_to_look_like_the_picture() -> None:
     """From the picture's own camera; and its depth rank and mask follow, with the oracle behind the other views."""
-    assembler = Assembler(recipe.load(RECIPE, tables()), "cpu")
+    assembler = Assembler(recipe.load(RECIPE, TABLES), "cpu")
     given = taken_from()
     assembler.prompts = (replace(assembler.prompts[0], image=given),)
     stage = assembler.stage(0)
@@ -133,7 +133,7 @@ def test_a_short_run_comes_to_look_like_the_picture() -> None:
 
 
 def test_a_term_without_a_view_in_a_step_rests() -> None:
-    wanted = recipe.load(RECIPE.replace("views: 4", "views: 1"), tables(), overrides=["stages.0.size=12"])
+    wanted = recipe.load(RECIPE.replace("views: 4", "views: 1"), TABLES, overrides=["stages.0.size=12"])
     assembler = Assembler(wanted, "cpu")
     assembler.prompts = (replace(assembler.prompts[0], image=taken_from()),)
     stage = assembler.stage(0)

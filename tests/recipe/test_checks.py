@@ -12,7 +12,7 @@ from dreamlab.core.device import known_device
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.settings import with_files
 from dreamlab.recipe.checks import check
-from dreamlab.recipe.tables import TABLES, tables
+from dreamlab.recipe.tables import TABLES
 
 STAGE = """
 prompt: a rocking red mushroom with a white stem
@@ -67,7 +67,7 @@ MOVING = "{kind: gaussians4d, count: 16}"
     ids=str,
 )
 def test_what_fits_is_let_through(case: dict[str, str]) -> None:
-    check(recipe.load(text(**case), tables()))  # type: ignore[arg-type]
+    check(recipe.load(text(**case), TABLES))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -120,14 +120,14 @@ def test_what_fits_is_let_through(case: dict[str, str]) -> None:
 )
 def test_what_does_not_fit_is_one_line_that_says_where(case: dict[str, str], said: str) -> None:
     with pytest.raises(RecipeError) as error:
-        check(recipe.load(text(**case), tables()))  # type: ignore[arg-type]
+        check(recipe.load(text(**case), TABLES))  # type: ignore[arg-type]
     assert said in str(error.value) and str(error.value).startswith("stages.0 ('shape')")
     assert "\n" not in str(error.value)
 
 
 def test_every_packaged_recipe_passes() -> None:
     for name in recipe.names():
-        check(recipe.load(recipe.find(name), tables()))
+        check(recipe.load(recipe.find(name), TABLES))
 
 
 def test_cards_belong_to_settings_and_every_entry_has_one() -> None:
@@ -173,7 +173,7 @@ def test_unknown_devices_are_one_line() -> None:
 
 def test_files_are_found_and_changed_wherever_settings_name_them() -> None:
     scene = "{kind: several, objects: {a: {scene: {kind: mesh, file: a.glb, lights: [studio, b.hdr]}}}}"
-    made = recipe.load(text(scene=scene), tables())
+    made = recipe.load(text(scene=scene), TABLES)
     found: list[tuple[str, str]] = []
     changed = with_files(made, lambda kind, name: found.append((kind, name)) or f"own.{name}")
     assert found == [("mesh", "a.glb"), ("light", "b.hdr")]  # no names of what is shipped

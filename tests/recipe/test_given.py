@@ -14,7 +14,7 @@ from dreamlab import pipeline, recipe
 from dreamlab.core.errors import InputError
 from dreamlab.recipe.checks import check
 from dreamlab.recipe.given import own_files, placed
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from renderers.light.hdr import hdr_bytes
 
@@ -63,7 +63,7 @@ def test_a_run_needs_none_of_the_files_it_was_made_from(
     monkeypatch.chdir(elsewhere)
     run = pipeline.create(None, folder / "recipe.yaml", tmp_path / "runs", [], None, [])
     shutil.rmtree(folder)
-    kept = recipe.load(run.recipe_path(), tables())
+    kept = recipe.load(run.recipe_path(), TABLES)
     first, second = kept.stages
     assert first.scene.settings.file == "cloud.ply" and first.terms[1].system.settings.points == "cloud.2.txt"
     assert second.scene.settings.file == "paint.ply"
@@ -114,7 +114,7 @@ def test_what_the_command_names_is_where_it_is_called(folder: Path, monkeypatch:
     monkeypatch.chdir(folder / "parts")
     words = ["stages.paint.scene.file=tent.obj", "stages.paint.scene.lights=[sky.hdr, white]"]
     words.append("stages.0.terms.0.guidance={kind: toybox, weights: ../prior}")
-    made = placed(recipe.load(folder / "recipe.yaml", tables(), overrides=words), folder)
+    made = placed(recipe.load(folder / "recipe.yaml", TABLES, overrides=words), folder)
     paint = made.stages[1].scene.settings
     assert paint.file == str(folder / "parts" / "tent.obj")
     assert paint.lights == (str(folder / "parts" / "sky.hdr"), "white")
@@ -124,7 +124,7 @@ def test_what_the_command_names_is_where_it_is_called(folder: Path, monkeypatch:
 
 def test_the_names_of_shipped_things_are_no_files(folder: Path) -> None:
     text = "prompt: a duck\nstages: [{name: a, scene: gaussians, terms: [{guidance: toybox, system: sds}]}]\n"
-    made = recipe.load(text, tables())
+    made = recipe.load(text, TABLES)
     assert placed(made, folder) == made
     again, files = own_files(made, folder)
     check(again)

@@ -18,7 +18,7 @@ from dreamlab.core.types import Framing, Reference
 from dreamlab.recipe import load
 from dreamlab.recipe.given import own_files
 from dreamlab.recipe.picture import NEAR, PictureSettings, png_of, read_picture, reframed
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.folder import Run
 from dreamlab.toybox.draw import draw
@@ -168,7 +168,7 @@ def test_what_a_recipe_names_becomes_the_runs_own(tmp_path: Path) -> None:
     image = saved(tmp_path / "disc.png", as_bytes(torch.cat([disc().expand(-1, -1, 3) * 0.5, disc()], -1)))
     (tmp_path / "tent.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n")
     text = RECIPE.format(image="disc.png", mesh="tent.obj", guidance="toybox-novel")
-    made, files = own_files(load(text, tables()), tmp_path)
+    made, files = own_files(load(text, TABLES), tmp_path)
     assert set(files) == {"image.png", "paint.ply"} and made.image.file == "image.png" and made.image.fill == 0
     run = tmp_path / "run"
     run.mkdir()
@@ -178,9 +178,9 @@ def test_what_a_recipe_names_becomes_the_runs_own(tmp_path: Path) -> None:
     torch.testing.assert_close(kept.rgb * kept.alpha, before.rgb * before.alpha, atol=0.005, rtol=0)
     assert float(kept.camera.elevation_deg) == 10
     plain = RECIPE.format(image="", mesh="paint.ply", guidance="oracle")
-    vertices = Assembler(load(plain, tables()), "cpu", run).stage(0).scene.surface.vertices  # type: ignore[attr-defined]
+    vertices = Assembler(load(plain, TABLES), "cpu", run).stage(0).scene.surface.vertices  # type: ignore[attr-defined]
     other = RECIPE.format(image="", mesh="tent.obj", guidance="oracle")
-    original = Assembler(load(other, tables()), "cpu", tmp_path).stage(0).scene.surface.vertices  # type: ignore[attr-defined]
+    original = Assembler(load(other, TABLES), "cpu", tmp_path).stage(0).scene.surface.vertices  # type: ignore[attr-defined]
     torch.testing.assert_close(vertices, original)
     assert isinstance(run, Path) and len(vertices) == 4
 
@@ -212,7 +212,7 @@ def test_a_recipes_picture_stands_as_its_guidance_knows_such_an_object(tmp_path:
     image = saved(tmp_path / "car.png", as_bytes(padded))
     source, overlap = recipe.find("image").read_text(encoding="utf-8"), {}
     for fit in (True, False):
-        made = load(f"image: {{file: {image}, fit: {str(fit).lower()}}}\n{source}", tables())
+        made = load(f"image: {{file: {image}, fit: {str(fit).lower()}}}\n{source}", TABLES)
         (tmp_path / "kept.png").write_bytes(own_files(made, tmp_path)[1]["image.png"])
         kept = read_picture(tmp_path / "kept.png", KEEP).alpha.permute(2, 0, 1)[None]
         mask = torch.nn.functional.interpolate(kept, (128, 128), mode="bilinear", antialias=True)[0, 0] > 0.5
@@ -225,7 +225,7 @@ def test_a_picture_without_a_use_and_a_use_without_a_picture_are_said(tmp_path: 
     image = saved(tmp_path / "disc.png", as_bytes(torch.cat([disc().expand(-1, -1, 3), disc()], -1)))
     for name, guidance, error in ((str(image), "oracle", RecipeError), ("", "toybox-novel", InputError)):
         with pytest.raises(error, match="--image") as caught:
-            own_files(load(RECIPE.format(image=name, mesh="", guidance=guidance), tables()), tmp_path)
+            own_files(load(RECIPE.format(image=name, mesh="", guidance=guidance), TABLES), tmp_path)
         assert isinstance(caught.value, DreamError)
 
 

@@ -17,7 +17,7 @@ from dreamlab.core.errors import DreamError, InputError, RecipeError
 from dreamlab.core.schedules import Progress, When
 from dreamlab.core.text import MAX_PROMPT
 from dreamlab.recipe.checks import check
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 
 GOOD = """
 prompt: a red mushroom
@@ -33,7 +33,7 @@ stages:
 
 
 def load(text: str, *overrides: str, prompt: str | None = None) -> recipe.Recipe:
-    return recipe.load(text, tables(), overrides=overrides, prompt=prompt, name="x.yaml")
+    return recipe.load(text, TABLES, overrides=overrides, prompt=prompt, name="x.yaml")
 
 
 def complaint(text: str, *overrides: str) -> str:
@@ -71,7 +71,7 @@ def test_resolved_recipes_round_trip() -> None:
 def test_packaged_recipes_load_check_and_round_trip(name: str) -> None:
     path = recipe.find(name)
     assert len(path.read_text().splitlines()) <= 60
-    made = recipe.load(path, tables())
+    made = recipe.load(path, TABLES)
     check(made)
     assert load(recipe.dump(made)) == made
 
@@ -195,7 +195,7 @@ def test_hostile_files_are_refused_quickly(tmp_path: Path) -> None:
         with pytest.raises(RecipeError):
             load(text)
     with pytest.raises(RecipeError, match="at most"):
-        recipe.load(big, tables())
+        recipe.load(big, TABLES)
     assert time.process_time() - began < 20  # a hang guard, not a speed claim
 
 
@@ -203,7 +203,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"prompt: caf\xe9")
     for path in (tmp_path / "absent.yaml", tmp_path, tmp_path / "latin.yaml"):
         with pytest.raises(RecipeError, match=r"no such recipe file|not UTF-8"):
-            recipe.load(path, tables())
+            recipe.load(path, TABLES)
     with pytest.raises(RecipeError, match="did you mean 'toybox'"):
         recipe.find("tyobox")
 

@@ -20,7 +20,7 @@ from dreamlab.core.types import Framing, Reference
 from dreamlab.recipe import load
 from dreamlab.recipe.given import own_files
 from dreamlab.recipe.picture import PictureSettings, read_picture, reframed
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
@@ -124,7 +124,7 @@ def test_a_run_keeps_its_own_maps_framed_as_the_picture_is(tmp_path: Path) -> No
     files = stored(true, tmp_path, light="near")
     listed = ", ".join(f"{name}: {file}" for name, file in files.items())
     image = f"image: {{{listed}, depth_light: near, fill: 0.8, fit: false, elevation_deg: {ELEVATION}}}"
-    made = load(f"{image}{RECIPE}", tables())
+    made = load(f"{image}{RECIPE}", TABLES)
     kept, copies = own_files(made, tmp_path)
     assert set(copies) == {"image.png", "image_depth.png", "image_normal.png"}
     run = tmp_path / "run"
@@ -189,7 +189,7 @@ def test_bad_maps_are_one_line(tmp_path: Path) -> None:
 
 def test_a_weight_on_what_nobody_gave_is_said_before_a_run(tmp_path: Path) -> None:
     files = stored(world(), tmp_path)
-    wanted = load(recipe.find("paper/dreamcraft3d").read_text(encoding="utf-8"), tables())
+    wanted = load(recipe.find("paper/dreamcraft3d").read_text(encoding="utf-8"), TABLES)
     bare = replace(wanted, image=replace(wanted.image, file=files["file"]))
     with pytest.raises(InputError, match=r"photometric compares the picture's depth.*image\.depth=FILE"):
         own_files(bare, tmp_path)
@@ -204,7 +204,7 @@ def test_dreamcraft3ds_recipe_runs_on_a_given_picture_and_depth(tmp_path: Path) 
     for depth in (0.05, 0.0):
         given = [f"image.{name}={file}" for name, file in files.items()]
         more = [*small, *given, f"stages.0.terms.0.system.depth={depth}", "image.fit=false", "image.fill=0"]
-        wanted = load(recipe.find("paper/dreamcraft3d").read_text(encoding="utf-8"), tables(), overrides=more)
+        wanted = load(recipe.find("paper/dreamcraft3d").read_text(encoding="utf-8"), TABLES, overrides=more)
         kept, copies = own_files(wanted, tmp_path)
         for name, data in copies.items():
             (tmp_path / name).write_bytes(data)

@@ -13,7 +13,7 @@ import trimesh
 
 from dreamlab import recipe
 from dreamlab.core.errors import RecipeError
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from renderers.become import become
 from renderers.dmtet import DMTet
@@ -95,7 +95,7 @@ stages:
     [("mesh", ", texture: 64, faces: 400, unwrap: own"), ("gaussians", ", count: 200"), ("dmtet", ", resolution: 12")],
 )
 def test_a_recipe_chains_kinds(kind: str, more: str) -> None:
-    wanted = recipe.load(CHAIN % (kind, more), tables())
+    wanted = recipe.load(CHAIN % (kind, more), TABLES)
     assembler = Assembler(wanted, "cpu")
     first = assembler.stage(0, {})
     second = assembler.stage(1, {"shape": first.scene})
@@ -107,7 +107,7 @@ def test_a_recipe_chains_kinds(kind: str, more: str) -> None:
 
 def test_what_cannot_begin_from_a_surface_says_so() -> None:
     with pytest.raises(RecipeError, match="cannot become"):
-        Assembler(recipe.load(CHAIN % ("several", ""), tables()), "cpu")
+        Assembler(recipe.load(CHAIN % ("several", ""), TABLES), "cpu")
 
 
 RUN = """

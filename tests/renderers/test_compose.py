@@ -20,7 +20,7 @@ from dreamlab.core.errors import RecipeError
 from dreamlab.core.schedules import Progress, constant
 from dreamlab.core.settings import Spec
 from dreamlab.core.types import Training
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
@@ -232,7 +232,7 @@ stages:
 
 def test_a_recipe_mixes_kinds_and_resumes_exactly() -> None:
     def built() -> Any:
-        return Assembler(recipe.load(recipe.dump(recipe.load(MIXED, tables())), tables()), "cpu").stage(0)
+        return Assembler(recipe.load(recipe.dump(recipe.load(MIXED, TABLES)), TABLES), "cpu").stage(0)
 
     ring, whole, again = Ring(METRICS, 100, "cpu"), built(), built()
     start = {name: value.clone() for name, value in whole.scene.state_dict().items()}
@@ -289,11 +289,11 @@ def test_objects_start_from_stages_of_their_own(dreamlab: Commands, tmp_path: Pa
     changes = json.loads((run / "export" / "report.json").read_text())["changes"]
     assert changes[0]["object"] == "skin" and changes[1]["now"] == "export"
     with pytest.raises(RecipeError, match="not an earlier stage"):
-        recipe.load(OBJECTS.replace("from: two", "from: three"), tables())
+        recipe.load(OBJECTS.replace("from: two", "from: three"), TABLES)
     with pytest.raises(RecipeError, match="cannot become field"):
         wrong = OBJECTS.replace("mesh, from: two, texture: 64, faces: 200, unwrap: own", "field, from: two")
-        Assembler(recipe.load(wrong, tables()), "cpu")
-    assembler = Assembler(recipe.load(OBJECTS, tables()), "cpu")
+        Assembler(recipe.load(wrong, TABLES), "cpu")
+    assembler = Assembler(recipe.load(OBJECTS, TABLES), "cpu")
     done: dict[str, Any] = {}
     for index, name in enumerate(("one", "two")):
         done[name] = assembler.stage(index, done).scene

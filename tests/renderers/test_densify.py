@@ -14,7 +14,7 @@ from dreamlab import recipe
 from dreamlab.core.cameras import turntable
 from dreamlab.core.rotation import matrix
 from dreamlab.core.schedules import Progress
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler, BuiltStage
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
@@ -162,7 +162,7 @@ MCMC = "kind: mcmc, begin: 0, end: 1, every: 4, growth: 1.2, cap: 100, min_opaci
 
 
 def built(densify: str) -> BuiltStage:
-    return Assembler(recipe.load(RECIPE.format(densify=densify), tables()), "cpu").stage(0)
+    return Assembler(recipe.load(RECIPE.format(densify=densify), TABLES), "cpu").stage(0)
 
 
 @pytest.mark.parametrize("densify", [ADAPTIVE, MCMC])

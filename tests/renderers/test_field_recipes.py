@@ -14,7 +14,7 @@ from dreamlab import recipe
 from dreamlab.core.cameras import Cameras, turntable
 from dreamlab.core.noise import NoiseTable, make_table
 from dreamlab.core.types import Condition, Frames, Prompt
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler, BuiltStage
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
@@ -42,7 +42,7 @@ stages:
 
 
 def built(more: str, penalties: str = "{}") -> BuiltStage:
-    return Assembler(recipe.load(FIELD.format(more=more, penalties=penalties), tables()), "cpu").stage(0)
+    return Assembler(recipe.load(FIELD.format(more=more, penalties=penalties), TABLES), "cpu").stage(0)
 
 
 def trained(stage: BuiltStage, steps: int = 8) -> Any:
@@ -146,7 +146,7 @@ def test_a_latent_field_is_distilled_without_an_encoder() -> None:
     text = text.replace(
         "guidance: truth, system: photometric", "guidance: oracle, system: {kind: sds, cfg: 1}, see: latent"
     )
-    stage = Assembler(recipe.load(text.replace("steps: 8", "steps: 150"), tables()), "cpu").stage(0)
+    stage = Assembler(recipe.load(text.replace("steps: 8", "steps: 150"), TABLES), "cpu").stage(0)
     stage = replace(stage, terms=(replace(stage.terms[0], guidance=OnePoint(target)),))
     cameras, white = turntable(2), torch.ones(2, 3)
 

@@ -18,7 +18,7 @@ from dreamlab.core.errors import RecipeError
 from dreamlab.core.rotation import from_vector, matrix, product
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Training
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
@@ -202,7 +202,7 @@ def test_segments_follow_one_another_without_a_jump() -> None:
     late, last = (torch.tensor(t) for t in (0.999, spans[1][1]))  # the third is not there while the second is trained
     assert torch.equal(scene.posed(late)[0], scene.posed(last)[0])
     with pytest.raises(RecipeError, match="segment: 3: counted from 0, of 3"):
-        Assembler(recipe.load(REFUSED % "segments: 3, segment: 3", tables()), "cpu")
+        Assembler(recipe.load(REFUSED % "segments: 3, segment: 3", TABLES), "cpu")
     assert torch.equal(blend(torch.zeros(2), torch.ones(2), torch.tensor(0.75), 0.5, 1.0), torch.full((2,), 0.5))
 
 
@@ -230,7 +230,7 @@ def test_a_ring_of_segments_closes() -> None:
             assert (a - b).abs().max() < 1e-3 * (half - begin).abs().max()
         assert scene.motion(torch.tensor(0.95))[1] > 0 and scene.motion(torch.tensor(0.01))[1] == 0
     with pytest.raises(RecipeError, match="power: 0 where several segments loop"):
-        Assembler(recipe.load(REFUSED % "segments: 2, deform: {kind: mlp, loop: true, power: 0.35}", tables()), "cpu")
+        Assembler(recipe.load(REFUSED % "segments: 2, deform: {kind: mlp, loop: true, power: 0.35}", TABLES), "cpu")
 
 
 def rocked(points: Tensor, time: Tensor) -> Tensor:
@@ -305,7 +305,7 @@ stages:
     views: 2
     size: 12
 """
-    assembler, ring, done = Assembler(recipe.load(text, tables()), "cpu"), Ring(METRICS, 100, "cpu"), {}
+    assembler, ring, done = Assembler(recipe.load(text, TABLES), "cpu"), Ring(METRICS, 100, "cpu"), {}
     states = []
     for index, name in enumerate(("still", "first", "on")):
         stage = assembler.stage(index, done)
@@ -340,7 +340,7 @@ stages:
 @pytest.mark.parametrize("kind", KINDS)
 def test_exact_resume(kind: str) -> None:
     def built() -> object:
-        return Assembler(recipe.load(RECIPE.format(kind=kind), tables()), "cpu").stage(0)
+        return Assembler(recipe.load(RECIPE.format(kind=kind), TABLES), "cpu").stage(0)
 
     ring, whole, again = Ring(METRICS, 100, "cpu"), built(), built()
     for i in range(14):

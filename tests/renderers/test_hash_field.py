@@ -16,7 +16,7 @@ from dreamlab import recipe
 from dreamlab.core.cameras import Cameras, OrbitSettings, fixed_orbit, turntable
 from dreamlab.core.schedules import Progress, constant, ramp
 from dreamlab.core.types import Training
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.optim import Adam
 from dreamlab.run.telemetry import Ring
@@ -270,7 +270,7 @@ CASES = {
 @pytest.mark.parametrize("kind", CASES)
 def test_exact_resume(kind: str) -> None:
     def built() -> Any:
-        return Assembler(recipe.load(RECIPE.format(kind=kind, more=CASES[kind]), tables()), "cpu").stage(0)
+        return Assembler(recipe.load(RECIPE.format(kind=kind, more=CASES[kind]), TABLES), "cpu").stage(0)
 
     ring, whole, again = Ring(METRICS, 100, "cpu"), built(), built()
     for i in range(12):

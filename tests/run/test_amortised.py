@@ -16,7 +16,7 @@ from dreamlab.core.foreign.headers import glb_document
 from dreamlab.core.types import Maker, Scene
 from dreamlab.export import export_mesh, export_pictures
 from dreamlab.recipe.checks import check
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler, BuiltStage
 from dreamlab.run.folder import Run
 from dreamlab.run.preview import orbit_views, save_preview
@@ -48,7 +48,7 @@ def text(
 
 
 def built(source: str | None = None) -> tuple[Assembler, BuiltStage]:
-    assembler = Assembler(recipe.load(source or text(), tables()), "cpu")
+    assembler = Assembler(recipe.load(source or text(), TABLES), "cpu")
     return assembler, assembler.stage(0)
 
 
@@ -71,20 +71,20 @@ def run(stage: BuiltStage, first: int, last: int) -> None:
 )
 def test_what_cannot_be_learnt_together_is_said_when_the_recipe_is_read(settings: dict[str, str], said: str) -> None:
     with pytest.raises(DreamError) as caught:
-        check(recipe.load(text(**settings), tables()))
+        check(recipe.load(text(**settings), TABLES))
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_prompts_are_no_overrides_and_a_generator_has_no_particles() -> None:
     with pytest.raises(DreamError, match="never given as an override"):
-        recipe.load(text(), tables(), overrides=["prompts=[a pear]"])
+        recipe.load(text(), TABLES, overrides=["prompts=[a pear]"])
     with pytest.raises(DreamError, match="it has no particles"):
-        check(recipe.load(text(), tables(), overrides=["stages.0.particles=2"]))
+        check(recipe.load(text(), TABLES, overrides=["stages.0.particles=2"]))
 
 
 def test_the_resolved_recipe_reads_back() -> None:
-    made = recipe.load(text(), tables())
-    assert recipe.load(recipe.dump(made), tables()) == made
+    made = recipe.load(text(), TABLES)
+    assert recipe.load(recipe.dump(made), TABLES) == made
 
 
 def test_prompts_take_turns() -> None:
@@ -92,7 +92,7 @@ def test_prompts_take_turns() -> None:
     turns = [stage.turn(i)[1].text for i in range(4)]
     assert turns == ["a red mushroom", "a green pear", "a blue mug", "a red mushroom"]
     assert stage.scene.state_dict()["codes"].shape == (3, 64)
-    single = Assembler(recipe.load(text("[]"), tables()), "cpu").stage(0)
+    single = Assembler(recipe.load(text("[]"), TABLES), "cpu").stage(0)
     assert [single.turn(i)[1].text for i in range(2)] == ["a red mushroom"] * 2
     assert len(assembler.prompts) == 3
 
@@ -155,9 +155,9 @@ def test_every_prompt_is_exported_and_shown(tmp_path: Path) -> None:
 def test_the_embedded_prior_encodes_the_prompts_itself() -> None:
     """Its encoder's mean word, at the scene's width; a bag of words is only for guidances without an encoder."""
     source = text("[a green pear, a red mushroom with a white stem]").replace("kind: oracle, others: 1", "kind: toybox")
-    assembler = Assembler(recipe.load(source, tables()), "cpu")
+    assembler = Assembler(recipe.load(source, TABLES), "cpu")
     codes = assembler.codes(assembler.recipe.stages[0])
-    oracle = Assembler(recipe.load(text(), tables()), "cpu")
+    oracle = Assembler(recipe.load(text(), TABLES), "cpu")
     assert codes.shape == (3, 64) and codes.dtype == torch.float32
     assert not torch.allclose(codes[0], oracle.codes(oracle.recipe.stages[0])[0])
     near, far = (float((codes[0] - codes[i]).norm()) for i in (2, 1))

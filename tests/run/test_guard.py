@@ -13,7 +13,7 @@ from torch import Tensor
 from dreamlab import pipeline, recipe
 from dreamlab.core.errors import Diverged
 from dreamlab.core.types import Condition
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run import train
 from dreamlab.run.assemble import Assembler, BuiltStage
 from dreamlab.run.folder import Run
@@ -58,7 +58,7 @@ def make(tiny: Path, folder: Path, bad: set[int], *overrides: str) -> tuple[Run,
 
 def make_from(path: Path, folder: Path, bad: set[int], *overrides: str) -> tuple[Run, recipe.Recipe, SickAssembler]:
     run = pipeline.create(PROMPT, path, folder / "runs", overrides, None, [])
-    wanted = recipe.load(run.recipe_path(), tables())
+    wanted = recipe.load(run.recipe_path(), TABLES)
     assembler = SickAssembler(wanted, "cpu")
     assembler.bad_calls = frozenset(bad)
     return run, wanted, assembler

@@ -14,7 +14,7 @@ from PIL import Image
 from dreamlab import recipe
 from dreamlab.core.cameras import turntable
 from dreamlab.core.types import Maker
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run import train
 from dreamlab.run.assemble import Assembler, BuiltStage
 from dreamlab.run.folder import Run
@@ -33,7 +33,7 @@ def source(count: int, **parts: str) -> str:
 
 
 def built(count: int) -> tuple[Assembler, BuiltStage]:
-    assembler = Assembler(recipe.load(source(count), tables()), "cpu")
+    assembler = Assembler(recipe.load(source(count), TABLES), "cpu")
     return assembler, assembler.stage(0)
 
 
@@ -96,7 +96,7 @@ def test_previews_show_a_handful_in_turn(tmp_path: Path) -> None:
 
 
 def test_a_run_says_which_prompts_its_previews_show(tmp_path: Path) -> None:
-    wanted = recipe.load(source(6), tables(), overrides=["stages.0.steps=4", "keeping.preview=2"])
+    wanted = recipe.load(source(6), TABLES, overrides=["stages.0.steps=4", "keeping.preview=2"])
     run = Run.create(tmp_path, recipe.dump(wanted), wanted.prompt, [])
     train.train(run, wanted, Assembler(wanted, "cpu"))
     events = [event for event in run.events() if event["kind"] == "preview"]
@@ -114,7 +114,7 @@ def test_words_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     Words.from_json.cache_clear()
     with_prior = source(3).replace("{kind: oracle, others: 1}", "toybox")
-    assembler = Assembler(recipe.load(with_prior, tables()), "cpu")
+    assembler = Assembler(recipe.load(with_prior, TABLES), "cpu")
     steps(assembler.stage(0), 0, 7)
     prompts = [prompt.text for prompt in assembler.prompts]
     assert [read[prompt] for prompt in prompts] == [1, 1, 1]

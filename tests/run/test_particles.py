@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 
 from dreamlab.recipe import load
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler, BuiltStage
 from dreamlab.run.particles import Particles
 from dreamlab.run.telemetry import Ring
@@ -34,7 +34,7 @@ stages:
 
 
 def stage() -> BuiltStage:
-    return Assembler(load(RECIPE, tables()), "cpu").stage(0)
+    return Assembler(load(RECIPE, TABLES), "cpu").stage(0)
 
 
 def run(built: BuiltStage, first: int, last: int) -> None:
@@ -73,7 +73,7 @@ def test_a_resumed_run_of_particles_ends_equal() -> None:
 
 
 def test_a_later_stage_takes_the_first_particle() -> None:
-    assembler = Assembler(load(RECIPE, tables()), "cpu")
+    assembler = Assembler(load(RECIPE, TABLES), "cpu")
     first = assembler.stage(0).scene
     later = assembler.stage(1, {"shape": first}).scene
     expected = {name.removeprefix("0."): v for name, v in first.state_dict().items() if name.startswith("0.")}

@@ -10,7 +10,7 @@ import torch
 from dreamlab import recipe
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.types import Condition, Frames, Prompt
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
 from dreamlab.toybox.scoring.cells import CountingAssembler
@@ -31,7 +31,7 @@ stages:
 
 
 def test_an_image_model_sees_some_frames_of_each_clip() -> None:
-    assembler = CountingAssembler(recipe.load(RECIPE, tables()), "cpu")
+    assembler = CountingAssembler(recipe.load(RECIPE, TABLES), "cpu")
     stage = assembler.stage(0)
     truth, oracle = (term.guidance for term in stage.terms)
     seen: dict[int, list[Cameras]] = {id(truth): [], id(oracle): []}

@@ -11,7 +11,7 @@ from benchmarks.systems import of_prompt, refusal, rules, served_by
 from dreamlab import recipe
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.recipe.checks import check
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
@@ -32,7 +32,7 @@ stages:
 
 @pytest.mark.parametrize("name", [*rules(), "sgc", "box", "cloud", "style", "video-oracle"])
 def test_a_rules_recipe_takes_a_healthy_step_on_the_cpu(name: str) -> None:
-    stage = Assembler(recipe.load(recipe.find(name), tables(), overrides=SMALL), "cpu").stage(0)
+    stage = Assembler(recipe.load(recipe.find(name), TABLES, overrides=SMALL), "cpu").stage(0)
     ring = Ring(METRICS, 4, "cpu")
     for i in (0, stage.spec.steps - 1):
         step(stage, i, ring)
@@ -43,7 +43,7 @@ def test_a_rules_recipe_takes_a_healthy_step_on_the_cpu(name: str) -> None:
 @pytest.mark.parametrize(("rule", "refused"), [("hifa", True), ("sds", False)])
 def test_a_rule_that_compares_colours_must_be_shown_them(rule: str, refused: bool) -> None:
     text = TEXT.format(system=f"kind: {rule}", prompting="", guidance="") + "        see: normal_mask\n"
-    made = recipe.load(text, tables())
+    made = recipe.load(text, TABLES)
     if not refused:
         return check(made)
     with pytest.raises(RecipeError, match=r"see: hifa compares colours"):
@@ -93,7 +93,7 @@ def test_what_cannot_be_supplied_is_said_when_the_recipe_is_read(
 ) -> None:
     clips = ["stages.0.cameras.clip=4"] if "clip" in guidance else []
     text = TEXT.format(system=system, prompting=prompting, guidance=guidance)
-    made = recipe.load(text, tables(), overrides=clips)
+    made = recipe.load(text, TABLES, overrides=clips)
     if said is None:
         check(made)
         return
@@ -107,7 +107,7 @@ def test_the_bench_puts_another_guidance_and_prompt_into_every_term() -> None:
     text = "a blue cup with a red handle"
     for rule in rules("toybox"):
         changed = [*served_by(rule, "toybox"), *of_prompt(rule, text)]
-        wanted = recipe.load(recipe.find(rule), tables(), prompt=text, overrides=changed).stages[0]
+        wanted = recipe.load(recipe.find(rule), TABLES, prompt=text, overrides=changed).stages[0]
         assert {term.guidance.kind for term in wanted.terms} == {"toybox"}
         regions = getattr(wanted.terms[0].system.settings, "regions", ())
         assert {region.prompt for region in regions} <= {text}

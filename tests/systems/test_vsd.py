@@ -16,7 +16,7 @@ from dreamlab.core.cameras import turntable
 from dreamlab.core.prompting import Asking, Prompting
 from dreamlab.core.schedules import constant
 from dreamlab.core.types import Condition
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.preview import orbit_views
 from dreamlab.run.telemetry import Ring
@@ -181,7 +181,7 @@ def test_a_network_that_adds_to_the_prior_begins_as_csd_and_a_short_run_goes_ast
     def silhouettes(base: str) -> float:
         small = ["stages.0.scene={kind: gaussians, count: 400}", "stages.0.size=20", "stages.0.steps=60"]
         settings = [f"stages.0.terms.0.system.{name}" for name in (f"base={base}", "width=8")]
-        wanted = recipe.load(recipe.find("vsd"), tables(), overrides=[*small, *settings, "stages.0.particles=1"])
+        wanted = recipe.load(recipe.find("vsd"), TABLES, overrides=[*small, *settings, "stages.0.particles=1"])
         assembler = Assembler(wanted, "cpu")
         stage, cameras = assembler.stage(0), orbit_views(4)
         for i in range(60):

@@ -15,7 +15,7 @@ from dreamlab import pipeline, recipe
 from dreamlab.cli.inspection import write_object
 from dreamlab.core.cameras import OrbitSettings, orbit, sample_orbit
 from dreamlab.core.errors import InputError
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.folder import Run
 from dreamlab.toybox.draw import draw
 from dreamlab.toybox.mesh import inside
@@ -62,7 +62,7 @@ def test_a_picture_becomes_an_asset_and_the_run_keeps_it(tmp_path: Path, prior: 
         made("image", tmp_path, prior)
     run = made("image", tmp_path, prior, "image.elevation_deg=25", image=picture)
     picture.unlink()
-    wanted = recipe.load(run.recipe_path(), tables())
+    wanted = recipe.load(run.recipe_path(), TABLES)
     assert wanted.image.file == "image.png" and wanted.image.elevation_deg == 25
     finished(Run.open(run.path.rename(tmp_path / "moved")))
 

@@ -18,12 +18,12 @@ import trimesh
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, orbit
-from dreamlab.core.types import Frames, LevelSet, Mesh, Offer, ParamGroup, Rows, Textures, Training, Triangles
+from dreamlab.core.types import Frames, LevelSet, Mesh, Offer, ParamGroup, Textures, Training, Triangles
 from dreamlab.export import export_mesh
 from dreamlab.export.glb import glb_bytes
 from dreamlab.export.text_formats import obj_bytes, obj_companions
 from dreamlab.recipe import Recipe, load
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.folder import Run
 from renderers.mesh import TexturedMesh
 from renderers.surface.draw import Surface, compose, look, vertex_normals
@@ -31,6 +31,7 @@ from renderers.surface.extraction import extract, surface
 from renderers.surface.files import ply_bytes
 from tests.conftest import TINY
 from tests.export.viewer import Glb, Obj, pinhole, sampled
+from tests.wiring.toy import Still
 
 RADIUS, SIZE = 0.7, 96
 SIDES = [(0.0, 10.0), (90.0, -20.0), (200.0, 35.0)]
@@ -50,11 +51,10 @@ def ball(subdivisions: int = 3, radius: float = RADIUS) -> Mesh:
     return Mesh(vertices, faces, colours, vertex_normals(vertices, faces))
 
 
-class Solid:
+class Solid(Still):
     """A scene that is a mesh and draws it with the project's rasteriser."""
 
     kind: ClassVar[str] = "solid"
-    penalties: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, mesh: Mesh) -> None:
         self.made = mesh
@@ -65,17 +65,6 @@ class Solid:
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         view = look(Surface.of(self.made.vertices, self.made.faces), cameras, size)
         return compose(view, view.read(self.made.colours), view.read(self.made.normals), background)
-
-    def penalty(self, name: str, frames: Frames) -> Tensor:
-        raise NotImplementedError
-
-    def adapt(self, progress: object, frames: Frames) -> Rows | None:
-        return None
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
     def offer(self, resolution: int) -> Offer:
         return Triangles(self.made)
@@ -97,7 +86,7 @@ def shows(scene: Any, points: np.ndarray, normals: np.ndarray, colours: np.ndarr
 
 
 def exported(tmp_path: Path, scene: Any, *formats: str, settings: tuple[str, ...] = ()) -> tuple[Run, Recipe]:
-    recipe = load(TINY, tables(), overrides=["export.faces=2000", *settings])
+    recipe = load(TINY, TABLES, overrides=["export.faces=2000", *settings])
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
     export_mesh(run, recipe, scene, 7, formats or None)
     return run, recipe
@@ -264,7 +253,7 @@ class Several:
 
 
 def test_each_prompt_s_asset_lies_in_the_folder_of_its_name(tmp_path: Path) -> None:
-    recipe = load(TINY, tables(), overrides=[])
+    recipe = load(TINY, TABLES, overrides=[])
     recipe = replace(recipe, prompt="a red ball", prompts=("a green pear", "a blue mug"))
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
     paths = export_mesh(run, recipe, Several(), 7)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.types import Frames, Reference
 from dreamlab.core.views import GivenViews, sample_views
 from dreamlab.recipe.picture import PictureSettings, read_picture
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.folder import Run
 from renderers.field4d import Field4D
 from renderers.gaussians import Gaussians
@@ -50,10 +50,10 @@ def test_what_the_command_line_says_is_what_the_run_is_made_of(dreamlab: Command
 
 
 def test_another_kind_leaves_nothing_of_the_old_one() -> None:
-    changed = recipe.load(TINY, tables(), overrides=["stages.0.terms.0.system={kind: csd, text: 2}"])
+    changed = recipe.load(TINY, TABLES, overrides=["stages.0.terms.0.system={kind: csd, text: 2}"])
     system = changed.stages[0].terms[0].system
     assert system.kind == "csd" and system.settings.text == constant(2.0) and not hasattr(system.settings, "cfg")
-    merged = recipe.load(TINY, tables(), overrides=["stages.0.terms.0.system.weight=uniform"])
+    merged = recipe.load(TINY, TABLES, overrides=["stages.0.terms.0.system.weight=uniform"])
     system = merged.stages[0].terms[0].system
     assert system.kind == "sds" and system.settings.cfg == constant(1.5) and system.settings.weight == "uniform"
 
@@ -70,10 +70,10 @@ def test_another_kind_leaves_nothing_of_the_old_one() -> None:
 )
 def test_bounds_are_where_they_are_said_to_be(setting: str, good: list[str], bad: list[str]) -> None:
     for value in good:
-        recipe.load(TINY, tables(), overrides=[f"{setting}={value}"])
+        recipe.load(TINY, TABLES, overrides=[f"{setting}={value}"])
     for value in bad:
         with pytest.raises(RecipeError, match=setting.split(".")[-1]):
-            recipe.load(TINY, tables(), overrides=[f"{setting}={value}"])
+            recipe.load(TINY, TABLES, overrides=[f"{setting}={value}"])
 
 
 @pytest.mark.parametrize("fill", [0.5, 0.8])

@@ -15,7 +15,7 @@ from torch import Tensor
 from dreamlab import recipe
 from dreamlab.core.errors import Diverged, Interrupted
 from dreamlab.core.types import Condition
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run import train
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.folder import Run
@@ -48,7 +48,7 @@ class Going:
     """A run of the toy in a folder, in as many sittings as one likes."""
 
     def __init__(self, folder: Path, text: str) -> None:
-        self.recipe = recipe.load(text, tables())
+        self.recipe = recipe.load(text, TABLES)
         self.run = Run.create(folder, text, self.recipe.prompt, [])
         self.ticks: list[Tick] = []
         self.assembler = Assembler(self.recipe, "cpu")

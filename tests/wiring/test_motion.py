@@ -13,7 +13,7 @@ import torch
 from dreamlab.core.cameras import orbit
 from dreamlab.export import export_mesh
 from dreamlab.recipe import load
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.folder import Run
 from renderers.gaussian.deform import DeformSettings
 from renderers.gaussians4d import Gaussians4D
@@ -47,7 +47,7 @@ def arm() -> Gaussians4D:
 
 
 def file_of(tmp_path: Path, scene: Gaussians4D) -> Glb:
-    recipe = load(TINY, tables(), overrides=["export.resolution=40", "export.faces=1500"])
+    recipe = load(TINY, TABLES, overrides=["export.resolution=40", "export.faces=1500"])
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
     export_mesh(run, recipe, scene, 7)
     return Glb((run.export / "model.glb").read_bytes())

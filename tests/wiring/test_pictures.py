@@ -18,12 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Training
+from dreamlab.core.types import Frames, Offer, ParamGroup, Training
 from dreamlab.export import export_pictures
 from dreamlab.export.png import png_bytes
 from dreamlab.recipe.picture import PictureSettings, png_of, read_picture
 from dreamlab.run.folder import Run
 from dreamlab.run.preview import CHUNK, orbit_views, render_views, save_between, save_preview, save_sheet, save_video
+from tests.wiring.toy import Still
 
 CPU = torch.device("cpu")
 
@@ -34,13 +35,12 @@ def shade(azimuth: float, time: float, tint: float = 0.0) -> tuple[float, float,
 
 
 @dataclass
-class Painted:
+class Painted(Still):
     """A still for every camera: half covered by the colour that its azimuth and time stand for; the picture's upper
     half darker than its lower one, its left one than its right one."""
 
     tint: float = 0.0
     kind: ClassVar[str] = "painted"
-    penalties: ClassVar[tuple[str, ...]] = ()
 
     def groups(self) -> Mapping[str, ParamGroup]:
         return {}
@@ -56,17 +56,6 @@ class Painted:
         alpha = torch.full((*picture.shape[:3], 1), 0.5)
         rgb = 0.5 * picture + 0.5 * background[:, None, None]
         return Frames(rgb, alpha, alpha, background)
-
-    def penalty(self, name: str, frames: Frames) -> Tensor:
-        raise NotImplementedError
-
-    def adapt(self, progress: object, frames: Frames) -> Rows | None:
-        return None
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
     def offer(self, resolution: int) -> Offer:
         raise NotImplementedError
@@ -135,10 +124,10 @@ def test_a_video_holds_the_frames_in_order_in_their_colours(tmp_path: Path) -> N
 
 def test_the_pictures_of_an_export_are_once_around_at_the_recipe_s_size_and_count(tmp_path: Path) -> None:
     from dreamlab.recipe import load
-    from dreamlab.recipe.tables import tables
+    from dreamlab.recipe.tables import TABLES
     from tests.conftest import TINY
 
-    recipe = load(TINY, tables(), overrides=["export.size=64", "export.turntable=5"])
+    recipe = load(TINY, TABLES, overrides=["export.size=64", "export.turntable=5"])
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
     paths = export_pictures(run, recipe, Painted(), 7, CPU)  # type: ignore[arg-type]
     assert [path.name for path in paths] == ["contact.png", "turntable.mp4"]

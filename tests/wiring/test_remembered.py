@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dreamlab import recipe
 from dreamlab.core.errors import Interrupted
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run import checkpoint, train
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.folder import Run
@@ -53,7 +53,7 @@ def text(rule: str) -> str:
 
 def sat_through(folder: Path, source: str, stops: tuple[int, ...]) -> tuple[dict[str, dict[str, Tensor]], Run]:
     """The parts of the last checkpoint of a run that was stopped after so many steps, and taken up anew each time."""
-    made = recipe.load(source, tables())
+    made = recipe.load(source, TABLES)
     run = Run.create(folder, source, made.prompt, [])
     for until in (*stops, None):
         stop = StopSignal()

@@ -28,7 +28,7 @@ from dreamlab.core.noise import NoiseTable, make_table
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Offer, ParamGroup, Prompt, Rows, Training
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler, BuiltStage
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
@@ -116,6 +116,23 @@ class Tile:
         raise NotImplementedError
 
 
+class Still:
+    """What a scene has that only is looked at."""
+
+    penalties: ClassVar[tuple[str, ...]] = ()
+
+    def penalty(self, name: str, frames: Frames) -> Tensor:
+        raise NotImplementedError
+
+    def adapt(self, progress: object, frames: Frames, healthy: Tensor | None = None) -> Rows | None:
+        return None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
 @dataclass(frozen=True)
 class FlatSettings:
     shift: float = setting(0.0, help="added to every answer")
@@ -201,7 +218,7 @@ class Toy:
         return TEXT.format(**vars(self))
 
     def recipe(self) -> recipe.Recipe:
-        return recipe.load(self.text(), tables())
+        return recipe.load(self.text(), TABLES)
 
     def assembler(self) -> Assembler:
         return Assembler(self.recipe(), "cpu")

@@ -29,7 +29,7 @@ from dreamlab.metrics.asset import DISTANCE, FOVY_DEG, Made
 from dreamlab.metrics.measure import Figures, Yardstick
 from dreamlab.recipe import DEFAULT, Recipe
 from dreamlab.recipe.bind import Spec
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.determinism import deterministic
 from dreamlab.run.folder import Run
@@ -62,7 +62,7 @@ class Cell:
 
     def read(self) -> Recipe:
         """The recipe of the cell: the named one with this cell's choices in its first stage."""
-        base = recipe.load(recipe.find(self.recipe), tables(), prompt=self.prompt)
+        base = recipe.load(recipe.find(self.recipe), TABLES, prompt=self.prompt)
         first = base.stages[0]
         changes = [f"seed={self.seed}"]
         if self.scene and self.scene != first.scene.kind:
@@ -73,7 +73,7 @@ class Cell:
             changes.append(f"stages.0.terms.0.system={{kind: {self.system}}}")
         if self.steps:
             changes.append(f"stages.0.steps={self.steps}")
-        return recipe.load(recipe.find(self.recipe), tables(), prompt=self.prompt, overrides=[*changes, *self.settings])
+        return recipe.load(recipe.find(self.recipe), TABLES, prompt=self.prompt, overrides=[*changes, *self.settings])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors, write_json
 from dreamlab.core.text import did_you_mean
-from dreamlab.recipe.tables import tables
+from dreamlab.recipe.tables import TABLES
 from dreamlab.toybox.scoring.board import Board, Means, prompts, score_run
 from dreamlab.toybox.scoring.cells import to_plain
 from dreamlab.toybox.scoring.images import ImageScore, score_images
@@ -114,7 +114,7 @@ class Scored:
 
 def command(wanted: Scored, out: Path, json: Path | None) -> None:
     """What `dreamlab toybox score` does: cells, table, sheets, JSON."""
-    known = tables()
+    known = TABLES
     systems = _names("--systems", wanted.systems, known.systems)
     scenes = _names("--scenes", wanted.scenes, known.scenes)
     if wanted.guidance is not None:
