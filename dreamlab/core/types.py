@@ -281,6 +281,36 @@ class Rigged(Protocol):
 
 
 @dataclass(frozen=True)
+class Track:
+    """Where N points are at T times, for what no skin moves."""
+
+    times: Tensor  # [T] in [0, 1], growing, the first is 0
+    points: Tensor  # [T, N, 3]
+
+    def to(self, device: torch.device | str) -> Track:
+        return Track(self.times.to(device), self.points.to(device))
+
+
+@dataclass(frozen=True)
+class Splats:
+    """Gaussians as files of them know them, in the world's frame, activated; on the host."""
+
+    means: Tensor  # [N, 3]
+    quats: Tensor  # [N, 4] wxyz, unit
+    scales: Tensor  # [N, 3] standard deviations
+    opacity: Tensor  # [N] in (0, 1)
+    harmonics: Tensor  # [N, (degree + 1)^2, 3]; colour = 1/2 + their sum with the basis, sRGB
+
+
+@runtime_checkable
+class Splatting(Protocol):
+    """A scene made of Gaussians."""
+
+    def splats(self) -> Splats:
+        """All of them, at time 0."""
+
+
+@dataclass(frozen=True)
 class Textures:
     """A surface's material in pictures, glTF's metallic-roughness model; row 0 is v = 0."""
 
@@ -288,10 +318,11 @@ class Textures:
     roughness: Tensor  # [T, T, 1]
     metallic: Tensor  # [T, T, 1]
     normal: Tensor | None = None  # [T, T, 3] (n + 1) / 2 in tangent space, +Y against v (OpenGL)
+    occlusion: Tensor | None = None  # [T, T, 1] share of a white sky that reaches the surface
 
     def to(self, device: torch.device | str) -> Textures:
-        normal = None if self.normal is None else self.normal.to(device)
-        return Textures(self.base.to(device), self.roughness.to(device), self.metallic.to(device), normal)
+        normal, occlusion = (None if each is None else each.to(device) for each in (self.normal, self.occlusion))
+        return Textures(self.base.to(device), self.roughness.to(device), self.metallic.to(device), normal, occlusion)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,10 @@ from dreamlab.recipe.picture import PictureSettings
 
 BACKGROUNDS = ("random", "white", "black", "gray")
 SIGHTS = ("rgb", "normal", "normal_mask", "latent")
-FORMATS = ("glb", "ply", "obj")
+FORMATS = (  # dreamlab/export/formats.py writes them
+    "glb", "gltf", "obj", "ply", "stl", "usdz", "maps", "splat-glb", "splat-ply", "splat", "spz", "fbx", "abc", "blend"
+)  # fmt: skip
+PRESETS = ("none", "blender", "unity", "unreal", "godot", "web")  # dreamlab/export/presets.py says what they mean
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,12 @@ class Export:
     formats: tuple[str, ...] = setting(("glb",), choices=FORMATS)
     resolution: int = setting(96, low=16, high=512, help="cells per side of the grid the surface is found on")
     faces: int = setting(40_000, low=64, high=5_000_000, help="at most this many triangles")
+    texture: int = setting(1024, low=0, high=8192, help="texels per side, a power of two; 0: colours of vertices")
+    preset: str = setting("none", choices=PRESETS, help="names, axes and extra files of the program it goes to")
+    height: float | None = setting(None, above=0, high=1e5, help="metres in the file; missing: as it is, about 1")
+    origin: str = setting("centre", choices=("centre", "bottom"), help="of the file: where the scene's is, or its feet")
+    levels: bool = setting(False, help="also with a half, a quarter and a tenth of the triangles")
+    provenance: bool = setting(True, help="prompt, seed and recipe are kept in the files")
     turntable: int = setting(48, low=2, high=720, help="frames of turntable.mp4")
     size: int = setting(256, low=32, high=2048, help="pixels per side of the turntable")
 

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A piece of work in a process of its own, with a bound on time and memory: a hang, a crash or a bomb there loses
+nothing here, and the caller takes a simpler way.
+
+The child is a fork of this process, so it starts in milliseconds and sees what the caller sees; tensors on the host
+come back as safetensors. It runs on one thread (the pools of a parent do not survive a fork) and never touches a GPU:
+what it works on lies on the host. Where there is no fork (Windows), the work is done here, without bounds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import struct
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dreamlab.core.files import Json
+
+GIB = 1 << 30
+_FAILED = b"!"
+
+
+class Done(NamedTuple):
+    """What came back."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Json
+    seconds: float  # of this machine's CPUs
+
+
+class Unbounded(Exception):
+    """It did not come to an end as agreed; the words say why in one line."""
+
+
+Work = Callable[[], tuple[Mapping[str, Tensor], Json]]
+
+
+def bounded(work: Work, name: str, seconds: float = 60.0, memory: int = 4 * GIB) -> Done:
+    """What `work` returns, from a child that may take so long (of wall time) and so many bytes more than it starts
+    with. `Unbounded` for a child that does not end well, whatever the reason: the exception's words, a signal, time."""
+    if not hasattr(os, "fork"):
+        began = time.process_time()
+        try:
+            tensors, facts = work()
+        except Exception as error:
+            raise Unbounded(f"{name}: {_words(error)}") from error
+        return Done(tensors, facts, time.process_time() - began)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: the child starts none
+        child = os.fork()
+    if child == 0:
+        os.close(read)
+        _answer(work, name, write, seconds, memory)
+    os.close(write)
+    try:
+        answer = _gathered(read, seconds)
+    finally:
+        os.close(read)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)  # it has answered, or it never will
+        _, status, usage = os.wait4(child, 0)
+    if answer is None:
+        raise Unbounded(f"{name}: not done after {seconds:g} s")
+    if not answer:
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        raise Unbounded(f"{name}: its process died{f' by {signal.Signals(number).name}' if number else ''}")
+    if answer[:1] == _FAILED:
+        raise Unbounded(f"{name}: {answer[1:].decode('utf-8', 'replace')}")
+    from safetensors.torch import load
+
+    size = struct.unpack("<Q", answer[1:9])[0]
+    facts = json.loads(answer[9 : 9 + size])
+    return Done(load(bytes(answer[9 + size :])), facts, usage.ru_utime + usage.ru_stime)
+
+
+def _answer(work: Work, name: str, write: int, seconds: float, memory: int) -> None:
+    """The child's whole life."""
+    code = 1
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        torch.set_num_threads(1)
+        _limit(seconds, memory)
+        _fault(name)
+        from safetensors.torch import save
+
+        tensors, facts = work()
+        told = json.dumps(facts).encode()
+        _send(write, b"=" + struct.pack("<Q", len(told)) + told)
+        _send(write, save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}))
+        code = 0
+    except BaseException as error:  # the parent says it; nothing of the parent's may run on in here
+        with contextlib.suppress(BaseException):
+            _send(write, _FAILED + _words(error).encode())
+            if os.environ.get("DREAMLAB_DEBUG"):
+                traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _fault(name: str) -> None:
+    """`DREAMLAB_FAULT=unwrap:hang` (or crash, memory, error) makes the work of that name end so, for tests."""
+    where, _, what = os.environ.get("DREAMLAB_FAULT", "").partition(":")
+    if where != name:
+        return
+    if what == "hang":
+        time.sleep(1e6)
+    if what == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if what == "memory":
+        torch.ones(1 << 50)
+    raise RuntimeError("a fault was asked for")
+
+
+def _limit(seconds: float, memory: int) -> None:
+    import resource
+
+    with open("/proc/self/statm", "rb") if sys.platform == "linux" else contextlib.nullcontext() as handle:
+        now = int(handle.read().split()[0]) * resource.getpagesize() if handle else None
+    limits = [(resource.RLIMIT_CPU, int(seconds) + 1), (resource.RLIMIT_CORE, 0)]
+    if now is not None:
+        limits.append((resource.RLIMIT_AS, now + memory))
+    for kind, most in limits:
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _send(write: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(write, view[: 1 << 20]) :]
+
+
+def _gathered(read: int, seconds: float) -> bytearray | None:
+    """All that the child says; nothing when it has not said it in time."""
+    until, said = time.monotonic() + seconds, bytearray()
+    while (left := until - time.monotonic()) > 0:
+        if not select.select([read], [], [], left)[0]:
+            return None
+        part = os.read(read, 1 << 20)
+        if not part:
+            return said
+        said += part
+    return None
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "can't allocate" in str(error):
+        return "more memory than agreed"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

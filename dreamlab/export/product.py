@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What writers of files are given: one surface with its material and motion, on the host, and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from dreamlab.core.files import Json
+from dreamlab.core.types import Mesh, Skin, Splats, Track
+
+
+@dataclass(frozen=True)
+class Product:
+    """In metres, +Y up, front +Z (glTF's axes). Writers of other axes turn it themselves."""
+
+    name: str  # of objects and materials in the file; a slug
+    mesh: Mesh  # with `uv`, `tangents` and `textures` where it has a material, else with colours of vertices
+    motion: Skin | Track | None = None  # of the vertices of `mesh`
+    levels: tuple[Mesh, ...] = ()  # the same with fewer and fewer triangles
+    splats: Splats | None = None  # of a scene that is made of Gaussians
+    origin: Json = field(default_factory=dict)  # prompt, seed, recipe, models, version; empty: it is not told
+
+
+Files = Mapping[str, bytes]  # by name inside the export's folder, the one to open first
+
+
+class Format(NamedTuple):
+    """A way to write an asset."""
+
+    write: Callable[[Product], Files]
+    needs: str = ""  # the package or program that must be there
+    of: str = "mesh"  # or splats
