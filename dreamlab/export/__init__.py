@@ -11,16 +11,15 @@ import torch
 from dreamlab.core.files import Json, disk_errors, write_atomic
 from dreamlab.core.text import slug
 from dreamlab.core.types import Maker, Mesh, Rigged, Scene
-from dreamlab.export.glb import glb_bytes
+from dreamlab.export.formats import WRITERS
+from dreamlab.export.product import Product
 from dreamlab.export.report import drop_leftovers, formats_to_write, record
-from dreamlab.export.text_formats import obj_bytes, obj_companions
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.recipe.grammar import FORMATS
 from dreamlab.run.folder import Run
 from dreamlab.run.preview import orbit_views, render_views, save_between, save_preview, save_sheet, save_video
 from renderers.surface.clean import open_edges, parts_of, signed_volumes
 from renderers.surface.extraction import extract
-from renderers.surface.files import ply_bytes
 from renderers.surface.views import compare_mesh
 
 SHEET_VIEWS = 12
@@ -58,20 +57,13 @@ def write_mesh(
     name = slug(prompt)
     skin = scene.rig(mesh.vertices) if isinstance(scene, Rigged) else None
     skin = None if skin is None else skin.to("cpu")
-    writers = {
-        "glb": lambda: glb_bytes(mesh, name, {"dreamlab_recipe": as_plain(recipe)}, skin),
-        "obj": lambda: obj_bytes(mesh, name),
-        "ply": lambda: ply_bytes(mesh),
-    }
+    made = Product(name, mesh, skin, origin={"dreamlab_recipe": as_plain(recipe)})
     paths = []
     folder.mkdir(exist_ok=True, parents=True)
     for kind in formats_to_write(folder, wanted, step, FORMATS):
-        path = folder / f"model.{kind}"
-        write_atomic(path, writers[kind]())
-        paths.append(path)
-        for beside, data in (obj_companions(mesh, name) if kind == "obj" else {}).items():
-            write_atomic(folder / beside, data)
-            paths.append(folder / beside)
+        for file, data in WRITERS[kind].write(made).items():
+            write_atomic(folder / file, data)
+            paths.append(folder / file)
     changes = became + exported(scene, mesh)
     if (folder / "model.obj") in paths:
         drop_leftovers(folder, paths)

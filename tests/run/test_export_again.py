@@ -77,8 +77,9 @@ def test_files_of_an_earlier_step_are_made_again(dreamlab: Commands, tiny: Path)
     (run,) = (dreamlab.folder / "runs").iterdir()
     pipeline.export_again(Run(run), "cpu", ["glb", "obj", "ply"])
     early, report = files(run), json.loads((run / "export" / "report.json").read_text())
+    beside = ("model.mtl", "model_base_color.png")  # of the OBJ
     assert {name: entry["step"] for name, entry in report["files"].items()} == dict.fromkeys(
-        ("model.glb", "model.obj", "model.ply"), 6
+        ("model.glb", "model.obj", "model.ply", *beside), 6
     )
     pipeline.render_again(Run(run), "cpu")
     assert dreamlab("resume", str(run)).code == 0
@@ -86,7 +87,7 @@ def test_files_of_an_earlier_step_are_made_again(dreamlab: Commands, tiny: Path)
     models = ("model.glb", "model.obj", "model.ply")
     assert all(late[name] != early[name] for name in models)
     assert {entry["step"] for entry in report["files"].values()} == {12}
-    assert set(report["files"]) == {*models, "contact.png", "turntable.mp4"}
+    assert set(report["files"]) == {*models, *beside, "contact.png", "turntable.mp4"}
     pipeline.export_again(Run(run), "cpu", ["ply"])  # the same step: what is there is right
     assert files(run) == late
     assert f"export   model.obj ({len(late['model.obj'])} bytes, step 12)" in describe(run)
