@@ -83,8 +83,9 @@ def test_files_of_an_earlier_step_are_made_again(dreamlab: Commands, tiny: Path)
     (run,) = (dreamlab.folder / "runs").iterdir()
     pipeline.export_again(Run(run), "cpu", ["export.formats=glb,obj,ply"])
     early, report = files(run), json.loads((run / "export" / "report.json").read_text())
+    beside = ("model.mtl", "model_base_color.png")  # of the OBJ
     assert {name: entry["step"] for name, entry in report["files"].items()} == dict.fromkeys(
-        ("model.glb", "model.obj", "model.ply", "check.png"), 6
+        ("model.glb", "model.obj", "model.ply", "check.png", "model_obj.zip", *beside), 6
     )
     pipeline.render_again(Run(run), "cpu")
     assert dreamlab("resume", str(run)).code == 0
@@ -92,7 +93,8 @@ def test_files_of_an_earlier_step_are_made_again(dreamlab: Commands, tiny: Path)
     models = ("model.glb", "model.obj", "model.ply")
     assert all(late[name] != early[name] for name in models)
     assert {entry["step"] for entry in report["files"].values()} == {12}
-    assert set(report["files"]) == {*models, "check.png", "contact.png", "turntable.mp4", "poster.png"}
+    pictures = ("check.png", "contact.png", "turntable.mp4", "poster.png")
+    assert set(report["files"]) == {*models, *beside, *pictures, "model_obj.zip"}
     pipeline.export_again(Run(run), "cpu", ["export.formats=ply"])  # the same step: what is there is right
     assert files(run) == late
     assert f"export   model.obj ({len(late['model.obj'])} bytes, step 12)" in describe(run)
