@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dreamlab.core.types import Skin
 from dreamlab.export.glb import glb_bytes
 from dreamlab.export.product import Files, Format, Product
+from dreamlab.export.splats.writers import SPLAT_WRITERS
 from dreamlab.export.text_formats import obj_bytes, obj_companions
 from renderers.surface.files import ply_bytes
 
@@ -25,4 +26,9 @@ def _ply(made: Product) -> Files:
     return {"model.ply": ply_bytes(made.mesh)}
 
 
-WRITERS: Mapping[str, Format] = {"glb": Format(_glb), "obj": Format(_obj), "ply": Format(_ply)}
+WRITERS: Mapping[str, Format] = {
+    "glb": Format(_glb),
+    "obj": Format(_obj),
+    "ply": Format(_ply),
+    **SPLAT_WRITERS,
+}

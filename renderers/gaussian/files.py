@@ -19,7 +19,7 @@ from dreamlab.core.foreign.headers import MOST_HEADER
 from dreamlab.core.foreign.splat_parser import MOST_FILE
 from dreamlab.core.foreign.splat_ply import axes_of
 from dreamlab.core.types import Splats
-from renderers.gaussian.placed import joined_clouds, placed
+from renderers.gaussian.placed import joined_clouds, placed, rows_of
 
 SUFFIXES = (".ply", ".splat", ".spz", ".glb")
 ABOUT_X = (0.0, 1.0, 0.0, 0.0)  # wxyz: half a turn, from `rdf` to our axes and back
@@ -51,8 +51,7 @@ def _in_the_world(cloud: Splats, placing: Tensor, path: Path) -> Splats:
     frames, row = torch.unique(placing.flatten(1), dim=0, return_inverse=True)
     parts = []
     for i, frame in enumerate(frames.view(-1, 4, 4)):
-        mine = row == i
-        own = Splats(*(value[mine] for value in (cloud.means, cloud.quats, cloud.scales, cloud.opacity, cloud.harmonics)))
+        own = rows_of(cloud, row == i)
         scale = frame[:3, :3].norm(dim=0)
         turn = frame[:3, :3] / scale.mean().clamp(min=1e-12)
         if (turn.T @ turn - torch.eye(3)).abs().max() > _TILT or torch.linalg.det(turn) < 0:

@@ -59,6 +59,40 @@ def placed(splats: Splats, scale: float, quat: Tensor, shift: Tensor) -> Splats:
     )
 
 
+def rows_of(splats: Splats, rows: Tensor) -> Splats:
+    """Some of them."""
+    s = splats
+    return Splats(s.means[rows], s.quats[rows], s.scales[rows], s.opacity[rows], s.harmonics[rows], s.compensated)
+
+
+def to_degree(splats: Splats, degree: int) -> Splats:
+    """With harmonics of exactly this degree: zeros added, or the finest left out."""
+    wanted, found = (degree + 1) ** 2, splats.harmonics.shape[1]
+    kept = splats.harmonics[:, :wanted]
+    more = kept.new_zeros(len(kept), max(wanted - found, 0), 3)
+    return replace(splats, harmonics=torch.cat([kept, more], 1))
+
+
+def joined_clouds(parts: Sequence[Splats]) -> Splats:
+    """One cloud of several, of the highest of their degrees."""
+    degree = max(degree_of(part) for part in parts)
+    full = [to_degree(part, degree) for part in parts]
+    return Splats(
+        torch.cat([part.means for part in full]),
+        torch.cat([part.quats for part in full]),
+        torch.cat([part.scales for part in full]),
+        torch.cat([part.opacity for part in full]),
+        torch.cat([part.harmonics for part in full]),
+        parts[0].compensated,
+    )
+
+
+def rows_of(splats: Splats, rows: Tensor) -> Splats:
+    """Some of them."""
+    s = splats
+    return Splats(s.means[rows], s.quats[rows], s.scales[rows], s.opacity[rows], s.harmonics[rows], s.compensated)
+
+
 def to_degree(splats: Splats, degree: int) -> Splats:
     """With harmonics of exactly this degree: zeros added, or the finest left out."""
     wanted, found = (degree + 1) ** 2, splats.harmonics.shape[1]
@@ -88,14 +122,9 @@ def sound(splats: Splats) -> tuple[Splats, Json]:
     near = s.means.abs().amax(1) <= FARTHEST
     shown = s.opacity >= MIN_ALPHA
     keep = finite & turned & near & shown & (s.scales > 0).all(1)
-    kept = Splats(
-        s.means[keep],
-        torch.nn.functional.normalize(s.quats[keep], dim=1),
-        s.scales[keep],
-        s.opacity[keep].clamp(max=1),
-        s.harmonics[keep],
-        s.compensated,
-    )
+    kept = rows_of(s, keep)
+    unit = torch.nn.functional.normalize(kept.quats, dim=1)
+    kept = replace(kept, quats=unit, opacity=kept.opacity.clamp(max=1))
     facts: Json = {"gaussians": len(kept.means), "dropped": int((~keep).sum())}
     if len(kept.means):
         extent = float((kept.means.amax(0) - kept.means.amin(0)).norm())
@@ -103,4 +132,3 @@ def sound(splats: Splats) -> tuple[Splats, Json]:
         facts["capped"] = int((kept.scales > most).any(1).sum())
         kept = replace(kept, scales=kept.scales.clamp(THINNEST, most))
     return kept, facts
-

@@ -86,7 +86,9 @@ def _part(document: Json, binary: bytes, primitive: Json) -> dict[str, np.ndarra
             raise Refused(f"its {name} has {found.shape[1]} numbers; {width} are right")
         return found
 
-    own = {name: column(f"{EXTENSION}:{name}", width) for name, width in (("ROTATION", 4), ("SCALE", 3), ("OPACITY", 1))}
+    own = {
+        name: column(f"{EXTENSION}:{name}", width) for name, width in (("ROTATION", 4), ("SCALE", 3), ("OPACITY", 1))
+    }
     harmonics = []
     for degree in range(4):
         row = [f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{i}" for i in range(2 * degree + 1)]

@@ -18,7 +18,7 @@ _DEGREES = {0: 0, 9: 1, 24: 2, 45: 3, 72: 4}  # of so many properties f_rest
 
 class _Header(NamedTuple):
     order: str  # of bytes, or "" for text
-    count: int
+    rows: int
     names: tuple[str, ...]
     kinds: tuple[str, ...]
     begin: int  # of the vertices, in bytes after the header (lines, of text)
@@ -48,8 +48,8 @@ def parse_ply(data: bytes, most: int) -> dict[str, np.ndarray]:
         if "packed_position" in header.names:
             raise Refused("is packed as SuperSplat does; save it uncompressed")
         raise Refused(f"its vertices are no Gaussians as 3DGS writes them: {', '.join(missing)} missing")
-    if not 1 <= header.count <= most:
-        raise Refused(f"holds {header.count} Gaussians; 1 to {most} are read")
+    if not 1 <= header.rows <= most:
+        raise Refused(f"holds {header.rows} Gaussians; 1 to {most} are read")
     rows = _rows(data, header)
     scales, opacity = _columns(rows, ("scale_0", "scale_1", "scale_2")), rows["opacity"].astype(np.float32)
     if (scales > 0).all() and (opacity >= 0).all() and (opacity <= 1).all():
@@ -75,7 +75,9 @@ def _harmonics(rows: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
         raise Refused("its vertices have no colour (f_dc_0, f_dc_1, f_dc_2)")
     rest = [name for name in names if name.startswith("f_rest_")]
     if len(rest) not in _DEGREES or set(rest) != {f"f_rest_{i}" for i in range(len(rest))}:
-        raise Refused(f"it has {len(rest)} properties f_rest; {', '.join(map(str, _DEGREES))} are harmonics of a degree")
+        raise Refused(
+            f"it has {len(rest)} properties f_rest; {', '.join(map(str, _DEGREES))} are harmonics of a degree"
+        )
     more = (_DEGREES[len(rest)] + 1) ** 2 - 1
     found = np.zeros((len(rows), 1 + more, 3), np.float32)
     for channel in range(3):
@@ -122,17 +124,17 @@ def _rows(data: bytes, header: _Header) -> np.ndarray:
         pairs = zip(header.names, header.kinds, strict=True)
         record = np.dtype([(name, kind if kind.endswith("1") else header.order + kind) for name, kind in pairs])
         begin = header.length + header.begin
-        if begin + header.count * record.itemsize > len(data):
+        if begin + header.rows * record.itemsize > len(data):
             raise Refused("it is cut off before the last Gaussian")
-        return np.frombuffer(data, record, header.count, begin)
-    lines = data[header.length :].splitlines()[header.begin : header.begin + header.count]
+        return np.frombuffer(data, record, header.rows, begin)
+    lines = data[header.length :].splitlines()[header.begin : header.begin + header.rows]
     try:
         table = np.array([line.split() for line in lines], np.float64)
     except ValueError:
         raise Refused("one of its lines is not numbers, or has more or fewer than the others") from None
-    if table.shape != (header.count, len(header.names)):
+    if table.shape != (header.rows, len(header.names)):
         raise Refused(f"its lines hold {table.shape[-1]} numbers, its header promises {len(header.names)}")
-    rows = np.zeros(header.count, [(name, "f8") for name in header.names])
+    rows = np.zeros(header.rows, [(name, "f8") for name in header.names])
     for i, name in enumerate(header.names):
         rows[name] = table[:, i]
     return rows

@@ -18,6 +18,7 @@ from dreamlab.export.splats import in_axes
 from renderers.gaussian.placed import degree_of, to_degree
 
 PADDED = 3
+_END = "end\\u005fheader"  # the same to JSON
 
 
 def splat_ply_bytes(
@@ -41,7 +42,9 @@ def splat_ply_bytes(
     if comments:
         header.append(f"comment axes: {axes}")
         if origin:
-            header.append(f"comment dreamlab {json.dumps(origin, separators=(',', ':'))}")
+            told = json.dumps(origin, separators=(",", ":"))
+            # Readers look for the word that ends the header, wherever it stands.
+            header.append(f"comment dreamlab {told.replace('end_header', _END)}")
     header.append(f"element vertex {len(cloud.means)}")
     header += [f"property float {name}" for names in columns for name in names]
     table = torch.cat(list(columns.values()), 1).numpy().astype("<f4", copy=False)
