@@ -87,31 +87,6 @@ def joined_clouds(parts: Sequence[Splats]) -> Splats:
     )
 
 
-def rows_of(splats: Splats, rows: Tensor) -> Splats:
-    """Some of them."""
-    s = splats
-    return Splats(s.means[rows], s.quats[rows], s.scales[rows], s.opacity[rows], s.harmonics[rows], s.compensated)
-
-
-def to_degree(splats: Splats, degree: int) -> Splats:
-    """With harmonics of exactly this degree: zeros added, or the finest left out."""
-    wanted, found = (degree + 1) ** 2, splats.harmonics.shape[1]
-    kept = splats.harmonics[:, :wanted]
-    more = kept.new_zeros(len(kept), max(wanted - found, 0), 3)
-    return replace(splats, harmonics=torch.cat([kept, more], 1))
-
-
-def joined_clouds(parts: Sequence[Splats]) -> Splats:
-    """One cloud of several, of the highest of their degrees."""
-    degree = max(degree_of(part) for part in parts)
-    full = [to_degree(part, degree) for part in parts]
-    columns = [
-        torch.cat([getattr(part, name) for part in full])
-        for name in ("means", "quats", "scales", "opacity", "harmonics")
-    ]
-    return Splats(*columns, compensated=parts[0].compensated)
-
-
 def sound(splats: Splats) -> tuple[Splats, Json]:
     """Without rows that no viewer can draw or anybody would see: not finite, without a direction, beyond FARTHEST, more
     transparent than a picture of 8 bits shows. None is thinner than THINNEST or larger than the whole cloud."""
