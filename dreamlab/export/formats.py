@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from dreamlab.export.glb import gltf_of
 from dreamlab.export.product import Files, Format, Product
+from dreamlab.export.splats.writers import SPLAT_WRITERS
 from dreamlab.export.writers.maps import maps
 from dreamlab.export.writers.obj import obj
 from dreamlab.export.writers.ply import ply
@@ -30,4 +31,5 @@ WRITERS: Mapping[str, Format] = {
     "stl": Format(stl),
     "usdz": Format(usdz),
     "maps": Format(maps),
+    **SPLAT_WRITERS,
 }

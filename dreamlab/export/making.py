@@ -47,6 +47,7 @@ def make(scene: Scene, recipe: Recipe, prompt: str, step: int) -> Finished:
         mesh,
         None if motion is None else motion.to("cpu"),
         splats=scene.splats() if isinstance(scene, Splatting) else None,
+        splatting=recipe.export.splats,
         origin=origin_of(recipe, prompt, step),
     )
     return Finished(placed(made, where), where, [], {})

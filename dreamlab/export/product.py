@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dreamlab.core.files import Json
 from dreamlab.core.types import Mesh, Skin, Splats, Track
+from dreamlab.recipe.grammar import SplatSettings
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Product:
     motion: Skin | Track | None = None  # of the vertices of `mesh`
     levels: tuple[Mesh, ...] = ()  # the same with fewer and fewer triangles
     splats: Splats | None = None  # of a scene that is made of Gaussians
+    splatting: SplatSettings = field(default_factory=SplatSettings)  # how those are written
     origin: Json = field(default_factory=dict)  # prompt, seed, recipe, models, version; empty: it is not told
 
 

@@ -60,6 +60,17 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class SplatSettings:
+    """How Gaussians are written where a format leaves it open."""
+
+    axes: str = setting(
+        "rdf", choices=("rdf", "rub"), help="PLY, .splat: right, down, forward as 3DGS, or right, up, back"
+    )
+    padded: bool = setting(True, help="PLY: harmonics up to degree 3, as some programs demand")
+    comments: bool = setting(True, help="PLY: axes and origin in its header; false for programs that choke on it")
+
+
+@dataclass(frozen=True)
 class Export:
     """What is left in `export/` at the end."""
 
@@ -73,6 +84,7 @@ class Export:
     levels: bool = setting(False, help="also with a half, a quarter and a tenth of the triangles")
     provenance: bool = setting(True, help="prompt, seed and recipe are kept in the files")
     pictures: tuple[str, ...] = setting(("sheet", "mp4", "poster"), choices=PICTURES, help="what people look at")
+    splats: SplatSettings = field(default_factory=SplatSettings)
     turntable: int = setting(48, low=2, high=720, help="frames of turntable.mp4")
     size: int = setting(256, low=32, high=2048, help="pixels per side of the turntable")
 
