@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.types import Frames, Skin, Splats, Track
+from dreamlab.core.types import Frames, Mesh, Skin, Splats, Track
 from dreamlab.export.check import FLOORS, compared, line, lost_by
 from dreamlab.export.drawing import Viewed, at
 from dreamlab.export.formats import WRITERS
