@@ -30,5 +30,5 @@ class Format(NamedTuple):
     """A way to write an asset."""
 
     write: Callable[[Product], Files]
-    needs: str = ""  # the package or program that must be there
+    lacks: Callable[[], str] = str  # one line on what must be installed first; empty: it is there
     of: str = "mesh"  # or splats
