@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Blender makes of a file: run by an interpreter that has `bpy`, with a file to open and a folder for what is
-found (`look.json`, `points.npz`). It knows nothing of the product.
+"""What Blender makes of files: run by an interpreter that has `bpy`, with a folder for what is found and the files to
+open, one after the other (`0.json` and `0.npz` for the first). It knows nothing of the product.
 
-    python blender_look.py model.glb FOLDER
+    python blender_look.py FOLDER model.glb model.obj
 """
 
 from __future__ import annotations
@@ -40,10 +40,7 @@ def source(socket):
         if node.bl_idname in ("ShaderNodeVertexColor", "ShaderNodeAttribute"):
             entry["attribute"] = getattr(node, "layer_name", "") or getattr(node, "attribute_name", "")
         found.append(entry)
-        following = [
-            each for name in ("Color", "Image", "Vector", "A", "Value") for each in node.inputs if each.name == name
-        ]
-        linked = [each for each in following if each.is_linked]
+        linked = [each for each in node.inputs if each.is_linked and each.name in ("Color", "Image", "Value")]
         if not linked or node.bl_idname == "ShaderNodeTexImage":
             break
         socket = linked[0]
@@ -73,7 +70,7 @@ def points_of(thing):
     return flat.reshape(-1, 3) @ world[:3, :3].T + world[:3, 3]
 
 
-def main(path, folder):
+def look(path):
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.context.scene.render.fps = 24
     OPEN[Path(path).suffix](path)
@@ -89,9 +86,10 @@ def main(path, folder):
         "metres": scene.unit_settings.scale_length,
     }
     kept = {}
-    last = round(max([1.0, *(end for _, end in found["actions"].values())]))
-    caches = any(m.type == "MESH_SEQUENCE_CACHE" for thing in meshes for m in thing.modifiers)
-    frames = sorted({0, last // 2, last}) if found["actions"] else [0, 12, 24, 48] if caches else [1]
+    caches = any(each.type == "MESH_SEQUENCE_CACHE" for thing in meshes for each in thing.modifiers)
+    spans = [*found["actions"].values()] or ([[0.0, 48.0]] if caches else [[1.0, 1.0]])
+    begin, end = round(min(span[0] for span in spans)), round(max(span[1] for span in spans))
+    frames = sorted({begin, (begin + end) // 2, end})
     for thing in meshes:
         mesh = thing.data
         found["meshes"][thing.name] = {
@@ -114,9 +112,15 @@ def main(path, folder):
         for frame in frames:
             scene.frame_set(frame)
             kept[f"{thing.name}/{frame}"] = points_of(thing)
-    Path(folder, "look.json").write_text(json.dumps(found, indent=1))
-    np.savez(Path(folder, "points.npz"), **kept)
+    return found, kept
+
+
+def main(folder, *paths):
+    for i, path in enumerate(paths):
+        found, kept = look(path)
+        Path(folder, f"{i}.json").write_text(json.dumps(found, indent=1))
+        np.savez(Path(folder, f"{i}.npz"), **kept)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[-2:])
+    main(*sys.argv[1:])
