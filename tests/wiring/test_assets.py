@@ -87,9 +87,10 @@ def shows(scene: Any, points: np.ndarray, normals: np.ndarray, colours: np.ndarr
 
 
 def exported(tmp_path: Path, scene: Any, *formats: str, settings: tuple[str, ...] = ()) -> tuple[Run, Recipe]:
-    recipe = load(TINY, TABLES, overrides=["export.faces=2000", *settings])
+    overrides = ["export.faces=2000", *([f"export.formats={','.join(formats)}"] if formats else []), *settings]
+    recipe = load(TINY, TABLES, overrides=overrides)
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
-    export_mesh(run, recipe, scene, 7, formats or None)
+    export_mesh(run, recipe, scene, 7)
     return run, recipe
 
 

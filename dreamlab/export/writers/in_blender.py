@@ -71,7 +71,7 @@ def _unpack(bpy: Any, tree: Any) -> None:
             for link in list(output.links):
                 if link.to_node.bl_idname != "ShaderNodeBsdfPrincipled":
                     continue
-                channel = pixels[:, "Red Green Blue".split().index(output.name)]
+                channel = pixels[:, ["Red", "Green", "Blue"].index(output.name)]
                 image = bpy.data.images.new(f"{packed.name}_{link.to_socket.name.lower()}", *packed.size)
                 image.colorspace_settings.name = "Non-Color"
                 image.pixels = np.stack([channel] * 3 + [np.ones_like(channel)], 1).reshape(-1)
