@@ -34,7 +34,14 @@ def _map(path: Path) -> Mapping[str, Any]:
     return parse_map(path)
 
 
+def _asset(path: Path) -> Mapping[str, Any]:
+    from dreamlab.core.foreign.asset_parser import parse
+
+    return parse(path)
+
+
 PARSERS: dict[str, Callable[[Path], Mapping[str, Any]]] = {"mesh": _mesh, "picture": _picture, "map": _map}
+PARSERS["asset"] = _asset
 
 
 def bound() -> None:
