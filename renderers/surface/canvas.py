@@ -52,6 +52,7 @@ class Canvas:
     tint: Tensor  # [U, 3] linear: what the file's vertex colours multiply base colours with
     start: Tensor  # [S, S, 5] bytes: base colour (sRGB), roughness, metallic of the file
     tiles: Tensor  # [slots, 4] low u, low v, high u, high v of each slot on the square
+    alphas: Mapping[str, Tensor]  # slot -> [h, w, 1] bytes, where its base texture has some that is shown
     fresh: Mapping[str, Tensor]  # part -> [f, 3, 2] new coordinates of its triangles, in the file's order
     facts: Json  # slots, parts, what was noticed; `centre` and `scale`: file -> ball
 
@@ -61,16 +62,27 @@ class Canvas:
         shape = {"vertices": self.mesh.vertices, "faces": self.mesh.faces, "tint": self.tint, "start": self.start}
         shape |= {f"atlas.{name}": value for name, value in self.atlas._asdict().items()} | {"tiles": self.tiles}
         shape |= {f"fresh.{name}": value for name, value in self.fresh.items()}
+        shape |= {f"alpha.{name}": value for name, value in self.alphas.items()}
         return save({key: value.contiguous() for key, value in shape.items()}, {"facts": json.dumps(self.facts)})
+
+    def alpha(self, slot: int, size: tuple[int, int]) -> Tensor | None:
+        """[height, width, 1] of a slot's base texture, where it is shown."""
+        found = self.alphas.get(str(slot))
+        return None if found is None else _resized(found.float() / 255, (0.0, 0.0, 1.0, 1.0), size)
 
     def cropped(self, picture: Tensor, slot: int, size: tuple[int, int]) -> Tensor:
         """[height, width, C] of one slot from a picture of the whole square; `size` is (width, height)."""
-        wide, high = size
         u0, v0, u1, v1 = self.tiles[slot].tolist()
-        u = u0 + (torch.arange(wide) + 0.5) / wide * (u1 - u0)
-        v = v0 + (torch.arange(high) + 0.5) / high * (v1 - v0)
-        at = torch.stack(torch.meshgrid(v, u, indexing="ij"), -1).flip(-1)
-        return texture(picture.float(), at[None].float(), boundary="clamp")[0]
+        return _resized(picture.float(), (u0, v0, u1, v1), size)
+
+
+def _resized(picture: Tensor, part: tuple[float, float, float, float], size: tuple[int, int]) -> Tensor:
+    """[height, width, C] of a part of a picture, bilinear; `size` is (width, height)."""
+    (u0, v0, u1, v1), (wide, high) = part, size
+    u = u0 + (torch.arange(wide) + 0.5) / wide * (u1 - u0)
+    v = v0 + (torch.arange(high) + 0.5) / high * (v1 - v0)
+    at = torch.stack(torch.meshgrid(v, u, indexing="ij"), -1).flip(-1)
+    return texture(picture, at[None], boundary="clamp")[0]
 
 
 def canvas_from(data: bytes, what: str) -> Canvas:
@@ -88,8 +100,11 @@ def canvas_from(data: bytes, what: str) -> Canvas:
         if not all(bool(((index >= 0) & (index < count)).all()) for index, count in within):
             raise ValueError("rows that are not there")
         mesh = Mesh(vertices, faces, torch.full_like(vertices, GRAY), vertex_normals(vertices, faces))
-        fresh = {name.removeprefix("fresh."): value for name, value in held.items() if name.startswith("fresh.")}
-        return Canvas(mesh, atlas, held["tint"], held["start"], held["tiles"], fresh, facts)
+        fresh, alphas = (
+            {name.removeprefix(key): value for name, value in held.items() if name.startswith(key)}
+            for key in ("fresh.", "alpha.")
+        )
+        return Canvas(mesh, atlas, held["tint"], held["start"], held["tiles"], alphas, fresh, facts)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         raise InputError(f"{what}: is no canvas that can be read ({' '.join(str(error).split())[:100]})") from None
 
@@ -129,7 +144,7 @@ def canvas_of(asset: Asset, name: str, fresh: bool = False, up: str = "y") -> Ca
         lines.append(f"{int((~solid).sum())} triangles without area are left out while painting")
     if not bool(solid.any()):
         raise InputError(f"mesh {name}: none of its triangles has an area")
-    bare = ~soup.uv.isfinite().all(-1).all(-1) | fresh
+    bare = _bare(asset, soup, fresh, lines)
     slots = _split_slots(facts, soup, bare)
     if len(slots) > MOST_SLOTS:
         raise InputError(f"mesh {name}: wears {len(slots)} materials; at most {MOST_SLOTS} are painted: join some")
@@ -143,13 +158,29 @@ def canvas_of(asset: Asset, name: str, fresh: bool = False, up: str = "y") -> Ca
     lines += _sharing(drawn, slots)
     drawn.uv = low + drawn.uv * (high - low)
     mesh, atlas, tint = _welded(drawn)
-    tinted = bool((asset.tint < 0.999).any())
-    for line in _alpha_lines(slots):
-        lines.append(line)
+    tinted = facts["kind"] in (".glb", ".gltf") and bool((asset.tint < 0.999).any())
+    lines += _alpha_lines(slots)
     told = {"slots": slots, "parts": facts["parts"], "lines": lines, "tinted": tinted, "up": up}
     told |= {"centre": centre.tolist(), "scale": scale}
     start = _start(asset, slots, tiles, atlas, tint)
-    return Canvas(mesh, atlas, tint, start, tiles, made, told)
+    alphas = {
+        str(i): asset.pictures[f"base.{slot['of']}"][..., 3:].clone()
+        for i, slot in enumerate(slots)
+        if slot["alpha"] != "OPAQUE" and f"base.{slot['of']}" in asset.pictures and not slot["fresh"]
+    }
+    return Canvas(mesh, atlas, tint, start, tiles, alphas, made, told)
+
+
+def _bare(asset: Asset, soup: _Soup, fresh: bool, lines: list[str]) -> Tensor:
+    """[F] which triangles are to be unwrapped: all of a primitive, in an OBJ all of a material, or none of it."""
+    bare = ~soup.uv.isfinite().all(-1).all(-1)
+    if fresh:
+        clear = torch.tensor([slot["alpha"] == "OPAQUE" or slot["texture"] is None for slot in asset.facts["slots"]])
+        lines += [f"material {slot['name']!r}: keeps its coordinates, for its alpha lies at them"
+                  for slot, kept in zip(asset.facts["slots"], (~clear).tolist(), strict=True) if kept]  # fmt: skip
+        bare |= clear[asset.slot]
+    group = asset.slot if asset.facts["kind"] == ".obj" else asset.part
+    return torch.bincount(group, bare.double())[group] > 0
 
 
 def _split_slots(facts: Json, soup: _Soup, bare: Tensor) -> list[Json]:
@@ -277,8 +308,7 @@ def _sharing(soup: _Soup, slots: Sequence[Json]) -> list[str]:
     for number, slot in enumerate(slots):
         uv = soup.uv[soup.slot == number]
         if slot["fresh"]:
-            count = len(uv)
-            lines.append(f"material {slot['name']!r}: {count} triangles have no texture coordinates of their own here")
+            lines.append(f"material {slot['name']!r}: {len(uv)} triangles get texture coordinates, a set of their own")
             continue
         clip = torch.cat([2 * uv - 1, torch.zeros_like(uv[..., :1]), torch.ones_like(uv[..., :1])], -1).reshape(-1, 4)
         faces = torch.arange(len(clip)).reshape(-1, 3)
@@ -353,7 +383,7 @@ def _start(asset: Asset, slots: Sequence[Json], tiles: Tensor, atlas: Atlas, tin
 def own_textures(canvas: Canvas, made: Textures, slot: int, size: tuple[int, int]) -> Textures:
     """The material of one slot at its own size; vertex colours, which viewers multiply, are taken out of its base."""
     base = made.base.cpu()
-    if canvas.facts["tinted"] and not canvas.facts["slots"][slot]["fresh"]:
+    if canvas.facts["tinted"]:
         at = texels(canvas.atlas, base.shape[0])
         shade = at.picture(at.read(canvas.tint, canvas.atlas.faces)).clamp(min=0.02)
         base = linear_to_srgb((srgb_to_linear(base) / shade).clamp(0, 1))

@@ -17,7 +17,7 @@ import numpy as np
 
 from dreamlab.core.files import Json
 from dreamlab.core.foreign.files import read_bytes
-from dreamlab.core.foreign.gltf import Gltf, Piece, binary_chunk
+from dreamlab.core.foreign.gltf import GltfFile, Piece, binary_chunk
 from dreamlab.core.foreign.headers import Refused, check_glb, check_gltf
 from dreamlab.core.foreign.mesh_parser import MOST_FILE, Beside, check_size, check_triangles
 from dreamlab.core.foreign.mesh_parser import parse as parse_mesh
@@ -39,7 +39,7 @@ class Slot:
 
 
 @dataclass
-class Rows:
+class PartRows:
     """Corners and triangles of one part, and what slot it wears."""
 
     points: np.ndarray  # [V, 3]
@@ -75,6 +75,7 @@ def parse(path: Path) -> dict[str, np.ndarray]:
     joined["slot"] = np.concatenate([part.slot for part in parts])
     joined["part"] = np.concatenate([np.full(len(part.faces), i) for i, part in enumerate(parts)])
     facts = {
+        "kind": kind,
         "slots": [{"material": slot.material, "name": slot.name} | slot.facts for slot in slots],
         "parts": [part.where | {"corners": len(part.points)} for part in parts],
         "notes": notes,
@@ -84,11 +85,11 @@ def parse(path: Path) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(array) for name, array in (joined | pictures | {"facts": packed}).items()}
 
 
-def _gltf(data: bytes, kind: str, folder: Path, notes: list[str]) -> tuple[list[Rows], list[Slot]]:
+def _gltf(data: bytes, kind: str, folder: Path, notes: list[str]) -> tuple[list[PartRows], list[Slot]]:
     document = check_glb(data) if kind == ".glb" else check_gltf(data)
     beside = Beside(folder)
     try:
-        read = Gltf(document, binary_chunk(data) if kind == ".glb" else b"", beside.get)
+        read = GltfFile(document, binary_chunk(data) if kind == ".glb" else b"", beside.get)
         slots: dict[int, Slot] = {}
         parts = [_piece(read, piece, slots) for piece in read.pieces()]
         for slot in slots.values():
@@ -105,7 +106,7 @@ def _gltf(data: bytes, kind: str, folder: Path, notes: list[str]) -> tuple[list[
     return parts, list(slots.values())
 
 
-def _piece(read: Gltf, piece: Piece, slots: dict[int, Slot]) -> Rows:
+def _piece(read: GltfFile, piece: Piece, slots: dict[int, Slot]) -> PartRows:
     primitive = read.primitive(piece)
     attributes, points = primitive["attributes"], read.points(piece)
     key = primitive.get("material", -1)
@@ -113,7 +114,8 @@ def _piece(read: Gltf, piece: Piece, slots: dict[int, Slot]) -> Rows:
         slots[key] = _slot(read, None if key == -1 else key)
     slot = slots[key]
     faces = read.corners(primitive)
-    if np.linalg.det(piece.matrix[:3, :3]) < 0:
+    turned = bool(np.linalg.det(piece.matrix[:3, :3]) < 0)
+    if turned:
         faces = np.ascontiguousarray(faces[:, ::-1])
     uv = np.full((len(points), 2), np.nan, np.float32)
     if slot.facts["set"] in attributes:
@@ -127,11 +129,11 @@ def _piece(read: Gltf, piece: Piece, slots: dict[int, Slot]) -> Rows:
     tint = np.ones((len(points), 3), np.float32)
     if "COLOR_0" in attributes:
         tint = read.accessor(attributes["COLOR_0"])[:, :3].astype(np.float32)
-    where = {"mesh": piece.mesh, "primitive": piece.primitive, "node": piece.node, "slot": key}
-    return Rows(points, faces, uv, normals, tint, np.zeros(0, np.int64), where)
+    where = {"mesh": piece.mesh, "primitive": piece.primitive, "node": piece.node, "slot": key, "turned": turned}
+    return PartRows(points, faces, uv, normals, tint, np.zeros(0, np.int64), where)
 
 
-def _slot(read: Gltf, material: int | None) -> Slot:
+def _slot(read: GltfFile, material: int | None) -> Slot:
     """What is asked of a material before its pictures: which coordinates its base colour is read at."""
     found: Json = {} if material is None else read.document["materials"][material]
     rough = found.get("pbrMetallicRoughness", {})
@@ -151,7 +153,7 @@ def _slot(read: Gltf, material: int | None) -> Slot:
     return Slot(material, str(found.get("name", DEFAULT if material is None else f"material {material}")), facts)
 
 
-def _wrap(read: Gltf, info: Json, axis: str) -> int:
+def _wrap(read: GltfFile, info: Json, axis: str) -> int:
     sampler = read.document["textures"][info["index"]].get("sampler") if "index" in info else None
     return 10497 if sampler is None else int(read.document["samplers"][sampler].get(axis, 10497))
 
@@ -173,7 +175,7 @@ def source_of(document: Json, texture: int) -> int | None:
     return source
 
 
-def _pictures_of(read: Gltf, slot: Slot, notes: list[str]) -> None:
+def _pictures_of(read: GltfFile, slot: Slot, notes: list[str]) -> None:
     for name, key in (("base", "texture"), ("rough_metal", "rough_metal")):
         texture = slot.facts[key]
         if texture is None:
@@ -210,7 +212,7 @@ def small(data: bytes, what: str) -> tuple[list[int], np.ndarray]:
     return size, np.array(made)
 
 
-def _obj(data: bytes, folder: Path) -> tuple[list[Rows], list[Slot]]:
+def _obj(data: bytes, folder: Path) -> tuple[list[PartRows], list[Slot]]:
     beside = Beside(folder)
     found = read_obj(data, beside.get)
     slots = []
@@ -226,11 +228,11 @@ def _obj(data: bytes, folder: Path) -> tuple[list[Rows], list[Slot]]:
         slots.append(slot)
     if beside.refused:
         raise Refused(beside.refused)
-    parts = [Rows(found.points, found.faces, found.uv, found.normals, found.tint, found.slot, {"mesh": 0})]
+    parts = [PartRows(found.points, found.faces, found.uv, found.normals, found.tint, found.slot, {"mesh": 0, "primitive": 0, "slot": 0})]
     return parts, slots
 
 
-def _bare(path: Path) -> tuple[list[Rows], list[Slot]]:
+def _bare(path: Path) -> tuple[list[PartRows], list[Slot]]:
     """A file without texture coordinates."""
     found = parse_mesh(path)
     points, faces = found["vertices"], found["faces"]
@@ -242,6 +244,6 @@ def _bare(path: Path) -> tuple[list[Rows], list[Slot]]:
     facts: Json = {"factor": [1.0] * 4, "roughness": 0.8, "metallic": 0.0, "wrap": [10497, 10497], "alpha": "OPAQUE"}
     slot = Slot(None, DEFAULT, facts | {"set": "", "transform": {}, "texture": None})
     none = np.zeros(len(faces), np.int64)
-    return [Rows(points, faces, blank[:, :2].copy(), blank, tint, none, {"mesh": 0, "primitive": 0})], [slot]
+    return [PartRows(points, faces, blank[:, :2].copy(), blank, tint, none, {"mesh": 0, "primitive": 0, "slot": 0})], [slot]
 
 

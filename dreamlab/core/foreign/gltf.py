@@ -31,7 +31,7 @@ class Piece(NamedTuple):
     matrix: np.ndarray  # [4, 4] to the world
 
 
-class Gltf:
+class GltfFile:
     """A document and its bytes; `beside` reads a file of its folder."""
 
     def __init__(self, document: Json, binary: bytes, beside: Callable[[str], bytes]) -> None:
@@ -72,6 +72,13 @@ class Gltf:
 
     def accessor(self, index: int) -> np.ndarray:
         """[count, numbers]: normalised ones (3.6.2.2) as floats, others in their own type."""
+        values = self.raw(index)
+        if self.document["accessors"][index].get("normalized") and values.dtype.kind in "iu":
+            return np.maximum(values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max), np.float32(-1))
+        return values
+
+    def raw(self, index: int) -> np.ndarray:
+        """[count, numbers] in the type that they are kept in; sparse ones put together (3.6.2.3)."""
         accessor = self.document["accessors"][index]
         kind, width = np.dtype(_TYPES[accessor["componentType"]]), _NUMBERS[accessor["type"]]
         count = accessor["count"]
@@ -86,8 +93,6 @@ class Gltf:
             if rows.max() >= count:
                 raise Refused(f"its accessor {index} replaces value {rows.max()} of {count}")
             values[rows] = self._strided(sparse["values"], kind, sparse["count"], width)
-        if accessor.get("normalized") and kind.kind in "iu":
-            return np.maximum(values.astype(np.float32) / np.float32(np.iinfo(kind).max), np.float32(-1))
         return values
 
     def _strided(self, part: Json, kind: np.dtype, count: int, width: int) -> np.ndarray:
