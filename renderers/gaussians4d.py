@@ -23,7 +23,7 @@ from dreamlab.core.cards import SceneCard
 from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Skin, Training
+from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Skin, Splats, Training
 from renderers.gaussian.deform import Deformation, DeformSettings, Motion, anchored, blend, spread_change, stretch
 from renderers.gaussians import Gaussians, GaussianSettings
 
@@ -213,6 +213,12 @@ class Gaussians4D(Gaussians):
                 own["anchors"], own["reach"] = anchored(means, motion.settings.points)
                 own["poses"] = means.new_zeros(motion.settings.moments, len(own["anchors"]), 6)
             motion.load({name: value.to(means.device) for name, value in own.items()})
+
+    def splats(self, time: float = 0.0) -> Splats:
+        """As they are drawn at a time."""
+        with torch.no_grad():
+            means, quats, log_scales, _, _ = self.posed(self.params["means"].new_tensor(time))
+        return self.activated(means, quats, log_scales)
 
     def offer(self, resolution: int) -> Offer:
         """The surface at time 0."""

@@ -300,14 +300,15 @@ class Splats:
     scales: Tensor  # [N, 3] standard deviations
     opacity: Tensor  # [N] in (0, 1)
     harmonics: Tensor  # [N, (degree + 1)^2, 3]; colour = 1/2 + their sum with the basis, sRGB
+    compensated: bool = True  # they fade by what a low-pass takes (Mip-splatting); 3DGS's own do not
 
 
 @runtime_checkable
 class Splatting(Protocol):
     """A scene made of Gaussians."""
 
-    def splats(self) -> Splats:
-        """All of them, at time 0."""
+    def splats(self) -> Splats | None:
+        """All of them, at time 0; none where something else stands among them."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dreamlab.core.files import Json
 from dreamlab.core.types import Mesh, Skin, Splats, Track
+from dreamlab.recipe.grammar import SplatSettings
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,20 @@ class Product:
     motion: Skin | Track | None = None  # of the vertices of `mesh`
     levels: tuple[Mesh, ...] = ()  # the same with fewer and fewer triangles
     splats: Splats | None = None  # of a scene that is made of Gaussians
+    splatting: SplatSettings = field(default_factory=SplatSettings)  # how those are written
     origin: Json = field(default_factory=dict)  # prompt, seed, recipe, models, version; empty: it is not told
 
 
 Files = Mapping[str, bytes]  # by name inside the export's folder, the one to open first
 
 
+def _there() -> str:
+    return ""
+
+
 class Format(NamedTuple):
     """A way to write an asset."""
 
     write: Callable[[Product], Files]
-    needs: str = ""  # the package or program that must be there
     of: str = "mesh"  # or splats
+    missing: Callable[[], str] = _there  # what must be installed for it and is not, in one line
