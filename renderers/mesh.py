@@ -202,6 +202,13 @@ class TexturedMesh:
             rgb = self.shaded(view, made, normal, which[view.hit // size**2], stream)
         return replace(compose(view, rgb, normal, background), extra=extra)
 
+    def lit(self, view: View, made: Coat, normal: Tensor) -> Tensor:
+        """[M, 3] sRGB of another material at the pixels of a view, as pictures for looking show it: the first light."""
+        if self.settings.shading == "flat":
+            return made.base
+        first = torch.zeros(len(view.hit), dtype=torch.int64, device=view.hit.device)
+        return self.shaded(view, made, normal, first, torch.Generator(view.hit.device).manual_seed(0))
+
     def shaded(self, view: View, made: Coat, normal: Tensor, which: Tensor, stream: torch.Generator) -> Tensor:
         """[M, 3] sRGB."""
         assert self.light is not None

@@ -12,17 +12,17 @@ has to guess.
 from __future__ import annotations
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from dreamlab.core.files import Json
 from dreamlab.core.safemath import srgb_to_linear
 from dreamlab.core.types import Mesh, Skin, Textures
 from dreamlab.export.gltf import ARRAY_BUFFER, ELEMENT_BUFFER, TRIANGLES, Gltf
+from dreamlab.export.painted import ROUGHNESS
 from dreamlab.export.png import png_bytes
 from dreamlab.export.product import Product
 from dreamlab.export.rig import rig, weights_of
-
-_FLAT_ROUGHNESS = 0.8  # of a surface that has nothing but colours
+from dreamlab.export.writers.maps import orm
 
 
 def glb_bytes(mesh: Mesh, name: str, origin: Json, skin: Skin | None = None) -> bytes:
@@ -33,7 +33,7 @@ def glb_bytes(mesh: Mesh, name: str, origin: Json, skin: Skin | None = None) -> 
 def gltf_of(made: Product) -> Gltf:
     """The whole document."""
     document = Gltf(made.origin)
-    material = document.add("materials", _material(document, made.mesh.textures, made.name))
+    material = document.add("materials", surface_of(document, made.mesh.textures, made))
     skin = made.motion if isinstance(made.motion, Skin) else None
     node = place_mesh(document, made.mesh, made.name, material, skin)
     document.show(node)
@@ -74,22 +74,19 @@ def _columns(mesh: Mesh) -> dict[str, np.ndarray]:
     return columns
 
 
-def _material(document: Gltf, textures: Textures | None, name: str) -> Json:
-    """Of the metallic-roughness model (5.19)."""
-    made: Json = {"name": f"{name}_material"}
+def surface_of(document: Gltf, textures: Textures | None, made: Product) -> Json:
+    """A material of the metallic-roughness model (5.19)."""
+    found: Json = {"name": f"{made.name}_material"}
     if textures is None:
-        return made | {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": _FLAT_ROUGHNESS}}
-    base = {"index": document.texture(f"{name}_base_color", png_bytes(textures.base))}
-    packed = {"index": document.texture(f"{name}_occlusion_roughness_metallic", png_bytes(orm(textures)))}
-    made["pbrMetallicRoughness"] = {"baseColorTexture": base, "metallicRoughnessTexture": packed}
+        return found | {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": ROUGHNESS}}
+
+    def slot(kind: str, picture: Tensor) -> Json:
+        return {"index": document.texture(f"{made.name}_{kind}", png_bytes(picture, made.origin))}
+
+    base, packed = slot("base_color", textures.base), slot("occlusion_roughness_metallic", orm(textures))
+    found["pbrMetallicRoughness"] = {"baseColorTexture": base, "metallicRoughnessTexture": packed}
     if textures.occlusion is not None:
-        made["occlusionTexture"] = packed
+        found["occlusionTexture"] = packed
     if textures.normal is not None:
-        made["normalTexture"] = {"index": document.texture(f"{name}_normal", png_bytes(textures.normal))}
-    return made
-
-
-def orm(textures: Textures) -> torch.Tensor:
-    """[T, T, 3] occlusion, roughness, metallic; occlusion is 1 where nobody computed it."""
-    occlusion = torch.ones_like(textures.roughness) if textures.occlusion is None else textures.occlusion
-    return torch.cat([occlusion, textures.roughness, textures.metallic], -1)
+        found["normalTexture"] = slot("normal", textures.normal)
+    return found

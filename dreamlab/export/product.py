@@ -28,9 +28,13 @@ class Product:
 Files = Mapping[str, bytes]  # by name inside the export's folder, the one to open first
 
 
+def _there() -> str:
+    return ""
+
+
 class Format(NamedTuple):
     """A way to write an asset."""
 
     write: Callable[[Product], Files]
-    needs: str = ""  # the package or program that must be there
     of: str = "mesh"  # or splats
+    missing: Callable[[], str] = _there  # what must be installed for it and is not, in one line

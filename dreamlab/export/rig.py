@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dreamlab.core.files import Json
 from dreamlab.core.rotation import matrix
-from dreamlab.core.types import Skin
+from dreamlab.core.types import Skin, Track
 from dreamlab.export.gltf import Gltf
 
 SECONDS = 2.0
@@ -75,3 +75,18 @@ def rig(made: Gltf, skin: Skin, name: str, node: int) -> None:
 
 def _skin(joints: list[int], bind: int, root: int) -> Json:
     return {"joints": joints, "inverseBindMatrices": bind, "skeleton": root}
+
+
+def track_of(motion: Skin | Track, points: Tensor) -> Track:
+    """Where the vertices [V, 3] of the mesh that is written are over time, for formats without skins."""
+    if isinstance(motion, Track):
+        return motion
+    place, turn = motion.anchors + motion.shift, matrix(F.normalize(motion.turn, dim=-1))
+    # Back by the joint's matrix of time 0, then forth by that of each time: M(t) M(0)^-1 p.
+    index, weight = motion.index, motion.weight[..., None]
+    own = torch.einsum("nkji,nkj->nki", turn[0][index], points[:, None] - place[0][index])
+    found = [
+        (weight * (torch.einsum("nkij,nkj->nki", turned[index], own) + moved[index])).sum(1)
+        for turned, moved in zip(turn, place, strict=True)
+    ]
+    return Track(motion.times, torch.stack(found))

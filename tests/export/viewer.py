@@ -178,34 +178,40 @@ class Glb:
 
 
 class Obj:
-    """A Wavefront file with its material, if it names one."""
+    """A Wavefront file with its material, if it names one; a vertex for each corner of a face, because places,
+    coordinates and normals have indices of their own."""
 
     def __init__(self, path: Path) -> None:
         rows: dict[str, list[list[str]]] = {}
         for text in path.read_text().splitlines():
             word, *rest = text.split()
             rows.setdefault(word, []).append(rest)
-        self.vertices = np.array([row[:3] for row in rows["v"]], float)
-        self.normals = np.array(rows["vn"], float)
+        self.folder = path.parent
+        places = np.array([row[:3] for row in rows["v"]], float)
+        shades = np.array([row[3:] for row in rows["v"]], float)
         corners = [[part.split("/") for part in row] for row in rows["f"]]
-        self.faces = np.array([[int(part[0]) - 1 for part in row] for row in corners])
+        self.indexed = np.array([[int(part[0]) - 1 for part in row] for row in corners])
+        self.places = places
+        self.faces = np.arange(self.indexed.size).reshape(-1, 3)
+        self.vertices, self.shades = places[self.indexed.reshape(-1)], shades[self.indexed.reshape(-1)]
+        self.normals = self.named(rows["vn"], corners, 2)
         self.material: dict[str, str] = {}
-        self.shades = np.array([row[3:] for row in rows["v"]], float)
         if "mtllib" not in rows:
             return
         for text in (path.parent / rows["mtllib"][0][0]).read_text().splitlines():
             word, *rest = text.split()
             self.material[word] = " ".join(rest)
         assert rows["usemtl"] == [[self.material["newmtl"]]]
-        coordinates = np.array(rows["vt"], float)
-        self.uv = np.zeros((len(self.vertices), 2))
-        for row in corners:
-            for part in row:
-                self.uv[int(part[0]) - 1] = coordinates[int(part[1]) - 1]
-        self.folder = path.parent
+        self.uv = self.named(rows["vt"], corners, 1)
+
+    @staticmethod
+    def named(rows: list[list[str]], corners: list[list[list[str]]], column: int) -> np.ndarray:
+        """The rows that one column of the corners' indices names."""
+        index = [int(part[column]) - 1 for face in corners for part in face]
+        return np.array(rows, float)[index]
 
     def picture(self, key: str) -> np.ndarray:
-        return np.asarray(Image.open(self.folder / self.material[key]))
+        return np.asarray(Image.open(self.folder / self.material[key].split()[-1]))
 
     def colours(self) -> np.ndarray:
         if "map_Kd" not in self.material:

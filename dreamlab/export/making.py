@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a scene to what writers are given, and from there to files and what is known about them."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from dreamlab.core.bounded import Unbounded, bounded
+from dreamlab.core.errors import InputError
+from dreamlab.core.files import Json
+from dreamlab.core.text import slug
+from dreamlab.core.types import Mesh, Rigged, Scene, Splatting
+from dreamlab.export.formats import WRITERS
+from dreamlab.export.origin import origin_of
+from dreamlab.export.placing import Placing, placed, placing
+from dreamlab.export.product import Files, Product
+from dreamlab.recipe import Recipe
+from dreamlab.recipe.grammar import ALL
+from renderers.surface.extraction import extract
+
+SECONDS = 300.0  # of a writer
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Everything there is to write of one scene."""
+
+    product: Product  # in the file's units
+    where: Placing
+    steps: list[Json]  # of the surface, in turn
+    health: Json
+
+
+def make(scene: Scene, recipe: Recipe, prompt: str, step: int) -> Finished:
+    """The surface of a scene with its material and motion, as large and where the recipe wants it."""
+    mesh = extract(scene, recipe.export.resolution, recipe.export.faces)
+    motion = scene.rig(mesh.vertices) if isinstance(scene, Rigged) else None
+    where = placing(mesh, recipe.export.height, recipe.export.origin)
+    made = Product(
+        slug(prompt),
+        mesh,
+        None if motion is None else motion.to("cpu"),
+        splats=scene.splats() if isinstance(scene, Splatting) else None,
+        splatting=recipe.export.splats,
+        origin=origin_of(recipe, prompt, step),
+    )
+    return Finished(placed(made, where), where, [], {})
+
+
+def asked(wanted: Sequence[str], made: Product) -> tuple[list[str], list[str]]:
+    """The formats to write, and a line for each that cannot be. `all` are those that can."""
+    every = ALL in wanted
+    formats, lines = [], []
+    for kind in WRITERS if every else dict.fromkeys(wanted):
+        why = lacking(kind, made)
+        if not why:
+            formats.append(kind)
+        elif not every:
+            lines.append(f"{kind}: not written: {why}")
+    return formats, lines
+
+
+def lacking(kind: str, made: Product) -> str:
+    """Why a format cannot be written, if it cannot."""
+    if WRITERS[kind].of == "splats" and made.splats is None:
+        return "the scene is not made of Gaussians"
+    return WRITERS[kind].missing()
+
+
+def written(kind: str, made: Product) -> Files:
+    """The files of a format, made in a bounded child; a zip beside them where there are several."""
+
+    def work() -> tuple[dict[str, torch.Tensor], Json]:
+        files = WRITERS[kind].write(made)
+        arrays = {str(i): torch.frombuffer(bytearray(data), dtype=torch.uint8) for i, data in enumerate(files.values())}
+        return arrays, {"names": list(files)}
+
+    done = bounded(work, f"write {kind}", SECONDS)
+    files = {name: done.tensors[str(i)].numpy().tobytes() for i, name in enumerate(done.facts["names"])}
+    return files if len(files) == 1 else files | {f"model_{kind}.zip": packed(files)}
+
+
+def packed(files: Files) -> bytes:
+    """A zip of the same bytes for the same files: nothing in it tells when it was made."""
+    kept = io.BytesIO()
+    with zipfile.ZipFile(kept, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(Path(name).name, (1980, 1, 1, 0, 0, 0)), data)
+    return kept.getvalue()
+
+
+def all_files(formats: Sequence[str], made: Product, note: list[str]) -> dict[str, Files]:
+    """By format. A writer that fails costs its own format alone; one must be there in the end."""
+    found: dict[str, Files] = {}
+    for kind in formats:
+        try:
+            found[kind] = written(kind, made)
+        except Unbounded as error:
+            note.append(f"{kind}: not written: {error}")
+    if not found:
+        raise InputError(f"nothing is exported: {'; '.join(note)}")
+    return found
+
+
+def bare(mesh: Mesh) -> Mesh:
+    """Without textures, by the colours that they show at the vertices."""
+    return replace(mesh, uv=None, tangents=None, textures=None)
