@@ -20,6 +20,7 @@ from dreamlab.export.making import Finished, all_files, asked, make
 from dreamlab.export.pictures import png, save_pictures
 from dreamlab.export.placing import Placing, metres
 from dreamlab.export.readback import READ, read_back
+from dreamlab.export.readback_motion import motion_back
 from dreamlab.export.report import REPORT, entries, formats_to_write, leftovers, merged, read_report, step_of
 from dreamlab.export.staging import Staged, complete
 from dreamlab.recipe import Recipe
@@ -44,16 +45,17 @@ def export_mesh(
     recipe: Recipe,
     scene: Scene,
     step: int,
+    formats: Sequence[str] | None = None,
     views: Views | None = None,
 ) -> list[Path]:
     """Write the assets as they are at a step of the run; the report beside each says what it is made of and how far
     from the scene it is. Files of other formats that show another step are made anew. What was read back is left in
     `views` for those who draw it next."""
-    became, paths = changes_of(run), list[Path]()
+    became, wanted, paths = changes_of(run), formats or recipe.export.formats, list[Path]()
     with disk_errors("exporting", run.export):
         for folder, prompt, one in assets(run, recipe, scene):
             made = make(one, recipe, prompt, step)
-            files, view = write(folder, prompt, one, made, step, recipe.export.formats, became, run)
+            files, view = write(folder, prompt, one, made, step, wanted, became, run)
             paths += files
             if views is not None:
                 views[folder] = view
@@ -85,7 +87,8 @@ def write(
         "mesh": made.health | report_of(made),
     }
     try:
-        looked = opened(staged.at, [name for files in found.values() for name in files], made.where, scene)
+        names = [name for files in found.values() for name in files]
+        looked = None if checked(folder, names, step) else opened(staged.at, names, made.where, scene)
     except Unbounded as error:
         lines.append(str(error))
         looked = None
@@ -97,7 +100,7 @@ def write(
         staged.add(pictures)
         new |= entries(pictures, step, PICTURES)
         (lines.append if "below" in facts["check"] else run.log)(check.line(facts["check"]))
-    gone = leftovers(folder, (*found, PICTURES) if looked is None else found, new)
+    gone = leftovers(folder, found, new)
     staged.add({REPORT: merged(folder, new, gone, notes=lines, **facts)})
     for line in lines:
         run.warn(line)
@@ -110,8 +113,19 @@ def opened(folder: Path, names: Iterable[str], where: Placing, scene: Scene) -> 
     name = next((name for suffix in READ for name in names if name == f"model{suffix}"), None)
     if name is None:
         return None
-    mesh = read_back(folder / name)
-    return name, Viewed.beside(scene, replace(mesh, vertices=where.back(mesh.vertices)))
+    mesh, moves = read_back(folder / name), motion_back(folder / name)
+    if moves is not None:
+        moves = replace(moves, points=where.back(moves.points))
+    return name, Viewed.beside(scene, replace(mesh, vertices=where.back(mesh.vertices)), moves)
+
+
+def checked(folder: Path, names: Iterable[str], step: int) -> bool:
+    """Whether a file of this step that tells more than these has been held against the scene already."""
+    report = read_report(folder)
+    known = report.get("check", {}).get("file", "")
+    better = READ[: READ.index(Path(known).suffix)] if Path(known).suffix in READ else ()
+    mine = {Path(name).suffix for name in names}
+    return bool(known) and known not in names and not mine & set(better) and step_of(report, known) == step
 
 
 def report_of(made: Finished) -> Json:

@@ -104,9 +104,8 @@ def lost_by(steps: Sequence[Json]) -> str:
     if not known:
         return "unknown"
     falls = [(now - before, name) for (_, before), (name, now) in itertools.pairwise(known)]
-    falls.append((known[0][1] - 2 * FLOORS["psnr"], known[0][0]))  # what the first one found is all there ever was
-    worst = min(falls)
-    return worst[1] if worst[0] < 0 else known[0][0]
+    worst = min(falls, default=(0.0, ""))
+    return worst[1] if worst[0] < -1 else known[0][0]  # what the first one found is all there ever was
 
 
 def line(found: Json) -> str:
