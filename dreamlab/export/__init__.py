@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from dreamlab.core.bounded import Unbounded
-from dreamlab.core.files import Json, disk_errors, write_atomic
+from dreamlab.core.files import Json, disk_errors
 from dreamlab.core.text import slug
 from dreamlab.core.types import Maker, Scene
 from dreamlab.export import check
@@ -21,7 +21,7 @@ from dreamlab.export.pictures import png, save_pictures
 from dreamlab.export.placing import Placing, metres
 from dreamlab.export.readback import READ, read_back
 from dreamlab.export.readback_motion import motion_back
-from dreamlab.export.report import REPORT, entries, formats_to_write, leftovers, merged, read_report, step_of
+from dreamlab.export.report import REPORT, entries, formats_to_write, leftovers, merged, read_report, record, step_of
 from dreamlab.export.staging import Staged, complete
 from dreamlab.recipe import Recipe
 from dreamlab.run.folder import Run
@@ -84,6 +84,7 @@ def write(
         "changes": became,
         "steps": made.steps,
         "placing": made.where.plain(),
+        "motion": made.motion,
         "mesh": made.health | report_of(made),
     }
     try:
@@ -146,13 +147,13 @@ def export_pictures(
             complete(folder)
             file = shown(folder, step, one) if views is None else views[folder]
             made = save_pictures(folder, s.pictures, one, file, s.size, s.turntable, device)
-            note(folder, made, step)
+            record(folder, made, step, PICTURES)
             paths += made
         if isinstance(scene, Maker) and recipe.prompts:
             every, between = run.export / "contact.png", run.export / "between.png"
             save_preview(scene, every, device, s.size)
             save_between(scene, between, device, s.size)
-            note(run.export, [every, between], step)
+            record(run.export, [every, between], step, PICTURES)
             paths += [every, between]
     return paths
 
@@ -166,12 +167,6 @@ def shown(folder: Path, step: int, scene: Scene) -> Viewed | None:
     except Unbounded:
         return None
     return None if found is None else found[1]
-
-
-def note(folder: Path, paths: Iterable[Path], step: int) -> None:
-    """Put files that are written already into the report."""
-    files = {path.name: path.read_bytes() for path in paths}
-    write_atomic(folder / REPORT, merged(folder, entries(files, step, PICTURES)))
 
 
 def changes_of(run: Run) -> list[Json]:

@@ -15,8 +15,9 @@ from dreamlab.core.bounded import Unbounded, bounded
 from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json
 from dreamlab.core.text import slug
-from dreamlab.core.types import Mesh, Rigged, Scene, Splatting
+from dreamlab.core.types import Mesh, Scene, Splatting
 from dreamlab.export.formats import WRITERS
+from dreamlab.export.motion import motion_of
 from dreamlab.export.origin import origin_of
 from dreamlab.export.placing import Placing, placed, placing
 from dreamlab.export.product import Files, Product
@@ -35,12 +36,13 @@ class Finished:
     where: Placing
     steps: list[Json]  # of the surface, in turn
     health: Json
+    motion: Json  # how it moves in the file, and how far that is from the scene's motion
 
 
 def make(scene: Scene, recipe: Recipe, prompt: str, step: int) -> Finished:
     """The surface of a scene with its material and motion, as large and where the recipe wants it."""
     mesh = extract(scene, recipe.export.resolution, recipe.export.faces)
-    motion = scene.rig(mesh.vertices) if isinstance(scene, Rigged) else None
+    motion, moves = motion_of(scene, mesh)
     where = placing(mesh, recipe.export.height, recipe.export.origin)
     made = Product(
         slug(prompt),
@@ -50,7 +52,7 @@ def make(scene: Scene, recipe: Recipe, prompt: str, step: int) -> Finished:
         splatting=recipe.export.splats,
         origin=origin_of(recipe, prompt, step),
     )
-    return Finished(placed(made, where), where, [], {})
+    return Finished(placed(made, where), where, [], {}, moves)
 
 
 def asked(wanted: Sequence[str], made: Product) -> tuple[list[str], list[str]]:

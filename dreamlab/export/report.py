@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dreamlab.core.errors import InputError
-from dreamlab.core.files import Json
+from dreamlab.core.files import Json, write_atomic
 from dreamlab.core.text import shell
 from dreamlab.run.folder import Run
 
@@ -63,6 +63,12 @@ def merged(folder: Path, new: Json, gone: Iterable[str] = (), **more: object) ->
     }
     text = json.dumps(before | more | {"files": known | new}, indent=1, sort_keys=True, ensure_ascii=False)
     return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def record(folder: Path, paths: Iterable[Path], step: int, kind: str, **more: object) -> None:
+    """Say of files that are there already what they show and what they were written for."""
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    write_atomic(folder / REPORT, merged(folder, entries(files, step, kind), (), **more))
 
 
 def leftovers(folder: Path, kinds: Iterable[str], written: Iterable[str]) -> list[str]:

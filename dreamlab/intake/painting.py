@@ -229,7 +229,7 @@ def give_back(run: Run, scene: Scene, step: int, origin: Json, maps: Sequence[st
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(place, data)
         paths.append(place)
-    record(run.export, [path for path in paths if path.parent == run.export], step, asset=canvas.facts)
+    record(run.export, [path for path in paths if path.parent == run.export], step, "texture", asset=canvas.facts)
     return paths
 
 

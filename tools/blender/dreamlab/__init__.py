@@ -92,7 +92,7 @@ def bring(model: Path) -> list[bpy.types.Object]:
 class Import(bpy.types.Operator):
     bl_idname, bl_label = "dreamlab.import_run", "Import"
     bl_description = "Bring the asset of the chosen run into the scene"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"REGISTER", "UNDO"}  # noqa: RUF012
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,8 @@ def _json(path: Path) -> dict[str, object]:
 def runs(root: Path) -> list[Found]:
     """What the run folders under `root` hold, or `root` itself, newest first."""
     places = [root] if (root / "spec.json").is_file() else []
-    try:
+    with contextlib.suppress(OSError):
         places += [entry for entry in root.iterdir() if (entry / "spec.json").is_file()]
-    except OSError:
-        pass
     found = [asset for place in places for asset in assets(place)]
     return sorted(found, key=lambda asset: asset.created, reverse=True)[:SHOWN]
 

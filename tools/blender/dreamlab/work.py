@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 ENDED = ("succeeded", "failed", "cancelled")
 TIMEOUT, EVERY = 5.0, 1.0  # seconds of an answer, and between two questions
@@ -135,8 +136,8 @@ class Asked(Job):
 
 def local(url: str) -> bool:
     """Whether an address is of this computer: the add-on asks nobody else."""
-    host = urllib.request.urlparse(url).hostname  # type: ignore[attr-defined]
-    return host in ("127.0.0.1", "localhost", "::1")
+    found = urlsplit(url)
+    return found.scheme == "http" and found.hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def answer(method: str, url: str, body: dict[str, object] | None = None) -> dict[str, object]:
@@ -144,9 +145,9 @@ def answer(method: str, url: str, body: dict[str, object] | None = None) -> dict
     if not local(url):
         raise OSError(f"{url}: is not on this computer")
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:  # noqa: S310
             found = json.loads(reply.read(MOST))
     except urllib.error.HTTPError as error:
         raise OSError(f"{url}: {error.code} {error.read(500).decode(errors='replace')}") from None
