@@ -19,8 +19,8 @@ from dreamlab.recipe.grammar import FORMATS
 from dreamlab.run.folder import Run
 from dreamlab.run.preview import orbit_views, render_views, save_between, save_preview, save_sheet, save_video
 from renderers.surface.clean import open_edges, parts_of, signed_volumes
-from renderers.surface.extraction import extract
 from renderers.surface.files import ply_bytes
+from renderers.surface.finish import FinishSettings, finish
 from renderers.surface.views import compare_mesh
 
 SHEET_VIEWS = 12
@@ -54,7 +54,9 @@ def write_mesh(
     became: list[Json],
 ) -> list[Path]:
     """The surface of one scene, in a folder."""
-    mesh = extract(scene, recipe.export.resolution, recipe.export.faces)
+    wanted_of = recipe.export
+    made = finish(scene, FinishSettings(wanted_of.resolution, wanted_of.faces, wanted_of.texture))
+    mesh = made.mesh
     name = slug(prompt)
     skin = scene.rig(mesh.vertices) if isinstance(scene, Rigged) else None
     skin = None if skin is None else skin.to("cpu")
@@ -75,7 +77,7 @@ def write_mesh(
     changes = became + exported(scene, mesh)
     if (folder / "model.obj") in paths:
         drop_leftovers(folder, paths)
-    record(folder, paths, step, mesh=mesh_report(mesh), prompt=prompt, changes=changes)
+    record(folder, paths, step, mesh=mesh_report(mesh) | made.health, prompt=prompt, changes=changes, finish=made.steps)
     return paths
 
 
