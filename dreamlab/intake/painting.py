@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,7 +135,9 @@ def painted(
     else:  # no room for materials in the format: a GLB of the same triangles
         data = bare_glb(shape.points.numpy(), shape.faces.numpy(), stem)
     patch = GltfPatch.of(data, glb, stem)
-    sets = _reseamed(patch, GltfFile(copy.deepcopy(patch.document), patch.binary or b"", given.files.__getitem__), canvas)
+    sets = _reseamed(
+        patch, GltfFile(copy.deepcopy(patch.document), patch.binary or b"", given.files.__getitem__), canvas
+    )
     for number, (slot, coat) in enumerate(zip(slots, textures, strict=True)):
         material = slot["material"]
         if material is None or (slot["fresh"] and any(o["of"] == slot["of"] and not o["fresh"] for o in slots)):

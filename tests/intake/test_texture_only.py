@@ -170,7 +170,9 @@ def test_pictures_keep_their_slots_and_sizes(tmp_path: Path) -> None:
 def test_webp_becomes_png_and_need_not_be_understood(tmp_path: Path) -> None:
     _, after, _ = done(tmp_path, "webp")
     seen = Seen(after)
-    assert seen.picture(seen.document["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]["index"]).format == "PNG"
+    assert (
+        seen.picture(seen.document["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]["index"]).format == "PNG"
+    )
     assert "extensionsRequired" not in seen.document and "extensionsUsed" not in seen.document
 
 
