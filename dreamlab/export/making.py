@@ -44,7 +44,7 @@ class Ready:
 def make(scene: Scene, recipe: Recipe, prompt: str, step: int) -> Ready:
     """The surface of a scene with its material and motion, as large and where the recipe wants it."""
     s = recipe.export
-    surface = finish(scene, FinishSettings(s.resolution, s.faces, s.texture))
+    surface = finish(scene, FinishSettings(s.resolution, s.faces, s.texture, s.fit))
     mesh = surface.mesh
     motion, moves = motion_of(scene, mesh)
     where = placing(mesh, s.height, s.origin)

@@ -47,6 +47,7 @@ class FinishSettings:
     resolution: int = 96  # cells a side of the grid that a surface is found on
     faces: int = 40_000  # at most
     texture: int = 1024  # texels a side; 0: colours of vertices
+    fit: bool = True  # vertices and colours are drawn to the scene's pictures
     seconds: float = 300.0  # of wall time for each way of each step
     memory: int = 8 * GIB  # for each of them, beyond what the process has
 
@@ -72,7 +73,8 @@ def finish(scene: Scene, settings: FinishSettings) -> Finished:
     shots = taken_of(scene, TAKEN, FINER * SIZE)
     mesh = _repaired(mesh, shots, journal)
     fine, mesh = _decimated(mesh, settings, journal)
-    fine, mesh = _fitted(fine, mesh, shots, truth, journal)
+    if settings.fit:
+        fine, mesh = _fitted(fine, mesh, shots, truth, journal)
     if settings.texture:
         mesh = _textured(fine, mesh, shots, settings.texture, journal)
     return Finished(mesh, journal.steps, health(mesh))
