@@ -72,7 +72,7 @@ def texture(
     canvas = canvas_of(read_asset(file, "mesh"), str(file), fresh_uv, up)
     given = taken(file)
     if output is not None:
-        target(given, output)
+        target(given, file, output)
     for line in canvas.facts["lines"]:
         print(f"note: {line}", file=sys.stderr)
     settings += [f"{key}={value}" for key, value in (("seed", seed), ("steps", steps)) if value is not None]
@@ -93,9 +93,10 @@ def written(run: Run, output: Path | None, maps: tuple[str, ...], device: str) -
     """The painted asset of a finished run, in the run and, if asked, elsewhere, too."""
     from dreamlab import pipeline
     from dreamlab.core.files import disk_errors
+    from dreamlab.export.origin import origin_of
     from dreamlab.intake.painting import copy_out, give_back
-    from dreamlab.intake.provenance import origin_of
 
     chosen, scene, step = pipeline.finished_scene(run, device)
     with disk_errors("writing the painted asset", output or run.export):
-        return copy_out(give_back(run, scene, step, origin_of(chosen), maps), output)
+        origin = origin_of(chosen, chosen.prompt, step)
+        return copy_out(give_back(run, scene, step, origin, maps, "" if output is None else output.stem), output)

@@ -16,12 +16,22 @@ from dreamlab.core.text import slug
 from dreamlab.core.types import Maker, Scene
 from dreamlab.export import check
 from dreamlab.export.drawing import Viewed
-from dreamlab.export.making import Finished, all_files, asked, make
+from dreamlab.export.making import Ready, all_files, asked, make
 from dreamlab.export.pictures import png, save_pictures
 from dreamlab.export.placing import Placing, metres
 from dreamlab.export.readback import READ, read_back
 from dreamlab.export.readback_motion import motion_back
-from dreamlab.export.report import REPORT, entries, formats_to_write, leftovers, merged, read_report, record, step_of
+from dreamlab.export.report import (
+    REPORT,
+    entries,
+    formats_to_write,
+    leftovers,
+    merged,
+    presets_to_write,
+    read_report,
+    record,
+    step_of,
+)
 from dreamlab.export.staging import Staged, complete
 from dreamlab.recipe import Recipe
 from dreamlab.run.folder import Run
@@ -59,6 +69,8 @@ def export_mesh(
             paths += files
             if views is not None:
                 views[folder] = view
+            for preset in presets_to_write(folder, recipe.export.preset, step):
+                paths += write(folder / preset, prompt, one, made, step, wanted, became, run, preset)[0]
     return paths
 
 
@@ -66,16 +78,17 @@ def write(
     folder: Path,
     prompt: str,
     scene: Scene,
-    made: Finished,
+    made: Ready,
     step: int,
     wanted: Sequence[str],
     became: list[Json],
     run: Run,
+    preset: str = "none",
 ) -> tuple[list[Path], Viewed | None]:
     """All files of one asset into its folder, all of them or none."""
     staged, new = Staged(folder), Json()
     formats, lines = asked(formats_to_write(folder, wanted, step), made.product)
-    found = all_files(formats, made.product, lines)
+    found = all_files(formats, made.product, preset, lines)
     for kind, files in found.items():
         staged.add(files)
         new |= entries(files, step, kind)
@@ -129,7 +142,7 @@ def checked(folder: Path, names: Iterable[str], step: int) -> bool:
     return bool(known) and known not in names and not mine & set(better) and step_of(report, known) == step
 
 
-def report_of(made: Finished) -> Json:
+def report_of(made: Ready) -> Json:
     """What users ask for first."""
     mesh = made.product.mesh
     return {"vertices": len(mesh.vertices), "triangles": len(mesh.faces), "metres": metres(mesh)}

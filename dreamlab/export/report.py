@@ -12,6 +12,7 @@ from pathlib import Path
 from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json, write_atomic
 from dreamlab.core.text import shell
+from dreamlab.recipe.grammar import PRESETS
 from dreamlab.run.folder import Run
 
 REPORT = "report.json"
@@ -89,6 +90,17 @@ def formats_to_write(folder: Path, wanted: Sequence[str], step: int) -> list[str
         if (folder / name).is_file() and step_of(report, name) != step and format_of(report, name) != "pictures"
     }
     return [*wanted, *sorted(old - set(wanted))]
+
+
+def presets_to_write(folder: Path, wanted: str, step: int) -> list[str]:
+    """The preset that is wanted, and those whose folders show another step."""
+    shown = {
+        name: {step_of(report, file) for file in report["files"]}
+        for name in PRESETS
+        if (report := read_report(folder / name))
+    }
+    old = [name for name, steps in shown.items() if steps != {step}]
+    return list(dict.fromkeys([*([] if wanted == PRESETS[0] else [wanted]), *old]))
 
 
 def check_not_older(run: Run, step: int) -> None:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Texture only: a user's asset kept beside the run that paints it, and given back with other materials.
 
-The files as they were lie in `asset/` of the run folder; what is written lies in `export/` under the asset's own name.
+The files as they were lie in `asset/` of the run folder; what is written lies in `painted/` under the asset's own name.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +26,15 @@ from dreamlab.core.foreign.obj import lines_of
 from dreamlab.core.text import slug
 from dreamlab.core.types import Scene, Textures
 from dreamlab.export.png import png_bytes
-from dreamlab.export.report import record
+from dreamlab.export.report import REPORT, entries, merged
+from dreamlab.export.staging import Staged
 from dreamlab.intake.gltf_patch import GltfPatch, NewPictures, bare_glb
 from dreamlab.intake.obj_patch import patched_mtl, patched_obj
 from dreamlab.run.folder import Run
 from renderers.mesh import TexturedMesh
 from renderers.surface.canvas import SUFFIX, Canvas, own_textures, read_canvas
 
-FOLDER, ABOUT = "asset", "asset.json"
+FOLDER, ABOUT, PAINTED = "asset", "asset.json", "painted"
 MOST_SIDE = 2048  # texels of a picture that is written
 MAPS = ("base", "rough_metal", "normal")
 
@@ -121,7 +122,10 @@ def painted(
     slots = canvas.facts["slots"]
     textures = []
     for number, slot in enumerate(slots):
-        wide, high = slot.get("base_size") or [made.base.shape[0] // _side(len(slots))] * 2
+        usual = made.base.shape[0] // _side(len(slots))
+        wide, high = slot.get("base_size") or (usual, usual)
+        if slot["fresh"]:  # the old size was for the old coordinates
+            wide = high = max(wide, high, usual)
         textures.append(own_textures(canvas, made, number, (min(wide, MOST_SIDE), min(high, MOST_SIDE))))
     if given.kind == ".obj":
         return _painted_obj(given, canvas, textures, stem, maps)
@@ -131,7 +135,9 @@ def painted(
     else:  # no room for materials in the format: a GLB of the same triangles
         data = bare_glb(shape.points.numpy(), shape.faces.numpy(), stem)
     patch = GltfPatch.of(data, glb, stem)
-    sets = _reseamed(patch, GltfFile(copy.deepcopy(patch.document), patch.binary or b"", given.files.__getitem__), canvas)
+    sets = _reseamed(
+        patch, GltfFile(copy.deepcopy(patch.document), patch.binary or b"", given.files.__getitem__), canvas
+    )
     for number, (slot, coat) in enumerate(zip(slots, textures, strict=True)):
         material = slot["material"]
         if material is None or (slot["fresh"] and any(o["of"] == slot["of"] and not o["fresh"] for o in slots)):
@@ -214,41 +220,49 @@ def _painted_obj(
     return {f"{stem}.obj": text, f"{stem}.mtl": library} | kept_files | files
 
 
-def give_back(run: Run, scene: Scene, step: int, origin: Json, maps: Sequence[str] = MAPS) -> list[Path]:
-    """Write the asset of a run with what its scene has learnt, into the run's export folder under its own name."""
+def give_back(
+    run: Run, scene: Scene, step: int, origin: Json, maps: Sequence[str] = MAPS, stem: str = ""
+) -> list[Path]:
+    """Write the asset of a run with what its scene has learnt into the run's folder `painted`, as `stem` or under its
+    own name."""
     canvases = sorted(run.path.glob(f"*{SUFFIX}"))
     if not isinstance(scene, TexturedMesh) or len(canvases) != 1:
         raise InputError(f"{run.path}: is no run that paints an asset")
     given, canvas = kept(run), read_canvas(canvases[0])
     shape = read_asset(run.path / FOLDER / given.name, "mesh")
     wanted = [name for name in maps if scene.settings.shading != "flat" or name == "base"]
-    files = painted(given, canvas, scene.textures().to("cpu"), origin, Path(given.name).stem, wanted, shape)
-    paths = []
-    for name, data in files.items():
-        place = run.export / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(place, data)
-        paths.append(place)
-    record(run.export, [path for path in paths if path.parent == run.export], step, "texture", asset=canvas.facts)
-    return paths
+    stem = stem or Path(given.name).stem
+    files = painted(given, canvas, scene.textures().to("cpu"), origin, stem, wanted, shape)
+    staged = Staged(run.path / PAINTED)
+    staged.add(files)
+    told = {name: value for name, value in canvas.facts.items() if name != "parts"}
+    staged.add({REPORT: merged(run.path / PAINTED, entries(files, step, given.kind), asset=told)})
+    return staged.commit()[: len(files)]
 
 
-def target(given: Given, output: Path) -> None:
+def target(given: Given, path: Path, output: Path) -> None:
     """Refuse at once a place whose name promises another format than the asset has."""
     suffix = given.kind if given.kind in (".gltf", ".obj") else ".glb"
     if output.suffix.lower() != suffix:
         raise InputError(f"-o {output}: {given.name} painted is a {suffix} file; name it {output.stem}{suffix}")
+    if output.exists() and output.resolve() == path.resolve():
+        raise InputError(f"-o {output}: is the file itself, which stays; choose another name")
     if not output.absolute().parent.is_dir():
         raise InputError(f"-o {output}: there is no folder {output.absolute().parent}")
 
 
 def copy_out(paths: Sequence[Path], output: Path | None) -> Path:
-    """The painted asset where it was asked for, with the files that it names beside it."""
+    """The painted asset where it was asked for, with the files that it names beside it; what of those lies there and is
+    another is not written over."""
     first = paths[0]
     if output is None:
         return first
-    for path in paths[1:]:
-        place = output.parent / path.relative_to(first.parent)
+    beside = [(path, output.parent / path.relative_to(first.parent)) for path in paths[1:]]
+    for path, place in beside:
+        ours = place.name.startswith((f"{output.stem}_", f"{output.stem}.mtl"))
+        if not ours and place.exists() and place.read_bytes() != path.read_bytes():
+            raise InputError(f"-o {output}: {place} is another file of that name; choose another folder")
+    for path, place in beside:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(place, path.read_bytes())
     write_atomic(output, first.read_bytes())

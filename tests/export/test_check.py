@@ -94,7 +94,7 @@ def test_a_file_is_drawn_as_its_scene_is_and_a_spoilt_one_is_found_out(tmp_path:
     scene = Solid(ball(4))
     run, _ = exported(tmp_path, scene, "glb", settings=("export.texture=0", "export.faces=9000"))
     check = json.loads((run.export / "report.json").read_text())["check"]
-    assert check["psnr"] > 40 and check["silhouette_iou"] > 0.995 and "below" not in check
+    assert check["psnr"] > 36 and check["silhouette_iou"] > 0.995 and "below" not in check
     assert check["file"] == "model.glb" and (run.export / "check.png").is_file()
     mesh = read_back(run.export / "model.glb")
     cameras = all_around(4)
@@ -150,7 +150,7 @@ def test_height_and_origin_take_everything_along() -> None:
         mesh.vertices, torch.randn(count, 4), torch.rand(count, 3), torch.rand(count), torch.rand(count, 1, 3)
     )
     track = Track(torch.tensor([0.0, 1.0]), torch.stack([mesh.vertices, mesh.vertices + 1]))
-    made = placed(Product("ball", mesh, skin, (mesh,), splats), where)
+    made = placed(Product("ball", mesh, skin, (mesh,), splats=splats), where)
     low, top = made.mesh.vertices.aminmax(dim=0)
     assert low[1] == pytest.approx(0, abs=1e-5) and top[1] == pytest.approx(3, abs=1e-4)
     torch.testing.assert_close((low + top)[[0, 2]], torch.zeros(2), atol=1e-5, rtol=0)
