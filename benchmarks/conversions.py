@@ -31,7 +31,8 @@ from dreamlab import recipe
 from dreamlab.core.cameras import fixed_orbit
 from dreamlab.core.types import Prompt, Scene
 from dreamlab.export.glb import glb_bytes
-from dreamlab.export.text_formats import obj_bytes, obj_companions
+from dreamlab.export.product import Files, Product
+from dreamlab.export.writers.obj import obj
 from dreamlab.metrics.figures import Check, report
 from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
@@ -126,16 +127,15 @@ def with_way(scene: Scene, way: str) -> Scene:
 def read_back(suffix: str) -> list[Check]:
     """A file through `mesh`: what its texture shows against the file's own triangles and colours."""
     mesh = extract(source("dmtet"), 0, MADE["mesh"]["faces"])
-    writers: dict[str, Callable[[], bytes]] = {
-        "glb": lambda: glb_bytes(mesh, "model", {}),
-        "obj": lambda: obj_bytes(mesh, "model"),
-        "ply": lambda: ply_bytes(mesh),
+    writers: dict[str, Callable[[], Files]] = {
+        "glb": lambda: {"model.glb": glb_bytes(mesh, "model", {})},
+        "obj": lambda: obj(Product("model", mesh)),
+        "ply": lambda: {"model.ply": ply_bytes(mesh)},
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"model.{suffix}"
-        path.write_bytes(writers[suffix]())
-        for beside, data in (obj_companions(mesh, "model") if suffix == "obj" else {}).items():
-            (path.parent / beside).write_bytes(data)
+        for name, data in writers[suffix]().items():
+            (path.parent / name).write_bytes(data)
         began = time.process_time()
         made = SCENES["mesh"](
             SCENES["mesh"].Settings(**MADE["mesh"], file=str(path)),

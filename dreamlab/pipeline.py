@@ -15,7 +15,7 @@ from dreamlab.core.errors import InputError, Interrupted, RecipeError
 from dreamlab.core.files import write_atomic
 from dreamlab.core.text import shell
 from dreamlab.core.types import Scene
-from dreamlab.export import export_mesh, export_pictures
+from dreamlab.export import Views, export_mesh, export_pictures
 from dreamlab.export.report import check_not_older
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.recipe.checks import check
@@ -46,11 +46,12 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
         run.log(f"started on {device} with {torch.get_num_threads()} threads, torch {torch.__version__}")
         scene = train(run, wanted, assembler, on_tick, stop)
         steps = sum(stage.steps for stage in wanted.stages)
-        files = export_mesh(run, wanted, scene, steps)
+        views: Views = {}
+        files = export_mesh(run, wanted, scene, steps, views=views)
         if stop.requested:
             run.set_state(state="interrupted")
             raise Interrupted("stopped after training, before the pictures", stop.exit_code)
-        files += export_pictures(run, wanted, scene, steps, assembler.device)
+        files += export_pictures(run, wanted, scene, steps, assembler.device, views)
         run.set_state(state="succeeded", error=None)
         run.event("finished", files=[path.name for path in files])
         run.log(f"finished: {', '.join(path.name for path in files)}")
@@ -68,12 +69,15 @@ def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene, int]:
     return wanted, stage.scene, position.done(wanted)
 
 
-def export_again(run: Run, device: str, formats: Sequence[str] | None) -> list[Path]:
-    """Write the mesh files of a run once more, in other formats if asked; never over those of a later step."""
+def export_again(run: Run, device: str, changes: Sequence[str] = ()) -> list[Path]:
+    """Write the files of a run once more, with other settings of `export` if asked (`export.faces=9000`), which the run
+    does not keep; never over files of a later step."""
     with run.lock(), said(run), deterministic(run):
+        changed = recipe.load(run.recipe_path(), TABLES, overrides=changes)
         wanted, scene, step = finished_scene(run, device)
         check_not_older(run, step)
-        return export_mesh(run, wanted, scene, step, formats)
+        export = replace(changed.export, formats=wanted.export.formats)  # which are written says nothing of the asset
+        return export_mesh(run, replace(wanted, export=export), scene, step, changed.export.formats)
 
 
 def render_again(run: Run, device: str) -> list[Path]:

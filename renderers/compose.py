@@ -24,11 +24,12 @@ from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import Section, Spec, setting
 from dreamlab.core.streams import derive
-from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Training, Triangles
+from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Splats, Training, Triangles
 from renderers.become import become
 from renderers.dmtet import DMTet
 from renderers.field.merge import Fog, Layer, merge
 from renderers.gaussian.density import density_of, level_set
+from renderers.gaussian.placed import joined_clouds, placed
 from renderers.gaussians import Gaussians
 from renderers.hash_field import HashField
 from renderers.mesh import TexturedMesh
@@ -55,6 +56,11 @@ class Placed:
         """[3, 3] from the object's frame to the world's."""
         c, s = math.cos(math.radians(self.turn_deg)), math.sin(math.radians(self.turn_deg))
         return like.new_tensor([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
+
+    def quat(self, like: Tensor) -> Tensor:
+        """The same, [4] wxyz."""
+        half = math.radians(self.turn_deg) / 2
+        return like.new_tensor([math.cos(half), 0.0, math.sin(half), 0.0])
 
     def seen_by(self, cameras: Cameras) -> Cameras:
         """The cameras in the object's frame: its pictures there are those of the object placed in the world."""
@@ -136,8 +142,7 @@ class Several:
     def cloud(self, name: str) -> dict[str, Tensor]:
         """The Gaussians of one object before their activations, placed in the world."""
         mine, at = self.members[name].params, self.settings.objects[name]
-        half = math.radians(at.turn_deg) / 2
-        turn = mine["quats"].new_tensor([math.cos(half), 0.0, math.sin(half), 0.0])
+        turn = at.quat(mine["quats"])
         return {
             "means": at.scale * mine["means"] @ at.turn(mine["means"]).T + mine["means"].new_tensor(at.position),
             "log_scales": mine["log_scales"] + math.log(at.scale),
@@ -284,6 +289,16 @@ class Several:
         for name, member in self.members.items():
             mine = f"{name}."
             member.load_state_dict({key.removeprefix(mine): v for key, v in state.items() if key.startswith(mine)})
+
+    def splats(self) -> Splats | None:
+        """All clouds in the world."""
+        if len(self.clouds) < len(self.names):
+            return None
+        parts = []
+        for name in self.clouds:
+            own, at = self.members[name].splats(), self.settings.objects[name]
+            parts.append(placed(own, at.scale, at.quat(own.quats), own.means.new_tensor(at.position)))
+        return joined_clouds(parts)
 
     def offer(self, resolution: int) -> Offer:
         """All objects in the world: clouds as one surface, the others as they are, coloured at their vertices. None

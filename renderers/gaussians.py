@@ -16,14 +16,14 @@ from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Depths, Frames, LevelSet, Offer, ParamGroup, Rows, Training
+from dreamlab.core.types import Depths, Frames, LevelSet, Offer, ParamGroup, Rows, Splats, Training
 from renderers.gaussian import densify
 from renderers.gaussian.densify import DensifySettings
 from renderers.gaussian.density import LEVEL, density_of, level_set
+from renderers.gaussian.placed import SH0
 from renderers.gaussian.seeds import Seeds, ball, from_file, shell
 from renderers.surface.fusion import WAYS
 
-SH0 = 0.28209479177387814  # the constant harmonic
 STATS = ("grad_norm", "count", "radius_max")
 STARTS = ("ball", "sphere", "file")
 WORTH = (0.2, LEVEL, 1.2)  # optical densities worth trying for a surface
@@ -221,6 +221,26 @@ class Gaussians:
         if self.settings.surface != "density":
             return Depths(self.settings.surface, 1.0)
         return self.density(self.params["means"], self.params["quats"], self.params["log_scales"], resolution, WORTH)
+
+    def splats(self) -> Splats:
+        """As they are drawn: of the harmonics those in use."""
+        with torch.no_grad():
+            return self.activated(self.params["means"], self.params["quats"], self.params["log_scales"])
+
+    def activated(self, means: Tensor, quats: Tensor, log_scales: Tensor) -> Splats:
+        """The Gaussians where the arguments put them, on the host."""
+        p = {name: value.detach().cpu() for name, value in self.params.items()}
+        constant_part = (p["logit_color"].sigmoid()[:, None] - 0.5) / SH0
+        rest = [p["sh_rest"][:, : (self.degree + 1) ** 2 - 1]] if self.degree else []
+        turns = torch.nn.functional.normalize(quats.detach().cpu(), dim=-1)
+        return Splats(
+            means.detach().cpu(),
+            turns,
+            log_scales.detach().cpu().exp(),
+            p["logit_opacity"].sigmoid(),
+            torch.cat([constant_part, *rest], 1),
+            self.settings.compensate,
+        )
 
     def density(
         self, means: Tensor, quats: Tensor, log_scales: Tensor, resolution: int, worth: tuple[float, ...]

@@ -33,7 +33,7 @@ PromptEnv = Annotated[str | None, typer.Option(help="read the prompt from this e
 Negative = Annotated[str | None, typer.Option(help="what it must not look like")]
 Seed = Annotated[int | None, typer.Option(help="as seed=N")]
 Steps = Annotated[int | None, typer.Option(help="of every stage, as steps=N")]
-Formats = Annotated[str | None, typer.Option(help="comma-separated: glb, obj, ply; as formats=...")]
+Formats = Annotated[str | None, typer.Option(help="comma-separated, or all (`list formats`); as formats=...")]
 
 
 @dataclass(frozen=True)

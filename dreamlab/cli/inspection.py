@@ -81,7 +81,7 @@ def write_object(prompt: str, out: Path, seed: int, painted: bool) -> Path:
     from dreamlab.core.text import slug
     from dreamlab.core.types import Mesh
     from dreamlab.export.glb import glb_bytes
-    from dreamlab.export.text_formats import obj_bytes
+    from dreamlab.export.writers.obj import obj_bytes
     from dreamlab.toybox.caption import programs_for
     from dreamlab.toybox.mesh import mesh
     from dreamlab.toybox.understand import understand

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dreamlab.cli.app import Device, RunPath, app, check_device
-from dreamlab.core.errors import Interrupted, RecipeError
+from dreamlab.core.errors import Interrupted
 from dreamlab.core.text import shell
 
 if TYPE_CHECKING:
@@ -63,21 +63,25 @@ def render(run: RunPath, device: Device = "cpu") -> None:
 @app.command()
 def export(
     run: RunPath,
-    formats: Annotated[str | None, typer.Option(help="comma-separated: glb, obj, ply")] = None,
+    formats: Annotated[str | None, typer.Option(help="comma-separated, or all; `dreamlab list formats`")] = None,
+    preset: Annotated[str | None, typer.Option(help="a folder for blender, unity, unreal, godot or web")] = None,
+    faces: Annotated[int | None, typer.Option(help="at most this many triangles")] = None,
+    texture: Annotated[int | None, typer.Option(help="texels per side, a power of two; 0: colours of vertices")] = None,
+    height: Annotated[float | None, typer.Option(help="metres in the file")] = None,
+    origin: Annotated[str | None, typer.Option(help="centre, or bottom: it stands on the ground")] = None,
+    levels: Annotated[bool | None, typer.Option(help="also with 1/2, 1/4 and 1/10 of the triangles")] = None,
+    provenance: Annotated[bool | None, typer.Option(help="keep prompt, seed and recipe in the files")] = None,
     device: Device = "cpu",
 ) -> None:
-    """Write the mesh of a run again, in other formats if asked."""
+    """Write the files of a run again, in other formats and sizes if asked; the run itself is not touched."""
     from dreamlab import pipeline
-    from dreamlab.core.text import did_you_mean
-    from dreamlab.recipe.grammar import FORMATS
     from dreamlab.run.folder import Run
 
     check_device(device)
-    wanted = formats.split(",") if formats else None
-    for name in wanted or ():
-        if name not in FORMATS:
-            raise RecipeError(f"--formats: {name!r} is not a format{did_you_mean(name, FORMATS)}")
-    for path in pipeline.export_again(Run.open(run), device, wanted):
+    said = {"preset": preset, "faces": faces, "texture": texture, "height": height, "origin": origin}
+    said |= {"levels": levels, "provenance": provenance, "formats": formats}
+    changes = [f"export.{key}={value}" for key, value in said.items() if value is not None]
+    for path in pipeline.export_again(Run.open(run), device, changes):
         print(path)
 
 

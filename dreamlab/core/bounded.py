@@ -20,6 +20,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -129,11 +130,10 @@ def _fault(name: str) -> None:
 def _limit(seconds: float, memory: int) -> None:
     import resource
 
-    with open("/proc/self/statm", "rb") if sys.platform == "linux" else contextlib.nullcontext() as handle:
-        now = int(handle.read().split()[0]) * resource.getpagesize() if handle else None
     limits = [(resource.RLIMIT_CPU, int(seconds) + 1), (resource.RLIMIT_CORE, 0)]
-    if now is not None:
-        limits.append((resource.RLIMIT_AS, now + memory))
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_bytes().split()[0])
+        limits.append((resource.RLIMIT_AS, pages * resource.getpagesize() + memory))
     for kind, most in limits:
         hard = resource.getrlimit(kind)[1]
         resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))

@@ -1,29 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a finished scene to files: the mesh in each format, a turntable, a contact sheet, and a report."""
+"""From a finished scene to files: the asset in each format, checked against the scene as another program reads it, and
+pictures of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from dreamlab.core.files import Json, disk_errors, write_atomic
+from dreamlab.core.bounded import Unbounded
+from dreamlab.core.files import Json, disk_errors
 from dreamlab.core.text import slug
-from dreamlab.core.types import Maker, Mesh, Rigged, Scene
-from dreamlab.export.glb import glb_bytes
-from dreamlab.export.report import drop_leftovers, formats_to_write, record
-from dreamlab.export.text_formats import obj_bytes, obj_companions
-from dreamlab.recipe import Recipe, as_plain
-from dreamlab.recipe.grammar import FORMATS
+from dreamlab.core.types import Maker, Scene
+from dreamlab.export import check
+from dreamlab.export.drawing import Viewed
+from dreamlab.export.making import Ready, all_files, asked, make
+from dreamlab.export.pictures import png, save_pictures
+from dreamlab.export.placing import Placing, metres
+from dreamlab.export.readback import READ, read_back
+from dreamlab.export.readback_motion import motion_back
+from dreamlab.export.report import (
+    REPORT,
+    entries,
+    formats_to_write,
+    leftovers,
+    merged,
+    presets_to_write,
+    read_report,
+    record,
+    step_of,
+)
+from dreamlab.export.staging import Staged, complete
+from dreamlab.recipe import Recipe
 from dreamlab.run.folder import Run
-from dreamlab.run.preview import orbit_views, render_views, save_between, save_preview, save_sheet, save_video
-from renderers.surface.clean import open_edges, parts_of, signed_volumes
-from renderers.surface.files import ply_bytes
-from renderers.surface.finish import FinishSettings, finish
-from renderers.surface.views import compare_mesh
+from dreamlab.run.preview import save_between, save_preview
 
-SHEET_VIEWS = 12
+Views = dict[Path, Viewed | None]  # of every asset, by its folder
+CHECK, PICTURES = "check.png", "pictures"
 
 
 def assets(run: Run, recipe: Recipe, scene: Scene) -> Iterable[tuple[Path, str, Scene]]:
@@ -35,70 +50,136 @@ def assets(run: Run, recipe: Recipe, scene: Scene) -> Iterable[tuple[Path, str, 
     return zip(folders, texts, scene.each(), strict=True)
 
 
-def export_mesh(run: Run, recipe: Recipe, scene: Scene, step: int, formats: Sequence[str] | None = None) -> list[Path]:
-    """Extract the surfaces as they are at a step of the run and write them; the report beside each says what it is made
-    of. Files of other formats that show another step are made anew."""
-    became, wanted = changes_of(run), formats or recipe.export.formats
+def export_mesh(
+    run: Run,
+    recipe: Recipe,
+    scene: Scene,
+    step: int,
+    formats: Sequence[str] | None = None,
+    views: Views | None = None,
+) -> list[Path]:
+    """Write the assets as they are at a step of the run; the report beside each says what it is made of and how far
+    from the scene it is. Files of other formats that show another step are made anew. What was read back is left in
+    `views` for those who draw it next."""
+    became, wanted, paths = changes_of(run), formats or recipe.export.formats, list[Path]()
     with disk_errors("exporting", run.export):
-        made = [write_mesh(*asset, recipe, step, wanted, became) for asset in assets(run, recipe, scene)]
-    return [path for paths in made for path in paths]
+        for folder, prompt, one in assets(run, recipe, scene):
+            made = make(one, recipe, prompt, step)
+            files, view = write(folder, prompt, one, made, step, wanted, became, run)
+            paths += files
+            if views is not None:
+                views[folder] = view
+            for preset in presets_to_write(folder, recipe.export.preset, step):
+                paths += write(folder / preset, prompt, one, made, step, wanted, became, run, preset)[0]
+    return paths
 
 
-def write_mesh(
+def write(
     folder: Path,
     prompt: str,
     scene: Scene,
-    recipe: Recipe,
+    made: Ready,
     step: int,
     wanted: Sequence[str],
     became: list[Json],
-) -> list[Path]:
-    """The surface of one scene, in a folder."""
-    wanted_of = recipe.export
-    made = finish(scene, FinishSettings(wanted_of.resolution, wanted_of.faces, wanted_of.texture))
-    mesh = made.mesh
-    name = slug(prompt)
-    skin = scene.rig(mesh.vertices) if isinstance(scene, Rigged) else None
-    skin = None if skin is None else skin.to("cpu")
-    writers = {
-        "glb": lambda: glb_bytes(mesh, name, {"dreamlab_recipe": as_plain(recipe)}, skin),
-        "obj": lambda: obj_bytes(mesh, name),
-        "ply": lambda: ply_bytes(mesh),
+    run: Run,
+    preset: str = "none",
+) -> tuple[list[Path], Viewed | None]:
+    """All files of one asset into its folder, all of them or none."""
+    staged, new = Staged(folder), Json()
+    formats, lines = asked(formats_to_write(folder, wanted, step), made.product)
+    found = all_files(formats, made.product, preset, lines)
+    for kind, files in found.items():
+        staged.add(files)
+        new |= entries(files, step, kind)
+    facts: Json = {
+        "prompt": prompt,
+        "changes": became,
+        "steps": made.steps,
+        "placing": made.where.plain(),
+        "motion": made.motion,
+        "mesh": made.health | report_of(made),
     }
-    paths = []
-    folder.mkdir(exist_ok=True, parents=True)
-    for kind in formats_to_write(folder, wanted, step, FORMATS):
-        path = folder / f"model.{kind}"
-        write_atomic(path, writers[kind]())
-        paths.append(path)
-        for beside, data in (obj_companions(mesh, name) if kind == "obj" else {}).items():
-            write_atomic(folder / beside, data)
-            paths.append(folder / beside)
-    changes = became + exported(scene, mesh)
-    if (folder / "model.obj") in paths:
-        drop_leftovers(folder, paths)
-    record(folder, paths, step, mesh=mesh_report(mesh) | made.health, prompt=prompt, changes=changes, finish=made.steps)
-    return paths
+    try:
+        names = [name for files in found.values() for name in files]
+        looked = None if checked(folder, names, step) else opened(staged.at, names, made.where, scene)
+    except Unbounded as error:
+        lines.append(str(error))
+        looked = None
+    if looked is not None:
+        name, view = looked
+        facts["check"], picture = check.check(scene, view, made.steps)
+        facts["check"]["file"] = name
+        pictures = {CHECK: png(picture)}
+        staged.add(pictures)
+        new |= entries(pictures, step, PICTURES)
+        (lines.append if "below" in facts["check"] else run.log)(check.line(facts["check"]))
+    gone = leftovers(folder, found, new)
+    staged.add({REPORT: merged(folder, new, gone, notes=lines, **facts)})
+    for line in lines:
+        run.warn(line)
+    paths = [path for path in staged.commit(gone) if path.name != REPORT]
+    return paths, None if looked is None else looked[1]
 
 
-def export_pictures(run: Run, recipe: Recipe, scene: Scene, step: int, device: torch.device) -> list[Path]:
-    """contact.png and turntable.mp4; for several prompts also a sheet of all, and what lies between them."""
-    size, paths = recipe.export.size, []
+def opened(folder: Path, names: Iterable[str], where: Placing, scene: Scene) -> tuple[str, Viewed] | None:
+    """The first of the files that shows a surface, as another program reads it, brought back into the scene's world."""
+    name = next((name for suffix in READ for name in names if name == f"model{suffix}"), None)
+    if name is None:
+        return None
+    mesh, moves = read_back(folder / name), motion_back(folder / name)
+    if moves is not None:
+        moves = replace(moves, points=where.back(moves.points))
+    return name, Viewed.beside(scene, replace(mesh, vertices=where.back(mesh.vertices)), moves)
+
+
+def checked(folder: Path, names: Iterable[str], step: int) -> bool:
+    """Whether a file of this step that tells more than these has been held against the scene already."""
+    report = read_report(folder)
+    known = report.get("check", {}).get("file", "")
+    better = READ[: READ.index(Path(known).suffix)] if Path(known).suffix in READ else ()
+    mine = {Path(name).suffix for name in names}
+    return bool(known) and known not in names and not mine & set(better) and step_of(report, known) == step
+
+
+def report_of(made: Ready) -> Json:
+    """What users ask for first."""
+    mesh = made.product.mesh
+    return {"vertices": len(mesh.vertices), "triangles": len(mesh.faces), "metres": metres(mesh)}
+
+
+def export_pictures(
+    run: Run, recipe: Recipe, scene: Scene, step: int, device: torch.device, views: Views | None = None
+) -> list[Path]:
+    """What people look at, of every asset: the file beside the scene; for several prompts also a sheet of all, and what
+    lies between them."""
+    s, paths = recipe.export, []
     with disk_errors("writing pictures", run.export):
         for folder, _, one in assets(run, recipe, scene):
             folder.mkdir(exist_ok=True, parents=True)
-            sheet, video = folder / "contact.png", folder / "turntable.mp4"
-            save_sheet(list(render_views(one, orbit_views(SHEET_VIEWS), size, device)), sheet, columns=4)
-            save_video(render_views(one, orbit_views(recipe.export.turntable), size, device), video, size)
-            record(folder, [sheet, video], step)
-            paths += [sheet, video]
+            complete(folder)
+            file = shown(folder, step, one) if views is None else views[folder]
+            made = save_pictures(folder, s.pictures, one, file, s.size, s.turntable, device)
+            record(folder, made, step, PICTURES)
+            paths += made
         if isinstance(scene, Maker) and recipe.prompts:
             every, between = run.export / "contact.png", run.export / "between.png"
-            save_preview(scene, every, device, size)
-            save_between(scene, between, device, size)
-            record(run.export, [every, between], step)
+            save_preview(scene, every, device, s.size)
+            save_between(scene, between, device, s.size)
+            record(run.export, [every, between], step, PICTURES)
             paths += [every, between]
     return paths
+
+
+def shown(folder: Path, step: int, scene: Scene) -> Viewed | None:
+    """The file in the folder that shows this step, if there is one that can be read."""
+    report = read_report(folder)
+    names = [name for name in report.get("files", {}) if step_of(report, name) == step and (folder / name).is_file()]
+    try:
+        found = opened(folder, names, Placing.of(report.get("placing", {})), scene)
+    except Unbounded:
+        return None
+    return None if found is None else found[1]
 
 
 def changes_of(run: Run) -> list[Json]:
@@ -107,24 +188,3 @@ def changes_of(run: Run) -> list[Json]:
     became = {(e["stage"], e.get("object")): e for e in run.events() if e["kind"] == "became" and "stage" in e}
     keys = ("source", "was", "stage", "object", "now", "psnr", "silhouette_iou", "views")
     return [{key: event[key] for key in keys if key in event} for event in became.values()]
-
-
-def exported(scene: Scene, mesh: Mesh) -> list[Json]:
-    """The same of the surface that is written; textures hold a material, which the scene shows under its light."""
-    if mesh.textures is not None:
-        return []
-    kept = compare_mesh(scene, mesh)
-    return [{"now": "export", "psnr": kept.psnr, "silhouette_iou": kept.iou, "views": kept.views}]
-
-
-def mesh_report(mesh: Mesh) -> Json:
-    """Counts and checks that users ask for first."""
-    named = mesh.vertices[mesh.faces.flatten()]
-    return {
-        "vertices": len(mesh.vertices),
-        "triangles": len(mesh.faces),
-        "watertight": not bool(open_edges(mesh.faces).any()),
-        "parts": 1 + int(parts_of(mesh.faces, len(mesh.vertices)).max()),
-        "volume": float(signed_volumes(mesh.vertices, mesh.faces).sum()),
-        "bounds": [named.amin(0).tolist(), named.amax(0).tolist()],
-    }

@@ -4,25 +4,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
-from dreamlab.core.types import Skin
-from dreamlab.export.glb import glb_bytes
+from dreamlab.export.glb import gltf_of
 from dreamlab.export.product import Files, Format, Product
-from dreamlab.export.text_formats import obj_bytes, obj_companions
-from renderers.surface.files import ply_bytes
+from dreamlab.export.splats.writers import SPLAT_WRITERS
+from dreamlab.export.writers.blender import lacking as lacking_blender
+from dreamlab.export.writers.blender import through_blender
+from dreamlab.export.writers.maps import maps
+from dreamlab.export.writers.obj import obj
+from dreamlab.export.writers.ply import ply
+from dreamlab.export.writers.stl import stl
+from dreamlab.export.writers.usd import usdz
 
 
 def _glb(made: Product) -> Files:
-    skin = made.motion if isinstance(made.motion, Skin) else None
-    return {"model.glb": glb_bytes(made.mesh, made.name, made.origin, skin)}
+    return {"model.glb": gltf_of(made).glb()}
 
 
-def _obj(made: Product) -> Files:
-    return {"model.obj": obj_bytes(made.mesh, made.name)} | obj_companions(made.mesh, made.name)
+def _gltf(made: Product) -> Files:
+    return gltf_of(made).files("model")
 
 
-def _ply(made: Product) -> Files:
-    return {"model.ply": ply_bytes(made.mesh)}
-
-
-WRITERS: Mapping[str, Format] = {"glb": Format(_glb), "obj": Format(_obj), "ply": Format(_ply)}
+WRITERS: Mapping[str, Format] = {
+    "glb": Format(_glb),
+    "gltf": Format(_gltf),
+    "obj": Format(obj),
+    "ply": Format(ply),
+    "stl": Format(stl),
+    "usdz": Format(usdz),
+    "maps": Format(maps),
+    "fbx": Format(partial(through_blender, kind="fbx"), missing=lacking_blender),
+    "abc": Format(partial(through_blender, kind="abc"), missing=lacking_blender),
+    "blend": Format(partial(through_blender, kind="blend"), missing=lacking_blender),
+    **SPLAT_WRITERS,
+}

@@ -1,131 +1,115 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A binary glTF 2.0 file of a mesh: vertex colours, or textures of the metallic-roughness model; one material.
+"""An asset as a glTF 2.0 document (`dreamlab.export.gltf`): vertex colours, or textures of the metallic-roughness
+model; one material.
 
 glTF wants COLOR_0 in linear light (spec 3.9.2), so the sRGB colours of a scene are converted; 16 bits keep the dark
-tones apart. A skin brings joints, weights and an animation (`dreamlab.export.rig`). Textures are PNGs inside the file:
-base colour in sRGB; occlusion, roughness and metallic in the red, green and blue of one linear picture; the normal in
-tangent space with its TANGENT attribute, so that no viewer has to guess. Every buffer view of vertices has a target and
-every accessor of positions its bounds, as the validator asks.
+tones apart. A skin brings joints, weights and an animation (`dreamlab.export.rig`). Textures are PNGs: base colour in
+sRGB without alpha, for what is opaque; occlusion, roughness and metallic in the red, green and blue of one linear
+picture, which two slots of the material name; the normal in tangent space with its TANGENT attribute, so that no viewer
+has to guess.
 """
 
 from __future__ import annotations
 
-import json
-import struct
+from dataclasses import replace
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from dreamlab import __version__
 from dreamlab.core.files import Json
 from dreamlab.core.safemath import srgb_to_linear
 from dreamlab.core.types import Mesh, Skin, Textures
+from dreamlab.export.carried import carried
+from dreamlab.export.gltf import ARRAY_BUFFER, ELEMENT_BUFFER, TRIANGLES, Gltf
+from dreamlab.export.painted import ROUGHNESS
 from dreamlab.export.png import png_bytes
-from dreamlab.export.rig import rigged, weights_of
-
-_ARRAY_BUFFER, _ELEMENT_BUFFER = 34962, 34963
-_FLOAT, _USHORT, _UINT = 5126, 5123, 5125
-_LINEAR, _MIPMAPPED, _CLAMP = 9729, 9987, 33071
-Blob = tuple[bytes, int | None, Json | None]  # bytes of a buffer view, its target, its accessor
+from dreamlab.export.product import Part, Product
+from dreamlab.export.rig import rig, weights_of
+from dreamlab.export.writers.maps import orm
 
 
 def glb_bytes(mesh: Mesh, name: str, origin: Json, skin: Skin | None = None) -> bytes:
-    """The file. `origin` (the recipe) travels in `asset.extras`, so that an asset can be made again from itself."""
-    columns = _columns(mesh) | ({} if skin is None else weights_of(skin))
-    attributes = {key: i for i, key in enumerate(columns)}
-    primitive = {"attributes": attributes, "indices": len(columns), "material": 0, "mode": 4}
-    pictures = [] if mesh.textures is None else _pictures(mesh.textures)
-    document: Json = {
-        "asset": {"version": "2.0", "generator": f"DreamLab {__version__}", "extras": origin},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0, "name": name}],
-        "meshes": [{"primitives": [primitive], "name": name}],
-        "materials": [_material(name, [kind for kind, _ in pictures])],
+    """One binary file of a mesh."""
+    return gltf_of(Product(name, mesh, skin, origin=origin)).glb()
+
+
+def gltf_of(made: Product) -> Gltf:
+    """The whole document."""
+    document = Gltf(made.origin)
+    material = document.add("materials", surface_of(document, made.mesh.textures, made))
+    skin = made.motion if isinstance(made.motion, Skin) else None
+    node = place_mesh(document, made.mesh, made.name, material, skin)
+    document.show(node)
+    index = None if skin is None else rig(document, skin, made.name, node, made.clip)
+    for part in made.parts:
+        _place_part(document, part, made, material, index)
+    return document
+
+
+def place_mesh(document: Gltf, mesh: Mesh, name: str, material: int | None, skin: Skin | None = None) -> int:
+    """A node with the mesh, which no scene shows yet; without a material it is nothing but a shape."""
+    columns = _shape(mesh) | ({} if material is None else _looks(mesh)) | ({} if skin is None else weights_of(skin))
+    attributes = {
+        key: document.accessor(values, ARRAY_BUFFER, bounds=key == "POSITION", normalized=key == "COLOR_0")
+        for key, values in columns.items()
     }
-    blobs: list[Blob] = [_blob(*column, key) for key, column in columns.items()]
-    index = mesh.faces.numpy().reshape(-1).astype("<u4")
-    blobs.append((index.tobytes(), _ELEMENT_BUFFER, {"componentType": _UINT, "type": "SCALAR", "count": len(index)}))
-    blobs += [(png, None, None) for _, png in pictures]
+    indices = document.accessor(mesh.faces.numpy().reshape(-1).astype("<u4"), ELEMENT_BUFFER)
+    primitive = {"attributes": attributes, "indices": indices, "mode": TRIANGLES}
+    primitive |= {} if material is None else {"material": material}
+    made = document.add("meshes", {"primitives": [primitive], "name": name})
+    return document.add("nodes", {"mesh": made, "name": name})
+
+
+def _place_part(document: Gltf, part: Part, made: Product, material: int, skin: int | None) -> None:
+    """With the asset's own material where it has the same textures; moved by the skin as the points nearby are."""
+    if part.solid:
+        document.show(place_mesh(document, part.mesh, part.name, None))
+        return
+    if part.mesh.textures is not made.mesh.textures:
+        own = surface_of(document, part.mesh.textures, replace(made, name=part.name))
+        material = document.add("materials", own)
+    motion = None if skin is None else carried(made, part.mesh)
+    node = place_mesh(document, part.mesh, part.name, material, motion if isinstance(motion, Skin) else None)
+    document.show(node)
     if skin is not None:
-        blobs += [_blob(*column, None) for column in rigged(document, skin, name, len(columns) + 1)]
-    views: list[Json] = []
-    accessors: list[Json] = []
-    binary = bytearray()
-    for data, target, made in blobs:
-        views.append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(data)})
-        if target is not None:
-            views[-1]["target"] = target
-        if made is not None:
-            accessors.append(made | {"bufferView": len(views) - 1})
-        binary += data + b"\0" * (-len(data) % 4)
-    document |= {"accessors": accessors, "bufferViews": views, "buffers": [{"byteLength": len(binary)}]}
-    if pictures:
-        first = len(columns) + 1
-        document["images"] = [
-            {"bufferView": first + i, "mimeType": "image/png", "name": f"{name}_{kind}"}
-            for i, (kind, _) in enumerate(pictures)
-        ]
-        document["samplers"] = [{"magFilter": _LINEAR, "minFilter": _MIPMAPPED, "wrapS": _CLAMP, "wrapT": _CLAMP}]
-        document["textures"] = [{"source": i, "sampler": 0} for i in range(len(pictures))]
-    return _container(document, bytes(binary))
+        document.change("nodes", node, {"skin": skin})
 
 
-def _blob(values: np.ndarray, component: int, shape: str, key: str | None) -> Blob:
-    """Bytes, target and accessor of an attribute `key`, or of what is no attribute."""
-    accessor: Json = {"componentType": component, "type": shape, "count": len(values)}
-    if key == "COLOR_0":
-        accessor["normalized"] = True
-    if key == "POSITION" or (key is None and shape == "SCALAR"):  # the times of an animation have bounds, too
-        accessor |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
-    return values.tobytes(), None if key is None else _ARRAY_BUFFER, accessor
+def _shape(mesh: Mesh) -> dict[str, np.ndarray]:
+    return {"POSITION": mesh.vertices.numpy().astype("<f4"), "NORMAL": mesh.normals.numpy().astype("<f4")}
 
 
-def _columns(mesh: Mesh) -> dict[str, tuple[np.ndarray, int, str]]:
+def _looks(mesh: Mesh) -> dict[str, np.ndarray]:
     """Attributes by name; textures replace the colours of vertices, which would multiply them."""
-    columns = {
-        "POSITION": (mesh.vertices.numpy().astype("<f4"), _FLOAT, "VEC3"),
-        "NORMAL": (mesh.normals.numpy().astype("<f4"), _FLOAT, "VEC3"),
-    }
+    columns: dict[str, np.ndarray] = {}
     if mesh.textures is not None:
         if mesh.uv is None:
             raise ValueError("a mesh with textures needs uv")
         if mesh.textures.normal is not None:
             if mesh.tangents is None:
                 raise ValueError("a mesh with a normal texture needs tangents")
-            columns["TANGENT"] = (mesh.tangents.numpy().astype("<f4"), _FLOAT, "VEC4")
-        columns["TEXCOORD_0"] = (mesh.uv.numpy().astype("<f4"), _FLOAT, "VEC2")
+            columns["TANGENT"] = mesh.tangents.numpy().astype("<f4")
+        columns["TEXCOORD_0"] = mesh.uv.numpy().astype("<f4")
         return columns
     rgb = srgb_to_linear(mesh.colours.clamp(0, 1)).numpy()
     rgba = np.concatenate([rgb, np.ones_like(rgb[:, :1])], 1)
-    columns["COLOR_0"] = (np.round(rgba * 65535).astype("<u2"), _USHORT, "VEC4")
+    columns["COLOR_0"] = np.round(rgba * 65535).astype("<u2")
     return columns
 
 
-def _pictures(textures: Textures) -> list[tuple[str, bytes]]:
-    """PNGs by their role; nothing of ours darkens ambient light, so occlusion is 1 everywhere."""
-    packed = torch.cat([torch.ones_like(textures.roughness), textures.roughness, textures.metallic], -1)
-    found = [("base_color", png_bytes(textures.base)), ("occlusion_roughness_metallic", png_bytes(packed))]
-    return found if textures.normal is None else [*found, ("normal", png_bytes(textures.normal))]
+def surface_of(document: Gltf, textures: Textures | None, made: Product) -> Json:
+    """A material of the metallic-roughness model (5.19)."""
+    found: Json = {"name": f"{made.name}_material"}
+    if textures is None:
+        return found | {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": ROUGHNESS}}
 
+    def slot(kind: str, picture: Tensor) -> Json:
+        return {"index": document.texture(f"{made.name}_{kind}", png_bytes(picture, made.origin))}
 
-def _material(name: str, pictures: list[str]) -> Json:
-    if not pictures:
-        return {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.8}, "name": f"{name}_material"}
-    made: Json = {
-        "name": f"{name}_material",
-        "pbrMetallicRoughness": {"baseColorTexture": {"index": 0}, "metallicRoughnessTexture": {"index": 1}},
-    }
-    if "normal" in pictures:
-        made["normalTexture"] = {"index": pictures.index("normal")}
-    return made
-
-
-def _container(document: Json, binary: bytes) -> bytes:
-    """Header, JSON chunk padded with spaces, BIN chunk padded with zeros (spec 4.4)."""
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 4)
-    binary += b"\0" * (-len(binary) % 4)
-    total = 12 + 8 + len(text) + 8 + len(binary)
-    header = struct.pack("<4sII", b"glTF", 2, total)
-    return header + struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
+    base, packed = slot("base_color", textures.base), slot("occlusion_roughness_metallic", orm(textures))
+    found["pbrMetallicRoughness"] = {"baseColorTexture": base, "metallicRoughnessTexture": packed}
+    if textures.occlusion is not None:
+        found["occlusionTexture"] = packed
+    if textures.normal is not None:
+        found["normalTexture"] = slot("normal", textures.normal)
+    return found

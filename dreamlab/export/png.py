@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A texture as a PNG of 8 bits a channel."""
+"""A texture as a PNG of 8 bits a channel, and its origin in an iTXt chunk (PNG 1.2, 4.2.3.3)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import io
 
 from torch import Tensor
 
+from dreamlab.core.files import Json
+from dreamlab.export.provenance import KEY, one_line
 
-def png_bytes(picture: Tensor) -> bytes:
-    """Of [H, W, 1 or 3] in [0, 1], rounded."""
+
+def png_bytes(picture: Tensor, origin: Json | None = None) -> bytes:
+    """Of [H, W, 1, 3 or 4] in [0, 1], rounded."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
-    kept = io.BytesIO()
+    kept, told = io.BytesIO(), PngInfo()
+    if line := one_line(origin or {}):
+        told.add_itxt(KEY, line)
     values = (picture.detach().cpu().clamp(0, 1) * 255 + 0.5).byte().numpy()
-    Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(kept, format="PNG")
+    Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(kept, format="PNG", pnginfo=told)
     return kept.getvalue()

@@ -9,6 +9,15 @@ from typing import NamedTuple
 
 from dreamlab.core.files import Json
 from dreamlab.core.types import Mesh, Skin, Splats, Track
+from dreamlab.recipe.grammar import SplatSettings
+
+
+class Part(NamedTuple):
+    """A further mesh in the file of an asset."""
+
+    name: str
+    mesh: Mesh
+    solid: bool = False  # it is there to be collided with: no material, no motion
 
 
 @dataclass(frozen=True)
@@ -19,16 +28,23 @@ class Product:
     mesh: Mesh  # with `uv`, `tangents` and `textures` where it has a material, else with colours of vertices
     motion: Skin | Track | None = None  # of the vertices of `mesh`
     levels: tuple[Mesh, ...] = ()  # the same with fewer and fewer triangles
+    parts: tuple[Part, ...] = ()  # in the same file, beside `mesh`; presets ask for them
+    clip: str = "motion"  # the name of its animation
     splats: Splats | None = None  # of a scene that is made of Gaussians
+    splatting: SplatSettings = field(default_factory=SplatSettings)  # how those are written
     origin: Json = field(default_factory=dict)  # prompt, seed, recipe, models, version; empty: it is not told
 
 
 Files = Mapping[str, bytes]  # by name inside the export's folder, the one to open first
 
 
+def _there() -> str:
+    return ""
+
+
 class Format(NamedTuple):
     """A way to write an asset."""
 
     write: Callable[[Product], Files]
-    needs: str = ""  # the package or program that must be there
     of: str = "mesh"  # or splats
+    missing: Callable[[], str] = _there  # what must be installed for it and is not, in one line

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`report.json` beside exported files: of which step of the run each is, and that nothing is written over by something
-older."""
+"""`report.json` beside exported files: of which step of the run each is, of what it is made, how far from the scene it
+is; and that nothing is written over by something older."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from dreamlab.core.errors import InputError
-from dreamlab.core.files import Json, sha256, write_json
+from dreamlab.core.files import Json, write_atomic
 from dreamlab.core.text import shell
+from dreamlab.recipe.grammar import PRESETS
 from dreamlab.run.folder import Run
 
 REPORT = "report.json"
@@ -33,34 +34,81 @@ def step_of(report: Json, name: str) -> int | None:
     return step if isinstance(step, int) else None
 
 
-def record(folder: Path, paths: Sequence[Path], step: int, **more: Any) -> None:
-    """Say of these files that they show `step`; what is known of others that are still there is kept."""
-    before = read_report(folder)
-    known = {name: entry for name, entry in before.get("files", {}).items() if (folder / name).is_file()}
-    new = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path), "step": step} for path in paths}
-    write_json(folder / REPORT, before | more | {"files": known | new})
+def format_of(report: Json, name: str) -> str:
+    """What a file was written for: a format, `preset:NAME` or `pictures`."""
+    entry = report.get("files", {}).get(name)
+    said = entry.get("format") if isinstance(entry, dict) else None
+    if isinstance(said, str):
+        return said
+    # As version 0.1 named files, before it said so.
+    if name == "model.mtl" or (name.startswith("model_") and name.endswith(".png")):
+        return "obj"
+    return name.removeprefix("model.") if name.startswith("model.") else "pictures"
 
 
-def drop_leftovers(folder: Path, paths: Sequence[Path]) -> None:
-    """Material and pictures of an earlier mesh, when none of the files just written has any."""
-    written = {path.name for path in paths}
-    for name in read_report(folder).get("files", {}):
-        if (name == "model.mtl" or (name.startswith("model_") and name.endswith(".png"))) and name not in written:
-            (folder / Path(name).name).unlink(missing_ok=True)
+def entries(files: Mapping[str, bytes], step: int, kind: str) -> Json:
+    """What the report says of new files."""
+    return {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "step": step, "format": kind}
+        for name, data in files.items()
+    }
 
 
-def formats_to_write(folder: Path, wanted: Sequence[str], step: int, formats: Sequence[str]) -> list[str]:
-    """Those wanted, and those that lie in the folder and show another step: they would be taken for this one."""
+def merged(folder: Path, new: Json, gone: Iterable[str] = (), **more: object) -> bytes:
+    """The report with new entries and facts; what is known of other files that are still there is kept."""
+    before, gone = read_report(folder), set(gone)
+    known = {
+        name: entry
+        for name, entry in before.get("files", {}).items()
+        if (folder / name).is_file() and name not in gone - set(new)
+    }
+    text = json.dumps(before | more | {"files": known | new}, indent=1, sort_keys=True, ensure_ascii=False)
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def record(folder: Path, paths: Iterable[Path], step: int, kind: str, **more: object) -> None:
+    """Say of files that are there already what they show and what they were written for."""
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    write_atomic(folder / REPORT, merged(folder, entries(files, step, kind), (), **more))
+
+
+def leftovers(folder: Path, kinds: Iterable[str], written: Iterable[str]) -> list[str]:
+    """Files of an earlier export in these formats that the new one has none of: pictures of a material that is gone."""
+    report, kept = read_report(folder), set(written)
+    kinds = set(kinds)
+    return [name for name in report.get("files", {}) if format_of(report, name) in kinds and name not in kept]
+
+
+def formats_to_write(folder: Path, wanted: Sequence[str], step: int) -> list[str]:
+    """Those wanted, and those of which files lie in the folder that show another step: they would be taken for this
+    one."""
     report = read_report(folder)
-    old = [kind for kind in formats if (folder / f"model.{kind}").exists() and step_of(report, f"model.{kind}") != step]
-    return [*wanted, *(kind for kind in old if kind not in wanted)]
+    named = [*report.get("files", {}), *(f.name for f in folder.glob("model.*") if f.is_file())]
+    old = {
+        format_of(report, name)
+        for name in named
+        if (folder / name).is_file() and step_of(report, name) != step and format_of(report, name) != "pictures"
+    }
+    return [*wanted, *sorted(old - set(wanted))]
+
+
+def presets_to_write(folder: Path, wanted: str, step: int) -> list[str]:
+    """The preset that is wanted, and those whose folders show another step."""
+    shown = {
+        name: {step_of(report, file) for file in report["files"]}
+        for name in PRESETS
+        if (report := read_report(folder / name))
+    }
+    old = [name for name, steps in shown.items() if steps != {step}]
+    return list(dict.fromkeys([*([] if wanted == PRESETS[0] else [wanted]), *old]))
 
 
 def check_not_older(run: Run, step: int) -> None:
     """An export is never written over by an earlier state: that is what a damaged checkpoint would do."""
     shown = 0
     for model in sorted(found for found in run.export.rglob("*") if found.is_file() and found.name != REPORT):
-        written = step_of(read_report(model.parent), model.name)
+        top = model.parent if (model.parent / REPORT).is_file() or model.parent == run.export else model.parent.parent
+        written = step_of(read_report(top), model.relative_to(top).as_posix())
         shown = max(shown, int(run.state().get("step", 0)) if written is None else written)
     if shown > step:
         raise InputError(

@@ -14,25 +14,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamlab.core.files import Json
 from dreamlab.core.rotation import matrix
-from dreamlab.core.types import Skin
+from dreamlab.core.types import Skin, Track
+from dreamlab.export.gltf import Gltf
 
 SECONDS = 2.0
-FLOAT, USHORT = 5126, 5123
-Column = tuple[np.ndarray, int, str]
 
 
-def weights_of(skin: Skin) -> dict[str, Column]:
+def weights_of(skin: Skin) -> dict[str, np.ndarray]:
     """JOINTS_i and WEIGHTS_i, four control points a set; empty places are joint 0 with no weight, as glTF wants."""
     spare = -skin.weight.shape[1] % 4
     weight = F.pad(skin.weight, (0, spare)).float()
     index = torch.where(weight > 0, F.pad(skin.index, (0, spare)), 0)
-    columns: dict[str, Column] = {}
+    columns: dict[str, np.ndarray] = {}
     for i in range(weight.shape[1] // 4):
         part = slice(4 * i, 4 * i + 4)
-        columns[f"JOINTS_{i}"] = (index[:, part].cpu().numpy().astype("<u2"), USHORT, "VEC4")
-        columns[f"WEIGHTS_{i}"] = (weight[:, part].cpu().numpy().astype("<f4"), FLOAT, "VEC4")
+        columns[f"JOINTS_{i}"] = index[:, part].cpu().numpy().astype("<u2")
+        columns[f"WEIGHTS_{i}"] = weight[:, part].cpu().numpy().astype("<f4")
     return columns
 
 
@@ -54,29 +52,38 @@ def inverse_bind(skin: Skin) -> Tensor:
     return found
 
 
-def rigged(document: Json, skin: Skin, name: str, first: int) -> list[Column]:
-    """Add nodes, skin and animation to a document; the columns that its accessors from `first` on must hold."""
+def rig(made: Gltf, skin: Skin, name: str, node: int, clip: str) -> int:
+    """Add joints, skin and an animation called `clip` to a document whose `node` holds the mesh; the skin's index."""
     place, turn = bones_of(skin)
-    count = len(skin.anchors)
-    seconds = SECONDS * skin.times
-    columns: list[Column] = [
-        (inverse_bind(skin).transpose(1, 2).reshape(count, 16).cpu().numpy().astype("<f4"), FLOAT, "MAT4"),
-        (seconds.cpu().numpy().astype("<f4")[:, None], FLOAT, "SCALAR"),
+    seconds = made.accessor((SECONDS * skin.times).cpu().numpy().astype("<f4"), bounds=True)
+    joints, samplers, channels = [], [], []
+    for j in range(len(skin.anchors)):
+        where = {"translation": place[0, j].tolist(), "rotation": turn[0, j].tolist()}
+        joints.append(made.add("nodes", {"name": f"{name}_{j}"} | where))
+        for path, values in (("translation", place[:, j]), ("rotation", turn[:, j])):
+            output = made.accessor(values.cpu().numpy().astype("<f4"))
+            samplers.append({"input": seconds, "output": output, "interpolation": "LINEAR"})
+            channels.append({"sampler": len(samplers) - 1, "target": {"node": joints[-1], "path": path}})
+    root = made.add("nodes", {"name": f"{name}_skeleton", "children": joints})
+    made.show(root)
+    # glTF's matrices are stored by columns (3.6.2.4)
+    bind = made.accessor(inverse_bind(skin).transpose(1, 2).reshape(-1, 16).cpu().numpy().astype("<f4"))
+    index = made.add("skins", {"joints": joints, "inverseBindMatrices": bind, "skeleton": root})
+    made.change("nodes", node, {"skin": index})
+    made.add("animations", {"name": clip, "samplers": samplers, "channels": channels})
+    return index
+
+
+def track_of(motion: Skin | Track, points: Tensor) -> Track:
+    """Where the vertices [V, 3] of the mesh that is written are over time, for formats without skins."""
+    if isinstance(motion, Track):
+        return motion
+    place, turn = motion.anchors + motion.shift, matrix(F.normalize(motion.turn, dim=-1))
+    # Back by the joint's matrix of time 0, then forth by that of each time: M(t) M(0)^-1 p.
+    index, weight = motion.index, motion.weight[..., None]
+    own = torch.einsum("nkji,nkj->nki", turn[0][index], points[:, None] - place[0][index])
+    found = [
+        (weight * (torch.einsum("nkij,nkj->nki", turned[index], own) + moved[index])).sum(1)
+        for turned, moved in zip(turn, place, strict=True)
     ]
-    samplers, channels = [], []
-    for j in range(count):
-        for path, values, shape in (("translation", place[:, j], "VEC3"), ("rotation", turn[:, j], "VEC4")):
-            samplers.append({"input": first + 1, "output": first + len(columns), "interpolation": "LINEAR"})
-            channels.append({"sampler": len(samplers) - 1, "target": {"node": 2 + j, "path": path}})
-            columns.append((values.cpu().numpy().astype("<f4"), FLOAT, shape))
-    document["scenes"][0]["nodes"] = [0, 1]
-    document["nodes"][0]["skin"] = 0
-    document["nodes"].append({"name": f"{name}_skeleton", "children": [2 + j for j in range(count)]})
-    document["nodes"] += [
-        {"name": f"{name}_{j}", "translation": place[0, j].tolist(), "rotation": turn[0, j].tolist()}
-        for j in range(count)
-    ]
-    joints = [2 + j for j in range(count)]
-    document["skins"] = [{"joints": joints, "inverseBindMatrices": first, "skeleton": 1}]
-    document["animations"] = [{"name": "motion", "samplers": samplers, "channels": channels}]
-    return columns
+    return Track(motion.times, torch.stack(found))

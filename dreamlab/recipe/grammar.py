@@ -21,6 +21,8 @@ SIGHTS = ("rgb", "normal", "normal_mask", "latent")
 FORMATS = (  # dreamlab/export/formats.py writes them
     "glb", "gltf", "obj", "ply", "stl", "usdz", "maps", "splat-glb", "splat-ply", "splat", "spz", "fbx", "abc", "blend"
 )  # fmt: skip
+ALL = "all"  # of the formats, those that can be written
+PICTURES = ("sheet", "mp4", "gif", "poster")
 PRESETS = ("none", "blender", "unity", "unreal", "godot", "web")  # dreamlab/export/presets.py says what they mean
 
 
@@ -58,10 +60,21 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class SplatSettings:
+    """How Gaussians are written where a format leaves it open."""
+
+    axes: str = setting(
+        "rdf", choices=("rdf", "rub"), help="PLY, .splat: right, down, forward as 3DGS, or right, up, back"
+    )
+    padded: bool = setting(True, help="PLY: harmonics up to degree 3, as some programs demand")
+    comments: bool = setting(True, help="PLY: axes and origin in its header; false for programs that choke on it")
+
+
+@dataclass(frozen=True)
 class Export:
     """What is left in `export/` at the end."""
 
-    formats: tuple[str, ...] = setting(("glb",), choices=FORMATS)
+    formats: tuple[str, ...] = setting(("glb",), choices=(*FORMATS, ALL))
     resolution: int = setting(96, low=16, high=512, help="cells per side of the grid the surface is found on")
     faces: int = setting(40_000, low=64, high=5_000_000, help="at most this many triangles")
     texture: int = setting(1024, low=0, high=8192, help="texels per side, a power of two; 0: colours of vertices")
@@ -70,6 +83,8 @@ class Export:
     origin: str = setting("centre", choices=("centre", "bottom"), help="of the file: where the scene's is, or its feet")
     levels: bool = setting(False, help="also with a half, a quarter and a tenth of the triangles")
     provenance: bool = setting(True, help="prompt, seed and recipe are kept in the files")
+    pictures: tuple[str, ...] = setting(("sheet", "mp4", "poster"), choices=PICTURES, help="what people look at")
+    splats: SplatSettings = field(default_factory=SplatSettings)
     turntable: int = setting(48, low=2, high=720, help="frames of turntable.mp4")
     size: int = setting(256, low=32, high=2048, help="pixels per side of the turntable")
 

@@ -118,6 +118,8 @@ def _check(recipe: Recipe, tables: Tables) -> None:
         raise RecipeError("stages: a recipe needs at least one stage")
     if not recipe.export.formats:
         raise RecipeError(f"export.formats: name at least one of {', '.join(FORMATS)}")
+    if (side := recipe.export.texture) & (side - 1):
+        raise RecipeError(f"export.texture: {side} is no power of two, which engines want; {1 << side.bit_length()} is")
     seen: list[str] = []
     for i, stage in enumerate(recipe.stages):
         where = f"stages.{i} ({stage.name!r})"

@@ -21,6 +21,7 @@ POINTS = (
 )
 # Passed only where a checkpoint takes the place of one of the same step, after a roll-back.
 REWRITING = ("ckpt.rewrite_begin", "ckpt.rewrite_aside", "ckpt.rewrite_placed")
+EXPORTING = ("export.staged", "export.before_journal", "export.after_journal", "export.moved")
 _passed: dict[str, int] = {}
 
 

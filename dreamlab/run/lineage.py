@@ -49,10 +49,11 @@ def check_fits(run: Run, recipe: Recipe, found: Checkpoint, device: str) -> None
 
 def unlike(meta: Json, recipe: Recipe) -> list[str]:
     """In what a run's recipe differs from the one its checkpoint was made by; the last stage may have got other steps,
-    as long as they are not fewer than were made."""
+    as long as they are not fewer than were made. What becomes of the result afterwards is free."""
     last = len(recipe.stages) - 1
     open_ended = meta["stage"] < last or recipe.stages[last].steps >= meta["step"]
     changed = differences(meta["recipe"], as_plain(recipe))
+    changed = [name for name in changed if name.split(".")[0] not in AFTERWARDS]
     return [name for name in changed if not (open_ended and name == f"stages.{last}.steps")]
 
 

@@ -18,16 +18,17 @@ from dreamlab.core.types import Maker, Scene
 
 ELEVATION_DEG, DISTANCE, FOVY_DEG = 15.0, 3.2, 42.0
 SHOWN = 4  # prompts in a preview
+FPS = 24
 CHUNK = 8  # views rendered in one call; bounds memory
 
 
 def render_views(scene: Scene, cameras: Cameras, size: int, device: torch.device) -> Iterator[np.ndarray]:
     """uint8 pictures [H, W, 3] over white, one per camera."""
-    with torch.no_grad():
-        for start in range(0, len(cameras), CHUNK):
-            some = cameras[start : start + CHUNK].to(device)
-            frames = scene.render(some, size, torch.ones(len(some), 3, device=device))
-            yield from to_bytes(frames.rgb)
+    for start in range(0, len(cameras), CHUNK):
+        some = cameras[start : start + CHUNK].to(device)
+        with torch.no_grad():  # never across a yield: two of these in turn would end in each other's state
+            drawn = to_bytes(scene.render(some, size, torch.ones(len(some), 3, device=device)).rgb)
+        yield from drawn
 
 
 def to_bytes(rgb: Tensor) -> np.ndarray:
@@ -80,17 +81,35 @@ def save_sheet(pictures: list[np.ndarray], path: Path, columns: int) -> None:
     temporary.replace(path)
 
 
-def save_video(pictures: Iterator[np.ndarray], path: Path, size: int, fps: int = 24) -> None:
-    """H.264, yuv420p, plays everywhere. ffmpeg runs as a program of its own; a missing one is said in one line."""
+def _ffmpeg(path: Path) -> str:
     import imageio_ffmpeg
 
     try:
-        program = imageio_ffmpeg.get_ffmpeg_exe()
+        program: str = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
         raise _without_video(path, f"none is found ({' '.join(str(error).split())[:120]})") from None
-    temporary = path.with_name(f".{path.stem}.tmp.mp4")
-    command = [program, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size}x{size}"]
-    command += ["-r", str(fps), "-i", "-", "-an", "-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
+    return program
+
+
+def save_gif(video: Path, path: Path) -> None:
+    """Of an MP4, with a palette of its own; loops for ever."""
+    temporary = path.with_name(f".{path.stem}.tmp.gif")
+    palette = "split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=bayer:bayer_scale=4"
+    command = [_ffmpeg(path), "-y", "-loglevel", "error", "-i", str(video), "-filter_complex", palette, "-loop", "0"]
+    done = subprocess.run([*command, str(temporary)], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0 or not temporary.is_file():
+        temporary.unlink(missing_ok=True)
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise _without_video(path, f"it failed: {said[-1] if said else 'no message'}")
+    temporary.replace(path)
+
+
+def save_video(pictures: Iterator[np.ndarray], path: Path, width: int, height: int | None = None) -> None:
+    """H.264, yuv420p, plays everywhere. ffmpeg runs as a program of its own; a missing one is said in one line."""
+    program, temporary = _ffmpeg(path), path.with_name(f".{path.stem}.tmp.mp4")
+    command = [program, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    command += ["-s", f"{width}x{height or width}"]
+    command += ["-r", str(FPS), "-i", "-", "-an", "-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
     command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-movflags", "+faststart", str(temporary)]
     try:
         ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ _COLUMNS = {  # of a PLY's vertices, with their numpy types
     "xyz": (("x", "y", "z"), "<f4"),
     "normal": (("nx", "ny", "nz"), "<f4"),
     "colour": (("red", "green", "blue"), "|u1"),
+    "uv": (("s", "t"), "<f4"),  # upward
 }
 
 
@@ -45,18 +46,21 @@ def read_mesh(path: str, radius: float | None = 0.9) -> Mesh:
     return Mesh(places, faces, colours, vertex_normals(places, faces))
 
 
-def ply_bytes(mesh: Mesh) -> bytes:
-    """Binary little-endian PLY with float positions and normals and 8-bit colours."""
-    return _ply({"xyz": mesh.vertices, "normal": mesh.normals, "colour": mesh.colours}, mesh.faces)
+def ply_bytes(mesh: Mesh, comments: Sequence[str] = ("DreamLab",)) -> bytes:
+    """Binary little-endian PLY with float positions and normals, 8-bit colours, and coordinates of a texture."""
+    columns = {"xyz": mesh.vertices, "normal": mesh.normals, "colour": mesh.colours}
+    if mesh.uv is not None:
+        columns["uv"] = mesh.uv * mesh.uv.new_tensor([1.0, -1.0]) + mesh.uv.new_tensor([0.0, 1.0])
+    return _ply(columns, mesh.faces, comments)
 
 
 def cloud_bytes(points: Tensor, colours: Tensor | None) -> bytes:
     """The same of points [N, 3] alone, and of their colours if they have some."""
     columns = {"xyz": points} if colours is None else {"xyz": points, "colour": colours}
-    return _ply(columns, torch.zeros(0, 3, dtype=torch.int64))
+    return _ply(columns, torch.zeros(0, 3, dtype=torch.int64), ("DreamLab",))
 
 
-def _ply(columns: Mapping[str, Tensor], faces: Tensor) -> bytes:
+def _ply(columns: Mapping[str, Tensor], faces: Tensor, comments: Sequence[str]) -> bytes:
     named = [(name, _COLUMNS[part][1]) for part in columns for name in _COLUMNS[part][0]]
     vertex = np.zeros(len(columns["xyz"]), dtype=named)
     for part, values in columns.items():
@@ -67,7 +71,8 @@ def _ply(columns: Mapping[str, Tensor], faces: Tensor) -> bytes:
     face = np.zeros(len(faces), dtype=[("n", "u1"), ("index", "<i4", 3)])
     face["n"], face["index"] = 3, faces.numpy()
     types = {"<f4": "float", "|u1": "uchar"}
-    header = ["ply", "format binary_little_endian 1.0", "comment DreamLab", f"element vertex {len(vertex)}"]
+    header = ["ply", "format binary_little_endian 1.0", *(f"comment {line}" for line in comments)]
+    header.append(f"element vertex {len(vertex)}")
     header += [f"property {types[vertex.dtype[name].str]} {name}" for name in vertex.dtype.names or ()]
     header += [f"element face {len(face)}", "property list uchar int vertex_indices", "end_header", ""]
     return "\n".join(header).encode() + vertex.tobytes() + face.tobytes()

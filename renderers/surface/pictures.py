@@ -43,16 +43,14 @@ class Shots(NamedTuple):
         """Averaged over squares of `times` pixels a side."""
         if times == 1:
             return self
-        both = torch.cat([self.rgb, self.alpha], -1).permute(0, 3, 1, 2)
-        small = torch.nn.functional.avg_pool2d(both, times).permute(0, 2, 3, 1)
-        return Shots(self.cameras, small[..., :3].contiguous(), small[..., 3:].contiguous())
+        return Shots(self.cameras, averaged(self.rgb, times), averaged(self.alpha, times))
 
 
-def hardened(cameras: Cameras, frames: Frames) -> Shots:
-    """Of pictures over black."""
+def hardened(frames: Frames) -> tuple[Tensor, Tensor]:
+    """Colours over white and alpha, of pictures over black."""
     solid = (frames.alpha > SOLID).to(frames.rgb)
     own = (frames.rgb[..., :3] / frames.alpha.clamp(min=SOLID)).clamp(0, 1)
-    return Shots(cameras.to("cpu"), (own * solid + (1 - solid)).cpu(), solid.cpu())
+    return own * solid + (1 - solid), solid
 
 
 def taken_of(scene: Scene, count: int, size: int) -> Shots:
@@ -61,9 +59,16 @@ def taken_of(scene: Scene, count: int, size: int) -> Shots:
     with torch.no_grad():
         for start in range(0, count, CHUNK):
             some = cameras[start : start + CHUNK]
-            parts.append(hardened(some, scene.render(some, size, torch.zeros_like(background(some)))))
-    rgb, alpha = (torch.cat([getattr(part, name) for part in parts]) for name in ("rgb", "alpha"))
+            pictures = hardened(scene.render(some, size, torch.zeros_like(background(some))))
+            parts.append(tuple(each.cpu() for each in pictures))
+    rgb, alpha = (torch.cat(each) for each in zip(*parts, strict=True))
     return Shots(cameras.to("cpu"), rgb, alpha)
+
+
+def averaged(pictures: Tensor, times: int) -> Tensor:
+    """[B, H, W, C] over squares of `times` pixels a side."""
+    small = torch.nn.functional.avg_pool2d(pictures.permute(0, 3, 1, 2), times)
+    return small.permute(0, 2, 3, 1).contiguous()
 
 
 def joined_by_place(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:

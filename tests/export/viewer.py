@@ -73,27 +73,43 @@ def pinhole(
 class Glb:
     """One mesh of a binary glTF file."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, mesh: int | None = None) -> None:
+        """Of several meshes, the one of that number; else that of the first node."""
         magic, version, total = struct.unpack("<4sII", data[:12])
         size, kind = struct.unpack("<I4s", data[12:20])
         assert (magic, version, total, kind) == (b"glTF", 2, len(data), b"JSON")
         self.document: dict[str, Any] = json.loads(data[20 : 20 + size])
         self.binary = data[28 + size :]
-        (primitive,) = self.document["meshes"][self.document["nodes"][0]["mesh"]]["primitives"]
+        index = self.document["nodes"][0]["mesh"] if mesh is None else mesh
+        self.node = next(node for node in self.document["nodes"] if node.get("mesh") == index)
+        (primitive,) = self.document["meshes"][index]["primitives"]
         self.attributes: dict[str, int] = primitive["attributes"]
-        self.faces = self.read(primitive["indices"]).reshape(-1, 3).astype(np.int64)
-        self.material = self.document["materials"][primitive["material"]]
+        count = self.document["accessors"][self.attributes["POSITION"]]["count"]
+        corners = self.read(primitive["indices"]) if "indices" in primitive else np.arange(count)
+        self.faces = corners.reshape(-1, 3).astype(np.int64)
+        self.material = self.document["materials"][primitive["material"]] if "material" in primitive else {}
 
     def blob(self, view: int) -> bytes:
         found = self.document["bufferViews"][view]
         begin = found.get("byteOffset", 0)
         return self.binary[begin : begin + found["byteLength"]]
 
+    def rows(self, view: int, offset: int, kind: str, count: int, width: int) -> np.ndarray:
+        """Numbers of a buffer view, which may be further apart than they are long (3.6.2.1)."""
+        step = self.document["bufferViews"][view].get("byteStride", width * np.dtype(kind).itemsize)
+        return np.ndarray((count, width), kind, self.blob(view), offset, (step, np.dtype(kind).itemsize))
+
     def read(self, accessor: int) -> np.ndarray:
         found = self.document["accessors"][accessor]
-        width = WIDTHS[found["type"]]
-        data = self.blob(found["bufferView"])[found.get("byteOffset", 0) :]
-        values = np.frombuffer(data, KINDS[found["componentType"]], found["count"] * width).reshape(-1, width)
+        width, kind = WIDTHS[found["type"]], KINDS[found["componentType"]]
+        values = np.zeros((found["count"], width), kind)
+        if "bufferView" in found:
+            values = self.rows(found["bufferView"], found.get("byteOffset", 0), kind, found["count"], width)
+        if "sparse" in found:  # 3.6.2.3
+            some, values = found["sparse"], values.copy()
+            which, kept = some["indices"], some["values"]
+            index = self.rows(which["bufferView"], 0, KINDS[which["componentType"]], some["count"], 1)[:, 0]
+            values[index] = self.rows(kept["bufferView"], 0, kind, some["count"], width)
         if not found.get("normalized"):
             return values
         return values / float(np.iinfo(values.dtype).max)
@@ -134,9 +150,9 @@ class Glb:
     def points(self, seconds: float | None = None) -> np.ndarray:
         """Vertices [V, 3] in the world at a moment of the animation, skinned (3.7.3.3)."""
         rest = self.attribute("POSITION").astype(float)
-        if "skin" not in self.document["nodes"][0]:
+        if "skin" not in self.node:
             return rest
-        nodes, skin = self.nodes_at(seconds), self.document["skins"][self.document["nodes"][0]["skin"]]
+        nodes, skin = self.nodes_at(seconds), self.document["skins"][self.node["skin"]]
         parent = {child: i for i, node in enumerate(nodes) for child in node.get("children", [])}
         bind = self.read(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1).astype(float)  # by columns
         moved = np.zeros_like(rest)
@@ -163,34 +179,40 @@ class Glb:
 
 
 class Obj:
-    """A Wavefront file with its material, if it names one."""
+    """A Wavefront file with its material, if it names one; a vertex for each corner of a face, because places,
+    coordinates and normals have indices of their own."""
 
     def __init__(self, path: Path) -> None:
         rows: dict[str, list[list[str]]] = {}
         for text in path.read_text().splitlines():
             word, *rest = text.split()
             rows.setdefault(word, []).append(rest)
-        self.vertices = np.array([row[:3] for row in rows["v"]], float)
-        self.normals = np.array(rows["vn"], float)
+        self.folder = path.parent
+        places = np.array([row[:3] for row in rows["v"]], float)
+        shades = np.array([row[3:] for row in rows["v"]], float)
         corners = [[part.split("/") for part in row] for row in rows["f"]]
-        self.faces = np.array([[int(part[0]) - 1 for part in row] for row in corners])
+        self.indexed = np.array([[int(part[0]) - 1 for part in row] for row in corners])
+        self.places = places
+        self.faces = np.arange(self.indexed.size).reshape(-1, 3)
+        self.vertices, self.shades = places[self.indexed.reshape(-1)], shades[self.indexed.reshape(-1)]
+        self.normals = self.named(rows["vn"], corners, 2)
         self.material: dict[str, str] = {}
-        self.shades = np.array([row[3:] for row in rows["v"]], float)
         if "mtllib" not in rows:
             return
         for text in (path.parent / rows["mtllib"][0][0]).read_text().splitlines():
             word, *rest = text.split()
             self.material[word] = " ".join(rest)
         assert rows["usemtl"] == [[self.material["newmtl"]]]
-        coordinates = np.array(rows["vt"], float)
-        self.uv = np.zeros((len(self.vertices), 2))
-        for row in corners:
-            for part in row:
-                self.uv[int(part[0]) - 1] = coordinates[int(part[1]) - 1]
-        self.folder = path.parent
+        self.uv = self.named(rows["vt"], corners, 1)
+
+    @staticmethod
+    def named(rows: list[list[str]], corners: list[list[list[str]]], column: int) -> np.ndarray:
+        """The rows that one column of the corners' indices names."""
+        index = [int(part[column]) - 1 for face in corners for part in face]
+        return np.array(rows, float)[index]
 
     def picture(self, key: str) -> np.ndarray:
-        return np.asarray(Image.open(self.folder / self.material[key]))
+        return np.asarray(Image.open(self.folder / self.material[key].split()[-1]))
 
     def colours(self) -> np.ndarray:
         if "map_Kd" not in self.material:

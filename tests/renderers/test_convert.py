@@ -14,7 +14,7 @@ import trimesh
 from dreamlab.core.errors import Diverged
 from dreamlab.core.types import Mesh
 from dreamlab.export.glb import glb_bytes
-from dreamlab.export.text_formats import obj_bytes
+from dreamlab.export.writers.obj import obj_bytes
 from renderers.gaussian.density import LEVEL, density_of, level_set
 from renderers.surface.extraction import surface
 from renderers.surface.files import ply_bytes, read_mesh

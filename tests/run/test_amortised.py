@@ -142,7 +142,7 @@ def test_every_prompt_is_exported_and_shown(tmp_path: Path) -> None:
     files = export_mesh(folder, wanted, stage.scene, 0) + export_pictures(folder, wanted, stage.scene, 0, stage.device)
     names = {str(path.relative_to(folder.export)) for path in files}
     each = {f"{one}/{name}" for one in ("0-a-red-mushroom", "1-a-green-pear") for name in
-            ("model.glb", "contact.png", "turntable.mp4")}  # fmt: skip
+            ("model.glb", "check.png", "contact.png", "turntable.mp4", "poster.png")}  # fmt: skip
     assert names == each | {"contact.png", "between.png"}
     for one in ("0-a-red-mushroom", "1-a-green-pear"):
         assert glb_document((folder.export / one / "model.glb").read_bytes())["meshes"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,8 @@ import pytest
 from dreamlab import pipeline
 from dreamlab.cli.inspection import describe
 from dreamlab.core.errors import InputError
-from dreamlab.export.report import drop_leftovers, record
+from dreamlab.export.report import REPORT, entries, leftovers, merged, read_report
+from dreamlab.export.staging import Staged, complete
 from dreamlab.run.checkpoint import committed
 from dreamlab.run.folder import Run
 from tests.conftest import Commands, artefacts
@@ -43,6 +45,10 @@ def files(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (run / "export").iterdir()}
 
 
+def checkpoints(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in committed(run / "ckpt")[-1].iterdir()}
+
+
 @pytest.mark.filterwarnings("ignore:.*damaged")
 def test_an_export_is_never_written_over_by_an_older_state(dreamlab: Commands, finished_run: Path) -> None:
     """Six ways to lose the newest checkpoint, with and without the report beside the export."""
@@ -53,7 +59,7 @@ def test_an_export_is_never_written_over_by_an_older_state(dreamlab: Commands, f
             (run / "export" / "report.json").unlink()
         before = files(run)
         for again in (pipeline.export_again, pipeline.render_again):
-            arguments = ("cpu", ["obj"]) if again is pipeline.export_again else ("cpu",)
+            arguments = ("cpu", ["export.formats=obj"]) if again is pipeline.export_again else ("cpu",)
             with pytest.raises(InputError, match="shows step 12, and the newest whole checkpoint is of step 11"):
                 again(Run(run), *arguments)  # type: ignore[operator]
         assert files(run) == before, way
@@ -75,10 +81,11 @@ def test_files_of_an_earlier_step_are_made_again(dreamlab: Commands, tiny: Path)
     ended = dreamlab("dream", PROMPT, "--recipe", str(tiny), DREAMLAB_CRASH_AT="ckpt.after_prune:2")
     assert ended.code == -signal.SIGKILL
     (run,) = (dreamlab.folder / "runs").iterdir()
-    pipeline.export_again(Run(run), "cpu", ["glb", "obj", "ply"])
+    pipeline.export_again(Run(run), "cpu", ["export.formats=glb,obj,ply"])
     early, report = files(run), json.loads((run / "export" / "report.json").read_text())
+    beside = ("model.mtl", "model_base_color.png")  # of the OBJ
     assert {name: entry["step"] for name, entry in report["files"].items()} == dict.fromkeys(
-        ("model.glb", "model.obj", "model.ply"), 6
+        ("model.glb", "model.obj", "model.ply", "check.png", "model_obj.zip", *beside), 6
     )
     pipeline.render_again(Run(run), "cpu")
     assert dreamlab("resume", str(run)).code == 0
@@ -86,19 +93,61 @@ def test_files_of_an_earlier_step_are_made_again(dreamlab: Commands, tiny: Path)
     models = ("model.glb", "model.obj", "model.ply")
     assert all(late[name] != early[name] for name in models)
     assert {entry["step"] for entry in report["files"].values()} == {12}
-    assert set(report["files"]) == {*models, "contact.png", "turntable.mp4"}
-    pipeline.export_again(Run(run), "cpu", ["ply"])  # the same step: what is there is right
-    assert files(run) == late
+    pictures = ("check.png", "contact.png", "turntable.mp4", "poster.png")
+    assert set(report["files"]) == {*models, *beside, *pictures, "model_obj.zip"}
+    pipeline.export_again(Run(run), "cpu", ["export.formats=ply"])  # the same step: what is there is right
+    assert files(run) | {"report.json": late["report.json"]} == late
     assert f"export   model.obj ({len(late['model.obj'])} bytes, step 12)" in describe(run)
 
 
 def test_pictures_of_a_material_go_with_it(tmp_path: Path) -> None:
-    """A mesh that has lost its textures leaves no pictures behind that its OBJ would be taken to use."""
-    for name in ("model.obj", "model.mtl", "model_base_color.png", "contact.png"):
-        (tmp_path / name).write_text(name)
-    record(tmp_path, list(tmp_path.iterdir()), 6)
-    drop_leftovers(tmp_path, [tmp_path / "model.obj", tmp_path / "model.mtl"])
+    """A mesh that has lost its textures leaves no pictures behind that its OBJ would be taken to use; an export killed
+    before it is whole takes none away."""
+    old = {name: name.encode() for name in ("model.obj", "model.mtl", "model_base_color.png", "contact.png")}
+    first = Staged(tmp_path)
+    pictures = entries({"contact.png": old["contact.png"]}, 6, "pictures")
+    models = {name: data for name, data in old.items() if name != "contact.png"}
+    first.add(old | {REPORT: merged(tmp_path, entries(models, 6, "obj") | pictures)})
+    first.commit()
+    new = {"model.obj": b"new", "model.mtl": b"new"}
+    gone = leftovers(tmp_path, ["obj"], new)
+    second = Staged(tmp_path)
+    second.add(new | {REPORT: merged(tmp_path, entries(new, 12, "obj"), gone)})
+    assert (tmp_path / "model_base_color.png").is_file() and read_report(tmp_path)["files"]["model.obj"]["step"] == 6
+    second.commit(gone)
     assert {path.name for path in tmp_path.iterdir()} == {"model.obj", "model.mtl", "contact.png", "report.json"}
+    known = read_report(tmp_path)["files"]
+    assert {name: entry["step"] for name, entry in known.items()} == {
+        "contact.png": 6, "model.mtl": 12, "model.obj": 12
+    }  # fmt: skip
+
+
+def test_an_export_killed_at_any_point_leaves_a_whole_set(dreamlab: Commands, finished_run: Path) -> None:
+    """A real process is killed at every passage of every point; what lies there is the old set, or becomes the new one
+    with the next command; the report's digests say which, and the run is never touched."""
+    wanted = ("--formats", "obj,glb", "--texture", "0", "--faces")
+    assert dreamlab("export", str(finished_run), *wanted, "300").code == 0
+    before, state = files(finished_run), checkpoints(finished_run)
+    assert dreamlab("export", str(finished_run), *wanted, "200").code == 0
+    after = files(finished_run)
+    assert after["model.obj"] != before["model.obj"]
+    seen = set()
+    for where in ("staged:1", "staged:3", "before_journal", "after_journal", "moved:1", "moved:2"):
+        run = shutil.copytree(finished_run, dreamlab.folder / where.replace(":", "-"))
+        shutil.rmtree(run / "export")
+        (run / "export").mkdir()
+        for name, data in before.items():
+            (run / "export" / name).write_bytes(data)
+        ended = dreamlab("export", str(run), *wanted, "200", DREAMLAB_CRASH_AT=f"export.{where}")
+        assert ended.code == -signal.SIGKILL, where
+        complete(run / "export")
+        found = files(run)
+        assert found in (before, after), where
+        seen.add(found == after)
+        for name, entry in json.loads(found["report.json"])["files"].items():
+            assert hashlib.sha256(found[name]).hexdigest() == entry["sha256"], (where, name)
+        assert checkpoints(run) == state
+    assert seen == {True, False}
 
 
 def test_inspect_says_what_is_damaged_and_what_was_killed(dreamlab: Commands, tiny: Path) -> None:

@@ -99,8 +99,9 @@ def test_a_run_leaves_the_process_as_it_was(run: Run, monkeypatch: pytest.Monkey
 def test_exporting_again_leaves_the_process_as_it_was(finished_run: Path) -> None:
     torch.use_deterministic_algorithms(True)
     try:
-        pipeline.export_again(Run(finished_run), "cpu", None)
-        assert torch.are_deterministic_algorithms_enabled()
+        pipeline.export_again(Run(finished_run), "cpu")
+        pipeline.render_again(Run(finished_run), "cpu")
+        assert torch.are_deterministic_algorithms_enabled() and torch.is_grad_enabled()
         assert not torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
@@ -215,14 +216,14 @@ def test_a_hurt_run_folder_is_one_line(finished_folder: Path, tmp_path: Path, wh
         pipeline.execute(Run(run))
     assert "\n" not in str(caught.value)
     with contextlib.suppress(DreamError):
-        pipeline.export_again(Run(run), "cpu", ["ply"])
+        pipeline.export_again(Run(run), "cpu", ["export.formats=ply"])
 
 
 def test_lines_of_others_among_the_events_are_passed_over(finished_folder: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished_folder, tmp_path / "run")
     (run / "events.jsonl").write_bytes(b'\xff\xfe\n[1]\n7\n{"kind": 3}\n{"kind": "became"}\n{"kind": "start"}\n{"ki')
     assert [event["kind"] for event in Run(run).events()] == ["became", "start"]
-    assert pipeline.export_again(Run(run), "cpu", ["ply"])
+    assert pipeline.export_again(Run(run), "cpu", ["export.formats=ply"])
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ from dreamlab.core.cameras import Cameras, orbit
 from dreamlab.core.types import Frames, LevelSet, Mesh, Offer, ParamGroup, Textures, Training, Triangles
 from dreamlab.export import export_mesh
 from dreamlab.export.glb import glb_bytes
-from dreamlab.export.text_formats import obj_bytes, obj_companions
+from dreamlab.export.product import Product
+from dreamlab.export.writers.obj import obj as obj_files
 from dreamlab.recipe import Recipe, load
 from dreamlab.recipe.tables import TABLES
 from dreamlab.run.folder import Run
@@ -86,9 +87,10 @@ def shows(scene: Any, points: np.ndarray, normals: np.ndarray, colours: np.ndarr
 
 
 def exported(tmp_path: Path, scene: Any, *formats: str, settings: tuple[str, ...] = ()) -> tuple[Run, Recipe]:
-    recipe = load(TINY, TABLES, overrides=["export.faces=2000", *settings])
+    overrides = ["export.faces=2000", *([f"export.formats={','.join(formats)}"] if formats else []), *settings]
+    recipe = load(TINY, TABLES, overrides=overrides)
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
-    export_mesh(run, recipe, scene, 7, formats or None)
+    export_mesh(run, recipe, scene, 7)
     return run, recipe
 
 
@@ -104,8 +106,9 @@ def test_vertex_colours_stand_where_the_scene_shows_them_in_every_format(tmp_pat
         np.testing.assert_allclose(normals, points / RADIUS, atol=0.02)
         shows(scene, points, normals, colours, 0.03)
     read = trimesh.load(run.export / "model.ply", process=False)
-    np.testing.assert_allclose(read.visual.vertex_colors[:, :3] / 255, painted(read.vertices), atol=0.004)
-    for faces, points in ((glb.faces, glb.points()), (obj.faces, obj.vertices), (read.faces, read.vertices)):
+    standing = read.vertices[:, [0, 2, 1]] * [1, 1, -1]  # a PLY's +Z is up, its -Y in front
+    np.testing.assert_allclose(read.visual.vertex_colors[:, :3] / 255, painted(standing), atol=0.004)
+    for faces, points in ((glb.faces, glb.points()), (obj.faces, obj.vertices), (read.faces, standing)):
         a, b, c = points[faces].transpose(1, 0, 2)
         assert np.einsum("ni,ni->n", np.cross(b - a, c - a), a).min() > 0, "counter-clockwise seen from outside"
 
@@ -140,6 +143,7 @@ def slots() -> Mesh:
     base[0, 0] = torch.tensor([0.1, 0.2, 0.9])  # where u = v = 0
     normal = torch.tensor([0.6, 0.45, 1.0]).expand(size, size, 3)
     fill = [torch.full((size, size, 1), value) for value in (0.7, 0.3)]
+    fill[0][0, 0] = fill[1][0, 0] = 0.5
     made = ball(2)
     n = made.normals
     around = torch.atan2(n[:, 0], n[:, 2]) / (2 * torch.pi) + 0.5
@@ -171,8 +175,7 @@ def test_each_picture_lies_in_the_slot_of_its_name_in_glb() -> None:
 
 def test_each_picture_lies_under_the_key_of_its_name_in_obj(tmp_path: Path) -> None:
     mesh = slots()
-    (tmp_path / "model.obj").write_bytes(obj_bytes(mesh, "ball"))
-    for name, data in obj_companions(mesh, "ball").items():
+    for name, data in obj_files(Product("ball", mesh)).items():
         (tmp_path / name).write_bytes(data)
     obj = Obj(tmp_path / "model.obj")
     expected = {"map_Kd": [204, 102, 26], "map_Pr": 179, "map_Pm": 77, "norm": [153, 115, 255]}
@@ -180,7 +183,8 @@ def test_each_picture_lies_under_the_key_of_its_name_in_obj(tmp_path: Path) -> N
         assert obj.picture(key)[5, 5].tolist() == value, key
     assert obj.material["Kd"] == "1 1 1"
     assert obj.picture("map_Kd")[0, 0].tolist() == [26, 51, 230]
-    np.testing.assert_allclose(obj.uv * [1, -1] + [0, 1], mesh.uv, atol=1e-5)
+    assert mesh.uv is not None
+    np.testing.assert_allclose(obj.uv * [1, -1] + [0, 1], mesh.uv[mesh.faces.reshape(-1)], atol=1e-5)
 
 
 def volume(points: np.ndarray, faces: np.ndarray) -> float:

@@ -130,12 +130,12 @@ def test_the_pictures_of_an_export_are_once_around_at_the_recipe_s_size_and_coun
     recipe = load(TINY, TABLES, overrides=["export.size=64", "export.turntable=5"])
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
     paths = export_pictures(run, recipe, Painted(), 7, CPU)  # type: ignore[arg-type]
-    assert [path.name for path in paths] == ["contact.png", "turntable.mp4"]
+    assert [path.name for path in paths] == ["contact.png", "poster.png", "turntable.mp4"]
     found = cells(paths[0], 64)
     assert len(found) == 12 and Image.open(paths[0]).size == (4 * 64, 3 * 64)
     for i, cell in enumerate(found):
         check_view(cell, shade(30.0 * i, i / 12))
-    turning = frames_of(paths[1], 64)
+    turning = frames_of(paths[2], 64)
     assert len(turning) == 5
     for i, frame in enumerate(turning):
         check_view(frame, shade(72.0 * i, i / 5), tolerance=6.0)

@@ -34,7 +34,25 @@ def _map(path: Path) -> Mapping[str, Any]:
     return parse_map(path)
 
 
-PARSERS: dict[str, Callable[[Path], Mapping[str, Any]]] = {"mesh": _mesh, "picture": _picture, "map": _map}
+def _splats(path: Path) -> Mapping[str, Any]:
+    from dreamlab.core.foreign.splat_parser import parse
+
+    return parse(path)
+
+
+def _asset(path: Path) -> Mapping[str, Any]:
+    from dreamlab.core.foreign.asset_parser import parse
+
+    return parse(path)
+
+
+PARSERS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
+    "mesh": _mesh,
+    "picture": _picture,
+    "map": _map,
+    "splats": _splats,
+    "asset": _asset,
+}
 
 
 def bound() -> None:

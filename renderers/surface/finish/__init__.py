@@ -201,4 +201,3 @@ def _dressed(mesh: Mesh, journal: Journal) -> Mesh:
     """A mesh that has its textures keeps them and gains occlusion and tangents."""
     journal.skip("decimate", "the mesh has textures of its own: its triangles and atlas stay")
     return journal.mesh("bake", [Way("occlusion", lambda: (packed(shaded(mesh)), {}))], mesh)
-

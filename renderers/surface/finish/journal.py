@@ -89,4 +89,3 @@ def _here(work: Work, label: str) -> Done:
 
 def _home(value: Tensor) -> Tensor:
     return value.detach().cpu()
-

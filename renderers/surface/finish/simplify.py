@@ -74,8 +74,10 @@ def turned(vertices: Tensor, faces: Tensor) -> Tensor:
     a, b, c, d = a[good], b[good], c[good], d[good]
     rank = torch.empty_like(edge)
     rank[(new - old)[good].argsort(descending=True, stable=True)] = torch.arange(len(edge))
-    best = torch.full((len(faces),), len(edge)).scatter_reduce(0, here, rank, "amin").scatter_reduce(
-        0, there, rank, "amin"
+    best = (
+        torch.full((len(faces),), len(edge))
+        .scatter_reduce(0, here, rank, "amin")
+        .scatter_reduce(0, there, rank, "amin")
     )
     keys, group = torch.unique(wanted, return_inverse=True)
     first = torch.full((len(keys),), len(edge)).scatter_reduce(0, group, rank, "amin")

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A written file held against the scene it was made from: drawn from all around, and compared on the object's pixels.
+
+A pixel is the object's where either picture's alpha is above a half; whole pictures would be mostly background, which
+agrees by itself. Gaussians and fields are soft at the rim, which no surface can be: they are held against it as what they
+are inside (`renderers/surface/pictures.py`), with hard silhouettes; `psnr_soft` is the figure of their pictures as they
+are.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamlab.core.cameras import Cameras
+from dreamlab.core.files import Json
+from dreamlab.core.types import Frames, Scene
+from dreamlab.export.drawing import Viewed
+from dreamlab.run.preview import to_bytes
+from renderers.surface.pictures import FINER, averaged, hardened
+from renderers.surface.views import SIZE, VIEWS, all_around, background, device_of, silhouette_iou
+
+CHUNK = 8
+MOMENTS = 4  # of a motion
+FLOORS = {"psnr": 26.0, "silhouette_iou": 0.97}
+SHOWN = 6  # views of the side-by-side picture
+
+
+class Compared(NamedTuple):
+    """Means over views."""
+
+    psnr: float  # dB on the object's pixels
+    iou: float  # of the silhouettes
+    colour: float  # mean absolute difference where both are, 0 to 1
+
+
+def compared(scene: Frames, file: Frames) -> list[Compared]:
+    """Of each view."""
+    found = []
+    for a, b, alpha, other in zip(scene.rgb[..., :3], file.rgb[..., :3], scene.alpha, file.alpha, strict=True):
+        one, two = alpha[..., 0] > 0.5, other[..., 0] > 0.5
+        away = (a.clamp(0, 1) - b.clamp(0, 1))[one | two]
+        both = (a.clamp(0, 1) - b.clamp(0, 1))[one & two]
+        error = away.square().mean().clamp(min=1e-10) if len(away) else torch.tensor(1e-10)
+        colour = float(both.abs().mean()) if len(both) else 0.0
+        found.append(Compared(float(-10 * error.log10()), silhouette_iou(alpha[None], other[None]), colour))
+    return found
+
+
+def looked_at(scene: Scene, file: Viewed, cameras: Cameras, size: int = SIZE) -> tuple[Frames, Frames]:
+    """Pictures of both over white, on the host: of the scene at a finer size, FINER pixels a side for each of the
+    file's."""
+    device = device_of(scene)
+    mine: list[Frames] = []
+    files: list[Frames] = []
+    with torch.no_grad():
+        for start in range(0, len(cameras), CHUNK):
+            some = cameras[start : start + CHUNK]
+            there = some.to(device)
+            mine.append(_host(scene.render(there, FINER * size, background(there))))
+            files.append(file.render(some, size, background(some)))
+    return Frames.cat(mine), Frames.cat(files)
+
+
+def _host(frames: Frames) -> Frames:
+    rgb, alpha, depth = (value.cpu() for value in (frames.rgb[..., :3], frames.alpha, frames.depth))
+    return Frames(rgb, alpha, depth, frames.background[..., :3].cpu())
+
+
+def hard(scene: Frames) -> Frames:
+    """Its own colours inside silhouettes without a rim, at the file's size."""
+    away = scene.rgb - (1 - scene.alpha) * scene.background[:, None, None]
+    return _pooled(hardened(replace(scene, rgb=away)), scene)
+
+
+def soft(scene: Frames) -> Frames:
+    """As it is, at the file's size."""
+    return _pooled((scene.rgb, scene.alpha), scene)
+
+
+def _pooled(pictures: tuple[Tensor, Tensor], scene: Frames) -> Frames:
+    rgb, alpha = (averaged(each, FINER) for each in pictures)
+    return Frames(rgb, alpha, alpha, scene.background)
+
+
+def check(scene: Scene, file: Viewed, steps: Sequence[Json]) -> tuple[Json, np.ndarray]:
+    """How far the file is from the scene, and what to look at: a row of views each of the scene, the file, and four
+    times their difference. Below a floor the step that lost most is named."""
+    cameras = all_around(VIEWS)
+    mine, drawn = looked_at(scene, file, cameras)
+    found: Json = {"views": VIEWS, **_mean(compared(hard(mine), drawn))}
+    found["psnr_soft"] = _mean(compared(soft(mine), drawn))["psnr"]
+    if file.moves is not None:
+        moving = [each for moment in range(MOMENTS) for each in _moment(scene, file, moment / MOMENTS)]
+        found["moving"] = _mean(moving) | {"views": len(moving)}
+    low = [name for name, floor in FLOORS.items() if found[name] < floor]
+    if low:
+        found["below"] = {name: FLOORS[name] for name in low}
+        found["lost_by"] = lost_by(steps)
+    return found, _side_by_side(*looked_at(scene, file, all_around(SHOWN)))
+
+
+def _moment(scene: Scene, file: Viewed, moment: float) -> list[Compared]:
+    cameras = replace(all_around(SHOWN), time=torch.full((SHOWN,), moment))
+    mine, drawn = looked_at(scene, file, cameras)
+    return compared(hard(mine), drawn)
+
+
+def _mean(views: Sequence[Compared]) -> Json:
+    psnr, iou, colour = (sum(values) / len(views) for values in zip(*views, strict=True))
+    return {"psnr": round(psnr, 2), "silhouette_iou": round(iou, 4), "colour_error": round(colour, 4)}
+
+
+def lost_by(steps: Sequence[Json]) -> str:
+    """The step after which the surface's pictures were farther from the scene's than before it, by most."""
+    known = [(step["name"], step["psnr"]) for step in steps if isinstance(step.get("psnr"), float)]
+    if not known:
+        return "unknown"
+    falls = [(now - before, name) for (_, before), (name, now) in itertools.pairwise(known)]
+    worst = min(falls, default=(0.0, ""))
+    return worst[1] if worst[0] < -1 else known[0][0]  # what the first one found is all there ever was
+
+
+def line(found: Json) -> str:
+    """What the terminal says."""
+    said = f"{found['file']}: {found['psnr']:.1f} dB and silhouettes {found['silhouette_iou']:.3f} of the scene's"
+    if "below" not in found:
+        return said
+    floors = " and ".join(f"{floor:g}{' dB' if name == 'psnr' else ''}" for name, floor in found["below"].items())
+    return f"{said}, below {floors}: most is lost by the step {found['lost_by']!r}; look at check.png"
+
+
+def _side_by_side(scene: Frames, file: Frames) -> np.ndarray:
+    """[3 H, 6 W, 3] uint8."""
+    scene = soft(scene)
+    apart: Tensor = 1 - (4 * (scene.rgb - file.rgb).abs()).clamp(0, 1)
+    rows = [np.concatenate(list(to_bytes(each)), 1) for each in (scene.rgb, file.rgb, apart)]
+    return np.concatenate(rows, 0)

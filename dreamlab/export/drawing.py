@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The surface of a file as our renderer draws it, so that it can stand beside the scene that it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from cuda_ext.texture import texture
+from dreamlab.core.cameras import Cameras
+from dreamlab.core.safemath import safe_normalize
+from dreamlab.core.types import Frames, Mesh, Scene, Textures, Track
+from renderers.surface.draw import Surface, View, compose, look, vertex_normals
+from renderers.surface.material import Coat
+
+PLAIN = (0.8, 0.0)  # roughness and metallic of a surface without textures, as its file says
+
+
+@runtime_checkable
+class Lit(Protocol):
+    """A scene whose pictures show its material under a light."""
+
+    def lit(self, view: View, made: Coat, normal: Tensor) -> Tensor:
+        """[M, 3] sRGB of a material at the pixels of a view, under the light that the scene is looked at in."""
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """It renders as a scene does. Without `light` a picture shows the base colour itself."""
+
+    mesh: Mesh
+    light: Lit | None = None
+    moves: Track | None = None
+
+    @staticmethod
+    def beside(scene: Scene, mesh: Mesh, moves: Track | None = None) -> Viewed:
+        """Under the light that the scene is shown in, if it is; a material without textures was never meant for it."""
+        return Viewed(mesh, scene if isinstance(scene, Lit) and mesh.textures is not None else None, moves)
+
+    def render(self, cameras: Cameras, size: int, background: Tensor) -> Frames:
+        if self.moves is None or cameras.time is None:
+            return self._drawn(self.mesh.vertices, cameras, size, background)
+        parts = []
+        for i, moment in enumerate(cameras.time.tolist()):
+            some = slice(i, i + 1)
+            parts.append(self._drawn(at(self.moves, moment), cameras[some], size, background[some]))
+        return Frames.cat(parts)
+
+    def _drawn(self, vertices: Tensor, cameras: Cameras, size: int, background: Tensor) -> Frames:
+        """Corners of one place are one vertex to the silhouettes: seams are none."""
+        mesh = self.mesh
+        places, row = torch.unique(vertices, dim=0, return_inverse=True)
+        view = look(Surface.of(places, row[mesh.faces]), cameras, size)
+        still = vertices is mesh.vertices
+        normals = mesh.normals if still else vertex_normals(places, row[mesh.faces])[row]
+        normal = safe_normalize(view.read(normals, mesh.faces))
+        if mesh.textures is None or mesh.uv is None:
+            return compose(view, view.read(mesh.colours, mesh.faces), normal, background)
+        made, slope = coat(view, mesh, mesh.textures, mesh.uv)
+        if slope is not None and mesh.tangents is not None and still:
+            normal = bent(normal, view.read(mesh.tangents, mesh.faces), slope)
+        rgb = made.base if self.light is None else self.light.lit(view, made, normal)
+        return compose(view, rgb, normal, background)
+
+
+def at(track: Track, moment: float) -> Tensor:
+    """[N, 3] at a time in [0, 1], linear between keys."""
+    times = track.times.tolist()
+    i = next((i for i in range(len(times) - 1) if moment < times[i + 1]), len(times) - 1)
+    if i + 1 == len(times):
+        return track.points[-1]
+    share = (moment - times[i]) / (times[i + 1] - times[i])
+    return torch.lerp(track.points[i], track.points[i + 1], share)
+
+
+def coat(view: View, mesh: Mesh, textures: Textures, uv: Tensor) -> tuple[Coat, Tensor | None]:
+    """The material at the pixels of a view, and the tangent-space normal [M, 3] where there is a texture of it."""
+    where, slope = view.texture_coordinates(uv, mesh.faces)
+    layers = [textures.base, textures.roughness, textures.metallic]
+    layers += [] if textures.normal is None else [textures.normal]
+    read = [
+        texture(each, where[None, None], uv_dxy=slope[None, None], boundary="clamp", max_level=4)[0, 0]
+        for each in layers
+    ]
+    return Coat(read[0], read[1], read[2], None), 2 * read[3] - 1 if len(read) > 3 else None
+
+
+def bent(normal: Tensor, tangent: Tensor, slope: Tensor) -> Tensor:
+    """[M, 3] of a tangent-space normal (glTF 3.9.3): across, up and out of the surface."""
+    across = safe_normalize(tangent[:, :3] - normal * (normal * tangent[:, :3]).sum(-1, keepdim=True))
+    up = torch.linalg.cross(normal, across) * tangent[:, 3:].sign()
+    return safe_normalize(slope[:, :1] * across + slope[:, 1:2] * up + slope[:, 2:] * normal)

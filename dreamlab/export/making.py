@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a scene to what writers are given, and from there to files and what is known about them."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dreamlab.core.bounded import Unbounded, bounded
+from dreamlab.core.errors import InputError
+from dreamlab.core.files import Json
+from dreamlab.core.text import slug
+from dreamlab.core.types import Scene, Splatting
+from dreamlab.export.formats import WRITERS
+from dreamlab.export.motion import motion_of
+from dreamlab.export.origin import origin_of
+from dreamlab.export.placing import Placing, placed, placing
+from dreamlab.export.presets import PRESETS, files_of
+from dreamlab.export.product import Files, Product
+from dreamlab.recipe import Recipe
+from dreamlab.recipe.grammar import ALL
+from renderers.surface.finish import FinishSettings, finish
+
+SECONDS = 300.0  # of a writer
+BESIDE = "beside"  # files of no format: levels of detail, what a preset wants
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Everything there is to write of one scene."""
+
+    product: Product  # in the file's units
+    where: Placing
+    steps: list[Json]  # of the surface, in turn
+    health: Json
+    motion: Json  # how it moves in the file, and how far that is from the scene's motion
+
+
+def make(scene: Scene, recipe: Recipe, prompt: str, step: int) -> Ready:
+    """The surface of a scene with its material and motion, as large and where the recipe wants it."""
+    s = recipe.export
+    surface = finish(scene, FinishSettings(s.resolution, s.faces, s.texture))
+    mesh = surface.mesh
+    motion, moves = motion_of(scene, mesh)
+    where = placing(mesh, s.height, s.origin)
+    made = Product(
+        slug(prompt),
+        mesh,
+        None if motion is None else motion.to("cpu"),
+        splats=scene.splats() if isinstance(scene, Splatting) else None,
+        splatting=s.splats,
+        origin=origin_of(recipe, prompt, step),
+    )
+    return Ready(placed(made, where), where, surface.steps, surface.health, moves)
+
+
+def asked(wanted: Sequence[str], made: Product) -> tuple[list[str], list[str]]:
+    """The formats to write, and a line for each that cannot be. `all` are those that can."""
+    every = ALL in wanted
+    formats, lines = [], []
+    for kind in WRITERS if every else dict.fromkeys(wanted):
+        why = lacking(kind, made)
+        if not why:
+            formats.append(kind)
+        elif not every:
+            lines.append(f"{kind}: not written: {why}")
+    return formats, lines
+
+
+def lacking(kind: str, made: Product) -> str:
+    """Why a format cannot be written, if it cannot."""
+    if WRITERS[kind].of == "splats" and made.splats is None:
+        return "the scene is not made of Gaussians"
+    return WRITERS[kind].missing()
+
+
+def written(kind: str, made: Product, preset: str) -> Files:
+    """The files of a format, or what a preset leaves beside them, made in a bounded child; a zip where there are
+    several."""
+
+    def work() -> tuple[dict[str, torch.Tensor], Json]:
+        files = PRESETS[preset].beside(made) if kind == BESIDE else files_of(kind, made, preset)
+        arrays = {str(i): torch.frombuffer(bytearray(data), dtype=torch.uint8) for i, data in enumerate(files.values())}
+        return arrays, {"names": list(files)}
+
+    done = bounded(work, f"write {kind}", SECONDS)
+    files = {name: done.tensors[str(i)].numpy().tobytes() for i, name in enumerate(done.facts["names"])}
+    return files if len(files) < 2 or kind == BESIDE else files | {f"model_{kind}.zip": packed(files)}
+
+
+def packed(files: Files) -> bytes:
+    """A zip of the same bytes for the same files: nothing in it tells when it was made."""
+    kept = io.BytesIO()
+    with zipfile.ZipFile(kept, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(Path(name).name, (1980, 1, 1, 0, 0, 0)), data)
+    return kept.getvalue()
+
+
+def all_files(formats: Sequence[str], made: Product, preset: str, note: list[str]) -> dict[str, Files]:
+    """By format. A writer that fails costs its own format alone; one must be there in the end. A preset's folder holds
+    a zip of everything."""
+    found: dict[str, Files] = {}
+    for kind in (*formats, BESIDE):
+        try:
+            found[kind] = written(kind, made, preset)
+        except Unbounded as error:
+            note.append(f"{kind}: not written: {error}")
+    if preset != "none":
+        every = {name: data for files in found.values() for name, data in files.items() if not name.endswith(".zip")}
+        found[BESIDE] = {**found.get(BESIDE, {}), f"{made.name}_{preset}.zip": packed(every)}
+    if not any(found.values()):
+        raise InputError(f"nothing is exported: {'; '.join(note)}")
+    return found

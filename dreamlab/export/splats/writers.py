@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The formats of Gaussians, for the table of all formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from dreamlab.core.errors import InputError
+from dreamlab.core.types import Splats
+from dreamlab.export.product import Files, Format, Product
+from dreamlab.export.splats.compact import dot_splat_bytes, spz_bytes
+from dreamlab.export.splats.khr import splat_glb_bytes
+from dreamlab.export.splats.ply import splat_ply_bytes
+from renderers.gaussian.placed import sound
+
+
+def _format(name: str, data: Callable[[Product, Splats], bytes]) -> Format:
+    def write(made: Product) -> Files:
+        if made.splats is None:
+            raise InputError(f"{name}: this scene is not made of Gaussians alone; export a mesh of it")
+        cloud, _ = sound(made.splats)
+        if not len(cloud.means):
+            raise InputError(f"{name}: none of the scene's Gaussians is finite and to be seen; train longer")
+        return {name: data(made, cloud)}
+
+    return Format(write, of="splats")
+
+
+def _glb(made: Product, cloud: Splats) -> bytes:
+    return splat_glb_bytes(cloud, made.name, made.origin)
+
+
+def _ply(made: Product, cloud: Splats) -> bytes:
+    s = made.splatting
+    return splat_ply_bytes(cloud, made.origin, s.axes, s.padded, s.comments)
+
+
+SPLAT_WRITERS: Mapping[str, Format] = {
+    "splat-glb": _format("splats.glb", _glb),
+    "splat-ply": _format("splats.ply", _ply),
+    "splat": _format("splats.splat", lambda made, cloud: dot_splat_bytes(cloud, made.splatting.axes)),
+    "spz": _format("splats.spz", lambda made, cloud: spz_bytes(cloud)),
+}
