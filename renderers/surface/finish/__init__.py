@@ -21,7 +21,7 @@ from dreamlab.core.types import Mesh, Scene
 from renderers.surface.atlas import Atlas, methods, unwrap
 from renderers.surface.clean import fewer_faces
 from renderers.surface.extraction import extract
-from renderers.surface.finish.baking import METALLIC, ROUGHNESS, baked, laid_out, shaded
+from renderers.surface.finish.baking import GUTTER, METALLIC, ROUGHNESS, baked, laid_out, shaded
 from renderers.surface.finish.fit import carried, fitted
 from renderers.surface.finish.health import health
 from renderers.surface.finish.journal import Journal, Way
@@ -36,7 +36,6 @@ __all__ = ["METALLIC", "ROUGHNESS", "FinishSettings", "Finished", "finish"]
 TAKEN = 40  # pictures that a surface is fitted to and painted with
 ENOUGH = (30.0, 0.97)  # dB and IoU that a surface has by itself when nothing is left to fit
 COARSEST = 16  # cells a side of the last grid that is tried
-GUTTER = 8 / 1024  # of the picture's side, around every chart
 SPARE, LEAST = 4, 2000  # of a surface's triangles one in so many is kept, and that many anyway
 SMALLEST = 256  # texels a side of the last texture that is tried
 

@@ -23,7 +23,8 @@ from renderers.surface.finish.paint import TRUSTED, lens, seen_colours, spread
 from renderers.surface.pictures import Shots, joined_by_place
 from renderers.surface.tangents import with_tangents
 
-GROWN = 12  # texels that charts grow outward; a mip level of 8 texels a side reads 12 beyond a chart's border
+GUTTER = 8 / 1024  # of the picture's side, around every chart
+GROWN = 12 / 1024  # of it, by which charts grow outward: at 1024, mip 3 reads 12 texels beyond their borders
 ROUGHNESS, METALLIC = 0.8, 0.0  # of scenes that know no material
 SHADE_TEXELS = 256  # a side: occlusion changes slowly, and is computed on so many
 FINE = 2.5  # texels along an edge of the fine surface that are enough to hold its normals
@@ -107,7 +108,7 @@ class Grown:
         empty[at.hit] = False
         away, (row, column) = distance_transform_edt(empty.reshape(at.size, at.size).numpy(), return_indices=True)
         source = torch.from_numpy(row.astype("int64") * at.size + column).reshape(-1)
-        return Grown(at, source, torch.from_numpy(away.reshape(-1) <= max(GROWN * at.size / 1024, 2)))
+        return Grown(at, source, torch.from_numpy(away.reshape(-1) <= max(GROWN * at.size, 2)))
 
     def picture(self, values: Tensor, blank: Tensor | None = None) -> Tensor:
         """[size, size, C] of values [M, C]; far from charts `blank` [C], or else their mean."""
@@ -141,8 +142,6 @@ def relief(canvas: Canvas, at: Texels, fine: Mesh) -> Tensor:
     """[M, 3] normals of the fine surface as colours, in the frame of the decimated one: (n + 1) / 2."""
     from scipy.spatial import cKDTree
 
-    mesh = canvas.mesh
-    assert mesh.tangents is not None
     side = (float(areas(fine.vertices, fine.faces).sum()) / max(len(fine.faces), 1) * 2.31) ** 0.5
     small = canvas.at(coarse_size(canvas, side / FINE))
     points, normals = canvas.frame(small)
@@ -153,7 +152,13 @@ def relief(canvas: Canvas, at: Texels, fine: Mesh) -> Tensor:
     weight = (-0.5 * (spread.square() - spread[:, :1].square())).exp() * ((found * normals[:, None]).sum(-1) > AHEAD)
     bent = (weight[..., None] * found).sum(1)
     bent = torch.where(weight.sum(1, keepdim=True) > 0, bent, normals)
-    world = normalize(enlarged(small, normalize(bent, dim=-1), canvas, at), dim=-1)
+    return relief_at(canvas, at, enlarged(small, normalize(bent, dim=-1), canvas, at))
+
+
+def relief_at(canvas: Canvas, at: Texels, world: Tensor) -> Tensor:
+    """[M, 3] colours of normals [M, 3] in the world, in the frame of the surface: (n + 1) / 2."""
+    mesh, world = canvas.mesh, normalize(world, dim=-1)
+    assert mesh.tangents is not None
     normal = normalize(at.read(mesh.normals, mesh.faces), dim=-1)
     tangent = at.read(mesh.tangents, mesh.faces)
     along = normalize(tangent[:, :3] - normal * (normal * tangent[:, :3]).sum(-1, keepdim=True), dim=-1)
