@@ -16,8 +16,9 @@ from torch import Tensor
 
 from dreamlab.core.files import Json
 from dreamlab.core.safemath import srgb_to_linear
-from dreamlab.core.types import Mesh, Skin, Textures
+from dreamlab.core.types import Mesh, Skin, Textures, Track
 from dreamlab.export.gltf import ARRAY_BUFFER, ELEMENT_BUFFER, TRIANGLES, Gltf
+from dreamlab.export.morph import morphed, play
 from dreamlab.export.painted import ROUGHNESS
 from dreamlab.export.png import png_bytes
 from dreamlab.export.product import Product
@@ -34,26 +35,34 @@ def gltf_of(made: Product) -> Gltf:
     """The whole document."""
     document = Gltf(made.origin)
     material = document.add("materials", surface_of(document, made.mesh.textures, made))
-    skin = made.motion if isinstance(made.motion, Skin) else None
-    node = place_mesh(document, made.mesh, made.name, material, skin)
+    node = place_mesh(document, made.mesh, made.name, material, made.motion)
     document.show(node)
-    if skin is not None:
-        rig(document, skin, made.name, node)
+    if isinstance(made.motion, Skin):
+        rig(document, made.motion, made.name, node)
     return document
 
 
-def place_mesh(document: Gltf, mesh: Mesh, name: str, material: int, skin: Skin | None = None) -> int:
-    """A node with the mesh, which no scene shows yet."""
-    columns = _columns(mesh) | ({} if skin is None else weights_of(skin))
+def place_mesh(document: Gltf, mesh: Mesh, name: str, material: int, motion: Skin | Track | None = None) -> int:
+    """A node with the mesh, which no scene shows yet; what moves point by point already plays."""
+    columns = _columns(mesh) | (weights_of(motion) if isinstance(motion, Skin) else {})
     attributes = {
         key: document.accessor(values, ARRAY_BUFFER, bounds=key == "POSITION", normalized=key == "COLOR_0")
         for key, values in columns.items()
     }
     indices = document.accessor(mesh.faces.numpy().reshape(-1).astype("<u4"), ELEMENT_BUFFER)
-    primitive = {"attributes": attributes, "indices": indices, "material": material, "mode": TRIANGLES}
-    return document.add(
-        "nodes", {"mesh": document.add("meshes", {"primitives": [primitive], "name": name}), "name": name}
-    )
+    primitive: Json = {"attributes": attributes, "indices": indices, "material": material, "mode": TRIANGLES}
+    shape: Json = {"primitives": [primitive], "name": name}
+    targets: list[Json] = []
+    if isinstance(motion, Track):
+        targets, weights = morphed(document, mesh, motion)
+    if targets:
+        primitive["targets"] = targets
+        shape["weights"] = [0.0] * len(targets)
+        shape["extras"] = {"targetNames": [f"key_{i + 1}" for i in range(len(targets))]}  # as programs agree on
+    node = document.add("nodes", {"mesh": document.add("meshes", shape), "name": name})
+    if isinstance(motion, Track) and targets:
+        play(document, motion.times, weights, node)
+    return node
 
 
 def _columns(mesh: Mesh) -> dict[str, np.ndarray]:

@@ -15,8 +15,9 @@ from dreamlab.core.bounded import Unbounded, bounded
 from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json
 from dreamlab.core.text import slug
-from dreamlab.core.types import Mesh, Rigged, Scene, Splatting
+from dreamlab.core.types import Mesh, Scene, Splatting
 from dreamlab.export.formats import WRITERS
+from dreamlab.export.motion import motion_of
 from dreamlab.export.origin import origin_of
 from dreamlab.export.placing import Placing, placed, placing
 from dreamlab.export.product import Files, Product
@@ -40,17 +41,17 @@ class Finished:
 def make(scene: Scene, recipe: Recipe, prompt: str, step: int) -> Finished:
     """The surface of a scene with its material and motion, as large and where the recipe wants it."""
     mesh = extract(scene, recipe.export.resolution, recipe.export.faces)
-    motion = scene.rig(mesh.vertices) if isinstance(scene, Rigged) else None
+    motion, moved = motion_of(scene, mesh)
     where = placing(mesh, recipe.export.height, recipe.export.origin)
     made = Product(
         slug(prompt),
         mesh,
-        None if motion is None else motion.to("cpu"),
+        motion,
         splats=scene.splats() if isinstance(scene, Splatting) else None,
         splatting=recipe.export.splats,
         origin=origin_of(recipe, prompt, step),
     )
-    return Finished(placed(made, where), where, [], {})
+    return Finished(placed(made, where), where, [], {"motion": moved} if moved else {})
 
 
 def asked(wanted: Sequence[str], made: Product) -> tuple[list[str], list[str]]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by Blender, not by us: open a GLB and save it as FBX, Alembic or a .blend file.
 
-    blender --background --factory-startup --python in_blender.py -- model.glb model.fbx
+blender --background --factory-startup --python in_blender.py -- model.glb model.fbx
 """
 
 from __future__ import annotations
