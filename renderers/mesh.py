@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A mesh of fixed shape whose material is optimised: hash grid or textures, flat or physically based, under light.
 
-The shape comes from an earlier stage (`from:`) or from a file. `flat` shows the base colour; `pbr` shades in linear
+The shape comes from an earlier stage (`from:`) or from a file; `asset` is a file whose own texture coordinates stay. `flat` shows the base colour; `pbr` shades in linear
 light by the split sum; `montecarlo` does it by sampling, with shadows. Training draws one of `lights` per view,
 looking takes the first (Fantasia3D, arXiv:2303.13873; DreamMat, arXiv:2405.17176).
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
@@ -29,12 +30,14 @@ from renderers.light.montecarlo import Draws, shade_montecarlo
 from renderers.light.pbr import Material
 from renderers.light.rays import Boxes
 from renderers.light.split_sum import Lighting, shade
-from renderers.surface.atlas import METHODS, Atlas, tangents, unwrap
+from renderers.surface.atlas import METHODS, Atlas, unwrap
 from renderers.surface.bake import Texels, project, texels
+from renderers.surface.canvas import Canvas, read_canvas
 from renderers.surface.draw import Surface, View, compose, look, vertex_normals
 from renderers.surface.extraction import extract
 from renderers.surface.material import Coat, Ranges, SurfaceField, groups_of
 from renderers.surface.shapes import starting_shape
+from renderers.surface.tangents import tangents
 from renderers.surface.views import all_around, device_of, shown
 
 MATERIALS = ("texture", "hash")
@@ -42,6 +45,7 @@ SHADINGS = ("flat", "pbr", "montecarlo")
 PENALTY_POINTS = 4096
 FILL = 10  # steps between fillings of what no chart covers
 PAINT_VIEWS, PAINT_SIZE = 36, 192  # pictures that a surface is painted with
+SEEN = (0.05, 0.95)  # colours that an asset may begin with: farther out a sigmoid hardly learns
 Paint = Callable[[Tensor, Tensor, Tensor], Tensor]  # points, normals, colours of the vertices there -> base colours
 SHAPE = ("vertices", "faces", "uv", "uv_faces", "uv_source")
 
@@ -56,6 +60,7 @@ class TexturedMesh:
     @dataclass(frozen=True)
     class Settings:
         file: str = setting("", file="mesh", help="OBJ, GLB or PLY to start from, instead of `from:`")
+        asset: str = setting("", file="asset", help="a mesh that is painted at its own texture coordinates, as it is")
         faces: int = setting(20_000, low=8, high=2_000_000, help="at most, after simplifying what it is made from")
         resolution: int = setting(96, low=8, high=512, help="of the grid that another scene's surface is found on")
         unwrap: str = setting("auto", choices=METHODS, help="texture coordinates; auto: xatlas when installed")
@@ -79,6 +84,7 @@ class TexturedMesh:
         s = settings
         dark = s.shading != "flat" and not s.lights
         complaint = f"shading: {s.shading} needs at least one of `lights`" if dark else ""
+        complaint = "file and asset are two shapes; leave out one" if s.file and s.asset else complaint
         unknown = [name for name in s.lights if name not in ENVIRONMENTS and not FILES["light"](name)]
         for name in unknown if s.shading != "flat" else ():
             complaint = f"lights: {name!r} is no .hdr or .exr file{did_you_mean(name, ENVIRONMENTS)}"
@@ -91,7 +97,19 @@ class TexturedMesh:
         self.field = SurfaceField(self.channels, levels=settings.levels, finest_resolution=settings.finest, extent=1.5)
         pictures = [] if settings.shading == "flat" else [environment(name) for name in settings.lights]
         self.light = Lighting.of(pictures) if pictures else None
-        self.wear(starting_shape(settings.file, settings.faces))
+        if settings.asset:
+            self.wear_own(read_canvas(Path(settings.asset)))
+        else:
+            self.wear(starting_shape(settings.file, settings.faces))
+
+    def wear_own(self, canvas: Canvas) -> None:
+        """A user's surface with its own coordinates; its material begins as the file has it."""
+        self._dress(Surface.of(canvas.mesh.vertices, canvas.mesh.faces), canvas.atlas)
+        at = texels(self.atlas, self.settings.texture)
+        uv = at.read(self.atlas.uv, self.atlas.faces)[None, None]
+        made = texture(canvas.start.float() / 255, uv, boundary="clamp")[0, 0]
+        raw = self.ranges.raw(made[:, :3].clamp(*SEEN), made[:, 3:4], made[:, 4:5], self.channels)
+        self._start(at, at.read(canvas.mesh.vertices, self.surface.faces), raw)
 
     def wear(self, mesh: Mesh, paint: Paint | None = None) -> None:
         """Take a shape. Its material begins with what `paint` says of points [M, 3] and normals [M, 3] of the surface

@@ -13,12 +13,12 @@ from typing import NoReturn
 
 import typer
 
-from dreamlab.cli import about, dream, runs, toybox  # their commands join the app
+from dreamlab.cli import about, dream, runs, texture, toybox  # their commands join the app
 from dreamlab.cli.app import app
 from dreamlab.core.errors import DiskError, DreamError, Interrupted, OutOfMemory, is_disk_error
 from dreamlab.core.files import remedy
 
-__all__ = ["about", "app", "dream", "main", "runs", "toybox"]
+__all__ = ["about", "app", "dream", "main", "runs", "texture", "toybox"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

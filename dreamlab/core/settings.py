@@ -16,6 +16,7 @@ Settings = TypeVar("Settings")
 FILES: dict[str, Callable[[str], bool]] = {
     "picture": bool,
     "mesh": bool,
+    "asset": bool,
     "cloud": bool,
     "points": bool,
     "light": lambda name: name.lower().endswith((".hdr", ".exr")),

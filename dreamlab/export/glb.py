@@ -11,17 +11,20 @@ has to guess.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from torch import Tensor
 
 from dreamlab.core.files import Json
 from dreamlab.core.safemath import srgb_to_linear
 from dreamlab.core.types import Mesh, Skin, Textures, Track
+from dreamlab.export.carried import carried
 from dreamlab.export.gltf import ARRAY_BUFFER, ELEMENT_BUFFER, TRIANGLES, Gltf
-from dreamlab.export.morph import morphed, play
+from dreamlab.export.morph import morph_targets, play
 from dreamlab.export.painted import ROUGHNESS
 from dreamlab.export.png import png_bytes
-from dreamlab.export.product import Product
+from dreamlab.export.product import Part, Product
 from dreamlab.export.rig import rig, weights_of
 from dreamlab.export.writers.maps import orm
 
@@ -37,37 +40,62 @@ def gltf_of(made: Product) -> Gltf:
     material = document.add("materials", surface_of(document, made.mesh.textures, made))
     node = place_mesh(document, made.mesh, made.name, material, made.motion)
     document.show(node)
+    index = None
     if isinstance(made.motion, Skin):
-        rig(document, made.motion, made.name, node)
+        index = rig(document, made.motion, made.name, node, made.clip)
+    moving = {node: (made.mesh, made.motion)}
+    for part in made.parts:
+        motion = None if part.solid else carried(made, part.mesh)
+        moving[_place_part(document, part, made, material, motion, index)] = (part.mesh, motion)
+    play(document, moving, made.clip)
     return document
 
 
-def place_mesh(document: Gltf, mesh: Mesh, name: str, material: int, motion: Skin | Track | None = None) -> int:
-    """A node with the mesh, which no scene shows yet; what moves point by point already plays."""
-    columns = _columns(mesh) | (weights_of(motion) if isinstance(motion, Skin) else {})
+def place_mesh(document: Gltf, mesh: Mesh, name: str, material: int | None, motion: Skin | Track | None = None) -> int:
+    """A node with the mesh, which no scene shows yet; without a material it is nothing but a shape."""
+    columns = _shape(mesh) | ({} if material is None else _looks(mesh))
+    columns |= weights_of(motion) if isinstance(motion, Skin) else {}
     attributes = {
         key: document.accessor(values, ARRAY_BUFFER, bounds=key == "POSITION", normalized=key == "COLOR_0")
         for key, values in columns.items()
     }
     indices = document.accessor(mesh.faces.numpy().reshape(-1).astype("<u4"), ELEMENT_BUFFER)
-    primitive: Json = {"attributes": attributes, "indices": indices, "material": material, "mode": TRIANGLES}
+    primitive: Json = {"attributes": attributes, "indices": indices, "mode": TRIANGLES}
+    primitive |= {} if material is None else {"material": material}
     shape: Json = {"primitives": [primitive], "name": name}
-    targets: list[Json] = []
-    if isinstance(motion, Track):
-        targets, weights = morphed(document, mesh, motion)
+    targets = morph_targets(document, mesh, motion) if isinstance(motion, Track) else []
     if targets:
         primitive["targets"] = targets
         shape["weights"] = [0.0] * len(targets)
         shape["extras"] = {"targetNames": [f"key_{i + 1}" for i in range(len(targets))]}  # as programs agree on
-    node = document.add("nodes", {"mesh": document.add("meshes", shape), "name": name})
-    if isinstance(motion, Track) and targets:
-        play(document, motion.times, weights, node)
+    return document.add("nodes", {"mesh": document.add("meshes", shape), "name": name})
+
+
+def _place_part(
+    document: Gltf, part: Part, made: Product, material: int, motion: Skin | Track | None, skin: int | None
+) -> int:
+    """With the asset's own material where it has the same textures; moved as the points nearby are."""
+    if part.solid:
+        node = place_mesh(document, part.mesh, part.name, None)
+        document.show(node)
+        return node
+    if part.mesh.textures is not made.mesh.textures:
+        own = surface_of(document, part.mesh.textures, replace(made, name=part.name))
+        material = document.add("materials", own)
+    node = place_mesh(document, part.mesh, part.name, material, motion)
+    document.show(node)
+    if skin is not None:
+        document.change("nodes", node, {"skin": skin})
     return node
 
 
-def _columns(mesh: Mesh) -> dict[str, np.ndarray]:
+def _shape(mesh: Mesh) -> dict[str, np.ndarray]:
+    return {"POSITION": mesh.vertices.numpy().astype("<f4"), "NORMAL": mesh.normals.numpy().astype("<f4")}
+
+
+def _looks(mesh: Mesh) -> dict[str, np.ndarray]:
     """Attributes by name; textures replace the colours of vertices, which would multiply them."""
-    columns = {"POSITION": mesh.vertices.numpy().astype("<f4"), "NORMAL": mesh.normals.numpy().astype("<f4")}
+    columns: dict[str, np.ndarray] = {}
     if mesh.textures is not None:
         if mesh.uv is None:
             raise ValueError("a mesh with textures needs uv")

@@ -8,12 +8,14 @@ keys two weights share, so points go straight.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from dreamlab.core.files import Json
-from dreamlab.core.types import Mesh, Track
+from dreamlab.core.types import Mesh, Skin, Track
 from dreamlab.export.gltf import ARRAY_BUFFER, Gltf
 from dreamlab.export.rig import SECONDS, normals_over
 
@@ -22,21 +24,24 @@ TURNS = 1e-3  # of a normal's length: a smaller turn is none
 MOSTLY = 2 / 3  # of all rows: a sparse accessor of more is no smaller
 
 
-def morphed(document: Gltf, mesh: Mesh, track: Track) -> tuple[list[Json], np.ndarray]:
-    """The targets of a primitive, and the weights [keys, targets]."""
+def _ways(mesh: Mesh, track: Track) -> tuple[Tensor, list[int]]:
+    """What each key differs by [T, V, 3], and which keys do."""
     size = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
     ways = track.points - mesh.vertices
     ways[ways.norm(dim=-1) < STAYS * size] = 0
-    moved = [i for i, way in enumerate(ways) if bool(way.any())]
+    return ways, [i for i, way in enumerate(ways) if bool(way.any())]
+
+
+def morph_targets(document: Gltf, mesh: Mesh, track: Track) -> list[Json]:
+    """The targets of the mesh's primitive."""
+    ways, moved = _ways(mesh, track)
     turned = normals_over(mesh, torch.cat([mesh.vertices[None], track.points[moved]]))
     targets = []
     for way, normals in zip(ways[moved], turned[1:], strict=True):
         turn = normals - turned[0]
         turn[turn.norm(dim=-1) < TURNS] = 0
         targets.append({"POSITION": _accessor(document, way), "NORMAL": _accessor(document, turn)})
-    weights = np.zeros((len(ways), len(moved)), "<f4")
-    weights[moved, np.arange(len(moved))] = 1
-    return targets, weights
+    return targets
 
 
 def _accessor(document: Gltf, rows: Tensor) -> int:
@@ -46,9 +51,19 @@ def _accessor(document: Gltf, rows: Tensor) -> int:
     return document.sparse(values)
 
 
-def play(document: Gltf, times: Tensor, weights: np.ndarray, node: int) -> None:
-    """An animation of the weights of the mesh that a node shows."""
-    seconds = document.accessor((SECONDS * times).numpy().astype("<f4"), bounds=True)
-    sampler = {"input": seconds, "output": document.accessor(weights.reshape(-1)), "interpolation": "LINEAR"}
-    channel = {"sampler": 0, "target": {"node": node, "path": "weights"}}
-    document.add("animations", {"name": "motion", "samplers": [sampler], "channels": [channel]})
+def play(document: Gltf, moving: Mapping[int, tuple[Mesh, Skin | Track | None]], clip: str) -> None:
+    """One animation of the weights of all nodes whose mesh has morph targets."""
+    samplers: list[Json] = []
+    channels: list[Json] = []
+    for node, (mesh, track) in moving.items():
+        keys = _ways(mesh, track)[1] if isinstance(track, Track) else []
+        if not keys or not isinstance(track, Track):
+            continue
+        weights = np.zeros((len(track.times), len(keys)), "<f4")
+        weights[keys, np.arange(len(keys))] = 1
+        seconds = document.accessor((SECONDS * track.times).numpy().astype("<f4"), bounds=True)
+        output = document.accessor(weights.reshape(-1))
+        channels.append({"sampler": len(samplers), "target": {"node": node, "path": "weights"}})
+        samplers.append({"input": seconds, "output": output, "interpolation": "LINEAR"})
+    if channels:
+        document.add("animations", {"name": clip, "samplers": samplers, "channels": channels})

@@ -4,7 +4,8 @@ light from all around.
 
 A run folder then needs nothing else, wherever it goes (but for weights, whose place it remembers). Each is read as its
 user will, so that what is wrong with it is said before a folder is made, by the name that the recipe has for it.
-Pictures are kept cut out and squared (`recipe.picture`), shapes and clouds as PLY, the others as they are.
+Pictures are kept cut out and squared (`recipe.picture`), shapes and clouds as PLY, assets as canvases
+(`renderers.surface.canvas`), the others as they are.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from dreamlab.recipe.surface_maps import depth_png, normal_png
 from dreamlab.recipe.tables import TABLES
 from renderers.light.environment import MOST_FILE as MOST_LIGHT
 from renderers.light.environment import environment
+from renderers.surface.canvas import SUFFIX as CANVAS
+from renderers.surface.canvas import read_canvas
 from renderers.surface.files import cloud_bytes, ply_bytes, read_mesh
 
 PICTURE, DEPTH, NORMAL = "image.png", "image_depth.png", "image_normal.png"
@@ -79,6 +82,8 @@ def kept(kind: str, path: Path) -> tuple[str, bytes]:
     """Suffix and bytes of a run's copy of a file."""
     if kind == "mesh":
         return ".ply", ply_bytes(read_mesh(str(path), radius=None))
+    if kind == "asset":
+        return CANVAS, read_canvas(path).bytes()
     if kind == "cloud":
         shape = read_shape(path, "scene.file:", CLOUDS)
         if len(shape.faces):

@@ -46,12 +46,13 @@ def bpy_python() -> str:
     return program
 
 
-def run_bpy(script: str, *words: str | Path) -> None:
-    """A script of this folder in Blender; what this process's Python may import is not what Blender's may."""
+def run_bpy(script: str, *words: str | Path) -> str:
+    """What a script of this folder says in Blender; what this process's Python may import is not what Blender's may."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     command = [bpy_python(), "-I", str(HERE / script), *map(str, words)]
     done = subprocess.run(command, env=inherited, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def blender_looks(paths: Sequence[Path], folder: Path) -> list[Look]:

@@ -81,6 +81,7 @@ class Glb:
         self.document: dict[str, Any] = json.loads(data[20 : 20 + size])
         self.binary = data[28 + size :]
         index = self.document["nodes"][0]["mesh"] if mesh is None else mesh
+        self.node = next(node for node in self.document["nodes"] if node.get("mesh") == index)
         (primitive,) = self.document["meshes"][index]["primitives"]
         self.attributes: dict[str, int] = primitive["attributes"]
         self.targets: list[dict[str, int]] = primitive.get("targets", [])
@@ -152,9 +153,9 @@ class Glb:
     def points(self, seconds: float | None = None) -> np.ndarray:
         """Vertices [V, 3] in the world at a moment of the animation: morphed (3.7.2.2), then skinned (3.7.3.3)."""
         rest = self.morphed("POSITION", seconds)
-        if "skin" not in self.document["nodes"][0]:
+        if "skin" not in self.node:
             return rest
-        nodes, skin = self.nodes_at(seconds), self.document["skins"][self.document["nodes"][0]["skin"]]
+        nodes, skin = self.nodes_at(seconds), self.document["skins"][self.node["skin"]]
         parent = {child: i for i, node in enumerate(nodes) for child in node.get("children", [])}
         bind = self.read(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1).astype(float)  # by columns
         moved = np.zeros_like(rest)
@@ -177,7 +178,7 @@ class Glb:
     def morphed(self, name: str, seconds: float | None = None) -> np.ndarray:
         """An attribute and what the targets add to it at a moment."""
         made = self.attribute(name).astype(float)
-        weights = self.nodes_at(seconds)[0].get("weights", self.weights)
+        weights = self.nodes_at(seconds)[self.document["nodes"].index(self.node)].get("weights", self.weights)
         for weight, target in zip(weights, self.targets, strict=True):
             if weight:
                 made = made + weight * self.read(target[name])

@@ -40,11 +40,18 @@ def _splats(path: Path) -> Mapping[str, Any]:
     return parse(path)
 
 
+def _asset(path: Path) -> Mapping[str, Any]:
+    from dreamlab.core.foreign.asset_parser import parse
+
+    return parse(path)
+
+
 PARSERS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
     "mesh": _mesh,
     "picture": _picture,
     "map": _map,
     "splats": _splats,
+    "asset": _asset,
 }
 
 

@@ -5,6 +5,7 @@ allocates it. glTF: https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html, s
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 from typing import TypeGuard
@@ -17,7 +18,13 @@ MOST_JSON = 64 << 20
 MOST_HEADER = 1 << 16  # bytes of a PLY header
 _COMPONENTS = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}  # bytes
 _NUMBERS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
-_PACKED = {"KHR_draco_mesh_compression": "Draco", "EXT_meshopt_compression": "meshopt"}
+_TRANSFORM, _PACK = "npx @gltf-transform/cli", "npx gltfpack"
+_PACKED = {  # extensions that pack a mesh: by what, and the command that unpacks it
+    "KHR_draco_mesh_compression": ("Draco", f"{_TRANSFORM} copy IN.glb OUT.glb --vertex-layout separate"),
+    "EXT_meshopt_compression": ("meshopt", f"{_PACK} -i IN.glb -o OUT.glb -noq"),
+    "KHR_meshopt_compression": ("meshopt", f"{_PACK} -i IN.glb -o OUT.glb -noq"),
+}
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _PLY_BYTES = {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8}
 _PLY_BYTES |= {"int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "float32": 4, "float64": 8}
 
@@ -33,48 +40,83 @@ def glb_document(data: bytes) -> Json:
     size, kind = struct.unpack("<I4s", data[12:20])
     if kind != b"JSON" or 20 + size > len(data):
         raise Refused("the first chunk of a GLB must be its JSON")
-    if size > MOST_JSON:
-        raise Refused(f"its JSON has {size} bytes; at most {MOST_JSON} are read")
+    return gltf_document(data[20 : 20 + size])
+
+
+def gltf_document(text: bytes) -> Json:
+    """The object that a glTF's JSON is."""
+    if len(text) > MOST_JSON:
+        raise Refused(f"its JSON has {len(text)} bytes; at most {MOST_JSON} are read")
     try:
-        document = json.loads(data[20 : 20 + size])
+        document = json.loads(text)
     except RecursionError:
         raise Refused("its JSON is nested too deeply") from None
     except ValueError as error:
         raise Refused(f"its JSON is damaged ({error})") from None
     if not isinstance(document, dict):
-        raise Refused("the JSON chunk is not an object")
+        raise Refused("its JSON is not an object")
     return document
 
 
 def check_glb(data: bytes) -> Json:
     """The document of a GLB whose accessors lie in the file and whose nodes are a bounded tree."""
-    document = glb_document(data)
+    return checked(glb_document(data), len(data), beside=False)
+
+
+def check_gltf(data: bytes) -> Json:
+    """The same of a .gltf; its buffers and pictures are in it, or files beside it."""
+    return checked(gltf_document(data), len(data), beside=True)
+
+
+def checked(document: Json, size: int, beside: bool) -> Json:
+    """The document of a file of `size` bytes, if it keeps to what memory may be spent on it."""
     try:
         for name in document.get("extensionsRequired", []):
             if name in _PACKED:
-                raise Refused(f"its mesh is packed with {_PACKED[name]}; save it without compression")
-        _check_data(document, len(data))
+                by, command = _PACKED[name]
+                raise Refused(f"its mesh is packed with {by}; save it without compression, or unpack it: {command}")
+        _check_data(document, size, beside)
         _check_nodes(document)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise Refused(f"its JSON does not describe a mesh as glTF 2.0 does ({type(error).__name__}: {error})") from None
     return document
 
 
-def _check_data(document: Json, size: int) -> None:
+def check_uri(uri: str, what: str, beside: bool) -> None:
+    """Data in the URI itself, or a file in the same folder: never an address, nor a place elsewhere."""
+    if uri.startswith("data:"):
+        return
+    if not beside:
+        raise Refused(f"its {what} is another file ({uri[:80]!r}); save it as one .glb")
+    steps = re.split(r"[/\\]|%2f|%5c", uri, flags=re.IGNORECASE)
+    if _SCHEME.match(uri) or not steps[0] or any(re.sub("%2e", ".", step, flags=re.I) == ".." for step in steps):
+        raise Refused(f"its {what} is not beside it ({uri[:80]!r}); put it into the folder of the file")
+
+
+def _check_data(document: Json, size: int, beside: bool) -> None:
     lengths = []
+    inside = 0
     for i, buffer in enumerate(document.get("buffers", [])):
         uri = buffer.get("uri")
-        if uri is not None and not uri.startswith("data:"):
-            raise Refused(f"its buffer {i} is another file ({uri[:80]!r}); save it as one .glb")
+        if uri is not None:
+            check_uri(uri, f"buffer {i}", beside)
         lengths.append(_whole(buffer, "byteLength", f"buffer {i}"))
-    if sum(lengths) > size:
-        raise Refused(f"its buffers promise {sum(lengths)} bytes, the file has {size}")
+        inside += lengths[-1] if uri is None or uri.startswith("data:") else 0
+    if inside > size:
+        raise Refused(f"its buffers promise {inside} bytes, the file has {size}")
+    if sum(lengths) > MOST_BYTES:
+        raise Refused(f"its buffers promise {sum(lengths)} bytes; at most {MOST_BYTES} are read")
     views = []
     for i, view in enumerate(document.get("bufferViews", [])):
         offset, length = (_whole(view, key, f"buffer view {i}", 0) for key in ("byteOffset", "byteLength"))
         if offset + length > lengths[_whole(view, "buffer", f"buffer view {i}")]:
             raise Refused(f"its buffer view {i} ends beyond its buffer")
         views.append((length, _whole(view, "byteStride", f"buffer view {i}", 0)))
+    for i, image in enumerate(document.get("images", [])):
+        if "uri" in image:
+            check_uri(image["uri"], f"image {i}", beside)
+        elif _whole(image, "bufferView", f"image {i}") >= len(views):
+            raise Refused(f"its image {i} names bytes that are not there")
     total = 0
     for i, accessor in enumerate(document.get("accessors", [])):
         name = f"accessor {i}"
@@ -82,12 +124,29 @@ def _check_data(document: Json, size: int) -> None:
         count = _whole(accessor, "count", name)
         total += count * each
         if "bufferView" in accessor and count:
-            length, stride = views[_whole(accessor, "bufferView", name)]
-            needed = _whole(accessor, "byteOffset", name, 0) + (count - 1) * (stride or each) + each
-            if needed > length:
-                raise Refused(f"its {name} promises {needed} bytes, its part of the file has {length}")
+            _check_part(accessor, views, count, each, name)
+        if "sparse" in accessor:
+            _check_sparse(accessor["sparse"], views, count, each, name)
     if total > MOST_BYTES:
         raise Refused(f"its accessors promise {total} bytes; at most {MOST_BYTES} are read")
+
+
+def _check_part(part: Json, views: list[tuple[int, int]], count: int, each: int, name: str) -> None:
+    """That `count` values of `each` bytes lie in the part of a buffer that they are said to be in."""
+    length, stride = views[_whole(part, "bufferView", name)]
+    needed = _whole(part, "byteOffset", name, 0) + (count - 1) * (stride or each) + each
+    if needed > length:
+        raise Refused(f"its {name} promises {needed} bytes, its part of the file has {length}")
+
+
+def _check_sparse(sparse: Json, views: list[tuple[int, int]], count: int, each: int, name: str) -> None:
+    """Replaced values (3.6.2.3): no more of them than there are values, and all of them there."""
+    replaced = _whole(sparse, "count", f"{name}, sparse")
+    if not 1 <= replaced <= count:
+        raise Refused(f"its {name} replaces {replaced} of {count} values")
+    index = _COMPONENTS[sparse["indices"]["componentType"]]
+    _check_part(sparse["indices"], views, replaced, index, f"{name}, sparse indices,")
+    _check_part(sparse["values"], views, replaced, each, f"{name}, sparse values,")
 
 
 def _check_nodes(document: Json) -> None:
@@ -164,7 +223,7 @@ def _ply_count(word: str, name: str) -> int:
     return int(word)
 
 
-CHECKS = {".glb": check_glb, ".ply": check_ply}
+CHECKS = {".glb": check_glb, ".gltf": check_gltf, ".ply": check_ply}
 
 
 def check_header(path: Path, data: bytes) -> None:

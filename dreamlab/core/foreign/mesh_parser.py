@@ -71,10 +71,10 @@ def parse(path: Path) -> dict[str, np.ndarray]:
     if not sum(len(vertices) for vertices, _, _ in parts):
         raise Refused("holds neither triangles nor points")
     for vertices, faces, _ in parts:
-        _check(vertices, faces)
+        check_triangles(vertices, faces)
     starts = np.cumsum([0, *(len(vertices) for vertices, _, _ in parts)])
     vertices = np.concatenate([vertices for vertices, _, _ in parts])
-    _check_size(vertices)
+    check_size(vertices)
     found = {"vertices": vertices}
     found["faces"] = np.concatenate([faces + start for (_, faces, _), start in zip(parts, starts, strict=False)])
     if any(colours is not None for _, _, colours in parts):
@@ -119,7 +119,7 @@ def _colours(visual: Any, count: int, linear: bool) -> tuple[np.ndarray, bool] |
     return np.array(plain.vertex_colors[:, :3], np.float32) / np.float32(255), linear and plain is visual
 
 
-def _check(vertices: np.ndarray, faces: np.ndarray) -> None:
+def check_triangles(vertices: np.ndarray, faces: np.ndarray) -> None:
     if len(faces) and not len(vertices):
         raise Refused("has triangles and no corners")
     for i in np.flatnonzero(((faces < 0) | (faces >= len(vertices))).any(-1))[:1]:
@@ -128,7 +128,7 @@ def _check(vertices: np.ndarray, faces: np.ndarray) -> None:
         raise Refused(f"its point {i} is not finite ({', '.join(f'{value:g}' for value in vertices[i])})")
 
 
-def _check_size(vertices: np.ndarray) -> None:
+def check_size(vertices: np.ndarray) -> None:
     """Within what float32 can hold the shape of."""
     far, extent = float(np.abs(vertices).max()), float(np.ptp(vertices, axis=0).max())
     if far > FAR:

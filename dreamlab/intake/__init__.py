@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Assets of others, taken in: painted and given back as they were, begun from, looked into."""
