@@ -51,7 +51,7 @@ def make(scene: Scene, recipe: Recipe, prompt: str, step: int) -> Ready:
     made = Product(
         slug(prompt),
         mesh,
-        None if motion is None else motion.to("cpu"),
+        motion,
         splats=scene.splats() if isinstance(scene, Splatting) else None,
         splatting=s.splats,
         origin=origin_of(recipe, prompt, step),
