@@ -95,7 +95,7 @@ def written(run: Run, output: Path | None, maps: tuple[str, ...], device: str) -
     from dreamlab.core.files import disk_errors
     from dreamlab.export.origin import origin_of
     from dreamlab.intake.painting import copy_out, give_back
-    
+
     chosen, scene, step = pipeline.finished_scene(run, device)
     with disk_errors("writing the painted asset", output or run.export):
         origin = origin_of(chosen, chosen.prompt, step)

@@ -255,7 +255,9 @@ def _uses(value: object, texture: int) -> int:
     if not isinstance(value, dict):
         return 0
     own = sum(
-        isinstance(each, dict) and each.get("index") == texture for key, each in value.items() if key.endswith("Texture")
+        isinstance(each, dict) and each.get("index") == texture
+        for key, each in value.items()
+        if key.endswith("Texture")
     )
     return own + sum(_uses(each, texture) for each in value.values())
 
@@ -276,4 +278,3 @@ def bare_glb(points: np.ndarray, faces: np.ndarray, name: str) -> bytes:
     rows = faces.reshape(-1, 1).astype("<u4")
     primitive["indices"] = made.accessor(rows, {"componentType": UINT, "type": "SCALAR"}, ELEMENTS)
     return made.finished()[0]
-

@@ -4,6 +4,7 @@ texture coordinates gets them: new `vt` lines, and faces that name them."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -54,7 +55,7 @@ def _renamed(lines: list[bytes], fresh: np.ndarray, end: bytes) -> list[bytes]:
             made.append(line)
             continue
         ring = [corner(each, (counts[0], 1 << 40, counts[2])) for each in line.split()[1:]]
-        for second, third in zip(ring[1:-1], ring[2:], strict=True):
+        for second, third in itertools.pairwise(ring[1:]):
             corners = zip((ring[0], second, third), index[row].tolist(), strict=True)
             words = [f"{place + 1}/{at}" + (f"/{bent + 1}" if bent >= 0 else "") for (place, _, bent), at in corners]
             made.append(b"f " + " ".join(words).encode() + end)

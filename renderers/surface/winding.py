@@ -46,7 +46,7 @@ def _neighbours(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     of them is wrong), and [F] whether a triangle has an edge that is not so."""
     edges = np.concatenate([rows[:, [0, 1]], rows[:, [1, 2]], rows[:, [2, 0]]])
     face = np.tile(np.arange(len(rows)), 3)
-    keys, inverse, uses = np.unique(np.sort(edges, 1), axis=0, return_inverse=True, return_counts=True)
+    _, inverse, uses = np.unique(np.sort(edges, 1), axis=0, return_inverse=True, return_counts=True)
     inverse = inverse.reshape(-1)
     two = uses == 2
     order = np.argsort(inverse, kind="stable")

@@ -151,7 +151,7 @@ def test_every_place_shows_what_was_painted_there(name: str, fresh: bool, tmp_pa
 
 
 def test_pictures_keep_their_slots_and_sizes(tmp_path: Path) -> None:
-    """Two materials that showed one image have one each; what is not painted (occlusion) keeps its picture; alpha too."""
+    """Two materials that showed one image have one each; what is not painted keeps its picture; alpha too."""
     before, after, _ = done(tmp_path, "materials")
     was, now = Seen(before), Seen(after)
     body, lid, glow, glass = now.document["materials"]
@@ -170,7 +170,8 @@ def test_pictures_keep_their_slots_and_sizes(tmp_path: Path) -> None:
 def test_webp_becomes_png_and_need_not_be_understood(tmp_path: Path) -> None:
     _, after, _ = done(tmp_path, "webp")
     seen = Seen(after)
-    assert seen.picture(seen.document["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]["index"]).format == "PNG"
+    base = seen.document["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]
+    assert seen.picture(base["index"]).format == "PNG"
     assert "extensionsRequired" not in seen.document and "extensionsUsed" not in seen.document
 
 

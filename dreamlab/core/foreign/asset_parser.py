@@ -124,8 +124,8 @@ def _piece(read: GltfFile, piece: Piece, slots: dict[int, Slot]) -> PartRows:
     if "NORMAL" in attributes and "skin" not in read.document["nodes"][piece.node]:
         with np.errstate(all="ignore"):
             turn = np.linalg.inv(piece.matrix[:3, :3]).T if np.linalg.det(piece.matrix[:3, :3]) else np.eye(3)
-            normals = read.accessor(attributes["NORMAL"]).astype(np.float64) @ turn.T
-            normals = (normals / np.linalg.norm(normals, axis=1, keepdims=True)).astype(np.float32)
+            bent = read.accessor(attributes["NORMAL"]).astype(np.float64) @ turn.T
+            normals = np.asarray(bent / np.linalg.norm(bent, axis=1, keepdims=True), np.float32)
     tint = np.ones((len(points), 3), np.float32)
     if "COLOR_0" in attributes:
         tint = read.accessor(attributes["COLOR_0"])[:, :3].astype(np.float32)
@@ -217,7 +217,12 @@ def _obj(data: bytes, folder: Path) -> tuple[list[PartRows], list[Slot]]:
     found = read_obj(data, beside.get)
     slots = []
     for name, material in found.materials:
-        facts: Json = {"factor": [*linear(np.array(material.base)).tolist(), 1.0], "roughness": 0.8, "metallic": 0.0, "wrap": [10497, 10497]}
+        facts: Json = {
+            "factor": [*linear(np.array(material.base)).tolist(), 1.0],
+            "roughness": 0.8,
+            "metallic": 0.0,
+            "wrap": [10497, 10497],
+        }
         facts |= {"alpha": "OPAQUE", "set": "vt", "transform": {}, "texture": material.picture or None}
         slot = Slot(None, name, facts)
         if material.picture:
@@ -228,7 +233,17 @@ def _obj(data: bytes, folder: Path) -> tuple[list[PartRows], list[Slot]]:
         slots.append(slot)
     if beside.refused:
         raise Refused(beside.refused)
-    parts = [PartRows(found.points, found.faces, found.uv, found.normals, found.tint, found.slot, {"mesh": 0, "primitive": 0, "slot": 0})]
+    parts = [
+        PartRows(
+            found.points,
+            found.faces,
+            found.uv,
+            found.normals,
+            found.tint,
+            found.slot,
+            {"mesh": 0, "primitive": 0, "slot": 0},
+        )
+    ]
     return parts, slots
 
 
@@ -244,6 +259,6 @@ def _bare(path: Path) -> tuple[list[PartRows], list[Slot]]:
     facts: Json = {"factor": [1.0] * 4, "roughness": 0.8, "metallic": 0.0, "wrap": [10497, 10497], "alpha": "OPAQUE"}
     slot = Slot(None, DEFAULT, facts | {"set": "", "transform": {}, "texture": None})
     none = np.zeros(len(faces), np.int64)
-    return [PartRows(points, faces, blank[:, :2].copy(), blank, tint, none, {"mesh": 0, "primitive": 0, "slot": 0})], [slot]
-
-
+    return [PartRows(points, faces, blank[:, :2].copy(), blank, tint, none, {"mesh": 0, "primitive": 0, "slot": 0})], [
+        slot
+    ]

@@ -49,7 +49,7 @@ class GltfFile:
 
     def _fetched(self, uri: str, what: str) -> bytes:
         if uri.startswith("data:"):
-            head, comma, text = uri.partition(",")
+            head, _, text = uri.partition(",")
             try:
                 return base64.b64decode(text, validate=True) if head.endswith(";base64") else unquote(text).encode()
             except (binascii.Error, ValueError):
