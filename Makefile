@@ -13,7 +13,7 @@ ARGS ?=
 export DREAM_PROMPT := $(value PROMPT)
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: dream setup dev test lint types format bench mutants native doctor clean
+.PHONY: dream setup dev test lint types format bench blender mutants native doctor clean
 
 dream: setup
 	@$(BIN)/dreamlab dream --prompt-env DREAM_PROMPT --recipe "$(RECIPE)" $(ARGS)
@@ -59,6 +59,11 @@ mutants: dev
 
 bench: dev
 	@$(BIN)/dreamlab bench startup && $(BIN)/dreamlab bench step
+
+# The extension for Blender 4.2 and newer: drop the zip onto Blender's window.
+blender: setup
+	@mkdir -p build && cd tools/blender/dreamlab && $(CURDIR)/$(BIN)/python -m zipfile -c ../../../build/dreamlab-blender.zip *.py *.toml
+	@echo build/dreamlab-blender.zip
 
 doctor: setup
 	@$(BIN)/dreamlab doctor

@@ -76,7 +76,8 @@ def export_again(run: Run, device: str, changes: Sequence[str] = ()) -> list[Pat
         changed = recipe.load(run.recipe_path(), TABLES, overrides=changes)
         wanted, scene, step = finished_scene(run, device)
         check_not_older(run, step)
-        return export_mesh(run, replace(wanted, export=changed.export), scene, step)
+        export = replace(changed.export, formats=wanted.export.formats)  # which are written says nothing of the asset
+        return export_mesh(run, replace(wanted, export=export), scene, step, changed.export.formats)
 
 
 def render_again(run: Run, device: str) -> list[Path]:

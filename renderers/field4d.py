@@ -19,7 +19,7 @@ from cuda_ext.hashgrid import HashGrid, encode, position_gradient
 from dreamlab.core.knots import between
 from dreamlab.core.schedules import Schedule, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import ParamGroup
+from dreamlab.core.types import Offer, ParamGroup
 from renderers.hash_field import FieldSettings, HashField
 
 
@@ -91,6 +91,16 @@ class Field4D(HashField):
         moments = self.settings.moments
         some = torch.tensor([(turn * 3 + i) % moments for i in range(3)], device=points.device) / max(moments - 1, 1)
         return torch.stack([self.sigma(self.raw(points, None, time)) for time in some]).amax(0)
+
+    @property
+    def loops(self) -> bool:
+        return self.settings.loop
+
+    def offer_at(self, resolution: int, time: float) -> Offer:
+        """Its density at a time, at the level that those take who do not look."""
+        moment = self.params["table"].new_tensor([time])
+        level = 0.0 if self.distance else 3 / self.settings.radius
+        return self.level_set(resolution, level, time=moment)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Also of a field that does not move yet."""

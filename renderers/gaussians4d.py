@@ -23,7 +23,8 @@ from dreamlab.core.cards import SceneCard
 from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Skin, Splats, Training
+from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Splats, Training
+from renderers.gaussian.carried import carriers
 from renderers.gaussian.deform import Deformation, DeformSettings, Motion, anchored, blend, spread_change, stretch
 from renderers.gaussians import Gaussians, GaussianSettings
 
@@ -176,25 +177,31 @@ class Gaussians4D(Gaussians):
             self.neighbours = None
         return rows
 
-    def skin(self, times: Tensor, points: Tensor | None = None) -> Skin:
-        """The first segment's control points as a skin at times [T], of the Gaussians or of other `points`."""
+    # ---- as an asset that moves -------------------------------------------------------------------------------------
+    @property
+    def loops(self) -> bool:
+        return self.settings.deform.loop
+
+    def follow(self, points: Tensor, times: Tensor) -> Tensor:
+        """[T, V, 3] on the host: the surface's points go with the Gaussians that make it."""
+        device, opacity = self.params["means"].device, self.params["logit_opacity"].detach().sigmoid()
+
+        def standing(time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            means, quats, log_scales, _, _ = self.posed(time.to(self.params["means"]))
+            return means, quats, log_scales.exp()
+
+        with torch.no_grad():
+            carried = carriers(points.to(device), *standing(torch.zeros(())), opacity)
+            return torch.stack([carried.at(*standing(time)).cpu() for time in times])
+
+    def joints(self) -> Tensor | None:
+        """Where the control points of the first motion stand at time 0."""
         motion = self.motions[0]
         if motion.settings.kind != "control":
-            raise ValueError(f"only control points make a skin; this motion is {motion.settings.kind!r}")
-        with torch.no_grad():
-            index, weight = motion.skin(self.params["means"] if points is None else points)
-            shift, turn = zip(*(motion.poses(time) for time in times), strict=True)
-        anchors = motion.params["anchors"].detach()
-        return Skin(times, anchors, index, weight, torch.stack(shift), torch.stack(turn))
-
-    def rig(self, vertices: Tensor) -> Skin | None:
-        """How its surface moves, at its knots in time and between; of one motion by control points."""
-        motion = self.motions[0]
-        if motion.settings.kind != "control" or len(self.motions) > 1:
             return None
-        knots = 2 * motion.settings.moments + 1  # power bends the motion between knots
-        vertices = vertices.to(self.params["means"].device)  # an exported mesh lies on the host
-        return self.skin(torch.linspace(0, 1, knots, device=vertices.device), vertices)
+        with torch.no_grad():
+            shift, _ = motion.poses(self.params["means"].new_zeros(()))
+            return (motion.params["anchors"] + shift).cpu()
 
     def state_dict(self) -> dict[str, Tensor]:
         state = super().state_dict()

@@ -349,18 +349,23 @@ class HashField:
         # it started from, so the level must lie below that. From a haze to what is opaque within a 30th of the box.
         return self.level_set(resolution, 3 / s.radius, tuple(level / s.radius for level in (1.5, 3.0, 10.0, 30.0)))
 
-    def level_set(self, resolution: int, usual: float, worth: tuple[float, ...] = ()) -> LevelSet:
-        """Of the density, or of minus the distance."""
+    def level_set(
+        self, resolution: int, usual: float, worth: tuple[float, ...] = (), time: Tensor | None = None
+    ) -> LevelSet:
+        """Of the density, or of minus the distance; `time` [1] is for fields that move."""
 
         def inside(points: Tensor) -> Tensor:
-            raw = self.raw(points)
+            raw = self.raw(points, None, time)
             return -raw if self.distance else self.sigma(raw)
 
-        return level_set(inside, self.colour_at, self.bounds, resolution, self.params["table"].device, usual, worth)
+        def colour(points: Tensor) -> Tensor:
+            return self.colour_at(points, time)
 
-    def colour_at(self, points: Tensor) -> Tensor:
+        return level_set(inside, colour, self.bounds, resolution, self.params["table"].device, usual, worth)
+
+    def colour_at(self, points: Tensor, time: Tensor | None = None) -> Tensor:
         """[M, 3] sRGB of points [M, 3]."""
-        colour = self.colour(self.features(self.unit(points), None, None))
+        colour = self.colour(self.features(self.unit(points), None, time))
         return (colour @ colour.new_tensor(LATENT_TO_RGB) + 1) / 2 if self.settings.latent else colour
 
     def seeds(self, count: int, stream: torch.Generator) -> Seeds:

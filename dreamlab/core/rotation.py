@@ -30,3 +30,14 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 def from_vector(half: Tensor) -> Tensor:
     """[..., 3] -> [..., 4]: 1 + half, normalised; `half` is the axis times the tangent of half the angle."""
     return safe_normalize(torch.cat([torch.ones_like(half[..., :1]), half], -1))
+
+
+def from_matrix(turn: Tensor) -> Tensor:
+    """[..., 3, 3] -> [..., 4]: the eigenvector of the largest eigenvalue (Bar-Itzhack 2000), whose sign is free."""
+    m = turn.double()
+    trace = m.diagonal(dim1=-2, dim2=-1).sum(-1)
+    vector = torch.stack([m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], -1)
+    table = m.new_zeros(*m.shape[:-2], 4, 4)
+    table[..., 0, 0], table[..., 0, 1:], table[..., 1:, 0] = trace, vector, vector
+    table[..., 1:, 1:] = m + m.transpose(-1, -2) - trace[..., None, None] * torch.eye(3).to(m)
+    return torch.linalg.eigh(table).eigenvectors[..., -1].to(turn)

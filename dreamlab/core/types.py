@@ -273,11 +273,30 @@ class Skin:
 
 
 @runtime_checkable
-class Rigged(Protocol):
-    """A scene whose surface moves by a skin."""
+class Moving(Protocol):
+    """A scene whose points can be followed through time [0, 1]."""
 
-    def rig(self, vertices: Tensor) -> Skin | None:
-        """The skin of the surface's vertices [V, 3] at time 0; none where another thing moves it."""
+    @property
+    def loops(self) -> bool:
+        """Whether time 1 is time 0 again."""
+
+    def follow(self, points: Tensor, times: Tensor) -> Tensor:
+        """[T, V, 3] where points [V, 3] of the surface at time 0 are at times [T]."""
+
+    def joints(self) -> Tensor | None:
+        """[K, 3] at time 0 of control points, where such make the motion."""
+
+
+@runtime_checkable
+class Changing(Protocol):
+    """A scene whose surface changes through time [0, 1], and nothing says which of its points went where."""
+
+    @property
+    def loops(self) -> bool:
+        """Whether time 1 is time 0 again."""
+
+    def offer_at(self, resolution: int, time: float) -> Offer:
+        """What it offers of its surface at a time."""
 
 
 @dataclass(frozen=True)

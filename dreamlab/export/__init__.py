@@ -11,16 +11,27 @@ from pathlib import Path
 import torch
 
 from dreamlab.core.bounded import Unbounded
-from dreamlab.core.files import Json, disk_errors, write_atomic
+from dreamlab.core.files import Json, disk_errors
 from dreamlab.core.text import slug
 from dreamlab.core.types import Maker, Scene
 from dreamlab.export import check
 from dreamlab.export.drawing import Viewed
-from dreamlab.export.making import Finished, all_files, asked, make
+from dreamlab.export.making import Ready, all_files, asked, make
 from dreamlab.export.pictures import png, save_pictures
 from dreamlab.export.placing import Placing, metres
 from dreamlab.export.readback import READ, read_back
-from dreamlab.export.report import REPORT, entries, formats_to_write, leftovers, merged, read_report, step_of
+from dreamlab.export.readback_motion import motion_back
+from dreamlab.export.report import (
+    REPORT,
+    entries,
+    formats_to_write,
+    leftovers,
+    merged,
+    presets_to_write,
+    read_report,
+    record,
+    step_of,
+)
 from dreamlab.export.staging import Staged, complete
 from dreamlab.recipe import Recipe
 from dreamlab.run.folder import Run
@@ -44,19 +55,22 @@ def export_mesh(
     recipe: Recipe,
     scene: Scene,
     step: int,
+    formats: Sequence[str] | None = None,
     views: Views | None = None,
 ) -> list[Path]:
     """Write the assets as they are at a step of the run; the report beside each says what it is made of and how far
     from the scene it is. Files of other formats that show another step are made anew. What was read back is left in
     `views` for those who draw it next."""
-    became, paths = changes_of(run), list[Path]()
+    became, wanted, paths = changes_of(run), formats or recipe.export.formats, list[Path]()
     with disk_errors("exporting", run.export):
         for folder, prompt, one in assets(run, recipe, scene):
             made = make(one, recipe, prompt, step)
-            files, view = write(folder, prompt, one, made, step, recipe.export.formats, became, run)
+            files, view = write(folder, prompt, one, made, step, wanted, became, run)
             paths += files
             if views is not None:
                 views[folder] = view
+            for preset in presets_to_write(folder, recipe.export.preset, step):
+                paths += write(folder / preset, prompt, one, made, step, wanted, became, run, preset)[0]
     return paths
 
 
@@ -64,16 +78,17 @@ def write(
     folder: Path,
     prompt: str,
     scene: Scene,
-    made: Finished,
+    made: Ready,
     step: int,
     wanted: Sequence[str],
     became: list[Json],
     run: Run,
+    preset: str = "none",
 ) -> tuple[list[Path], Viewed | None]:
     """All files of one asset into its folder, all of them or none."""
     staged, new = Staged(folder), Json()
     formats, lines = asked(formats_to_write(folder, wanted, step), made.product)
-    found = all_files(formats, made.product, lines)
+    found = all_files(formats, made.product, preset, lines)
     for kind, files in found.items():
         staged.add(files)
         new |= entries(files, step, kind)
@@ -82,10 +97,12 @@ def write(
         "changes": became,
         "steps": made.steps,
         "placing": made.where.plain(),
+        "motion": made.motion,
         "mesh": made.health | report_of(made),
     }
     try:
-        looked = opened(staged.at, [name for files in found.values() for name in files], made.where, scene)
+        names = [name for files in found.values() for name in files]
+        looked = None if checked(folder, names, step) else opened(staged.at, names, made.where, scene)
     except Unbounded as error:
         lines.append(str(error))
         looked = None
@@ -97,7 +114,7 @@ def write(
         staged.add(pictures)
         new |= entries(pictures, step, PICTURES)
         (lines.append if "below" in facts["check"] else run.log)(check.line(facts["check"]))
-    gone = leftovers(folder, (*found, PICTURES) if looked is None else found, new)
+    gone = leftovers(folder, found, new)
     staged.add({REPORT: merged(folder, new, gone, notes=lines, **facts)})
     for line in lines:
         run.warn(line)
@@ -110,11 +127,22 @@ def opened(folder: Path, names: Iterable[str], where: Placing, scene: Scene) -> 
     name = next((name for suffix in READ for name in names if name == f"model{suffix}"), None)
     if name is None:
         return None
-    mesh = read_back(folder / name)
-    return name, Viewed.beside(scene, replace(mesh, vertices=where.back(mesh.vertices)))
+    mesh, moves = read_back(folder / name), motion_back(folder / name)
+    if moves is not None:
+        moves = replace(moves, points=where.back(moves.points))
+    return name, Viewed.beside(scene, replace(mesh, vertices=where.back(mesh.vertices)), moves)
 
 
-def report_of(made: Finished) -> Json:
+def checked(folder: Path, names: Iterable[str], step: int) -> bool:
+    """Whether a file of this step that tells more than these has been held against the scene already."""
+    report = read_report(folder)
+    known = report.get("check", {}).get("file", "")
+    better = READ[: READ.index(Path(known).suffix)] if Path(known).suffix in READ else ()
+    mine = {Path(name).suffix for name in names}
+    return bool(known) and known not in names and not mine & set(better) and step_of(report, known) == step
+
+
+def report_of(made: Ready) -> Json:
     """What users ask for first."""
     mesh = made.product.mesh
     return {"vertices": len(mesh.vertices), "triangles": len(mesh.faces), "metres": metres(mesh)}
@@ -132,13 +160,13 @@ def export_pictures(
             complete(folder)
             file = shown(folder, step, one) if views is None else views[folder]
             made = save_pictures(folder, s.pictures, one, file, s.size, s.turntable, device)
-            note(folder, made, step)
+            record(folder, made, step, PICTURES)
             paths += made
         if isinstance(scene, Maker) and recipe.prompts:
             every, between = run.export / "contact.png", run.export / "between.png"
             save_preview(scene, every, device, s.size)
             save_between(scene, between, device, s.size)
-            note(run.export, [every, between], step)
+            record(run.export, [every, between], step, PICTURES)
             paths += [every, between]
     return paths
 
@@ -152,12 +180,6 @@ def shown(folder: Path, step: int, scene: Scene) -> Viewed | None:
     except Unbounded:
         return None
     return None if found is None else found[1]
-
-
-def note(folder: Path, paths: Iterable[Path], step: int) -> None:
-    """Put files that are written already into the report."""
-    files = {path.name: path.read_bytes() for path in paths}
-    write_atomic(folder / REPORT, merged(folder, entries(files, step, PICTURES)))
 
 
 def changes_of(run: Run) -> list[Json]:

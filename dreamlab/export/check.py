@@ -2,7 +2,9 @@
 """A written file held against the scene it was made from: drawn from all around, and compared on the object's pixels.
 
 A pixel is the object's where either picture's alpha is above a half; whole pictures would be mostly background, which
-agrees by itself.
+agrees by itself. Gaussians and fields are soft at the rim, which no surface can be: they are held against it as what they
+are inside (`renderers/surface/pictures.py`), with hard silhouettes; `psnr_soft` is the figure of their pictures as they
+are.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ from dreamlab.core.files import Json
 from dreamlab.core.types import Frames, Scene
 from dreamlab.export.drawing import Viewed
 from dreamlab.run.preview import to_bytes
-from renderers.surface.views import all_around, background, device_of, silhouette_iou
+from renderers.surface.pictures import FINER, averaged, hardened
+from renderers.surface.views import SIZE, VIEWS, all_around, background, device_of, silhouette_iou
 
-VIEWS, SIZE, CHUNK = 24, 128, 8
+CHUNK = 8
 MOMENTS = 4  # of a motion
 FLOORS = {"psnr": 26.0, "silhouette_iou": 0.97}
 SHOWN = 6  # views of the side-by-side picture
@@ -51,7 +54,8 @@ def compared(scene: Frames, file: Frames) -> list[Compared]:
 
 
 def looked_at(scene: Scene, file: Viewed, cameras: Cameras, size: int = SIZE) -> tuple[Frames, Frames]:
-    """Pictures of both over white; the file's on the host."""
+    """Pictures of both over white, on the host: of the scene at a finer size, FINER pixels a side for each of the
+    file's."""
     device = device_of(scene)
     mine: list[Frames] = []
     files: list[Frames] = []
@@ -59,7 +63,7 @@ def looked_at(scene: Scene, file: Viewed, cameras: Cameras, size: int = SIZE) ->
         for start in range(0, len(cameras), CHUNK):
             some = cameras[start : start + CHUNK]
             there = some.to(device)
-            mine.append(_host(scene.render(there, size, background(there))))
+            mine.append(_host(scene.render(there, FINER * size, background(there))))
             files.append(file.render(some, size, background(some)))
     return Frames.cat(mine), Frames.cat(files)
 
@@ -69,18 +73,31 @@ def _host(frames: Frames) -> Frames:
     return Frames(rgb, alpha, depth, frames.background[..., :3].cpu())
 
 
+def hard(scene: Frames) -> Frames:
+    """Its own colours inside silhouettes without a rim, at the file's size."""
+    away = scene.rgb - (1 - scene.alpha) * scene.background[:, None, None]
+    return _pooled(hardened(replace(scene, rgb=away)), scene)
+
+
+def soft(scene: Frames) -> Frames:
+    """As it is, at the file's size."""
+    return _pooled((scene.rgb, scene.alpha), scene)
+
+
+def _pooled(pictures: tuple[Tensor, Tensor], scene: Frames) -> Frames:
+    rgb, alpha = (averaged(each, FINER) for each in pictures)
+    return Frames(rgb, alpha, alpha, scene.background)
+
+
 def check(scene: Scene, file: Viewed, steps: Sequence[Json]) -> tuple[Json, np.ndarray]:
     """How far the file is from the scene, and what to look at: a row of views each of the scene, the file, and four
     times their difference. Below a floor the step that lost most is named."""
     cameras = all_around(VIEWS)
-    views = compared(*looked_at(scene, file, cameras))
-    found: Json = {"views": VIEWS, **_mean(views)}
+    mine, drawn = looked_at(scene, file, cameras)
+    found: Json = {"views": VIEWS, **_mean(compared(hard(mine), drawn))}
+    found["psnr_soft"] = _mean(compared(soft(mine), drawn))["psnr"]
     if file.moves is not None:
-        moving = [
-            each
-            for moment in range(MOMENTS)
-            for each in compared(*looked_at(scene, file, at_time(all_around(SHOWN), moment / MOMENTS)))
-        ]
+        moving = [each for moment in range(MOMENTS) for each in _moment(scene, file, moment / MOMENTS)]
         found["moving"] = _mean(moving) | {"views": len(moving)}
     low = [name for name, floor in FLOORS.items() if found[name] < floor]
     if low:
@@ -89,8 +106,10 @@ def check(scene: Scene, file: Viewed, steps: Sequence[Json]) -> tuple[Json, np.n
     return found, _side_by_side(*looked_at(scene, file, all_around(SHOWN)))
 
 
-def at_time(cameras: Cameras, moment: float) -> Cameras:
-    return replace(cameras, time=torch.full((len(cameras),), moment))
+def _moment(scene: Scene, file: Viewed, moment: float) -> list[Compared]:
+    cameras = replace(all_around(SHOWN), time=torch.full((SHOWN,), moment))
+    mine, drawn = looked_at(scene, file, cameras)
+    return compared(hard(mine), drawn)
 
 
 def _mean(views: Sequence[Compared]) -> Json:
@@ -104,9 +123,8 @@ def lost_by(steps: Sequence[Json]) -> str:
     if not known:
         return "unknown"
     falls = [(now - before, name) for (_, before), (name, now) in itertools.pairwise(known)]
-    falls.append((known[0][1] - 2 * FLOORS["psnr"], known[0][0]))  # what the first one found is all there ever was
-    worst = min(falls)
-    return worst[1] if worst[0] < 0 else known[0][0]
+    worst = min(falls, default=(0.0, ""))
+    return worst[1] if worst[0] < -1 else known[0][0]  # what the first one found is all there ever was
 
 
 def line(found: Json) -> str:
@@ -120,6 +138,7 @@ def line(found: Json) -> str:
 
 def _side_by_side(scene: Frames, file: Frames) -> np.ndarray:
     """[3 H, 6 W, 3] uint8."""
+    scene = soft(scene)
     apart: Tensor = 1 - (4 * (scene.rgb - file.rgb).abs()).clamp(0, 1)
     rows = [np.concatenate(list(to_bytes(each)), 1) for each in (scene.rgb, file.rgb, apart)]
     return np.concatenate(rows, 0)

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from dreamlab.export.glb import gltf_of
 from dreamlab.export.product import Files, Format, Product
 from dreamlab.export.splats.writers import SPLAT_WRITERS
+from dreamlab.export.writers.blender import lacking as lacking_blender
+from dreamlab.export.writers.blender import through_blender
 from dreamlab.export.writers.maps import maps
 from dreamlab.export.writers.obj import obj
 from dreamlab.export.writers.ply import ply
@@ -31,5 +34,8 @@ WRITERS: Mapping[str, Format] = {
     "stl": Format(stl),
     "usdz": Format(usdz),
     "maps": Format(maps),
+    "fbx": Format(partial(through_blender, kind="fbx"), missing=lacking_blender),
+    "abc": Format(partial(through_blender, kind="abc"), missing=lacking_blender),
+    "blend": Format(partial(through_blender, kind="blend"), missing=lacking_blender),
     **SPLAT_WRITERS,
 }

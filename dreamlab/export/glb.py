@@ -11,16 +11,19 @@ has to guess.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from torch import Tensor
 
 from dreamlab.core.files import Json
 from dreamlab.core.safemath import srgb_to_linear
 from dreamlab.core.types import Mesh, Skin, Textures
+from dreamlab.export.carried import carried
 from dreamlab.export.gltf import ARRAY_BUFFER, ELEMENT_BUFFER, TRIANGLES, Gltf
 from dreamlab.export.painted import ROUGHNESS
 from dreamlab.export.png import png_bytes
-from dreamlab.export.product import Product
+from dreamlab.export.product import Part, Product
 from dreamlab.export.rig import rig, weights_of
 from dreamlab.export.writers.maps import orm
 
@@ -37,28 +40,48 @@ def gltf_of(made: Product) -> Gltf:
     skin = made.motion if isinstance(made.motion, Skin) else None
     node = place_mesh(document, made.mesh, made.name, material, skin)
     document.show(node)
-    if skin is not None:
-        rig(document, skin, made.name, node)
+    index = None if skin is None else rig(document, skin, made.name, node, made.clip)
+    for part in made.parts:
+        _place_part(document, part, made, material, index)
     return document
 
 
-def place_mesh(document: Gltf, mesh: Mesh, name: str, material: int, skin: Skin | None = None) -> int:
-    """A node with the mesh, which no scene shows yet."""
-    columns = _columns(mesh) | ({} if skin is None else weights_of(skin))
+def place_mesh(document: Gltf, mesh: Mesh, name: str, material: int | None, skin: Skin | None = None) -> int:
+    """A node with the mesh, which no scene shows yet; without a material it is nothing but a shape."""
+    columns = _shape(mesh) | ({} if material is None else _looks(mesh)) | ({} if skin is None else weights_of(skin))
     attributes = {
         key: document.accessor(values, ARRAY_BUFFER, bounds=key == "POSITION", normalized=key == "COLOR_0")
         for key, values in columns.items()
     }
     indices = document.accessor(mesh.faces.numpy().reshape(-1).astype("<u4"), ELEMENT_BUFFER)
-    primitive = {"attributes": attributes, "indices": indices, "material": material, "mode": TRIANGLES}
-    return document.add(
-        "nodes", {"mesh": document.add("meshes", {"primitives": [primitive], "name": name}), "name": name}
-    )
+    primitive = {"attributes": attributes, "indices": indices, "mode": TRIANGLES}
+    primitive |= {} if material is None else {"material": material}
+    made = document.add("meshes", {"primitives": [primitive], "name": name})
+    return document.add("nodes", {"mesh": made, "name": name})
 
 
-def _columns(mesh: Mesh) -> dict[str, np.ndarray]:
+def _place_part(document: Gltf, part: Part, made: Product, material: int, skin: int | None) -> None:
+    """With the asset's own material where it has the same textures; moved by the skin as the points nearby are."""
+    if part.solid:
+        document.show(place_mesh(document, part.mesh, part.name, None))
+        return
+    if part.mesh.textures is not made.mesh.textures:
+        own = surface_of(document, part.mesh.textures, replace(made, name=part.name))
+        material = document.add("materials", own)
+    motion = None if skin is None else carried(made, part.mesh)
+    node = place_mesh(document, part.mesh, part.name, material, motion if isinstance(motion, Skin) else None)
+    document.show(node)
+    if skin is not None:
+        document.change("nodes", node, {"skin": skin})
+
+
+def _shape(mesh: Mesh) -> dict[str, np.ndarray]:
+    return {"POSITION": mesh.vertices.numpy().astype("<f4"), "NORMAL": mesh.normals.numpy().astype("<f4")}
+
+
+def _looks(mesh: Mesh) -> dict[str, np.ndarray]:
     """Attributes by name; textures replace the colours of vertices, which would multiply them."""
-    columns = {"POSITION": mesh.vertices.numpy().astype("<f4"), "NORMAL": mesh.normals.numpy().astype("<f4")}
+    columns: dict[str, np.ndarray] = {}
     if mesh.textures is not None:
         if mesh.uv is None:
             raise ValueError("a mesh with textures needs uv")

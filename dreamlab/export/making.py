@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,42 +15,48 @@ from dreamlab.core.bounded import Unbounded, bounded
 from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json
 from dreamlab.core.text import slug
-from dreamlab.core.types import Mesh, Rigged, Scene, Splatting
+from dreamlab.core.types import Scene, Splatting
 from dreamlab.export.formats import WRITERS
+from dreamlab.export.motion import motion_of
 from dreamlab.export.origin import origin_of
 from dreamlab.export.placing import Placing, placed, placing
+from dreamlab.export.presets import PRESETS, files_of
 from dreamlab.export.product import Files, Product
 from dreamlab.recipe import Recipe
 from dreamlab.recipe.grammar import ALL
-from renderers.surface.extraction import extract
+from renderers.surface.finish import FinishSettings, finish
 
 SECONDS = 300.0  # of a writer
+BESIDE = "beside"  # files of no format: levels of detail, what a preset wants
 
 
 @dataclass(frozen=True)
-class Finished:
+class Ready:
     """Everything there is to write of one scene."""
 
     product: Product  # in the file's units
     where: Placing
     steps: list[Json]  # of the surface, in turn
     health: Json
+    motion: Json  # how it moves in the file, and how far that is from the scene's motion
 
 
-def make(scene: Scene, recipe: Recipe, prompt: str, step: int) -> Finished:
+def make(scene: Scene, recipe: Recipe, prompt: str, step: int) -> Ready:
     """The surface of a scene with its material and motion, as large and where the recipe wants it."""
-    mesh = extract(scene, recipe.export.resolution, recipe.export.faces)
-    motion = scene.rig(mesh.vertices) if isinstance(scene, Rigged) else None
-    where = placing(mesh, recipe.export.height, recipe.export.origin)
+    s = recipe.export
+    surface = finish(scene, FinishSettings(s.resolution, s.faces, s.texture))
+    mesh = surface.mesh
+    motion, moves = motion_of(scene, mesh)
+    where = placing(mesh, s.height, s.origin)
     made = Product(
         slug(prompt),
         mesh,
         None if motion is None else motion.to("cpu"),
         splats=scene.splats() if isinstance(scene, Splatting) else None,
-        splatting=recipe.export.splats,
+        splatting=s.splats,
         origin=origin_of(recipe, prompt, step),
     )
-    return Finished(placed(made, where), where, [], {})
+    return Ready(placed(made, where), where, surface.steps, surface.health, moves)
 
 
 def asked(wanted: Sequence[str], made: Product) -> tuple[list[str], list[str]]:
@@ -73,17 +79,18 @@ def lacking(kind: str, made: Product) -> str:
     return WRITERS[kind].missing()
 
 
-def written(kind: str, made: Product) -> Files:
-    """The files of a format, made in a bounded child; a zip beside them where there are several."""
+def written(kind: str, made: Product, preset: str) -> Files:
+    """The files of a format, or what a preset leaves beside them, made in a bounded child; a zip where there are
+    several."""
 
     def work() -> tuple[dict[str, torch.Tensor], Json]:
-        files = WRITERS[kind].write(made)
+        files = PRESETS[preset].beside(made) if kind == BESIDE else files_of(kind, made, preset)
         arrays = {str(i): torch.frombuffer(bytearray(data), dtype=torch.uint8) for i, data in enumerate(files.values())}
         return arrays, {"names": list(files)}
 
     done = bounded(work, f"write {kind}", SECONDS)
     files = {name: done.tensors[str(i)].numpy().tobytes() for i, name in enumerate(done.facts["names"])}
-    return files if len(files) == 1 else files | {f"model_{kind}.zip": packed(files)}
+    return files if len(files) < 2 or kind == BESIDE else files | {f"model_{kind}.zip": packed(files)}
 
 
 def packed(files: Files) -> bytes:
@@ -95,19 +102,18 @@ def packed(files: Files) -> bytes:
     return kept.getvalue()
 
 
-def all_files(formats: Sequence[str], made: Product, note: list[str]) -> dict[str, Files]:
-    """By format. A writer that fails costs its own format alone; one must be there in the end."""
+def all_files(formats: Sequence[str], made: Product, preset: str, note: list[str]) -> dict[str, Files]:
+    """By format. A writer that fails costs its own format alone; one must be there in the end. A preset's folder holds
+    a zip of everything."""
     found: dict[str, Files] = {}
-    for kind in formats:
+    for kind in (*formats, BESIDE):
         try:
-            found[kind] = written(kind, made)
+            found[kind] = written(kind, made, preset)
         except Unbounded as error:
             note.append(f"{kind}: not written: {error}")
-    if not found:
+    if preset != "none":
+        every = {name: data for files in found.values() for name, data in files.items() if not name.endswith(".zip")}
+        found[BESIDE] = {**found.get(BESIDE, {}), f"{made.name}_{preset}.zip": packed(every)}
+    if not any(found.values()):
         raise InputError(f"nothing is exported: {'; '.join(note)}")
     return found
-
-
-def bare(mesh: Mesh) -> Mesh:
-    """Without textures, by the colours that they show at the vertices."""
-    return replace(mesh, uv=None, tangents=None, textures=None)

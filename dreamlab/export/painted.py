@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dreamlab.core.types import Mesh, Skin, Textures, Track
+from dreamlab.core.types import Mesh, Textures
+from dreamlab.export.carried import moved_rows
 from dreamlab.export.product import Product
 
 ROUGHNESS = 0.8  # of a surface of which nothing but its colours is known
@@ -32,14 +33,7 @@ def painted(made: Product) -> Product:
         uv,
         textures=Textures(base, ROUGHNESS * flat, 0 * flat),
     )
-    return replace(made, mesh=own, motion=_at(made.motion, rows))
-
-
-def _at(motion: Skin | Track | None, rows: Tensor) -> Skin | Track | None:
-    """What moves the points of these rows."""
-    if isinstance(motion, Skin):
-        return replace(motion, index=motion.index[rows], weight=motion.weight[rows])
-    return None if motion is None else replace(motion, points=motion.points[:, rows])
+    return replace(made, mesh=own, motion=moved_rows(made.motion, rows))
 
 
 def _cells(colours: Tensor) -> tuple[Tensor, Tensor]:

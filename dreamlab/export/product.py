@@ -12,6 +12,14 @@ from dreamlab.core.types import Mesh, Skin, Splats, Track
 from dreamlab.recipe.grammar import SplatSettings
 
 
+class Part(NamedTuple):
+    """A further mesh in the file of an asset."""
+
+    name: str
+    mesh: Mesh
+    solid: bool = False  # it is there to be collided with: no material, no motion
+
+
 @dataclass(frozen=True)
 class Product:
     """In metres, +Y up, front +Z (glTF's axes). Writers of other axes turn it themselves."""
@@ -20,6 +28,8 @@ class Product:
     mesh: Mesh  # with `uv`, `tangents` and `textures` where it has a material, else with colours of vertices
     motion: Skin | Track | None = None  # of the vertices of `mesh`
     levels: tuple[Mesh, ...] = ()  # the same with fewer and fewer triangles
+    parts: tuple[Part, ...] = ()  # in the same file, beside `mesh`; presets ask for them
+    clip: str = "motion"  # the name of its animation
     splats: Splats | None = None  # of a scene that is made of Gaussians
     splatting: SplatSettings = field(default_factory=SplatSettings)  # how those are written
     origin: Json = field(default_factory=dict)  # prompt, seed, recipe, models, version; empty: it is not told

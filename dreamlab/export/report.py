@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dreamlab.core.errors import InputError
-from dreamlab.core.files import Json
+from dreamlab.core.files import Json, write_atomic
 from dreamlab.core.text import shell
+from dreamlab.recipe.grammar import PRESETS
 from dreamlab.run.folder import Run
 
 REPORT = "report.json"
@@ -65,6 +66,12 @@ def merged(folder: Path, new: Json, gone: Iterable[str] = (), **more: object) ->
     return (text + "\n").encode("utf-8", "backslashreplace")
 
 
+def record(folder: Path, paths: Iterable[Path], step: int, kind: str, **more: object) -> None:
+    """Say of files that are there already what they show and what they were written for."""
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    write_atomic(folder / REPORT, merged(folder, entries(files, step, kind), (), **more))
+
+
 def leftovers(folder: Path, kinds: Iterable[str], written: Iterable[str]) -> list[str]:
     """Files of an earlier export in these formats that the new one has none of: pictures of a material that is gone."""
     report, kept = read_report(folder), set(written)
@@ -83,6 +90,17 @@ def formats_to_write(folder: Path, wanted: Sequence[str], step: int) -> list[str
         if (folder / name).is_file() and step_of(report, name) != step and format_of(report, name) != "pictures"
     }
     return [*wanted, *sorted(old - set(wanted))]
+
+
+def presets_to_write(folder: Path, wanted: str, step: int) -> list[str]:
+    """The preset that is wanted, and those whose folders show another step."""
+    shown = {
+        name: {step_of(report, file) for file in report["files"]}
+        for name in PRESETS
+        if (report := read_report(folder / name))
+    }
+    old = [name for name, steps in shown.items() if steps != {step}]
+    return list(dict.fromkeys([*([] if wanted == PRESETS[0] else [wanted]), *old]))
 
 
 def check_not_older(run: Run, step: int) -> None:

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamlab.core.files import Json
 from dreamlab.core.rotation import matrix
 from dreamlab.core.types import Skin, Track
 from dreamlab.export.gltf import Gltf
@@ -53,8 +52,8 @@ def inverse_bind(skin: Skin) -> Tensor:
     return found
 
 
-def rig(made: Gltf, skin: Skin, name: str, node: int) -> None:
-    """Add joints, skin and animation to a document whose `node` holds the mesh."""
+def rig(made: Gltf, skin: Skin, name: str, node: int, clip: str) -> int:
+    """Add joints, skin and an animation called `clip` to a document whose `node` holds the mesh; the skin's index."""
     place, turn = bones_of(skin)
     seconds = made.accessor((SECONDS * skin.times).cpu().numpy().astype("<f4"), bounds=True)
     joints, samplers, channels = [], [], []
@@ -69,12 +68,10 @@ def rig(made: Gltf, skin: Skin, name: str, node: int) -> None:
     made.show(root)
     # glTF's matrices are stored by columns (3.6.2.4)
     bind = made.accessor(inverse_bind(skin).transpose(1, 2).reshape(-1, 16).cpu().numpy().astype("<f4"))
-    made.change("nodes", node, {"skin": made.add("skins", _skin(joints, bind, root))})
-    made.add("animations", {"name": "motion", "samplers": samplers, "channels": channels})
-
-
-def _skin(joints: list[int], bind: int, root: int) -> Json:
-    return {"joints": joints, "inverseBindMatrices": bind, "skeleton": root}
+    index = made.add("skins", {"joints": joints, "inverseBindMatrices": bind, "skeleton": root})
+    made.change("nodes", node, {"skin": index})
+    made.add("animations", {"name": clip, "samplers": samplers, "channels": channels})
+    return index
 
 
 def track_of(motion: Skin | Track, points: Tensor) -> Track:

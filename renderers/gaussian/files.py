@@ -18,6 +18,7 @@ from dreamlab.core.foreign.files import checked_size
 from dreamlab.core.foreign.headers import MOST_HEADER
 from dreamlab.core.foreign.splat_parser import MOST_FILE
 from dreamlab.core.foreign.splat_ply import axes_of
+from dreamlab.core.rotation import from_matrix
 from dreamlab.core.types import Splats
 from renderers.gaussian.placed import joined_clouds, placed, rows_of
 
@@ -56,16 +57,5 @@ def _in_the_world(cloud: Splats, placing: Tensor, path: Path) -> Splats:
         turn = frame[:3, :3] / scale.mean().clamp(min=1e-12)
         if (turn.T @ turn - torch.eye(3)).abs().max() > _TILT or torch.linalg.det(turn) < 0:
             raise InputError(f"splats {path}: a node scales its Gaussians unevenly or mirrors them; apply that first")
-        parts.append(placed(own, float(scale.mean()), quat_of(turn), frame[:3, 3]))
+        parts.append(placed(own, float(scale.mean()), from_matrix(turn), frame[:3, 3]))
     return joined_clouds(parts)
-
-
-def quat_of(turn: Tensor) -> Tensor:
-    """[4] wxyz of a rotation [3, 3]: the eigenvector of its largest eigenvalue (Bar-Itzhack 2000)."""
-    m = turn.double()
-    trace = m.trace()
-    vector = torch.stack([m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]])
-    table = torch.zeros(4, 4, dtype=torch.float64)
-    table[0, 0], table[0, 1:], table[1:, 0] = trace, vector, vector
-    table[1:, 1:] = m + m.T - trace * torch.eye(3, dtype=torch.float64)
-    return torch.linalg.eigh(table).eigenvectors[:, -1].to(turn)

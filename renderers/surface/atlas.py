@@ -3,11 +3,12 @@
 
 A face belongs to the axis direction (of six) that its smoothed normal is nearest to; connected faces of one direction
 are a chart, projected along it. Small charts join a neighbour; one that folds over itself in projection is cut across
-its depth. `xatlas` does better when installed.
+its depth. `uvunwrap` and `xatlas` lay out more of the picture when one of them is installed.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from dreamlab.core.errors import InputError
 
-METHODS = ("auto", "own", "xatlas")
-GUTTER = 2.0  # texels kept free around a chart; half of it when the charts are too many
+METHODS = ("auto", "own", "uvunwrap", "xatlas")
+PACKAGES = ("uvunwrap", "xatlas")  # in the order that `auto` looks for them
+GUTTER = 2.0  # texels kept free around a chart; half of it, and again, when the charts are too many
 AXES = torch.cat([torch.eye(3), -torch.eye(3)])  # the six directions that charts are seen from
 SLANT = 0.2  # cosine between a face and its chart's direction, at least
 SMALL, MERGES, CUTS = 24, 12, 12  # faces of a chart that looks for another; rounds of joining, and of cutting
@@ -31,36 +33,51 @@ class Atlas(NamedTuple):
     source: Tensor  # [U] the vertex of each row
 
 
-def unwrap(vertices: Tensor, faces: Tensor, size: int, method: str = "auto") -> Atlas:
-    """An atlas for a texture of `size` texels a side. `auto` is xatlas when it is installed."""
+def methods() -> list[str]:
+    """Those that can be used here, the best first."""
+    return [name for name in PACKAGES if importlib.util.find_spec(name) is not None] + ["own"]
+
+
+def unwrap(vertices: Tensor, faces: Tensor, size: int, method: str = "auto", gutter: float = GUTTER) -> Atlas:
+    """An atlas for a texture of `size` texels a side; `auto` is the best that is installed."""
     if method not in METHODS:
         raise ValueError(f"unwrap: method {method!r} is not one of {', '.join(METHODS)}")
-    if method != "own":
-        try:
-            import xatlas
-        except ImportError:
-            if method == "xatlas":
-                raise ValueError("unwrap: xatlas is not installed; use method 'own'") from None
-        else:
-            return _xatlas(xatlas, vertices, faces, size)
-    made = _own(vertices.detach().double().cpu(), faces.cpu(), size)
+    chosen = methods()[0] if method == "auto" else method
+    if chosen not in methods():
+        raise ValueError(f"unwrap: {chosen} is not installed; use method 'own'")
+    way = {"own": _own, "uvunwrap": _uvunwrap, "xatlas": _xatlas}[chosen]
+    made = way(vertices.detach().double().cpu(), faces.cpu(), size, gutter)
     return Atlas(*(value.to(vertices.device) for value in made))
 
 
-def _xatlas(package: object, vertices: Tensor, faces: Tensor, size: int) -> Atlas:
-    made = package.Atlas()  # type: ignore[attr-defined]
-    made.add_mesh(vertices.detach().cpu().numpy().astype(np.float32), faces.cpu().numpy().astype(np.uint32))
-    pack = package.PackOptions()  # type: ignore[attr-defined]
-    pack.padding, pack.resolution, pack.bilinear = int(2 * GUTTER), size, True
-    made.generate(package.ChartOptions(), pack)  # type: ignore[attr-defined]
+def _xatlas(vertices: Tensor, faces: Tensor, size: int, gutter: float) -> Atlas:
+    import xatlas
+
+    made = xatlas.Atlas()
+    made.add_mesh(vertices.numpy().astype(np.float32), faces.numpy().astype(np.uint32))
+    pack = xatlas.PackOptions()
+    pack.padding, pack.resolution, pack.bilinear = int(2 * gutter), size, True
+    made.generate(xatlas.ChartOptions(), pack)
     source, corners, uv = made[0]
     uv = torch.from_numpy(np.array(uv, np.float32))
     uv[:, 1] = 1 - uv[:, 1]  # its v grows upward
-    found = (uv, torch.from_numpy(corners.astype(np.int64)), torch.from_numpy(source.astype(np.int64)))
-    return Atlas(*(value.to(vertices.device) for value in found))
+    return Atlas(uv, torch.from_numpy(corners.astype(np.int64)), torch.from_numpy(source.astype(np.int64)))
 
 
-def _own(vertices: Tensor, faces: Tensor, size: int) -> Atlas:
+def _uvunwrap(vertices: Tensor, faces: Tensor, size: int, gutter: float) -> Atlas:
+    import uvunwrap
+
+    mesh = uvunwrap.Mesh(vertices.numpy(), faces.numpy().astype(np.uint32))
+    found = uvunwrap.generate([mesh], page_size=size, padding=int(2 * gutter)).meshes[0]
+    if np.asarray(found.page).max(initial=0) > 0 or np.asarray(found.page).min(initial=0) < 0:
+        raise InputError(f"unwrap: uvunwrap did not lay the surface on one page of {size} texels a side")
+    uv = torch.from_numpy(np.array(found.uv, np.float32).reshape(-1, 2))
+    uv[:, 1] = 1 - uv[:, 1]  # its v grows upward
+    corners, source = (torch.from_numpy(np.array(each, np.int64)) for each in (found.indices, found.xref))
+    return Atlas(uv, corners.reshape(-1, 3), source)
+
+
+def _own(vertices: Tensor, faces: Tensor, size: int, gutter: float) -> Atlas:
     beside = _beside(faces)
     axis = _directions(vertices, faces, beside)
     flat = _project(vertices[faces], axis)  # [F, 3, 2]
@@ -70,7 +87,7 @@ def _own(vertices: Tensor, faces: Tensor, size: int) -> Atlas:
                                   return_inverse=True)  # fmt: skip
     uv = torch.zeros(len(corners), 2, dtype=torch.float64)
     uv[which] = flat.reshape(-1, 2)
-    uv = _pack(uv, corners[:, 0], size)
+    uv = _pack(uv, corners[:, 0], size, gutter)
     return Atlas(uv.float(), which.reshape(-1, 3), corners[:, 1])
 
 
@@ -174,7 +191,7 @@ def _folded(flat: Tensor, chart: Tensor, suspect: Tensor) -> Tensor:
     return found
 
 
-def _pack(uv: Tensor, chart: Tensor, size: int) -> Tensor:
+def _pack(uv: Tensor, chart: Tensor, size: int, gutter: float) -> Tensor:
     """All charts at one scale on shelves of the unit square, tallest first, as large as fits."""
     low, high = _spread(uv, chart).unbind(-1)
     extent = high - low
@@ -197,7 +214,9 @@ def _pack(uv: Tensor, chart: Tensor, size: int) -> Tensor:
 
     small, large = 0.0, 1 / max(float(extent.max()), 1e-9)
     # Gutters alone must not take more than half of the texture.
-    gap = 2 * GUTTER / size if count * (2 * GUTTER) ** 2 < size**2 / 2 else GUTTER / size
+    while count * (2 * gutter) ** 2 > size**2 / 2 and gutter > 1:
+        gutter /= 2
+    gap = 2 * gutter / size
     best = shelves(small, gap)
     if best is None:
         raise InputError(f"unwrap: {count} charts do not fit into {size} texels a side; use a larger texture or xatlas")
@@ -208,23 +227,3 @@ def _pack(uv: Tensor, chart: Tensor, size: int) -> Tensor:
         else:
             small, best = middle, found
     return (uv - low[chart]) * small + torch.tensor(best, dtype=uv.dtype)[chart] + gap / 2
-
-
-def tangents(vertices: Tensor, normals: Tensor, uv: Tensor, faces: Tensor) -> Tensor:
-    """[V, 4] glTF tangents: along growing u, at right angles to the normal; w is the side of the bitangent, which runs
-    against v: up in the picture."""
-    a, b, c = vertices[faces].unbind(1)
-    ta, tb, tc = uv[faces].unbind(1)
-    (e1, e2), (d1, d2) = (b - a, c - a), (tb - ta, tc - ta)
-    det = d1[:, :1] * d2[:, 1:] - d1[:, 1:] * d2[:, :1]
-    sign = torch.where(det >= 0, 1.0, -1.0).to(det)
-    along_u, along_v = (e1 * d2[:, 1:] - e2 * d1[:, 1:]) * sign, (e2 * d1[:, :1] - e1 * d2[:, :1]) * sign
-    rows = faces.T.reshape(-1)
-    u = torch.zeros_like(vertices).index_add(0, rows, along_u.repeat(3, 1))
-    v = torch.zeros_like(vertices).index_add(0, rows, along_v.repeat(3, 1))
-    flat = u - normals * (normals * u).sum(-1, keepdim=True)
-    bare = flat.norm(dim=-1, keepdim=True) < 1e-12  # no direction of its own: any at right angles will do
-    spare = torch.linalg.cross(normals, torch.eye(3).to(normals)[normals.abs().argmin(-1)])
-    unit = torch.nn.functional.normalize(torch.where(bare, spare, flat), dim=-1)
-    side = (torch.linalg.cross(normals, unit) * -v).sum(-1, keepdim=True)
-    return torch.cat([unit, torch.where(side >= 0, 1.0, -1.0).to(side)], -1)

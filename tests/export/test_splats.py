@@ -22,7 +22,7 @@ from cuda_ext.reference.splat import sh_basis
 from cuda_ext.splat import splat
 from dreamlab.core.cameras import Cameras, turntable
 from dreamlab.core.errors import InputError
-from dreamlab.core.rotation import from_vector, matrix
+from dreamlab.core.rotation import from_matrix, from_vector, matrix
 from dreamlab.core.types import Mesh, Splats
 from dreamlab.export.product import Product
 from dreamlab.export.splats.compact import dot_splat_bytes, spz_bytes
@@ -32,7 +32,7 @@ from dreamlab.export.splats.writers import SPLAT_WRITERS
 from dreamlab.recipe.grammar import SplatSettings
 from renderers.compose import Several
 from renderers.gaussian.deform import DeformSettings
-from renderers.gaussian.files import quat_of, read_splats
+from renderers.gaussian.files import read_splats
 from renderers.gaussian.placed import joined_clouds, placed, sound, to_degree
 from renderers.gaussians import Gaussians, GaussianSettings
 from renderers.gaussians4d import Gaussians4D, MovingSettings
@@ -97,7 +97,7 @@ def test_a_cloud_turned_with_its_camera_is_the_same_picture(degree: int) -> None
     pose[:, :3, 3] = scale * pose[:, :3, 3] @ turn.T + shift
     there = picture(placed(still, scale, quat, shift), replace(cameras, camera_to_world=pose))
     torch.testing.assert_close(there, picture(still, cameras), atol=2e-4, rtol=0)
-    torch.testing.assert_close(matrix(quat_of(turn)), turn, atol=1e-6, rtol=0)
+    torch.testing.assert_close(matrix(from_matrix(turn)), turn, atol=1e-6, rtol=0)
     if degree:
         unturned = placed(replace(still, harmonics=still.harmonics[:, :1]), scale, quat, shift)
         careless = replace(unturned, harmonics=still.harmonics)

@@ -81,6 +81,7 @@ class Glb:
         self.document: dict[str, Any] = json.loads(data[20 : 20 + size])
         self.binary = data[28 + size :]
         index = self.document["nodes"][0]["mesh"] if mesh is None else mesh
+        self.node = next(node for node in self.document["nodes"] if node.get("mesh") == index)
         (primitive,) = self.document["meshes"][index]["primitives"]
         self.attributes: dict[str, int] = primitive["attributes"]
         count = self.document["accessors"][self.attributes["POSITION"]]["count"]
@@ -149,9 +150,9 @@ class Glb:
     def points(self, seconds: float | None = None) -> np.ndarray:
         """Vertices [V, 3] in the world at a moment of the animation, skinned (3.7.3.3)."""
         rest = self.attribute("POSITION").astype(float)
-        if "skin" not in self.document["nodes"][0]:
+        if "skin" not in self.node:
             return rest
-        nodes, skin = self.nodes_at(seconds), self.document["skins"][self.document["nodes"][0]["skin"]]
+        nodes, skin = self.nodes_at(seconds), self.document["skins"][self.node["skin"]]
         parent = {child: i for i, node in enumerate(nodes) for child in node.get("children", [])}
         bind = self.read(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1).astype(float)  # by columns
         moved = np.zeros_like(rest)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Colours of surface points as pictures show them, weighted by how well each picture shows them; and the colours of what
+no picture shows, from what lies near it in space and looks the same way.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d, normalize
+
+from cuda_ext.texture import texture
+from renderers.surface.draw import Surface, look
+from renderers.surface.pictures import SOLID, Shots
+
+GRAZING = 0.15  # cosine to the eye below which a picture says nothing of a point
+POWER = 4  # of the cosine in a picture's weight
+BEHIND = 1.5  # pixels by which a point may lie behind what is seen at its place, over the cosine
+CLIFF = 6.0  # pixels' widths of depth within a pixel's neighbourhood that make it an edge
+TRUSTED = 0.05  # of weight: what was seen less takes more and more of its colour from around
+NEIGHBOURS = 12  # points that a colour is filled from
+SLICE = 1 << 18  # points at once
+
+
+class Lens(NamedTuple):
+    """What B pictures know of a surface, ready to be asked about its points."""
+
+    shots: Shots
+    layers: Tensor  # [B, S, S, 5] colour, depth, 1 where both can be trusted
+
+
+def lens(surface: Surface, shots: Shots) -> Lens:
+    """Pixels beside the outline, and beside an edge in depth, mix two surfaces: they are left out."""
+    layers = []
+    for i in range(0, len(shots.cameras), 8):
+        some = shots.take(list(range(i, min(i + 8, len(shots.cameras)))))
+        view = look(surface, some.cameras, some.size)
+        depth, there = view.depth, view.raster.triangle[..., None] > 0
+        picture = depth.permute(0, 3, 1, 2)
+        drop = max_pool2d(picture, 3, 1, 1) + max_pool2d(-picture, 3, 1, 1)
+        width = picture / some.cameras.focal_px(some.size)[:, None, None, None]
+        off = (~(there & (some.alpha > SOLID))).float().permute(0, 3, 1, 2)
+        good = (max_pool2d(off, 3, 1, 1) < 0.5) & (drop < CLIFF * width)
+        layers.append(torch.cat([some.rgb, depth, good.permute(0, 2, 3, 1).float()], -1))
+    return Lens(shots, torch.cat(layers))
+
+
+def seen_colours(lens: Lens, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
+    """Colours [M, 3] of points, and the weight of all that saw them [M, 1]: cos^4 of the angle to the eye, over the
+    square of the distance (1 at the mean distance of the cameras)."""
+    parts = zip(points.split(SLICE), normals.split(SLICE), strict=True)
+    colours, weights = zip(*(_seen(lens, *part) for part in parts), strict=True)
+    return torch.cat(colours), torch.cat(weights)
+
+
+def _seen(lens: Lens, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
+    total, weights = torch.zeros(len(points), 3), torch.zeros(len(points), 1)
+    cameras, size = lens.shots.cameras, lens.shots.size
+    eyes, focal = cameras.camera_to_world[:, :3, 3], cameras.focal_px(size)
+    usual = eyes.norm(dim=-1).mean()
+    for i in range(len(cameras)):
+        cosine = (normals * normalize(eyes[i] - points, dim=-1)).sum(-1)
+        rows = (cosine > GRAZING).nonzero()[:, 0]
+        to_camera = cameras[i : i + 1].world_to_camera()[0]
+        local = points[rows] @ to_camera[:3, :3].T + to_camera[:3, 3]
+        away = -local[:, 2]
+        uv = local[:, :2] * (focal[i] / away.clamp(min=1e-6) / size)[:, None] * points.new_tensor([1.0, -1.0]) + 0.5
+        rgb, depth, good = texture(lens.layers[i], uv[None, None], boundary="clamp")[0, 0].split([3, 1, 1], -1)
+        cosine = cosine[rows]
+        hidden = away > depth[:, 0] + BEHIND * away / focal[i] / cosine
+        inside = ((uv > 0) & (uv < 1)).all(-1)
+        weight = cosine**POWER * (usual / away).square() * (inside & ~hidden & (good[:, 0] > 0.99))
+        total.index_add_(0, rows, weight[:, None] * rgb)
+        weights.index_add_(0, rows, weight[:, None])
+    return total / weights.clamp(min=1e-9), weights
+
+
+def spread(points: Tensor, normals: Tensor, colours: Tensor, weights: Tensor) -> Tensor:
+    """[M, 3] with the colours of points that were not seen taken from the nearest that were, by distance and by how far
+    they look the same way (MVPaint's rule: what faces elsewhere counts for nothing); what was seen a little, in part."""
+    from scipy.spatial import cKDTree
+
+    known = (weights[:, 0] > TRUSTED).nonzero()[:, 0]
+    blank = (weights[:, 0] <= TRUSTED).nonzero()[:, 0]
+    if not len(known) or not len(blank):
+        return colours
+    tree = cKDTree(points[known].numpy())
+    distance, near = tree.query(points[blank].numpy(), k=min(NEIGHBOURS, len(known)))
+    distance, near = (torch.from_numpy(each).reshape(len(blank), -1) for each in (distance, near))
+    alike = (1 + (normals[known][near] * normals[blank][:, None]).sum(-1)) / 2
+    share = (alike.clamp(min=1e-4) ** 2 / (distance.float() + 1e-6))[..., None]
+    found = (share * colours[known][near]).sum(1) / share.sum(1)
+    trust = weights[blank] / TRUSTED
+    return colours.index_copy(0, blank, trust * colours[blank] + (1 - trust) * found)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triangles that engines, printers and simplifiers can do something with: one winding, turned outward, small holes
+closed, no floaters that the scene's own pictures do not show, no parts that nobody can see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cuda_ext.antialias import edge_neighbours
+from dreamlab.core.files import Json
+from dreamlab.core.triangles import areas
+from dreamlab.core.types import Mesh
+from renderers.surface.clean import parts_of, signed_volumes, used
+from renderers.surface.draw import Surface, look, vertex_normals
+from renderers.surface.pictures import Shots, joined_by_place
+
+RIM = 24  # edges of a hole that is closed
+SPECK = 1e-3  # share of the largest part's area below which a part goes unasked
+DENIED = 0.5  # share of a part's pixels outside the scene's silhouettes that makes it a floater
+SHOWN = 6  # pixels over all views that a part must have to be there at all
+
+
+def repaired(mesh: Mesh, shots: Shots | None) -> tuple[Mesh, Json]:
+    """A surface without textures, and what was done to it. With `shots` parts are judged by what is seen."""
+    start = sound(mesh)
+    facts: Json = {"dropped_faces": len(mesh.faces) - len(start.faces)}
+    faces, turned = unified(start.vertices, start.faces)
+    facts["turned_faces"] = turned
+    faces, closed = filled(faces)
+    facts["closed_holes"] = closed
+    # A hole's lid winds against its rim, so it needs no second look; parts that are inside out are turned whole.
+    faces = outward(start.vertices, faces)
+    kept = worth_keeping(start.vertices, faces, shots)
+    facts["removed_parts"] = int(torch.unique(parts_of(faces, len(start.vertices))[~kept]).numel())
+    whole = used(replace(start, faces=faces[kept]))
+    return replace(whole, normals=vertex_normals(whole.vertices, whole.faces)), facts
+
+
+def sound(mesh: Mesh) -> Mesh:
+    """Vertices of equal place as one; without triangles that are not finite, have no area, or lie twice."""
+    finite = torch.isfinite(mesh.vertices).all(1)
+    faces = mesh.faces[finite[mesh.faces].all(1)]
+    vertices = torch.where(finite[:, None], mesh.vertices, 0.0)
+    places, faces, place = joined_by_place(vertices, faces)
+    count = torch.zeros(len(places), 1).index_add(0, place, finite[:, None].float()).clamp(min=1)
+    colours = torch.zeros_like(places).index_add(0, place, torch.nan_to_num(mesh.colours) * finite[:, None]) / count
+    a, b, c = faces.unbind(1)
+    faces = faces[(a != b) & (b != c) & (c != a) & (areas(places, faces) > 0)]
+    if len(faces):
+        _, first = np.unique(faces.sort(1).values.numpy(), axis=0, return_index=True)
+        faces = faces[torch.from_numpy(np.sort(first))]
+    return used(Mesh(places, faces, colours, vertex_normals(places, faces)))
+
+
+def unified(vertices: Tensor, faces: Tensor) -> tuple[Tensor, int]:
+    """Faces of which neighbours wind the same way, as far as they can (a Moebius strip cannot), turned so that most of
+    a part's area stays as it was; and how many were turned."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import breadth_first_order, connected_components
+
+    neighbours = edge_neighbours(faces).long()
+    here = neighbours >= 0
+    start = faces.roll(-1, 1)  # half-edge i runs from corner i+1 to i+2
+    other_start = start.flatten()[neighbours.clamp(min=0)]
+    against = here & (start == other_start)  # both run the same way: one of the two faces is turned
+    if not bool(against.any()):
+        return faces, 0
+    count = len(faces)
+    rows = torch.arange(count)[:, None].expand(-1, 3)[here].numpy()
+    columns = (neighbours[here] // 3).numpy()
+    graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(count, count)).tocsr()
+    differs = dict(zip(zip(rows.tolist(), columns.tolist(), strict=True), against[here].tolist(), strict=True))
+    parts, label = connected_components(graph, directed=False)
+    turned = np.zeros(count, bool)
+    for seed in np.unique(label, return_index=True)[1].tolist():
+        order, before = breadth_first_order(graph, seed, directed=False)
+        for face in order[1:].tolist():
+            parent = int(before[face])
+            turned[face] = turned[parent] ^ differs[(parent, face)]
+    area = areas(vertices, faces).double().numpy()
+    flipped = np.bincount(label, area * turned, parts) > 0.5 * np.bincount(label, area, parts)
+    flip = torch.from_numpy(turned ^ flipped[label])
+    return torch.where(flip[:, None], faces.flip(1), faces), int(flip.sum())
+
+
+def outward(vertices: Tensor, faces: Tensor) -> Tensor:
+    """The same, with connected parts turned whole that enclose a negative volume and lie in no other part's inside:
+    the largest such part is the outside of everything; a cave in a shell stays what it is."""
+    part = parts_of(faces, len(vertices))
+    volume = torch.bincount(part, signed_volumes(vertices, faces))
+    if not bool((volume < 0).any()):
+        return faces
+    low, high = _boxes(vertices, faces, part)
+    inside = ((low[:, None] >= low[None]) & (high[:, None] <= high[None])).all(-1)
+    inside &= ~torch.eye(len(volume), dtype=torch.bool) & (volume.abs()[:, None] < volume.abs()[None])
+    wrong = (volume < 0) & ~inside.any(1)
+    return torch.where(wrong[part][:, None], faces.flip(1), faces)
+
+
+def _boxes(vertices: Tensor, faces: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+    corners, index = vertices[faces], part[:, None].expand(-1, 3)
+    empty = corners.new_full((int(part.max()) + 1, 3), torch.inf)
+    low = empty.scatter_reduce(0, index, corners.amin(1), "amin")
+    return low, (-empty).scatter_reduce(0, index, corners.amax(1), "amax")
+
+
+def filled(faces: Tensor) -> tuple[Tensor, int]:
+    """With lids of triangles on holes of at most RIM edges, cut ear after ear; and how many there were."""
+    open_ = edge_neighbours(faces) < 0
+    if not bool(open_.any()):
+        return faces, 0
+    tails, heads = (faces.roll(shift, 1)[open_].tolist() for shift in (1, -1))  # a lid runs the other way round
+    follow: dict[int, int] = {}
+    branching: set[int] = set()
+    for tail, head in zip(tails, heads, strict=True):
+        branching |= {tail} if tail in follow else set()
+        follow[tail] = head
+    lids, closed, seen = [], 0, set()
+    for first in follow:
+        rim = [first]
+        while len(rim) <= RIM and (step := follow.get(rim[-1])) is not None and step != first and step not in seen:
+            rim.append(step)
+            seen.add(step)
+        if len(rim) < 3 or len(rim) > RIM or follow.get(rim[-1]) != first or branching & set(rim):
+            continue
+        seen.add(first)
+        lids += [(rim[0], rim[i], rim[i + 1]) for i in range(1, len(rim) - 1)]
+        closed += 1
+    if not lids:
+        return faces, 0
+    return torch.cat([faces, torch.tensor(lids, dtype=faces.dtype)]), closed
+
+
+def worth_keeping(vertices: Tensor, faces: Tensor, shots: Shots | None) -> Tensor:
+    """[F] bool: faces of parts that are no specks, that some view shows, and that the scene's silhouettes do not deny.
+    The largest part that is seen always stays."""
+    part = parts_of(faces, len(vertices))
+    area = torch.bincount(part, areas(vertices, faces).double())
+    kept = area >= SPECK * area.max()
+    if shots is not None and len(area) > 1:
+        view = look(Surface.of(vertices, faces), shots.cameras, shots.size)
+        whose = part[view.raster.triangle.reshape(-1)[view.hit].long() - 1]
+        seen = torch.bincount(whose, minlength=len(area))
+        missing = (shots.alpha.reshape(-1)[view.hit] < 0.5).double()
+        denied = torch.bincount(whose, missing, len(area))
+        shown = (seen >= SHOWN) & (denied <= DENIED * seen)
+        kept &= shown | (seen == seen.max())
+    return (kept if bool(kept.any()) else area == area.max())[part]

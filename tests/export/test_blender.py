@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every format as Blender opens it with the importer's own settings: how many objects, how large, which way up, which
+picture in which slot, and what moves. Blender stands on the plane of X and Y: its point is (x, -z, y) of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import cKDTree
+
+from dreamlab.core.types import Mesh
+from dreamlab.export.formats import WRITERS
+from dreamlab.export.product import Product
+from dreamlab.export.rig import track_of
+from tests.export.judges import Look, blender_looks, bpy_python
+from tests.export.test_glb import ball, textured
+from tests.export.test_rig import some_skin
+
+ORIGIN = {"dreamlab_recipe": {"prompt": 'a 🦆 named "x" \\ y' * 100, "seed": 3}}
+PLAIN = ("glb", "gltf", "obj", "ply", "stl", "usdz")
+CASES = (
+    *(("textured", kind) for kind in (*PLAIN, "fbx", "blend")),
+    *(("coloured", kind) for kind in (*PLAIN, "fbx")),
+    *(("moving", kind) for kind in ("glb", "usdz", "fbx", "abc")),
+)
+
+
+def lopsided(mesh: Mesh) -> Mesh:
+    """No turn and no mirror puts it onto itself: a high head, a long nose, one wide side; 1.7 m high."""
+    x, y, z = mesh.vertices.unbind(-1)
+    x, y, z = torch.where(x > 0, 1.3 * x, x), torch.where(y > 0, y * 1.0 / 0.7, y), torch.where(z > 0, 2 * z, z)
+    return replace(mesh, vertices=torch.stack([x, y, z], -1))
+
+
+def made(case: str) -> Product:
+    if case == "textured":
+        return Product("a-ball", lopsided(textured(True, True)), origin=ORIGIN)
+    mesh = lopsided(ball(2))
+    return Product("a-ball", mesh, some_skin(mesh.vertices, False) if case == "moving" else None, origin=ORIGIN)
+
+
+@pytest.fixture(scope="module")
+def looks(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, str], Look]:
+    bpy_python()
+    paths = []
+    for case, kind in CASES:
+        folder = tmp_path_factory.mktemp(f"{case}-{kind}")
+        files = WRITERS[kind].write(made(case))
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        paths.append(folder / next(iter(files)))
+    return dict(zip(CASES, blender_looks(paths, tmp_path_factory.mktemp("looks")), strict=True))
+
+
+def apart(a: np.ndarray, b: np.ndarray) -> float:
+    """The longest way from a point of one set to the nearest of the other."""
+    return float(max(cKDTree(a).query(b)[0].max(), cKDTree(b).query(a)[0].max()))
+
+
+@pytest.mark.parametrize(("case", "kind"), CASES)
+def test_one_object_stands_in_metres_the_right_way_up(
+    looks: Mapping[tuple[str, str], Look], case: str, kind: str
+) -> None:
+    look, product = looks[case, kind], made(case)
+    assert len([each for each in look.found["objects"] if each["type"] == "MESH"]) == 1
+    assert look.found["metres"] == 1.0
+    assert look.mesh["triangles"] == len(product.mesh.faces)
+    x, y, z = product.mesh.vertices.numpy().T
+    first = look.mesh["frames"][0]
+    assert apart(look.array(str(first)), np.stack([x, -z, y], -1)) < 2e-5
+
+
+@pytest.mark.parametrize("kind", ["glb", "gltf", "usdz", "fbx", "blend", "obj"])
+def test_each_picture_is_in_its_slot_and_colour_space(looks: Mapping[tuple[str, str], Look], kind: str) -> None:
+    """Means of the pictures tell them apart. Blender's importer of OBJ takes every picture for sRGB, which the file
+    cannot change: docs/export.md says what to click."""
+    look, textures = looks["textured", kind], made("textured").mesh.textures
+    assert textures is not None
+    inputs = look.inputs()
+    base = inputs["Base Color"][-1]
+    assert base["space"] == "sRGB" and base["node"] == "ShaderNodeTexImage"
+    np.testing.assert_allclose(base["mean"], [*textures.base.mean((0, 1)), 1], atol=0.01)
+    packed = kind in ("glb", "gltf", "usdz", "blend")
+    for name, channel, values in (("Roughness", "Green", textures.roughness), ("Metallic", "Blue", textures.metallic)):
+        way = inputs[name]
+        assert kind == "obj" or way[-1]["space"] == "Non-Color", (name, way)
+        assert [each["output"] for each in way] == ([channel, "Color"] if packed else ["Color"])
+        shown = way[-1]["mean"][("Red", "Green", "Blue").index(channel)]
+        assert shown == pytest.approx(float(values.mean()), abs=0.01)
+    normal = inputs["Normal"]
+    assert normal[0]["node"] == "ShaderNodeNormalMap"
+    assert kind == "obj" or normal[-1]["space"] == "Non-Color"
+    np.testing.assert_allclose(normal[-1]["mean"][:3], [0.5, 0.5, 1], atol=0.01)
+    assert inputs["Alpha"] == 1.0 and look.mesh["uv"]
+
+
+@pytest.mark.parametrize("kind", ["glb", "gltf", "usdz", "fbx", "obj"])
+def test_colours_of_vertices_are_wired(looks: Mapping[tuple[str, str], Look], kind: str) -> None:
+    """As an attribute where the format has a place for that, else as a picture; never gray."""
+    inputs = looks["coloured", kind].inputs()
+    way = inputs["Base Color"]
+    if kind in ("glb", "gltf"):
+        assert way[-1]["node"] == "ShaderNodeVertexColor"
+    else:
+        assert way[-1]["space"] == "sRGB"
+        np.testing.assert_allclose(way[-1]["mean"][:3], made("coloured").mesh.colours.mean(0), atol=0.02)
+    rough = inputs["Roughness"]
+    assert (rough if isinstance(rough, float) else rough[-1]["mean"][1]) == pytest.approx(0.8, abs=0.005)
+
+
+@pytest.mark.parametrize("kind", ["glb", "ply"])
+def test_colours_of_vertices_are_the_scene_s(looks: Mapping[tuple[str, str], Look], kind: str) -> None:
+    look, mesh = looks["coloured", kind], made("coloured").mesh
+    points, colours = look.array("1"), look.array("colours")
+    at = points[look.array("corners")] if len(colours) != len(points) else points
+    x, y, z = mesh.vertices.numpy().T
+    near = cKDTree(np.stack([x, -z, y], -1)).query(at)[1]
+    np.testing.assert_allclose(colours, mesh.colours.numpy()[near], atol=0.004)
+
+
+def test_a_ply_keeps_the_coordinates_of_its_texture(looks: Mapping[tuple[str, str], Look]) -> None:
+    assert looks["textured", "ply"].mesh["uv"] and not looks["coloured", "ply"].mesh["uv"]
+
+
+@pytest.mark.parametrize("kind", ["glb", "usdz", "fbx", "abc"])
+def test_what_moves_moves_in_blender_as_in_the_scene(looks: Mapping[tuple[str, str], Look], kind: str) -> None:
+    """At the begin, the middle and the end of the clip, which lasts 48 frames."""
+    look, product = looks["moving", kind], made("moving")
+    assert product.motion is not None
+    track = track_of(product.motion, product.mesh.vertices)
+    frames = look.mesh["frames"]
+    begin = 1 if kind == "fbx" else 0  # Blender's importer of FBX begins to count at 1
+    assert frames == [begin, begin + 24, begin + 48]
+    skinned = kind in ("glb", "fbx")
+    assert bool(look.found["actions"]) == skinned
+    assert look.mesh["modifiers"] == ["ARMATURE" if skinned else "MESH_SEQUENCE_CACHE"]
+    for frame, key in zip(frames, (0, 2, 4), strict=True):
+        x, y, z = track.points[key].numpy().T
+        assert apart(look.array(str(frame)), np.stack([x, -z, y], -1)) < 1e-4, frame
+    assert np.abs(look.array(str(frames[2])) - look.array(str(frames[0]))).max() > 0.1
