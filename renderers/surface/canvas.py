@@ -228,13 +228,7 @@ def _turn(soup: _Soup) -> list[str]:
         value = getattr(soup, key)
         setattr(soup, key, value.gather(1, order[..., None].expand_as(value)))
     soup.normals[turn] = -soup.normals[turn]
-<<<<<<< HEAD
     return [f"{int(turn.sum())} of {len(turn)} triangles face the wrong way; turned over for painting, not in the file"]
-=======
-    return [
-        f"{int(turn.sum())} of {len(turn)} triangles face the wrong way; turned over while painting, not in the file"
-    ]
->>>>>>> main
 
 
 def _cut(soup: _Soup, wraps: Sequence[Sequence[int]], name: str) -> _Soup:
@@ -279,14 +273,8 @@ def _cells(uv: np.ndarray, most: int) -> list[tuple[tuple[int, int], np.ndarray]
     if float(np.prod((high - low).astype(float))) > max(most, 1):
         return [((0, 0), np.zeros((most + 2, 3)))]
     strips = [(x, _between(np.eye(3), uv[:, 0], x)) for x in range(low[0], high[0])]
-<<<<<<< HEAD
     rows = range(low[1], high[1])
     cells = [((x, y), _between(ring, uv[:, 1], y)) for x, ring in strips if len(ring) > 2 for y in rows]
-=======
-    cells = [
-        ((x, y), _between(ring, uv[:, 1], y)) for x, ring in strips if len(ring) > 2 for y in range(low[1], high[1])
-    ]
->>>>>>> main
     return [(cell, ring) for cell, ring in cells if len(ring) > 2]
 
 
