@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -340,6 +341,18 @@ def test_a_changing_field_becomes_a_moving_surface() -> None:
         assert np.quantile(off, 0.5) < 0.01 and np.quantile(off, 0.9) < 0.02 and off.max() < 0.08
     np.testing.assert_allclose(glb.points(SECONDS), vertices, atol=1e-5)
     assert worst_stretch(glb).max() < TORN and facts["fraction"] < 0.01
+
+
+def test_a_field_that_changes_is_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has bones in the file, and its account says how far from the field they take it."""
+    monkeypatch.setattr("dreamlab.export.motion.registered", lambda scene, mesh: registered(scene, mesh, 3))
+    offer = Swinging().offer_at(24, 0.0)
+    vertices, faces = isosurface(offer, 0.0)
+    mesh = Mesh(vertices, faces, offer.colour(vertices), vertex_normals(vertices, faces))
+    changing: Any = Swinging(loops=False)
+    motion, facts = motion_of(changing, mesh)
+    assert isinstance(motion, Skin) and len(motion.times) == 3
+    assert facts["way"] == "registered bones" and 0 < facts["error"] < 0.02 and facts["stretch"] > 1
 
 
 def test_a_field_offers_its_surface_at_any_time() -> None:
