@@ -38,9 +38,15 @@ def still() -> Product:
     return Product("a-ball", mesh, levels=levels, origin={"prompt": "a ball"})
 
 
+def backwards(mesh: Mesh) -> Mesh:
+    """The same with its vertices in another order."""
+    colours, normals = mesh.colours.flip(0), mesh.normals.flip(0)
+    return Mesh(mesh.vertices.flip(0), len(mesh.vertices) - 1 - mesh.faces, colours, normals)
+
+
 def moving() -> Product:
     mesh = ball(3)
-    return Product("a-ball", mesh, some_skin(mesh.vertices, still=False), levels=(ball(2), ball(1)))
+    return Product("a-ball", mesh, some_skin(mesh.vertices, False), levels=(backwards(ball(2)), backwards(ball(1))))
 
 
 def picture(files: Files, name: str) -> np.ndarray:
@@ -84,6 +90,10 @@ def test_levels_move_as_the_asset_does() -> None:
     tracked = coarser_file(replace(made, motion=track), 400).motion
     assert isinstance(tracked, Track)
     torch.testing.assert_close(tracked.points, track.points[:, near], atol=5e-5, rtol=0)
+    smaller = replace(made.levels[0], vertices=0.99 * made.levels[0].vertices)
+    tracked = coarser_file(replace(made, motion=track, levels=(smaller,)), 400).motion
+    assert isinstance(tracked, Track)
+    torch.testing.assert_close(tracked.points[0], smaller.vertices)
 
 
 def test_unity_finds_levels_by_name_and_a_mask_map() -> None:
