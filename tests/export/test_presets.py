@@ -34,7 +34,9 @@ from tests.export.viewer import Glb
 def still() -> Product:
     """Textured, with two levels that leave triangles out."""
     mesh = lopsided(textured(True, True))
-    levels = tuple(replace(mesh, faces=mesh.faces[::step]) for step in (2, 4))
+    assert mesh.textures is not None
+    again = replace(mesh, textures=replace(mesh.textures, base=mesh.textures.base.clone()))
+    levels = tuple(replace(again, faces=mesh.faces[::step]) for step in (2, 4))
     return Product("a-ball", mesh, levels=levels, origin={"prompt": "a ball"})
 
 
@@ -104,6 +106,7 @@ def test_unity_finds_levels_by_name_and_a_mask_map() -> None:
     assert len(document["materials"]) == 1 and len(document["images"]) == 3, "levels share the material"
     beside = PRESETS["unity"].beside(made)
     assert set(beside) == {f"T_a-ball_{kind}.png" for kind in ("BC", "N", "ORM", "MASK")}
+    assert set(files_of("maps", made, "unity")) < set(beside)
     textures = made.mesh.textures
     assert textures is not None and textures.occlusion is not None
     mask = picture(beside, "T_a-ball_MASK.png")
