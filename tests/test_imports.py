@@ -29,7 +29,7 @@ FLOORS = {
             ("dreamlab.recipe",),
             ("dreamlab.run",),
             ("dreamlab.export", "dreamlab.toybox.training"),
-            ("dreamlab.metrics",),
+            ("dreamlab.metrics", "dreamlab.intake"),
             ("dreamlab.pipeline",),
             ("dreamlab.toybox.scoring",),
             ("benchmarks",),

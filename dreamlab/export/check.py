@@ -2,9 +2,9 @@
 """A written file held against the scene it was made from: drawn from all around, and compared on the object's pixels.
 
 A pixel is the object's where either picture's alpha is above a half; whole pictures would be mostly background, which
-agrees by itself. Gaussians and fields are soft at the rim, which no surface can be: they are held against it as what they
-are inside (`renderers/surface/pictures.py`), with hard silhouettes; `psnr_soft` is the figure of their pictures as they
-are.
+agrees by itself. Gaussians and fields are soft at the rim, which no surface can be: they are held against it as what
+they are inside (`renderers/surface/pictures.py`), with hard silhouettes; `psnr_soft` is the figure of their pictures as
+they are.
 """
 
 from __future__ import annotations

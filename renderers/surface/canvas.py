@@ -23,7 +23,7 @@ from cuda_ext.raster import raster
 from cuda_ext.texture import texture
 from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json
-from dreamlab.core.foreign.asset import Asset, read_asset
+from dreamlab.core.foreign.asset import ForeignAsset, read_asset
 from dreamlab.core.foreign.files import read_bytes
 from dreamlab.core.safemath import linear_to_srgb, srgb_to_linear
 from dreamlab.core.types import Mesh, Textures
@@ -130,7 +130,7 @@ class _Soup:
         return _Soup(self.points[rows], self.uv[rows], self.normals[rows], self.tint[rows], self.slot[rows])
 
 
-def canvas_of(asset: Asset, name: str, fresh: bool = False, up: str = "y") -> Canvas:
+def canvas_of(asset: ForeignAsset, name: str, fresh: bool = False, up: str = "y") -> Canvas:
     """`fresh`: unwrapped anew even where the file has coordinates. `up`: the file's axis that points up."""
     facts, lines = asset.facts, list(asset.facts["notes"])
     where = asset.points @ torch.tensor(UPRIGHT[up], dtype=torch.float64).T
@@ -171,7 +171,7 @@ def canvas_of(asset: Asset, name: str, fresh: bool = False, up: str = "y") -> Ca
     return Canvas(mesh, atlas, tint, start, tiles, alphas, made, told)
 
 
-def _bare(asset: Asset, soup: _Soup, fresh: bool, lines: list[str]) -> Tensor:
+def _bare(asset: ForeignAsset, soup: _Soup, fresh: bool, lines: list[str]) -> Tensor:
     """[F] which triangles are to be unwrapped: all of a primitive, in an OBJ all of a material, or none of it."""
     bare = ~soup.uv.isfinite().all(-1).all(-1)
     if fresh:
@@ -190,7 +190,7 @@ def _split_slots(facts: Json, soup: _Soup, bare: Tensor) -> list[Json]:
     return [facts["slots"][key // 2] | {"of": key // 2, "fresh": bool(key % 2)} for key in used.tolist()]
 
 
-def _unwrapped(asset: Asset, soup: _Soup, wanted: Tensor, slots: Sequence[Json]) -> dict[str, Tensor]:
+def _unwrapped(asset: ForeignAsset, soup: _Soup, wanted: Tensor, slots: Sequence[Json]) -> dict[str, Tensor]:
     """New coordinates for triangles `wanted` [F], slot by slot; a primitive that stands in several places has one set.
     `soup.uv` has them afterwards; what comes back is by part, as the patcher needs it."""
     copies: dict[tuple[int, int], int] = {}
@@ -228,9 +228,7 @@ def _turn(soup: _Soup) -> list[str]:
         value = getattr(soup, key)
         setattr(soup, key, value.gather(1, order[..., None].expand_as(value)))
     soup.normals[turn] = -soup.normals[turn]
-    return [
-        f"{int(turn.sum())} of {len(turn)} triangles face the wrong way; turned over while painting, not in the file"
-    ]
+    return [f"{int(turn.sum())} of {len(turn)} triangles face the wrong way; turned over for painting, not in the file"]
 
 
 def _cut(soup: _Soup, wraps: Sequence[Sequence[int]], name: str) -> _Soup:
@@ -251,8 +249,8 @@ def _cut(soup: _Soup, wraps: Sequence[Sequence[int]], name: str) -> _Soup:
         one = soup.take(torch.tensor([row]))
         for cell, ring in rings:
             weights = torch.from_numpy(np.stack([[ring[0], ring[i], ring[i + 1]] for i in range(1, len(ring) - 1)]))
-            fan = _Soup(*(weights.to(value) @ value for value in (one.points, one.uv, one.normals, one.tint)),
-                        one.slot.expand(len(weights)))  # fmt: skip
+            corners = [weights.to(value) @ value for value in (one.points, one.uv, one.normals, one.tint)]
+            fan = _Soup(corners[0], corners[1], corners[2], corners[3], one.slot.expand(len(weights)))
             fan.uv = _folded(fan.uv, torch.tensor([cell]).float(), modes[row : row + 1]).clamp(0, 1)
             parts.append(fan)
     keys = ("points", "uv", "normals", "tint", "slot")
@@ -275,9 +273,8 @@ def _cells(uv: np.ndarray, most: int) -> list[tuple[tuple[int, int], np.ndarray]
     if float(np.prod((high - low).astype(float))) > max(most, 1):
         return [((0, 0), np.zeros((most + 2, 3)))]
     strips = [(x, _between(np.eye(3), uv[:, 0], x)) for x in range(low[0], high[0])]
-    cells = [
-        ((x, y), _between(ring, uv[:, 1], y)) for x, ring in strips if len(ring) > 2 for y in range(low[1], high[1])
-    ]
+    rows = range(low[1], high[1])
+    cells = [((x, y), _between(ring, uv[:, 1], y)) for x, ring in strips if len(ring) > 2 for y in rows]
     return [(cell, ring) for cell, ring in cells if len(ring) > 2]
 
 
@@ -356,7 +353,7 @@ def _welded(soup: _Soup) -> tuple[Mesh, Atlas, Tensor]:
     return mesh, atlas, corners[:, 3:].float()
 
 
-def _start(asset: Asset, slots: Sequence[Json], tiles: Tensor, atlas: Atlas, tint: Tensor) -> Tensor:
+def _start(asset: ForeignAsset, slots: Sequence[Json], tiles: Tensor, atlas: Atlas, tint: Tensor) -> Tensor:
     """[START, START, 5] bytes of the material as the file has it, vertex colours included."""
     at = texels(atlas, START)
     uv, shade = at.read(atlas.uv, atlas.faces), at.read(tint, atlas.faces)
@@ -392,5 +389,5 @@ def own_textures(canvas: Canvas, made: Textures, slot: int, size: tuple[int, int
         shade = at.picture(at.read(canvas.tint, canvas.atlas.faces)).clamp(min=0.02)
         base = linear_to_srgb((srgb_to_linear(base) / shade).clamp(0, 1))
     normal = None if made.normal is None else canvas.cropped(made.normal.cpu(), slot, size)
-    pictures = (base, made.roughness.cpu(), made.metallic.cpu())
-    return Textures(*(canvas.cropped(picture, slot, size) for picture in pictures), normal)
+    base, rough, metal = (canvas.cropped(each.cpu(), slot, size) for each in (base, made.roughness, made.metallic))
+    return Textures(base, rough, metal, normal)

@@ -150,7 +150,9 @@ def test_godot_collides_with_what_stands_and_repeats_what_repeats() -> None:
         clips = [each["name"] for each in document.get("animations", [None])] if "animations" in document else [None]
         return document["nodes"][0]["name"], clips[0]
 
-    assert names(still()) == ("a-ball-convcol", None)
+    assert names(still()) == ("a-ball", None)
+    nodes = glb_document(files_of("glb", still(), "godot")["model.glb"])["nodes"]
+    assert [node["name"] for node in nodes] == ["a-ball", "a-ball-convcolonly"]
     made = moving()
     assert names(made) == ("a-ball", "motion")
     skin = made.motion

@@ -21,7 +21,7 @@ ASSETS = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 
 
 @dataclass(frozen=True)
-class Asset:
+class ForeignAsset:
     """In the file's world, every part where its nodes put it."""
 
     points: Tensor  # [V, 3] float64
@@ -40,7 +40,7 @@ class Asset:
         return bool(self.pictures) and bool(self.uv.isfinite().all(1).any())
 
 
-def read_asset(path: Path, what: str) -> Asset:
+def read_asset(path: Path, what: str) -> ForeignAsset:
     """InputError says in one line what is wrong with the file."""
     if path.suffix.lower() not in ASSETS:
         raise InputError(f"{what} {path}: must be one of {', '.join(ASSETS)}")
@@ -49,4 +49,4 @@ def read_asset(path: Path, what: str) -> Asset:
     facts = json.loads(found.pop("facts").numpy().tobytes())
     pictures = {name: value for name, value in found.items() if "." in name}
     rows = {name: value for name, value in found.items() if "." not in name}
-    return Asset(**rows, pictures=pictures, facts=facts)
+    return ForeignAsset(**rows, pictures=pictures, facts=facts)

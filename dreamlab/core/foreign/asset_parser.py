@@ -124,8 +124,8 @@ def _piece(read: GltfFile, piece: Piece, slots: dict[int, Slot]) -> PartRows:
     if "NORMAL" in attributes and "skin" not in read.document["nodes"][piece.node]:
         with np.errstate(all="ignore"):
             turn = np.linalg.inv(piece.matrix[:3, :3]).T if np.linalg.det(piece.matrix[:3, :3]) else np.eye(3)
-            normals = read.accessor(attributes["NORMAL"]).astype(np.float64) @ turn.T
-            normals = (normals / np.linalg.norm(normals, axis=1, keepdims=True)).astype(np.float32)
+            bent = read.accessor(attributes["NORMAL"]).astype(np.float64) @ turn.T
+            normals = np.asarray(bent / np.linalg.norm(bent, axis=1, keepdims=True), np.float32)
     tint = np.ones((len(points), 3), np.float32)
     if "COLOR_0" in attributes:
         tint = read.accessor(attributes["COLOR_0"])[:, :3].astype(np.float32)

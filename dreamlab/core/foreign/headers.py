@@ -13,6 +13,7 @@ from typing import TypeGuard
 from dreamlab.core.files import Json
 
 MOST_BYTES = 1 << 30  # unpacked
+MOST_EMPTY = 64 << 20  # bytes of accessors that say what they hold by saying nothing
 MOST_PLACED = 10_000  # nodes of a glTF
 MOST_JSON = 64 << 20
 MOST_HEADER = 1 << 16  # bytes of a PLY header
@@ -117,7 +118,7 @@ def _check_data(document: Json, size: int, beside: bool) -> None:
             check_uri(image["uri"], f"image {i}", beside)
         elif _whole(image, "bufferView", f"image {i}") >= len(views):
             raise Refused(f"its image {i} names bytes that are not there")
-    total = 0
+    total = empty = 0
     for i, accessor in enumerate(document.get("accessors", [])):
         name = f"accessor {i}"
         each = _COMPONENTS[accessor["componentType"]] * _NUMBERS[accessor["type"]]
@@ -125,10 +126,13 @@ def _check_data(document: Json, size: int, beside: bool) -> None:
         total += count * each
         if "bufferView" in accessor and count:
             _check_part(accessor, views, count, each, name)
+        empty += 0 if "bufferView" in accessor else count * each
         if "sparse" in accessor:
             _check_sparse(accessor["sparse"], views, count, each, name)
     if total > MOST_BYTES:
         raise Refused(f"its accessors promise {total} bytes; at most {MOST_BYTES} are read")
+    if empty > MOST_EMPTY:
+        raise Refused(f"its accessors promise {empty} bytes of zeros; at most {MOST_EMPTY} are made")
 
 
 def _check_part(part: Json, views: list[tuple[int, int]], count: int, each: int, name: str) -> None:
