@@ -141,13 +141,13 @@ def test_a_share_fades_before_its_gaussian_leaves() -> None:
     """Along a line through a cloud whose Gaussians move at random, points that were near stay near."""
     g = stream(1)
     means = torch.rand(400, 3, generator=g) - 0.5
-    quats, scales = torch.randn(400, 4, generator=g), torch.full((400, 3), 0.05)
+    quats, scales = torch.randn(400, 4, generator=g), torch.full((400, 3), 0.15)
     line = torch.linspace(-0.5, 0.5, 4001)[:, None] * torch.tensor([1.0, 0.7, 0.3])
     moved = carriers(line, means, quats, scales, torch.full((400,), 0.8)).at(
         means + 0.2 * torch.randn(400, 3, generator=g), quats, scales
     )
     step = line.diff(dim=0).norm(dim=1).mean()
-    assert moved.diff(dim=0).norm(dim=1).max() < 20 * step
+    assert moved.diff(dim=0).norm(dim=1).max() < 8 * step
 
 
 def test_drift_is_the_divergence_of_normals() -> None:
