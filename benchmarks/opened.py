@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures for docs/export.md of an exported asset as Blender opens it, every format beside our own picture:
 
-DREAMLAB_BLENDER=build/bpy/bin/python python -m benchmarks.opened runs/RUN docs/images/export-blender.png
+DREAMLAB_BLENDER=build/bpy/bin/python python -m benchmarks.opened runs/RUN/export/blender docs/images/export-blender.png
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ def blender(path: Path, light: str, azimuth: float) -> np.ndarray:
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("run", type=Path)
+    words.add_argument("export", type=Path, help="a folder of exported files")
     words.add_argument("out", type=Path)
     words.add_argument("--light", default="studio")
     words.add_argument("--azimuth", type=float, default=30.0)
     asked = words.parse_args()
-    export = asked.run / "export"
+    export = asked.export
     shown = {"DreamLab": ours(export / "model.glb", asked.light, asked.azimuth)}
     for kind in FORMATS:
         if (export / f"model.{kind}").is_file():

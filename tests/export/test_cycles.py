@@ -136,16 +136,14 @@ def test_cycles_shows_what_we_show(tmp_path: Path) -> None:
     textures = mesh.textures
     assert textures is not None
     lamp = Lamp(Lighting.of([environment(name)]), Boxes.over(mesh.vertices, mesh.faces))
-    (shot, cover), (picture, alpha) = (
-        cycles(files_of("glb", Product("pot", mesh), "none"), name, size, tmp_path),
-        ours(mesh, lamp, size),
-    )
+    (picture, alpha), made = ours(mesh, lamp, size), Product("pot", mesh)
+    shot, cover = cycles(files_of("glb", made, "none"), name, size, tmp_path)
     assert np.abs(cover - alpha).mean() < 0.004, "the same silhouette"
     where = facing(mesh, size) & (cover > 0.99)
     assert where.sum() > 0.2 * size**2
     assert psnr(shot, picture, where) > FLOOR
-    other, _ = cycles(files_of("obj", Product("pot", mesh), "blender"), name, size, tmp_path)
-    assert psnr(other, picture, where) > FLOOR, "an OBJ, whose pictures Blender takes for sRGB"
+    plain, _ = cycles(files_of("obj", made, "blender"), name, size, tmp_path)
+    assert psnr(plain, picture, where) > FLOOR, "an OBJ, whose pictures Blender takes for sRGB"
     wrong = {
         "red of normals": flipped(textures, 0),
         "green of normals": flipped(textures, 1),
