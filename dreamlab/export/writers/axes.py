@@ -11,12 +11,19 @@ from torch import Tensor
 
 from dreamlab.core.types import Mesh
 
+STANDING = (".ply", ".stl")
 UP = "up +Z, front -Y, metres"
 
 
 def upright(mesh: Mesh) -> Mesh:
     """A mesh with +Y up, turned a quarter about X so that it stands on the plane of X and Y."""
     return replace(mesh, vertices=_turned(mesh.vertices), normals=_turned(mesh.normals))
+
+
+def lain(points: Tensor) -> Tensor:
+    """Points of such a file in our own axes."""
+    x, y, z = points.unbind(-1)
+    return torch.stack([x, z, -y], -1)
 
 
 def _turned(points: Tensor) -> Tensor:
