@@ -25,6 +25,7 @@ from dreamlab.export.product import Files, Product
 from dreamlab.export.readback import read_back
 from dreamlab.export.rig import track_of
 from dreamlab.recipe import grammar
+from renderers.surface.files import read_mesh
 from tests.export.judges import blender_looks
 from tests.export.test_blender import lopsided
 from tests.export.test_glb import ball, issues, textured
@@ -248,3 +249,8 @@ def test_what_stands_in_its_file_is_read_back_in_our_axes(tmp_path: Path, kind: 
     read = read_back(tmp_path / f"model.{kind}")
     torch.testing.assert_close(read.vertices[read.faces], made.mesh.vertices[made.mesh.faces], atol=1e-6, rtol=0)
     assert (torch.nn.functional.normalize(read.vertices, dim=1) * read.normals).sum(1).min() > 0.5
+    told = files_of(kind, replace(made, origin={"prompt": "a ball"}), "none")
+    (tmp_path / f"model.{kind}").write_bytes(told[f"model.{kind}"])
+    taken = read_mesh(str(tmp_path / f"model.{kind}"), radius=None)  # as a start of another run
+    np.testing.assert_allclose(taken.vertices.amin(0), made.mesh.vertices.amin(0), atol=1e-6)
+    np.testing.assert_allclose(taken.vertices.amax(0), made.mesh.vertices.amax(0), atol=1e-6)

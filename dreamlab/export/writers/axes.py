@@ -9,10 +9,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from dreamlab.core.foreign.headers import UPRIGHT
 from dreamlab.core.types import Mesh
 
 STANDING = (".ply", ".stl")
-UP = "up +Z, front -Y, metres"
+UP = f"{UPRIGHT}, metres"
 
 
 def upright(mesh: Mesh) -> Mesh:
