@@ -18,7 +18,8 @@ from dreamlab.core.cameras import orbit
 from dreamlab.core.safemath import linear_to_srgb, srgb_to_linear
 from dreamlab.core.types import Mesh, Textures
 from dreamlab.export.drawing import Viewed
-from dreamlab.export.glb import glb_bytes
+from dreamlab.export.presets import files_of
+from dreamlab.export.product import Files, Product
 from renderers.light.environment import environment
 from renderers.light.montecarlo import Draws, shade_montecarlo
 from renderers.light.pbr import Material
@@ -92,13 +93,16 @@ def ours(mesh: Mesh, lamp: Lamp, size: int) -> tuple[np.ndarray, np.ndarray]:
     return frames.rgb[0].numpy(), frames.alpha[0, ..., 0].numpy()
 
 
-def cycles(mesh: Mesh, name: str, size: int, folder: Path, samples: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """The same of the file, by Blender."""
-    (folder / "model.glb").write_bytes(glb_bytes(mesh, "pot", {}))
+def cycles(files: Files, name: str, size: int, folder: Path, samples: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """The same of a file, by Blender."""
+    for beside, data in files.items():
+        (folder / beside).write_bytes(data)
     np.save(folder / "light.npy", environment(name).numpy())
     eye = orbit([AZIMUTH], ELEVATION, DISTANCE, FOVY).camera_to_world[0, :3, 3].tolist()
     wanted = {"eye": eye, "fov_deg": FOVY, "size": size, "samples": samples}
-    run_bpy("blender_render.py", folder / "model.glb", folder / "light.npy", folder / "shot.png", json.dumps(wanted))
+    run_bpy(
+        "blender_render.py", folder / next(iter(files)), folder / "light.npy", folder / "shot.png", json.dumps(wanted)
+    )
     shot = np.asarray(Image.open(folder / "shot.png")) / 255
     return shot[..., :3] * shot[..., 3:], shot[..., 3]
 
@@ -132,12 +136,14 @@ def test_cycles_shows_what_we_show(tmp_path: Path) -> None:
     textures = mesh.textures
     assert textures is not None
     lamp = Lamp(Lighting.of([environment(name)]), Boxes.over(mesh.vertices, mesh.faces))
-    (shot, cover), (picture, alpha) = cycles(mesh, name, size, tmp_path), ours(mesh, lamp, size)
+    (picture, alpha), made = ours(mesh, lamp, size), Product("pot", mesh)
+    shot, cover = cycles(files_of("glb", made, "none"), name, size, tmp_path)
     assert np.abs(cover - alpha).mean() < 0.004, "the same silhouette"
     where = facing(mesh, size) & (cover > 0.99)
     assert where.sum() > 0.2 * size**2
-    near = psnr(shot, picture, where)
-    assert near > FLOOR
+    assert psnr(shot, picture, where) > FLOOR
+    plain, _ = cycles(files_of("obj", made, "blender"), name, size, tmp_path)
+    assert psnr(plain, picture, where) > FLOOR, "an OBJ, whose pictures Blender takes for sRGB"
     wrong = {
         "red of normals": flipped(textures, 0),
         "green of normals": flipped(textures, 1),
