@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dreamlab.core.files import Json
+from dreamlab.core.rotation import in_line
 from dreamlab.core.types import Changing, Mesh, Moving, Scene, Skin, Track
 from dreamlab.export.registration import registered
 from dreamlab.export.rig import track_of
@@ -109,7 +110,7 @@ def straight(times: Tensor, track: Track) -> Tensor:
 def skin_at(skin: Skin, times: Tensor) -> Skin:
     """A skin whose poses are those between its own; quaternions are near one another, so their chord will do."""
     shift = straight(times, Track(skin.times, skin.shift))
-    turn = normalize(straight(times, Track(skin.times, skin.turn)), dim=-1)
+    turn = normalize(straight(times, Track(skin.times, in_line(skin.turn))), dim=-1)
     return replace(skin, times=times, shift=shift, turn=turn)
 
 

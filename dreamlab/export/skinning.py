@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from dreamlab.core.rotation import from_matrix
+from dreamlab.core.rotation import from_matrix, in_line
 from dreamlab.core.types import Skin
 
 WEIGHTS = 4  # of a point, as every engine takes them
@@ -156,8 +156,5 @@ def nearest_turn(table: Tensor) -> Tensor:
 
 
 def quats_of(turn: Tensor) -> Tensor:
-    """[T, K, 4] wxyz, neighbours in time the near ones of q and -q."""
-    found = from_matrix(turn)
-    for i in range(1, len(found)):
-        found[i] *= torch.where((found[i] * found[i - 1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
-    return found
+    """[T, K, 4] wxyz of rotations [T, K, 3, 3]."""
+    return in_line(from_matrix(turn))

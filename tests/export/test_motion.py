@@ -18,6 +18,7 @@ from torch import Tensor
 from dreamlab.core.rotation import from_matrix, from_vector, matrix
 from dreamlab.core.types import LevelSet, Mesh, Scene, Skin, Track
 from dreamlab.export.glb import gltf_of
+from dreamlab.export.levels import level_files
 from dreamlab.export.motion import KEYS, TORN, motion_of
 from dreamlab.export.product import Product
 from dreamlab.export.registration import registered
@@ -231,6 +232,15 @@ def test_what_stands_still_has_no_animation() -> None:
     assert motion_of(scene, mesh) == (None, {"way": "still", "loops": False})
     plain: Scene = Gaussians(GaussianSettings(count=50), torch.Generator())
     assert motion_of(plain, mesh) == (None, {})
+
+
+def test_what_moves_has_a_still_file_of_its_first_moment() -> None:
+    mesh = ball(1)
+    files = level_files(Product("thing", mesh, wave(mesh)))
+    assert list(files) == ["model_still.glb"] and not level_files(Product("thing", mesh))
+    still = Glb(files["model_still.glb"])
+    assert "animations" not in still.document and not still.targets
+    np.testing.assert_allclose(still.points(), mesh.vertices)
 
 
 # ---- morph targets --------------------------------------------------------------------------------------------------
