@@ -3,7 +3,8 @@
 
 The shape comes from an earlier stage (`from:`) or from a file; of an `asset` the texture coordinates stay, too. `flat`
 shows the base colour; `pbr` shades in linear light by the split sum; `montecarlo` does it by sampling, with shadows.
-Training draws one of `lights` per view, looking takes the first (Fantasia3D, arXiv:2303.13873; DreamMat, arXiv:2405.17176).
+Training draws one of `lights` per view, looking takes the first (Fantasia3D, arXiv:2303.13873; DreamMat,
+arXiv:2405.17176).
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ APART = {"systems", "guidance", "renderers"}  # none imports another: what they 
 ROOMS = {"renderers.gaussian", "renderers.field", "renderers.surface", "renderers.light"}  # nor these each other
 TABLES = "dreamlab.recipe.tables"  # it alone knows the three tables
 ENGINE = ("systems.engine", "guidance.shared", "renderers.become", "renderers.surface", "renderers.light")  # by name
+ENGINE += ("renderers.gaussian",)
 OPTIONAL = {"gradio", "gsplat", "nerfacc", "ray", "submitit", "pxr", "open3d", "tinycudann", "nvdiffrast", "xatlas"}
 HEAVY = OPTIONAL | {"diffusers", "transformers", "trimesh", "skimage", "scipy", "PIL", "imageio_ffmpeg"}
 HEAVY |= {"fast_simplification", "matplotlib", "mitsuba"}

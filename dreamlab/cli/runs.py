@@ -86,7 +86,9 @@ def export(
 
 
 @app.command()
-def inspect(path: Annotated[Path, typer.Argument(help="a run folder or a .glb, .obj or .ply file")]) -> None:
+def inspect(
+    path: Annotated[Path, typer.Argument(help="a run folder, or a file of a mesh, of Gaussians or a picture of ours")],
+) -> None:
     """What is in a file or a run."""
     from dreamlab.cli.inspection import describe
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dreamlab.core.files import Json
@@ -79,7 +80,7 @@ def _place_part(
         node = place_mesh(document, part.mesh, part.name, None)
         document.show(node)
         return node
-    if part.mesh.textures is not made.mesh.textures:
+    if not _alike(part.mesh.textures, made.mesh.textures):
         own = surface_of(document, part.mesh.textures, replace(made, name=part.name))
         material = document.add("materials", own)
     node = place_mesh(document, part.mesh, part.name, material, motion)
@@ -87,6 +88,14 @@ def _place_part(
     if skin is not None:
         document.change("nodes", node, {"skin": skin})
     return node
+
+
+def _alike(one: Textures | None, other: Textures | None) -> bool:
+    """Whether two materials show the same."""
+    if one is None or other is None:
+        return one is other
+    pairs = zip(vars(one).values(), vars(other).values(), strict=True)
+    return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
 
 
 def _shape(mesh: Mesh) -> dict[str, np.ndarray]:

@@ -127,7 +127,7 @@ def _web_packed(made: Product) -> Files:
 PRESETS: Mapping[str, Preset] = {
     "none": Preset(),
     "blender": Preset(beside=_blender),
-    "unity": Preset(_unity, _unity_maps),
+    "unity": Preset(_unity, _unity_maps, {"maps": maps}),
     "unreal": Preset(_unreal, _unreal_beside, {"maps": _unreal_maps}),
     "godot": Preset(_godot),
     "web": Preset(_web, _web_packed),

@@ -145,6 +145,8 @@ def painted(
             _wear(patch, canvas, number, material)
         pictures = {name: data for name, data in _files_of(coat, canvas, number).items() if name in maps}
         patch.dress(material, slot, NewPictures(f"{number}_{slug(slot['name'])}", pictures), sets.get(number))
+    if canvas.facts["tinted"] and "base" in maps:
+        patch.forget_colours({(part["mesh"], part["primitive"]) for part in canvas.facts["parts"]})
     patch.tell({"dreamlab": origin} if origin else {})
     main, beside = patch.finished()
     others = {} if glb else {name: data for name, data in given.files.items() if name != given.name}

@@ -25,10 +25,10 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json
 from dreamlab.core.foreign.asset import ForeignAsset, read_asset
 from dreamlab.core.foreign.files import read_bytes
-from dreamlab.core.safemath import linear_to_srgb, srgb_to_linear
 from dreamlab.core.types import Mesh, Textures
 from renderers.surface.atlas import Atlas, unwrap
 from renderers.surface.bake import texels
+from renderers.surface.coloured import base_colours
 from renderers.surface.draw import vertex_normals
 from renderers.surface.winding import turned_over
 
@@ -49,7 +49,6 @@ class Canvas:
 
     mesh: Mesh  # in the ball; corners of equal place and normal are one
     atlas: Atlas
-    tint: Tensor  # [U, 3] linear: what the file's vertex colours multiply base colours with
     start: Tensor  # [S, S, 5] bytes: base colour (sRGB), roughness, metallic of the file
     tiles: Tensor  # [slots, 4] low u, low v, high u, high v of each slot on the square
     alphas: Mapping[str, Tensor]  # slot -> [h, w, 1] bytes, where its base texture has some that is shown
@@ -59,7 +58,7 @@ class Canvas:
     def bytes(self) -> bytes:
         from safetensors.torch import save
 
-        shape = {"vertices": self.mesh.vertices, "faces": self.mesh.faces, "tint": self.tint, "start": self.start}
+        shape = {"vertices": self.mesh.vertices, "faces": self.mesh.faces, "start": self.start}
         shape |= {f"atlas.{name}": value for name, value in self.atlas._asdict().items()} | {"tiles": self.tiles}
         shape |= {f"fresh.{name}": value for name, value in self.fresh.items()}
         shape |= {f"alpha.{name}": value for name, value in self.alphas.items()}
@@ -104,7 +103,7 @@ def canvas_from(data: bytes, what: str) -> Canvas:
             {name.removeprefix(key): value for name, value in held.items() if name.startswith(key)}
             for key in ("fresh.", "alpha.")
         )
-        return Canvas(mesh, atlas, held["tint"], held["start"], held["tiles"], alphas, fresh, facts)
+        return Canvas(mesh, atlas, held["start"], held["tiles"], alphas, fresh, facts)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         raise InputError(f"{what}: is no canvas that can be read ({' '.join(str(error).split())[:100]})") from None
 
@@ -160,6 +159,7 @@ def canvas_of(asset: ForeignAsset, name: str, fresh: bool = False, up: str = "y"
     mesh, atlas, tint = _welded(drawn)
     tinted = facts["kind"] in (".glb", ".gltf") and bool((asset.tint < 0.999).any())
     lines += _alpha_lines(slots)
+    lines += ["vertex colours would darken the new base colours: no longer named, their bytes stay"] if tinted else []
     told = {"slots": slots, "parts": facts["parts"], "lines": lines, "tinted": tinted, "up": up}
     told |= {"centre": centre.tolist(), "scale": scale}
     start = _start(asset, slots, tiles, atlas, tint)
@@ -168,7 +168,7 @@ def canvas_of(asset: ForeignAsset, name: str, fresh: bool = False, up: str = "y"
         for i, slot in enumerate(slots)
         if slot["alpha"] != "OPAQUE" and f"base.{slot['of']}" in asset.pictures and not slot["fresh"]
     }
-    return Canvas(mesh, atlas, tint, start, tiles, alphas, made, told)
+    return Canvas(mesh, atlas, start, tiles, alphas, made, told)
 
 
 def _bare(asset: ForeignAsset, soup: _Soup, fresh: bool, lines: list[str]) -> Tensor:
@@ -363,31 +363,22 @@ def _start(asset: ForeignAsset, slots: Sequence[Json], tiles: Tensor, atlas: Atl
     for number, slot in enumerate(slots):
         rows = (which == number).nonzero()[:, 0]
         low, high = tiles[number, :2], tiles[number, 2:]
-        own = ((uv[rows] - low) / (high - low))[None, None]
-        factor, of = torch.tensor(slot["factor"][:3]), slot["of"]
-        base = asset.pictures.get(f"base.{of}")
-        known = base is not None or slot["material"] is not None or bool((shade[rows] < 0.999).any())
-        colour = torch.ones(len(rows), 3)
-        if base is not None and not slot["fresh"]:
-            colour = srgb_to_linear(texture(base.float() / 255, own, boundary="wrap")[0, 0, :, :3])
-        white = base is None and bool((factor > 0.99).all()) and not bool((shade[rows] < 0.999).any())
-        if known and not white:
-            made[rows, :3] = linear_to_srgb((colour * factor * shade[rows]).clamp(0, 1))
+        own = (uv[rows] - low) / (high - low)
+        of = torch.full_like(rows, slot["of"])
         rough = torch.tensor([slot["roughness"], slot["metallic"]]).expand(len(rows), 2)
-        picture = asset.pictures.get(f"rough_metal.{of}")
-        if picture is not None and not slot["fresh"]:
-            rough = rough * texture(picture.float() / 255, own, boundary="wrap")[0, 0, :, 1:3]
+        picture = asset.pictures.get(f"rough_metal.{slot['of']}")
+        if not slot["fresh"]:
+            made[rows, :3] = base_colours(asset, of, own, shade[rows])
+            if picture is not None:
+                rough = rough * texture(picture.float() / 255, own[None, None], boundary="wrap")[0, 0, :, 1:3]
+        elif f"base.{slot['of']}" not in asset.pictures:
+            made[rows, :3] = base_colours(asset, of, own, shade[rows])
         made[rows, 3:] = rough
     return (at.picture(made) * 255).round().byte()
 
 
 def own_textures(canvas: Canvas, made: Textures, slot: int, size: tuple[int, int]) -> Textures:
-    """The material of one slot at its own size; vertex colours, which viewers multiply, are taken out of its base."""
-    base = made.base.cpu()
-    if canvas.facts["tinted"]:
-        at = texels(canvas.atlas, base.shape[0])
-        shade = at.picture(at.read(canvas.tint, canvas.atlas.faces)).clamp(min=0.02)
-        base = linear_to_srgb((srgb_to_linear(base) / shade).clamp(0, 1))
+    """The material of one slot at its own size."""
     normal = None if made.normal is None else canvas.cropped(made.normal.cpu(), slot, size)
-    base, rough, metal = (canvas.cropped(each.cpu(), slot, size) for each in (base, made.roughness, made.metallic))
+    base, rough, metal = (canvas.cropped(each.cpu(), slot, size) for each in (made.base, made.roughness, made.metallic))
     return Textures(base, rough, metal, normal)

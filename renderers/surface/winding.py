@@ -46,7 +46,7 @@ def walk(faces: Tensor) -> Walk:
 
 
 def turned_over(vertices: Tensor, faces: Tensor) -> Tensor:
-    """[F] bool: the triangles to turn for a part to face one way: a closed one encloses a positive volume afterwards, an
+    """[F] bool: the triangles to turn for a part to face one way: a closed one encloses a positive volume then, an
     open one faces as most of its area did."""
     turned, part, rim = walk(faces)
     where = vertices.numpy()[faces.numpy()].astype(np.float64)

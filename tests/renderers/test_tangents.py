@@ -67,7 +67,9 @@ def test_they_are_mikktspace_s(shape: object, tmp_path: Path) -> None:
     a, b, c = mesh.uv[mesh.faces].unbind(1)
     flat = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]).abs() < 1e-9  # no direction: any will do
     angle = torch.rad2deg((wanted[..., :3] * mine[..., :3]).sum(-1).clamp(-1, 1).acos())[~flat]
-    assert float((angle > 0.1).float().mean()) < 2e-3  # fans that meet at a vertex without a common edge: theirs are two
+    assert (
+        float((angle > 0.1).float().mean()) < 2e-3
+    )  # fans that meet at a vertex without a common edge: theirs are two
     assert float((wanted[..., 3] == mine[..., 3])[~flat].float().mean()) == 1.0
 
 

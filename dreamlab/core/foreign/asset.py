@@ -40,8 +40,9 @@ class ForeignAsset:
         return bool(self.pictures) and bool(self.uv.isfinite().all(1).any())
 
 
-def read_asset(path: Path, what: str) -> ForeignAsset:
-    """InputError says in one line what is wrong with the file."""
+def read_asset(path: Path, what: str, bare: bool = False) -> ForeignAsset:
+    """InputError says in one line what is wrong with the file; that it has no triangles is so unless it may be `bare`
+    of them."""
     if path.suffix.lower() not in ASSETS:
         raise InputError(f"{what} {path}: must be one of {', '.join(ASSETS)}")
     checked_size(path, what, MOST_FILE)
@@ -49,4 +50,6 @@ def read_asset(path: Path, what: str) -> ForeignAsset:
     facts = json.loads(found.pop("facts").numpy().tobytes())
     pictures = {name: value for name, value in found.items() if "." in name}
     rows = {name: value for name, value in found.items() if "." not in name}
+    if not len(rows["faces"]) and not bare:
+        raise InputError(f"{what} {path}: holds no triangles")
     return ForeignAsset(**rows, pictures=pictures, facts=facts)

@@ -101,9 +101,7 @@ def read_obj(data: bytes, beside: Callable[[str], bytes]) -> ObjArrays:
             raise
         said = " ".join(str(error).split())[:120]
         raise Refused(f"cannot be read as a .obj file, so it is damaged or of another format ({said})") from None
-    if not rows:
-        raise Refused("holds no triangles")
-    keys, faces = np.unique(np.array(rows, np.int64), axis=0, return_inverse=True)
+    keys, faces = np.unique(np.array(rows, np.int64).reshape(-1, 3), axis=0, return_inverse=True)
     known = _materials(libraries, beside)
     return ObjArrays(
         where[keys[:, 0]],

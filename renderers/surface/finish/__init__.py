@@ -23,7 +23,7 @@ from renderers.surface.clean import fewer_faces
 from renderers.surface.extraction import extract
 from renderers.surface.finish.baking import GUTTER, METALLIC, ROUGHNESS, baked, laid_out, shaded
 from renderers.surface.finish.fit import carried, fitted
-from renderers.surface.finish.health import health
+from renderers.surface.finish.health import health, slivers
 from renderers.surface.finish.journal import Journal, Way
 from renderers.surface.finish.parcel import packed, unpacked
 from renderers.surface.finish.repair import repaired, sound
@@ -36,6 +36,7 @@ __all__ = ["METALLIC", "ROUGHNESS", "FinishSettings", "Finished", "finish"]
 TAKEN = 40  # pictures that a surface is fitted to and painted with
 ENOUGH = (30.0, 0.97)  # dB and IoU that a surface has by itself when nothing is left to fit
 COARSEST = 16  # cells a side of the last grid that is tried
+SLIVERS = 0.01  # share of them that a surface may have and be left alone
 SPARE, LEAST = 4, 2000  # of a surface's triangles one in so many is kept, and that many anyway
 SMALLEST = 256  # texels a side of the last texture that is tried
 
@@ -139,6 +140,9 @@ def _decimated(mesh: Mesh, settings: FinishSettings, journal: Journal) -> tuple[
     """The surface as it was, and with fewer triangles. Of what marching cubes makes a quarter is enough: flat places
     have as many as edges, and slivers along the grid besides."""
     count = min(settings.faces, max(len(mesh.faces) // SPARE, LEAST))
+    if len(mesh.faces) <= count and slivers(mesh.vertices, mesh.faces) < SLIVERS:
+        journal.skip("decimate", f"{len(mesh.faces)} triangles of good shape are few enough")
+        return mesh, mesh
     ways = [
         Way("quadric, edges turned", lambda: (packed(decimated(mesh, count)), {})),
         Way("quadric", lambda: (packed(fewer_faces(mesh, count)), {})),
