@@ -9,7 +9,7 @@ registered: bones move the surface of time 0 onto the surfaces of later times.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
@@ -33,6 +33,7 @@ MOST_BONES, HELD = 256, 12  # and the fewest points that one is worth
 ASKED = 3000  # points that choose keys
 TORN = 3.0  # times its length at time 0
 SHORT = 2e-4  # of the diagonal: added to lengths, for edges of no length
+NO_MOTION = ("obj", "ply", "stl", "maps", "splat-glb", "splat-ply", "splat", "spz")  # formats of one moment
 Follow = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -67,6 +68,20 @@ def _followed(follow: Follow, joints: Tensor | None, loops: bool, mesh: Mesh) ->
     found = Track(times, track)
     facts = _facts(mesh, track, track, size) | _between(follow, mesh, times, size, found)
     return found, said | {"way": "morph targets"} | facts
+
+
+def notes(facts: Json, formats: Iterable[str]) -> list[str]:
+    """What of a motion the files do not hold, a line each."""
+    if facts.get("way", "still") == "still":
+        return []
+    without = [kind for kind in formats if kind in NO_MOTION]
+    lines = [f"{', '.join(without)}: as it is at time 0, without its motion"] if without else []
+    if facts.get("fraction", 0.0) > OFF:
+        lines.append(f"motion: up to {100 * facts['fraction']:.1f} % of the diagonal off the scene's later surfaces")
+    if facts.get("empty_at"):
+        when = ", ".join(f"{time:.2f}" for time in facts["empty_at"])
+        lines.append(f"motion: the scene is empty at {when}; the surface waits there")
+    return lines
 
 
 def closed(skin: Skin) -> Skin:

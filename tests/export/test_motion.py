@@ -19,7 +19,7 @@ from dreamlab.core.rotation import from_matrix, from_vector, matrix
 from dreamlab.core.types import LevelSet, Mesh, Scene, Skin, Track
 from dreamlab.export.glb import gltf_of
 from dreamlab.export.levels import level_files
-from dreamlab.export.motion import KEYS, TORN, motion_of
+from dreamlab.export.motion import KEYS, TORN, motion_of, notes
 from dreamlab.export.product import Product
 from dreamlab.export.registration import registered
 from dreamlab.export.rig import track_of
@@ -362,6 +362,13 @@ def test_a_field_that_changes_is_not_dropped(monkeypatch: pytest.MonkeyPatch) ->
     changing: Any = Swinging(loops=False)
     motion, facts = motion_of(changing, mesh)
     assert isinstance(motion, Skin) and len(motion.times) == 3
+    assert notes(facts, ("glb",)) == [] and notes(
+        {**facts, "fraction": 0.07, "empty_at": [0.5]}, ("glb", "spz", "ply")
+    ) == [
+        "spz, ply: as it is at time 0, without its motion",
+        "motion: up to 7.0 % of the diagonal off the scene's later surfaces",
+        "motion: the scene is empty at 0.50; the surface waits there",
+    ]
     assert facts["way"] == "registered bones" and 0 < facts["error"] < 0.02 and facts["stretch"] > 1
 
 
