@@ -24,13 +24,13 @@ from dreamlab.export.rig import track_of
 from dreamlab.export.skinning import edges_of, fit_skin, spread, welded
 
 KEYS = 48  # after the first: more morph targets are not taken by some programs
-FINE = 97  # moments at which the scene is asked where it bends
+FINE = 49  # moments at which the scene is asked where it bends
 STRAIGHT = 0.002  # of the diagonal, how far a point may be from the line between keys
 OFF, USUALLY = 0.02, 0.004  # of the diagonal, how far a skin may be from the scene anywhere, and on the whole
 STILL = 1e-4  # of the diagonal: less is no motion
 BONES = (64, 192)  # tried one after another, where the scene names none
 MOST_BONES, HELD = 256, 12  # and the fewest points that one is worth
-ASKED = 3000  # points that choose keys
+ASKED = 2000  # points that choose keys
 TORN = 3.0  # times its length at time 0
 SHORT = 2e-4  # of the diagonal: added to lengths, for edges of no length
 NO_MOTION = ("obj", "ply", "stl", "maps", "splat-glb", "splat-ply", "splat", "spz")  # formats of one moment
@@ -61,13 +61,12 @@ def _followed(follow: Follow, joints: Tensor | None, loops: bool, mesh: Mesh) ->
         skin = fit_skin(points, mesh.faces, times, track, bones)
         if loops:
             skin = closed(skin)
-        made = track_of(skin, points).points
-        facts = _facts(mesh, made, track, size) | _between(follow, mesh, times, size, skin)
+        facts = _facts(mesh, track_of(skin, points).points, track, size)
         if facts["error_most"] <= OFF * size and facts["error"] <= USUALLY * size and facts["torn"] == 0:
-            return skin, said | {"way": "skin", "bones": len(bones)} | facts
-    found = Track(times, track)
-    facts = _facts(mesh, track, track, size) | _between(follow, mesh, times, size, found)
-    return found, said | {"way": "morph targets"} | facts
+            said |= {"way": "skin", "bones": len(bones)} | facts
+            return skin, said | _between(follow, mesh, times, skin)
+    found, said = Track(times, track), said | {"way": "morph targets"} | _facts(mesh, track, track, size)
+    return found, said | _between(follow, mesh, times, found)
 
 
 def notes(facts: Json, formats: Iterable[str]) -> list[str]:
@@ -170,7 +169,7 @@ def stretches(mesh: Mesh, track: Tensor) -> Tensor:
     return most
 
 
-def _between(follow: Follow, mesh: Mesh, times: Tensor, size: float, motion: Skin | Track) -> Json:
+def _between(follow: Follow, mesh: Mesh, times: Tensor, motion: Skin | Track) -> Json:
     """How far some points are from the scene in the middle between two keys."""
     rows = torch.arange(0, len(mesh.vertices), -(-len(mesh.vertices) // ASKED))
     middle = (times[1:] + times[:-1]) / 2
