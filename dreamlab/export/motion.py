@@ -10,18 +10,20 @@ registered: bones move the surface of time 0 onto the surfaces of later times.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dreamlab.core.bounded import GIB, Unbounded, bounded
 from dreamlab.core.files import Json
 from dreamlab.core.rotation import in_line
 from dreamlab.core.types import Changing, Mesh, Moving, Scene, Skin, Track
 from dreamlab.export.registration import registered
 from dreamlab.export.rig import track_of
 from dreamlab.export.skinning import edges_of, fit_skin, spread, welded
+from renderers.surface.views import device_of
 
 KEYS = 48  # after the first: more morph targets are not taken by some programs
 FINE = 49  # moments at which the scene is asked where it bends
@@ -33,6 +35,7 @@ MOST_BONES, HELD = 256, 12  # and the fewest points that one is worth
 ASKED = 2000  # points that choose keys
 TORN = 3.0  # times its length at time 0
 SHORT = 2e-4  # of the diagonal: added to lengths, for edges of no length
+SECONDS, MEMORY = 900.0, 8 * GIB  # of all this
 NO_MOTION = ("obj", "ply", "stl", "maps", "splat-glb", "splat-ply", "splat", "spz")  # formats of one moment
 Follow = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,6 +48,24 @@ def motion_of(scene: Scene, mesh: Mesh) -> tuple[Skin | Track | None, Json]:
         skin, facts = registered(scene, mesh)
         return skin, facts | ({} if skin is None else _torn(mesh, track_of(skin, mesh.vertices).points, None))
     return None, {}
+
+
+def motion_within_bounds(scene: Scene, mesh: Mesh) -> tuple[Skin | Track | None, Json]:
+    """The same from a bounded child, which no GPU can follow into. What goes wrong there costs the motion alone, and
+    the account says so."""
+    if not isinstance(scene, (Moving, Changing)) or device_of(scene).type != "cpu":
+        return motion_of(scene, mesh)
+
+    def work() -> tuple[dict[str, Tensor], Json]:
+        motion, facts = motion_of(scene, mesh)
+        return {} if motion is None else {key.name: getattr(motion, key.name) for key in fields(motion)}, facts
+
+    try:
+        done = bounded(work, "motion", SECONDS, MEMORY)
+    except Unbounded as error:
+        return None, {"way": "lost", "why": str(error)}
+    kind = Skin if "weight" in done.tensors else Track
+    return (kind(**done.tensors) if done.tensors else None), done.facts
 
 
 def _followed(follow: Follow, joints: Tensor | None, loops: bool, mesh: Mesh) -> tuple[Skin | Track | None, Json]:
@@ -73,6 +94,8 @@ def notes(facts: Json, formats: Iterable[str]) -> list[str]:
     """What of a motion the files do not hold, a line each."""
     if facts.get("way", "still") == "still":
         return []
+    if facts["way"] == "lost":
+        return [f"the motion is not in the files: {facts['why']}; export again, or with fewer faces"]
     without = [kind for kind in formats if kind in NO_MOTION]
     lines = [f"{', '.join(without)}: as it is at time 0, without its motion"] if without else []
     if facts.get("fraction", 0.0) > OFF:

@@ -19,7 +19,7 @@ from dreamlab.core.rotation import from_matrix, from_vector, matrix
 from dreamlab.core.types import LevelSet, Mesh, Scene, Skin, Track
 from dreamlab.export.glb import gltf_of
 from dreamlab.export.levels import level_files
-from dreamlab.export.motion import KEYS, TORN, motion_of, notes
+from dreamlab.export.motion import KEYS, TORN, motion_of, motion_within_bounds, notes
 from dreamlab.export.product import Product
 from dreamlab.export.registration import registered
 from dreamlab.export.rig import track_of
@@ -241,6 +241,21 @@ def test_what_moves_has_a_still_file_of_its_first_moment() -> None:
     still = Glb(files["model_still.glb"])
     assert "animations" not in still.document and not still.targets
     np.testing.assert_allclose(still.points(), mesh.vertices)
+
+
+def test_a_motion_that_fails_costs_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = bar(MovingSettings(deform=DeformSettings(points=8, moments=3)))
+    shake(scene, 0.05)
+    mesh = extract(scene, 24, 500, by_pictures=False)
+    made, facts = motion_within_bounds(scene, mesh)
+    wanted, also = motion_of(scene, mesh)
+    assert made is not None and wanted is not None and facts["way"] == also["way"]
+    for a, b in zip(*(track_of(each, mesh.vertices).points for each in (made, wanted)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+    monkeypatch.setenv("DREAMLAB_FAULT", "motion:error")
+    made, facts = motion_within_bounds(scene, mesh)
+    (line,) = notes(facts, ("glb", "obj"))
+    assert made is None and "a fault was asked for" in line and "not in the files" in line
 
 
 # ---- morph targets --------------------------------------------------------------------------------------------------
