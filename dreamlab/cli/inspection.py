@@ -15,7 +15,7 @@ from dreamlab.core.text import did_you_mean
 if TYPE_CHECKING:
     from dreamlab.core.cards import Entry
 
-LISTS = ("systems", "scenes", "guidance", "recipes", "objects")
+LISTS = ("systems", "scenes", "guidance", "recipes", "objects", "formats")
 
 
 def describe(path: Path) -> list[str]:
@@ -49,6 +49,10 @@ def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
     if scaling and what != "kernels":
         raise RecipeError(f"bench {what}: only `bench kernels` has --scaling")
     return report(benches[what](), json_file)
+
+
+def missing(why: str) -> str:
+    return f" ({why})" if why else ""
 
 
 def draw_sheet(names: list[str], out: Path, seed: int, size: int) -> Path:
@@ -104,6 +108,10 @@ def listing(what: str) -> list[str]:
         from dreamlab.toybox.shapes import CATEGORIES
 
         return [f"{name:<16} parts: {', '.join(CATEGORIES[name].nameable)}" for name in sorted(CATEGORIES)]
+    if what == "formats":
+        from dreamlab.export.formats import WRITERS
+
+        return [f"{name:<10} {kind.about}{missing(kind.missing())}" for name, kind in WRITERS.items()]
     from dreamlab.recipe.tables import TABLES
 
     if what == "systems":

@@ -96,6 +96,15 @@ def inspect(
         print(line)
 
 
+def verdicts(run: Run) -> list[str]:
+    """How near every exported file is to its scene, a line each; those below the floors have been warned of."""
+    from dreamlab.export.check import line
+    from dreamlab.export.report import REPORT, read_report
+
+    found = [read_report(path.parent).get("check", {}) for path in sorted(run.export.rglob(REPORT))]
+    return [line(check) for check in found if check and "below" not in check]
+
+
 def go(run: Run, device: str) -> None:
     """Run a folder with a progress bar; print what was made, the run folder last."""
     from dreamlab import pipeline
@@ -108,7 +117,9 @@ def go(run: Run, device: str) -> None:
     except Interrupted as error:
         print(f"{error}. Resume: {shell('resume', run.path)}", file=sys.stderr)
         raise
-    print(f"other formats: {shell('export', run.path, '--formats', 'glb,obj,ply')}", file=sys.stderr)
+    for line in verdicts(run):
+        print(line, file=sys.stderr)
+    print(f"other formats: {shell('export', run.path, '--formats', 'all')}", file=sys.stderr)
     for path in files:
         print(path)
     print(run.path)

@@ -98,6 +98,7 @@ def write(
         "steps": made.steps,
         "placing": made.where.plain(),
         "motion": made.motion,
+        "levels": made.levels,
         "mesh": made.health | report_of(made),
     }
     try:

@@ -19,15 +19,16 @@ from torch.nn.functional import normalize
 from dreamlab.core.files import Json
 from dreamlab.core.types import Changing, Mesh, Moving, Scene, Skin, Track
 from dreamlab.export.registration import registered
-from dreamlab.export.skinning import edges_of, fit_skin, posed, spread, welded
+from dreamlab.export.rig import track_of
+from dreamlab.export.skinning import edges_of, fit_skin, spread, welded
 
 KEYS = 48  # after the first: more morph targets are not taken by some programs
 FINE = 97  # moments at which the scene is asked where it bends
 STRAIGHT = 0.002  # of the diagonal, how far a point may be from the line between keys
-OFF = 0.01  # of the diagonal, how far a skin may be from the scene
+OFF, USUALLY = 0.02, 0.004  # of the diagonal, how far a skin may be from the scene anywhere, and on the whole
 STILL = 1e-4  # of the diagonal: less is no motion
 BONES = (64, 192)  # tried one after another, where the scene names none
-MOST_BONES = 256
+MOST_BONES, HELD = 256, 12  # and the fewest points that one is worth
 ASKED = 3000  # points that choose keys
 TORN = 3.0  # times its length at time 0
 SHORT = 2e-4  # of the diagonal: added to lengths, for edges of no length
@@ -40,7 +41,7 @@ def motion_of(scene: Scene, mesh: Mesh) -> tuple[Skin | Track | None, Json]:
         return _followed(scene.follow, scene.joints(), scene.loops, mesh)
     if isinstance(scene, Changing):
         skin, facts = registered(scene, mesh)
-        return skin, facts | ({} if skin is None else _torn(mesh, posed(skin, mesh.vertices), None))
+        return skin, facts | ({} if skin is None else _torn(mesh, track_of(skin, mesh.vertices).points, None))
     return None, {}
 
 
@@ -58,9 +59,9 @@ def _followed(follow: Follow, joints: Tensor | None, loops: bool, mesh: Mesh) ->
         skin = fit_skin(points, mesh.faces, times, track, bones)
         if loops:
             skin = closed(skin)
-        made = posed(skin, points)
+        made = track_of(skin, points).points
         facts = _facts(mesh, made, track, size) | _between(follow, mesh, times, size, skin)
-        if facts["error_most"] <= OFF * size and facts["torn"] == 0:
+        if facts["error_most"] <= OFF * size and facts["error"] <= USUALLY * size and facts["torn"] == 0:
             return skin, said | {"way": "skin", "bones": len(bones)} | facts
     found = Track(times, track)
     facts = _facts(mesh, track, track, size) | _between(follow, mesh, times, size, found)
@@ -113,9 +114,10 @@ def skin_at(skin: Skin, times: Tensor) -> Skin:
 
 
 def _bones(joints: Tensor | None, points: Tensor) -> list[Tensor]:
+    counts = [count for count in BONES if count * HELD <= len(points)] or [max(1, len(points) // HELD)]
     if joints is not None and 2 <= len(joints) <= MOST_BONES:
-        return [joints, spread(points, BONES[-1])]
-    return [spread(points, count) for count in BONES]
+        return [joints, spread(points, counts[-1])]
+    return [spread(points, count) for count in counts]
 
 
 def _facts(mesh: Mesh, made: Tensor, scene: Tensor, size: float) -> Json:
@@ -159,8 +161,8 @@ def _between(follow: Follow, mesh: Mesh, times: Tensor, size: float, motion: Ski
     scene = follow(mesh.vertices[rows], middle)
     if isinstance(motion, Skin):
         part = replace(motion, index=motion.index[rows], weight=motion.weight[rows])
-        # `posed` takes points from its first pose, which must stay that of the file.
-        made = posed(skin_at(part, torch.cat([times[:1], middle])), mesh.vertices[rows])[1:]
+        # Points stand as the first pose has them, which must stay that of the file.
+        made = track_of(skin_at(part, torch.cat([times[:1], middle])), mesh.vertices[rows]).points[1:]
     else:
         made = straight(middle, Track(motion.times, motion.points[:, rows]))
     away = float((made - scene).norm(dim=-1).max())

@@ -7,7 +7,8 @@ unity    levels of detail in one file as Name_LOD0, Name_LOD1, ..., of which Uni
          map: metallic, occlusion, detail and smoothness in red, green, blue and alpha.
 unreal   the mesh as SM_Name (SK_Name where it moves by a skin), a convex hull UCX_SM_Name_01 to collide with, and loose
          pictures whose normals are DirectX's; those inside a GLB stay OpenGL's, which its importer expects.
-godot    a suffix that makes it collide by its convex hull (-convcol), and one for clips that repeat (-loop).
+godot    a convex hull to collide with (-convcolonly: -convcol would take the engine's own pieces, a hundred of them in
+         3.2), and a suffix for clips that repeat (-loop).
 web      at most WEB_FACES triangles, textures of at most WEB_TEXELS; packed further by programs that are installed.
 """
 
@@ -103,7 +104,8 @@ def _godot(made: Product) -> Product:
     """The engine switches colours of vertices off, so they are painted."""
     made = painted(made)
     if made.motion is None:
-        return replace(made, name=f"{made.name}-convcol")
+        hull = Part(f"{made.name}-convcolonly", hull_of(made.mesh), solid=True)
+        return replace(made, parts=(*made.parts, hull))
     return replace(made, clip=f"{made.clip}-loop") if _repeats(made.motion) else made
 
 
@@ -124,7 +126,7 @@ def _web_packed(made: Product) -> Files:
 PRESETS: Mapping[str, Preset] = {
     "none": Preset(),
     "blender": Preset(beside=_blender),
-    "unity": Preset(_unity, _unity_maps),
+    "unity": Preset(_unity, _unity_maps, {"maps": maps}),
     "unreal": Preset(_unreal, _unreal_beside, {"maps": _unreal_maps}),
     "godot": Preset(_godot),
     "web": Preset(_web, _web_packed),

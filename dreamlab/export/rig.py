@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamlab.core.rotation import matrix
-from dreamlab.core.types import Skin, Track
+from dreamlab.core.types import Mesh, Skin, Track
 from dreamlab.export.gltf import Gltf
+from renderers.surface.draw import vertex_normals
 
 SECONDS = 2.0
 
@@ -87,3 +88,12 @@ def track_of(motion: Skin | Track, points: Tensor) -> Track:
         for turned, moved in zip(turn, place, strict=True)
     ]
     return Track(motion.times, torch.stack(found))
+
+
+def normals_over(mesh: Mesh, moments: Tensor) -> Tensor:
+    """[T, V, 3] with the vertices where they are at each of [T, V, 3]; vertices that share a place and a normal at rest
+    are one, as seams of a texture are."""
+    rows = torch.cat([mesh.vertices, mesh.normals], 1)
+    _, joined = torch.unique(rows, dim=0, return_inverse=True)
+    first = torch.zeros(int(joined.max()) + 1, dtype=torch.int64).scatter(0, joined, torch.arange(len(joined)))
+    return torch.stack([vertex_normals(points[first], joined[mesh.faces])[joined] for points in moments])

@@ -11,14 +11,16 @@ bones    each in turn is moved rigidly so that sum_k w_k (R_k p + t_k) comes nea
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from dreamlab.core.rotation import from_matrix, matrix
+from dreamlab.core.rotation import from_matrix
 from dreamlab.core.types import Skin
 
 WEIGHTS = 4  # of a point, as every engine takes them
-ROUNDS = 6
+ROUNDS, ENOUGH = 30, 0.97  # at most, and of what is left of the squares: a round that leaves more is the last
 REACH = 1.0  # of a bone's weight, in distances to its nearest fellow
 PULL = 1e-3  # of a bone towards where it was, in weights: what moves nothing stays
 BRIDGE = 3.0  # how much longer the way through the air is than that along the surface, between parts
@@ -109,6 +111,7 @@ def _rigid(p: Tensor, track: Tensor, index: Tensor, weight: Tensor, bones: Tenso
         local = p[own[:, 0]] - bones[k]
         start, turn[:, k], shift[:, k] = _start(track[:, own[:, 0]], local, w, bones[k])
         shown.index_add_(1, own[:, 0], w * start)
+    left_over = math.inf
     for _ in range(ROUNDS):
         for k, own in enumerate(owners):
             if not len(own):
@@ -123,11 +126,13 @@ def _rigid(p: Tensor, track: Tensor, index: Tensor, weight: Tensor, bones: Tenso
             # The pull holds the bone's own place, at which `local` is 0.
             goal = ((w * left).sum(1) + held * (bones[k] + shift[:, k])) / mass
             a, b = local - centre, left - w * goal[:, None]
-            table = torch.einsum("nwi,wj->nij", b, w * a) + held * PULL * turn[:, k]
-            turn[:, k] = nearest_turn(table)
+            turn[:, k] = nearest_turn(torch.einsum("nwi,wj->nij", b, w * a) + held * PULL * turn[:, k])
             shift[:, k] = goal - turn[:, k] @ centre - bones[k]
             after = w * (local @ turn[:, k].transpose(1, 2) + bones[k] + shift[:, k, None])
             shown.index_add_(1, rows, after - before)
+        before_it, left_over = left_over, float((track - shown).square().mean())
+        if left_over > ENOUGH * before_it:
+            break
     return turn, shift
 
 
@@ -156,15 +161,3 @@ def quats_of(turn: Tensor) -> Tensor:
     for i in range(1, len(found)):
         found[i] *= torch.where((found[i] * found[i - 1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
     return found
-
-
-def posed(skin: Skin, points: Tensor) -> Tensor:
-    """[T, V, 3] where a skin takes points that stand as they do at its first time, as glTF plays it."""
-    turn = matrix(skin.turn)
-    still, moved = turn[0].transpose(1, 2), skin.anchors + skin.shift
-    own = torch.einsum("vkij,vkj->vki", still[skin.index], points[:, None] - moved[0][skin.index])
-    parts = [
-        (skin.weight[..., None] * (torch.einsum("vkij,vkj->vki", r[skin.index], own) + m[skin.index])).sum(1)
-        for r, m in zip(turn, moved, strict=True)
-    ]
-    return torch.stack(parts)

@@ -68,6 +68,8 @@ def _groups(vertices: Tensor, normals: Tensor, uv: Tensor, faces: Tensor) -> tup
     grows = (d2[:, 1:] * e1 - d1[:, 1:] * e2) * torch.where(area > 0, 1.0, -1.0).to(e1)[:, None]
     use = (area.abs() > TINY) & (grows.norm(dim=-1) > TINY)
     side = (area > 0).long()
+    # Vertices that are equal in everything are one here, however often they are listed.
+    same = torch.unique(torch.cat([vertices, normals, uv], 1), dim=0, return_inverse=True)[1]
     count = len(vertices)
     along = vertices.new_zeros(2 * count, 3)
     weight = vertices.new_zeros(2 * count)
@@ -76,10 +78,10 @@ def _groups(vertices: Tensor, normals: Tensor, uv: Tensor, faces: Tensor) -> tup
         legs = [corners[:, (i + k) % 3] - here for k in (1, 2)]
         first, second, own = (normalize(_across(x, normal), dim=-1) for x in (*legs, grows))
         angle = torch.atan2(torch.linalg.cross(first, second).norm(dim=-1), (first * second).sum(-1)) * use
-        row = faces[:, i] + count * side
+        row = same[faces[:, i]] + count * side
         along.index_add_(0, row, angle[:, None] * own)
         weight.index_add_(0, row, angle)
-    return along.reshape(2, count, 3), weight.reshape(2, count)
+    return along.reshape(2, count, 3)[:, same], weight.reshape(2, count)[:, same]
 
 
 def _across(x: Tensor, normal: Tensor) -> Tensor:

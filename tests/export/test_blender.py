@@ -6,16 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial import cKDTree
 
+from dreamlab.cli.doctor import programs
+from dreamlab.core.errors import InputError
 from dreamlab.core.types import Mesh
 from dreamlab.export.formats import WRITERS
 from dreamlab.export.product import Product
 from dreamlab.export.rig import track_of
+from dreamlab.export.writers import blender
 from tests.export.judges import Look, blender_looks, bpy_python
 from tests.export.test_glb import ball, textured
 from tests.export.test_rig import some_skin
@@ -142,3 +146,37 @@ def test_what_moves_moves_in_blender_as_in_the_scene(looks: Mapping[tuple[str, s
         x, y, z = track.points[key].numpy().T
         assert apart(look.array(str(frame)), np.stack([x, -z, y], -1)) < 1e-4, frame
     assert np.abs(look.array(str(frames[2])) - look.array(str(frames[0]))).max() > 0.1
+
+
+def program(folder: Path, text: str) -> str:
+    path = folder / "blender"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_without_blender_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("DREAMLAB_BLENDER", raising=False)
+    assert "https://www.blender.org/download" in WRITERS["fbx"].missing()
+    assert any(line.startswith("note  formats fbx, abc, blend: Blender is not found") for line in programs())
+    with pytest.raises(InputError, match=r"^abc: Blender is not found: install it"):
+        WRITERS["abc"].write(made("coloured"))
+    monkeypatch.setenv("DREAMLAB_BLENDER", "/nowhere/blender")
+    assert "'/nowhere/blender', which is no program here" in WRITERS["blend"].missing()
+    monkeypatch.delenv("DREAMLAB_BLENDER")
+    found = program(tmp_path, "exit 0")
+    assert WRITERS["fbx"].missing() == "" and f"ok    formats fbx, abc, blend: through {found}" in programs()
+
+
+def test_a_blender_that_fails_or_hangs_costs_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DREAMLAB_BLENDER", program(tmp_path, "echo no such operator >&2; exit 3"))
+    with pytest.raises(InputError, match=r"^fbx: Blender \(.*\) failed \(exit code 3, no such operator\)"):
+        WRITERS["fbx"].write(made("coloured"))
+    monkeypatch.setenv("DREAMLAB_BLENDER", program(tmp_path, "exit 0"))  # it writes nothing
+    with pytest.raises(InputError, match=r"failed \(exit code 0\)"):
+        WRITERS["fbx"].write(made("coloured"))
+    monkeypatch.setenv("DREAMLAB_BLENDER", program(tmp_path, "exec sleep 60"))
+    monkeypatch.setattr(blender, "SECONDS", 0.3)
+    with pytest.raises(InputError, match="was not done after 0 s"):
+        WRITERS["fbx"].write(made("coloured"))

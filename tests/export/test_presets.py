@@ -34,13 +34,21 @@ from tests.export.viewer import Glb
 def still() -> Product:
     """Textured, with two levels that leave triangles out."""
     mesh = lopsided(textured(True, True))
-    levels = tuple(replace(mesh, faces=mesh.faces[::step]) for step in (2, 4))
+    assert mesh.textures is not None
+    again = replace(mesh, textures=replace(mesh.textures, base=mesh.textures.base.clone()))
+    levels = tuple(replace(again, faces=mesh.faces[::step]) for step in (2, 4))
     return Product("a-ball", mesh, levels=levels, origin={"prompt": "a ball"})
+
+
+def backwards(mesh: Mesh) -> Mesh:
+    """The same with its vertices in another order."""
+    colours, normals = mesh.colours.flip(0), mesh.normals.flip(0)
+    return Mesh(mesh.vertices.flip(0), len(mesh.vertices) - 1 - mesh.faces, colours, normals)
 
 
 def moving() -> Product:
     mesh = ball(3)
-    return Product("a-ball", mesh, some_skin(mesh.vertices, still=False), levels=(ball(2), ball(1)))
+    return Product("a-ball", mesh, some_skin(mesh.vertices, False), levels=(backwards(ball(2)), backwards(ball(1))))
 
 
 def picture(files: Files, name: str) -> np.ndarray:
@@ -84,6 +92,10 @@ def test_levels_move_as_the_asset_does() -> None:
     tracked = coarser_file(replace(made, motion=track), 400).motion
     assert isinstance(tracked, Track)
     torch.testing.assert_close(tracked.points, track.points[:, near], atol=5e-5, rtol=0)
+    smaller = replace(made.levels[0], vertices=0.99 * made.levels[0].vertices)
+    tracked = coarser_file(replace(made, motion=track, levels=(smaller,)), 400).motion
+    assert isinstance(tracked, Track)
+    torch.testing.assert_close(tracked.points[0], smaller.vertices)
 
 
 def test_unity_finds_levels_by_name_and_a_mask_map() -> None:
@@ -94,6 +106,7 @@ def test_unity_finds_levels_by_name_and_a_mask_map() -> None:
     assert len(document["materials"]) == 1 and len(document["images"]) == 3, "levels share the material"
     beside = PRESETS["unity"].beside(made)
     assert set(beside) == {f"T_a-ball_{kind}.png" for kind in ("BC", "N", "ORM", "MASK")}
+    assert set(files_of("maps", made, "unity")) < set(beside)
     textures = made.mesh.textures
     assert textures is not None and textures.occlusion is not None
     mask = picture(beside, "T_a-ball_MASK.png")
@@ -150,7 +163,9 @@ def test_godot_collides_with_what_stands_and_repeats_what_repeats() -> None:
         clips = [each["name"] for each in document.get("animations", [None])] if "animations" in document else [None]
         return document["nodes"][0]["name"], clips[0]
 
-    assert names(still()) == ("a-ball-convcol", None)
+    assert names(still()) == ("a-ball", None)
+    nodes = glb_document(files_of("glb", still(), "godot")["model.glb"])["nodes"]
+    assert [node["name"] for node in nodes] == ["a-ball", "a-ball-convcolonly"]
     made = moving()
     assert names(made) == ("a-ball", "motion")
     skin = made.motion

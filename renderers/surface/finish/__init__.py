@@ -21,9 +21,9 @@ from dreamlab.core.types import Mesh, Scene
 from renderers.surface.atlas import Atlas, methods, unwrap
 from renderers.surface.clean import fewer_faces
 from renderers.surface.extraction import extract
-from renderers.surface.finish.baking import METALLIC, ROUGHNESS, baked, laid_out, shaded
+from renderers.surface.finish.baking import GUTTER, METALLIC, ROUGHNESS, baked, laid_out, shaded
 from renderers.surface.finish.fit import carried, fitted
-from renderers.surface.finish.health import health
+from renderers.surface.finish.health import health, slivers
 from renderers.surface.finish.journal import Journal, Way
 from renderers.surface.finish.parcel import packed, unpacked
 from renderers.surface.finish.repair import repaired, sound
@@ -36,7 +36,8 @@ __all__ = ["METALLIC", "ROUGHNESS", "FinishSettings", "Finished", "finish"]
 TAKEN = 40  # pictures that a surface is fitted to and painted with
 ENOUGH = (30.0, 0.97)  # dB and IoU that a surface has by itself when nothing is left to fit
 COARSEST = 16  # cells a side of the last grid that is tried
-GUTTER = 8 / 1024  # of the picture's side, around every chart
+SLIVERS = 0.01  # share of them that a surface may have and be left alone
+SPARE, LEAST = 4, 2000  # of a surface's triangles one in so many is kept, and that many anyway
 SMALLEST = 256  # texels a side of the last texture that is tried
 
 
@@ -47,6 +48,7 @@ class FinishSettings:
     resolution: int = 96  # cells a side of the grid that a surface is found on
     faces: int = 40_000  # at most
     texture: int = 1024  # texels a side; 0: colours of vertices
+    fit: bool = True  # vertices and colours are drawn to the scene's pictures
     seconds: float = 300.0  # of wall time for each way of each step
     memory: int = 8 * GIB  # for each of them, beyond what the process has
 
@@ -62,6 +64,7 @@ class Finished(NamedTuple):
 def finish(scene: Scene, settings: FinishSettings) -> Finished:
     """The scene's surface with textures, as far as they can be had."""
     journal = Journal(settings.seconds, settings.memory)
+    warm()
     mesh, whole = _extracted(scene, settings, journal)
     journal.truth = truth = taken_of(scene, VIEWS, FINER * SIZE).pooled(FINER)
     if whole:
@@ -69,13 +72,28 @@ def finish(scene: Scene, settings: FinishSettings) -> Finished:
         mesh = _dressed(mesh, journal)
         return Finished(mesh, journal.steps, health(mesh))
     journal.measure(mesh)
-    shots = taken_of(scene, TAKEN, FINER * SIZE)
+    shots = taken_of(scene, TAKEN, picture_size(settings.texture))
     mesh = _repaired(mesh, shots, journal)
     fine, mesh = _decimated(mesh, settings, journal)
-    fine, mesh = _fitted(fine, mesh, shots, truth, journal)
+    if settings.fit:
+        fine, mesh = _fitted(fine, mesh, shots, truth, journal)
     if settings.texture:
         mesh = _textured(fine, mesh, shots, settings.texture, journal)
     return Finished(mesh, journal.steps, health(mesh))
+
+
+def warm() -> None:
+    """What the children will import, once and not in each of them."""
+    import fast_simplification  # noqa: F401
+    import scipy.ndimage
+    import scipy.sparse.csgraph
+    import scipy.spatial  # noqa: F401
+    from skimage.measure import marching_cubes  # noqa: F401
+
+
+def picture_size(texels: int) -> int:
+    """Pixels a side of the pictures that a texture is painted from: a multiple of those that are compared."""
+    return SIZE * max(FINER, min(texels // (4 * SIZE), 10))
 
 
 def _extracted(scene: Scene, settings: FinishSettings, journal: Journal) -> tuple[Mesh, bool]:
@@ -119,9 +137,12 @@ def _repaired(mesh: Mesh, shots: Shots, journal: Journal) -> Mesh:
 
 
 def _decimated(mesh: Mesh, settings: FinishSettings, journal: Journal) -> tuple[Mesh, Mesh]:
-    """The surface as it was, and with fewer triangles: half at least of marching cubes', which are slivers along its
-    grid, go without a loss."""
-    count = max(min(settings.faces, len(mesh.faces) // 2), min(settings.faces, 4))
+    """The surface as it was, and with fewer triangles. Of what marching cubes makes a quarter is enough: flat places
+    have as many as edges, and slivers along the grid besides."""
+    count = min(settings.faces, max(len(mesh.faces) // SPARE, LEAST))
+    if len(mesh.faces) <= count and slivers(mesh.vertices, mesh.faces) < SLIVERS:
+        journal.skip("decimate", f"{len(mesh.faces)} triangles of good shape are few enough")
+        return mesh, mesh
     ways = [
         Way("quadric, edges turned", lambda: (packed(decimated(mesh, count)), {})),
         Way("quadric", lambda: (packed(fewer_faces(mesh, count)), {})),
@@ -137,7 +158,7 @@ def _fitted(fine: Mesh, mesh: Mesh, shots: Shots, truth: Shots, journal: Journal
 
     def work() -> tuple[Mapping[str, Tensor], Json]:
         with torch.enable_grad():
-            made = fitted(mesh, shots.pooled(FINER))
+            made = fitted(mesh, shots.pooled(shots.size // SIZE))
         return {"vertices": made.vertices, "colours": made.colours, "normals": made.normals}, {}
 
     # A child cannot use autograd when the parent's has threads for a GPU.

@@ -19,15 +19,17 @@ from renderers.surface.atlas import Atlas
 from renderers.surface.bake import Texels, texels
 from renderers.surface.draw import Surface
 from renderers.surface.finish.occlusion import occlusion
-from renderers.surface.finish.paint import lens, seen_colours, spread
+from renderers.surface.finish.paint import TRUSTED, lens, seen_colours, spread
 from renderers.surface.pictures import Shots, joined_by_place
 from renderers.surface.tangents import with_tangents
 
-GROWN = 12  # texels that charts grow outward; a mip level of 8 texels a side reads 12 beyond a chart's border
+GUTTER = 8 / 1024  # of the picture's side, around every chart
+GROWN = 12 / 1024  # of it, by which charts grow outward: at 1024, mip 3 reads 12 texels beyond their borders
 ROUGHNESS, METALLIC = 0.8, 0.0  # of scenes that know no material
 SHADE_TEXELS = 256  # a side: occlusion changes slowly, and is computed on so many
-FINE = 3.0  # texels along an edge of the fine surface that are enough to hold its normals
-NEAREST = 6  # vertices of the fine surface that a normal is a mean of
+FINE = 2.5  # texels along an edge of the fine surface that are enough to hold its normals
+PIXEL = 0.8  # of a picture's, the largest texel that its colours are read on
+NEAREST = 4  # vertices of the fine surface that a normal is a mean of
 AHEAD = 0.2  # cosine between a fine normal and the decimated surface's: what turns farther is another side of it
 
 
@@ -60,8 +62,7 @@ def laid_out(mesh: Mesh, atlas: Atlas, size: int) -> Canvas:
 def baked(canvas: Canvas, fine: Mesh | None, shots: Shots) -> tuple[Mesh, Json]:
     """The surface with textures. `fine` is what it was decimated from."""
     at = canvas.at(canvas.size)
-    points, normals = canvas.frame(at)
-    base, facts = _base(canvas, at, points, normals, shots)
+    base, facts = _base(canvas, at, shots)
     grown = Grown.of(at)
     one = torch.ones(canvas.size, canvas.size, 1)
     normal = None if fine is None else grown.picture(relief(canvas, at, fine), torch.tensor([0.5, 0.5, 1.0]))
@@ -72,8 +73,12 @@ def baked(canvas: Canvas, fine: Mesh | None, shots: Shots) -> tuple[Mesh, Json]:
     return replace(mesh, colours=colours, textures=textures), facts
 
 
-def _base(canvas: Canvas, at: Texels, points: Tensor, normals: Tensor, shots: Shots) -> tuple[Tensor, Json]:
+def _base(canvas: Canvas, at: Texels, shots: Shots) -> tuple[Tensor, Json]:
     """Base colours [M, 3] of texels, and the share of them that no picture shows."""
+    cameras = shots.cameras
+    pixel = float((cameras.camera_to_world[:, :3, 3].norm(dim=-1) / cameras.focal_px(shots.size)).mean())
+    small = canvas.at(coarse_size(canvas, PIXEL * pixel))
+    points, normals = canvas.frame(small)
     mesh = canvas.mesh
     places, faces, row = joined_by_place(mesh.vertices, mesh.faces)
     first = torch.zeros(len(places), dtype=torch.int64).index_copy(0, row, torch.arange(len(row)))
@@ -82,9 +87,9 @@ def _base(canvas: Canvas, at: Texels, points: Tensor, normals: Tensor, shots: Sh
     sides = mesh.normals[first]
     around = spread(places, sides, *seen_colours(asked, places, sides))
     colours, weights = seen_colours(asked, points, normals)
-    trust = (weights / 0.05).clamp(max=1)
-    kept = trust * colours + (1 - trust) * at.read(around[row], mesh.faces)
-    return kept.clamp(0, 1), {"unseen": float((weights <= 0.05).float().mean())}
+    trust = (weights / TRUSTED).clamp(max=1)
+    kept = (trust * colours + (1 - trust) * small.read(around[row], mesh.faces)).clamp(0, 1)
+    return enlarged(small, kept, canvas, at), {"unseen": float((weights <= TRUSTED).float().mean())}
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class Grown:
         empty[at.hit] = False
         away, (row, column) = distance_transform_edt(empty.reshape(at.size, at.size).numpy(), return_indices=True)
         source = torch.from_numpy(row.astype("int64") * at.size + column).reshape(-1)
-        return Grown(at, source, torch.from_numpy(away.reshape(-1) <= max(GROWN * at.size / 1024, 2)))
+        return Grown(at, source, torch.from_numpy(away.reshape(-1) <= max(GROWN * at.size, 2)))
 
     def picture(self, values: Tensor, blank: Tensor | None = None) -> Tensor:
         """[size, size, C] of values [M, C]; far from charts `blank` [C], or else their mean."""
@@ -126,6 +131,8 @@ def coarse_size(canvas: Canvas, wanted: float) -> int:
 
 def enlarged(small: Texels, values: Tensor, canvas: Canvas, at: Texels) -> Tensor:
     """[M, C] at the texels of the large picture, of values at those of a small one."""
+    if small.size == at.size:
+        return values
     mesh = canvas.mesh
     assert mesh.uv is not None
     return texture(small.picture(values), at.read(mesh.uv, mesh.faces)[None, None], boundary="clamp")[0, 0]
@@ -135,8 +142,6 @@ def relief(canvas: Canvas, at: Texels, fine: Mesh) -> Tensor:
     """[M, 3] normals of the fine surface as colours, in the frame of the decimated one: (n + 1) / 2."""
     from scipy.spatial import cKDTree
 
-    mesh = canvas.mesh
-    assert mesh.tangents is not None
     side = (float(areas(fine.vertices, fine.faces).sum()) / max(len(fine.faces), 1) * 2.31) ** 0.5
     small = canvas.at(coarse_size(canvas, side / FINE))
     points, normals = canvas.frame(small)
@@ -147,7 +152,13 @@ def relief(canvas: Canvas, at: Texels, fine: Mesh) -> Tensor:
     weight = (-0.5 * (spread.square() - spread[:, :1].square())).exp() * ((found * normals[:, None]).sum(-1) > AHEAD)
     bent = (weight[..., None] * found).sum(1)
     bent = torch.where(weight.sum(1, keepdim=True) > 0, bent, normals)
-    world = normalize(enlarged(small, normalize(bent, dim=-1), canvas, at), dim=-1)
+    return relief_at(canvas, at, enlarged(small, normalize(bent, dim=-1), canvas, at))
+
+
+def relief_at(canvas: Canvas, at: Texels, world: Tensor) -> Tensor:
+    """[M, 3] colours of normals [M, 3] in the world, in the frame of the surface: (n + 1) / 2."""
+    mesh, world = canvas.mesh, normalize(world, dim=-1)
+    assert mesh.tangents is not None
     normal = normalize(at.read(mesh.normals, mesh.faces), dim=-1)
     tangent = at.read(mesh.tangents, mesh.faces)
     along = normalize(tangent[:, :3] - normal * (normal * tangent[:, :3]).sum(-1, keepdim=True), dim=-1)

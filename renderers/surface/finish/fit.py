@@ -13,12 +13,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from cuda_ext.adam import adam
 from dreamlab.core.types import Mesh
 from renderers.surface.draw import Surface, laplacian, look, vertex_normals
 from renderers.surface.pictures import Shots
 
-STEPS, VIEWS = 56, 4
-LR_COLOUR, LR_PLACE = 0.03, 0.002
+STEPS, VIEWS = 48, 4
+RATES = (0.002, 0.03)  # metres and colour a step
 LAST = 0.05  # share of the rates at the end
 SMOOTH = 10.0  # weight of the Laplacian (metres) beside squared errors per pixel of the object
 FOLDED = 0.2  # a triangle whose normal turns farther (cosine) from its old one is put back with its vertices
@@ -28,21 +29,19 @@ def fitted(mesh: Mesh, shots: Shots, steps: int = STEPS) -> Mesh:
     """The same triangles, elsewhere and otherwise coloured."""
     start = Surface.of(mesh.vertices, mesh.faces)
     vertices, colours = (value.detach().clone().requires_grad_() for value in (mesh.vertices, mesh.colours))
-    groups = [{"params": [colours], "lr": LR_COLOUR}, {"params": [vertices], "lr": LR_PLACE}]
-    optimiser = torch.optim.Adam(groups, betas=(0.8, 0.95))
+    moments = [(torch.zeros_like(each), torch.zeros_like(each), torch.zeros((), dtype=torch.int64))
+               for each in (vertices, colours)]  # fmt: skip
     stream = torch.Generator().manual_seed(0)
     order: list[int] = []
     for step in range(steps):
         pace = LAST + (1 - LAST) * (1 + math.cos(math.pi * step / steps)) / 2
-        for group, rate in zip(optimiser.param_groups, (LR_COLOUR, LR_PLACE), strict=True):
-            group["lr"] = rate * pace
         if len(order) < VIEWS:
             order += torch.randperm(len(shots.cameras), generator=stream).tolist()
         index, order = order[:VIEWS], order[VIEWS:]
         loss = error(Surface(vertices, start.faces, start.neighbours), colours, shots.take(index))
-        optimiser.zero_grad()
-        (loss + SMOOTH * laplacian(vertices, start.faces)).backward()
-        optimiser.step()
+        slopes = torch.autograd.grad(loss + SMOOTH * laplacian(vertices, start.faces), (vertices, colours))
+        for value, slope, known, rate in zip((vertices, colours), slopes, moments, RATES, strict=True):
+            adam(value.detach(), slope.contiguous(), *known, lr=rate * pace, betas=(0.8, 0.95))
     vertices, colours = unfolded(mesh.vertices, vertices.detach(), mesh.faces), colours.detach().clamp(0, 1)
     if not bool(torch.isfinite(vertices).all() & torch.isfinite(colours).all()):
         raise ValueError("the fit did not stay finite")

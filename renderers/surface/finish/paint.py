@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d, normalize
+from torch.nn.functional import normalize
 
 from cuda_ext.texture import texture
 from renderers.surface.draw import Surface, look
@@ -38,13 +38,23 @@ def lens(surface: Surface, shots: Shots) -> Lens:
         some = shots.take(list(range(i, min(i + 8, len(shots.cameras)))))
         view = look(surface, some.cameras, some.size)
         depth, there = view.depth, view.raster.triangle[..., None] > 0
-        picture = depth.permute(0, 3, 1, 2)
-        drop = max_pool2d(picture, 3, 1, 1) + max_pool2d(-picture, 3, 1, 1)
-        width = picture / some.cameras.focal_px(some.size)[:, None, None, None]
-        off = (~(there & (some.alpha > SOLID))).float().permute(0, 3, 1, 2)
-        good = (max_pool2d(off, 3, 1, 1) < 0.5) & (drop < CLIFF * width)
-        layers.append(torch.cat([some.rgb, depth, good.permute(0, 2, 3, 1).float()], -1))
+        drop = largest(depth) + largest(-depth)
+        width = depth / some.cameras.focal_px(some.size)[:, None, None, None]
+        off = ~(there & (some.alpha > SOLID))
+        good = (largest(off.float()) < 0.5) & (drop < CLIFF * width)
+        layers.append(torch.cat([some.rgb, depth, good.float()], -1))
     return Lens(shots, torch.cat(layers))
+
+
+def largest(pictures: Tensor) -> Tensor:
+    """Of each pixel [B, H, W, 1] and its eight neighbours."""
+    for axis in (1, 2):
+        count = pictures.shape[axis]
+        first, rest = pictures.narrow(axis, 0, count - 1), pictures.narrow(axis, 1, count - 1)
+        pairs = torch.maximum(first, rest)  # of k and k + 1
+        inner = torch.maximum(pairs.narrow(axis, 0, count - 2), pairs.narrow(axis, 1, count - 2))
+        pictures = torch.cat([pairs.narrow(axis, 0, 1), inner, pairs.narrow(axis, count - 2, 1)], axis)
+    return pictures
 
 
 def seen_colours(lens: Lens, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:

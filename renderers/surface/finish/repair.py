@@ -32,10 +32,9 @@ def repaired(mesh: Mesh, shots: Shots | None) -> tuple[Mesh, Json]:
     facts: Json = {"dropped_faces": len(mesh.faces) - len(start.faces)}
     faces, turned = unified(start.vertices, start.faces)
     facts["turned_faces"] = turned
-    faces, closed = filled(faces)
-    facts["closed_holes"] = closed
+    start, facts["closed_holes"] = filled(unpinched(replace(start, faces=faces)))
     # A hole's lid winds against its rim, so it needs no second look; parts that are inside out are turned whole.
-    faces = outward(start.vertices, faces)
+    faces = outward(start.vertices, start.faces)
     kept = worth_keeping(start.vertices, faces, shots)
     facts["removed_parts"] = int(torch.unique(parts_of(faces, len(start.vertices))[~kept]).numel())
     whole = used(replace(start, faces=faces[kept]))
@@ -52,10 +51,24 @@ def sound(mesh: Mesh) -> Mesh:
     colours = torch.zeros_like(places).index_add(0, place, torch.nan_to_num(mesh.colours) * finite[:, None]) / count
     a, b, c = faces.unbind(1)
     faces = faces[(a != b) & (b != c) & (c != a) & (areas(places, faces) > 0)]
-    if len(faces):
-        _, first = np.unique(faces.sort(1).values.numpy(), axis=0, return_index=True)
-        faces = faces[torch.from_numpy(np.sort(first))]
+    faces = without_doubles(faces)
     return used(Mesh(places, faces, colours, vertex_normals(places, faces)))
+
+
+def without_doubles(faces: Tensor) -> Tensor:
+    """Of triangles with the same corners, one; none where as many look one way as the other: a pocket without room."""
+    if not len(faces):
+        return faces
+    ordered = faces.sort(1).values
+    group = torch.unique(ordered, dim=0, return_inverse=True)[1]
+    # An even permutation of sorted corners winds up, an odd one down.
+    a, b, c = faces.unbind(1)
+    up = torch.where((a < b).int() + (b < c).int() + (c < a).int() == 2, 1, -1)
+    net = torch.zeros(int(group.max()) + 1, dtype=torch.int64).index_add(0, group, up)
+    row = torch.arange(len(faces))
+    wins = up == net.sign()[group]
+    first = torch.full_like(net, len(faces)).scatter_reduce(0, group[wins], row[wins], "amin")
+    return faces[first[group] == row]
 
 
 def unified(vertices: Tensor, faces: Tensor) -> tuple[Tensor, int]:
@@ -91,31 +104,63 @@ def _boxes(vertices: Tensor, faces: Tensor, part: Tensor) -> tuple[Tensor, Tenso
     return low, (-empty).scatter_reduce(0, index, corners.amax(1), "amax")
 
 
-def filled(faces: Tensor) -> tuple[Tensor, int]:
-    """With lids of triangles on holes of at most RIM edges, cut ear after ear; and how many there were."""
-    open_ = edge_neighbours(faces) < 0
+def filled(mesh: Mesh) -> tuple[Mesh, int]:
+    """With lids on holes of at most RIM edges: triangles from the rim to its middle; and how many there were."""
+    open_ = edge_neighbours(mesh.faces) < 0
     if not bool(open_.any()):
-        return faces, 0
-    tails, heads = (faces.roll(shift, 1)[open_].tolist() for shift in (1, -1))  # a lid runs the other way round
+        return mesh, 0
+    rims = _rims(*(mesh.faces.roll(shift, 1)[open_].tolist() for shift in (1, -1)))  # a lid runs the other way round
+    if not rims:
+        return mesh, 0
+    lids: list[tuple[int, int, int]] = []
+    middles: list[list[int]] = []
+    for rim in rims:
+        if len(rim) == 3:
+            lids.append((rim[0], rim[1], rim[2]))
+            continue
+        middle = len(mesh.vertices) + len(middles)
+        middles.append(rim)
+        lids += [(rim[i - 1], rim[i], middle) for i in range(len(rim))]
+    vertices, colours = (
+        torch.cat([values, *(values[rim].mean(0, keepdim=True) for rim in middles)])
+        for values in (mesh.vertices, mesh.colours)
+    )
+    faces = torch.cat([mesh.faces, torch.tensor(lids, dtype=mesh.faces.dtype)])
+    return Mesh(vertices, faces, colours, vertex_normals(vertices, faces)), len(rims)
+
+
+def _rims(tails: list[int], heads: list[int]) -> list[list[int]]:
+    """Closed walks of 3 to RIM vertices along the open edges, each vertex with one way on."""
     follow: dict[int, int] = {}
     branching: set[int] = set()
     for tail, head in zip(tails, heads, strict=True):
-        branching |= {tail} if tail in follow else set()
+        branching |= {tail} & follow.keys()
         follow[tail] = head
-    lids, closed, seen = [], 0, set()
+    found, walked = [], set(branching)
     for first in follow:
-        rim = [first]
-        while len(rim) <= RIM and (step := follow.get(rim[-1])) is not None and step != first and step not in seen:
-            rim.append(step)
-            seen.add(step)
-        if len(rim) < 3 or len(rim) > RIM or follow.get(rim[-1]) != first or branching & set(rim):
-            continue
-        seen.add(first)
-        lids += [(rim[0], rim[i], rim[i + 1]) for i in range(1, len(rim) - 1)]
-        closed += 1
-    if not lids:
-        return faces, 0
-    return torch.cat([faces, torch.tensor(lids, dtype=faces.dtype)]), closed
+        rim, here = [], first
+        while here not in walked and here in follow and len(rim) <= RIM:
+            walked.add(here)
+            rim.append(here)
+            here = follow[here]
+        if here == first and 3 <= len(rim) <= RIM:
+            found.append(rim)
+    return found
+
+
+def unpinched(mesh: Mesh) -> Mesh:
+    """Without edges that more than two triangles share: what touches them is cut out, and the rims that are left, one
+    of each sheet that met there, get lids. Where that leaves more open edges than before, nothing is done."""
+    from renderers.surface.finish.health import edges_of
+
+    edges, count, _ = edges_of(mesh.faces)
+    if not bool((count > 2).any()):
+        return mesh
+    pinched = torch.zeros(len(mesh.vertices), dtype=torch.bool)
+    pinched[edges[count > 2].flatten()] = True
+    made, _ = filled(used(replace(mesh, faces=mesh.faces[~pinched[mesh.faces].any(1)])))
+    was, now = (int((edges_of(faces)[1] != 2).sum()) for faces in (mesh.faces, made.faces))
+    return made if now < was else mesh
 
 
 def worth_keeping(vertices: Tensor, faces: Tensor, shots: Shots | None) -> Tensor:

@@ -13,8 +13,9 @@ from torch.nn.functional import normalize
 
 from cuda_ext.antialias import edge_neighbours
 from dreamlab.core.types import Mesh
-from renderers.surface.clean import fewer_faces
+from renderers.surface.clean import fewer_faces, used
 from renderers.surface.draw import directed_edges, vertex_normals
+from renderers.surface.finish.repair import unpinched, without_doubles
 
 ROUNDS = 2  # of turning and sliding
 FLAT = 0.9  # cosine between two faces above which their common edge may be turned: a crease stays
@@ -25,6 +26,8 @@ SLIDE = 0.5  # share of the way to the middle of its neighbours that a vertex go
 def decimated(mesh: Mesh, count: int) -> Mesh:
     """At most `count` triangles of good shape, normals of their own."""
     made = fewer_faces(mesh, count)
+    # Collapses across a thin place leave two triangles back to back.
+    made = unpinched(used(replace(made, faces=without_doubles(made.faces))))
     vertices, faces = relaxed(made.vertices, made.faces)
     return replace(made, vertices=vertices, faces=faces, normals=vertex_normals(vertices, faces))
 
