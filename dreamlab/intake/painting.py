@@ -115,7 +115,13 @@ def kept(run: Run) -> Original:
 
 
 def painted(
-    given: Original, canvas: OwnCanvas, made: Textures, origin: Json, stem: str, maps: Sequence[str], shape: ForeignAsset
+    given: Original,
+    canvas: OwnCanvas,
+    made: Textures,
+    origin: Json,
+    stem: str,
+    maps: Sequence[str],
+    shape: ForeignAsset,
 ) -> dict[str, bytes]:
     """The asset with the material `made` of the whole square: its files by name, the one to open first. `shape` is the
     asset as it was read."""

@@ -136,7 +136,8 @@ def test_settings_follow_the_scene(name: str, recipe: str, wanted: list[str], tm
     (tmp_path / "bare.glb").write_bytes(AWKWARD["without"]().bytes())
     trimesh.creation.icosphere().export(tmp_path / "m.stl")
     found = beginnings(tmp_path / name, find(recipe), [])
-    assert [each.replace(f"{tmp_path}/", "") for each in found] == [f"stages.0.scene.{each}" for each in wanted]
+    *found, place = [each.replace(f"{tmp_path}/", "") for each in found]
+    assert found == [f"stages.0.scene.{each}" for each in wanted] and place.startswith("export.place=[1.11")
 
 
 def test_what_cannot_begin_is_a_line(tmp_path: Path) -> None:
@@ -157,3 +158,7 @@ def test_a_run_begins_as_a_mesh(dreamlab: Commands, tiny: Path, tmp_path: Path) 
     assert ended.code == 0, ended.err
     run = tmp_path / ended.out.splitlines()[-1]
     assert "start: file" in (run / "recipe.yaml").read_text() and (run / "shape.ply").is_file()
+    # Where the file had it, and as large: a ball of radius 3 around (10, -4, 2).
+    low, high = trimesh.load(run / "export" / "model.glb").bounds
+    np.testing.assert_allclose((low + high) / 2, [10.0, -4.0, 2.0], atol=1.5)
+    assert 2.0 < (high - low).max() / 2 < 4.5
