@@ -20,6 +20,7 @@ from functools import partial
 
 import torch
 
+from dreamlab.core.rotation import matrix
 from dreamlab.core.types import Skin, Track
 from dreamlab.export.formats import WRITERS
 from dreamlab.export.glb import gltf_of
@@ -113,7 +114,7 @@ def _godot(made: Product) -> Product:
 
 def _repeats(motion: Skin | Track) -> bool:
     """Whether a clip ends as it begins."""
-    ways = (motion.points,) if isinstance(motion, Track) else (motion.shift, motion.turn)
+    ways = (motion.points,) if isinstance(motion, Track) else (motion.shift, matrix(motion.turn))
     return all(torch.allclose(way[0], way[-1], atol=1e-3) for way in ways)
 
 
