@@ -17,7 +17,7 @@ from dreamlab.core.files import Json
 from dreamlab.core.text import slug
 from dreamlab.core.types import Scene, Splatting
 from dreamlab.export.formats import WRITERS
-from dreamlab.export.motion import motion_of
+from dreamlab.export.motion import motion_within_bounds
 from dreamlab.export.origin import origin_of
 from dreamlab.export.placing import Placing, placed, placing
 from dreamlab.export.presets import PRESETS, files_of
@@ -49,7 +49,7 @@ def make(scene: Scene, recipe: Recipe, prompt: str, step: int) -> Ready:
     s = recipe.export
     surface = finish(scene, FinishSettings(s.resolution, s.faces, s.texture, s.fit))
     mesh = surface.mesh
-    motion, moves = motion_of(scene, mesh)
+    motion, moves = motion_within_bounds(scene, mesh)
     where = placing(mesh, s.height, s.origin, s.place)
     coarser = levels(mesh) if s.levels or s.preset in LEVELLED else []
     made = Product(

@@ -2,7 +2,7 @@
 """What the programs that assets go to want otherwise than everybody: names, further meshes in the file, pictures packed
 in another way. A preset changes what writers are given, may stand in for one, and leaves files beside theirs.
 
-blender  a .blend file beside the others, where Blender is found.
+blender  a .blend file beside the others, where Blender is found; an OBJ whose pictures are right in its importer.
 unity    levels of detail in one file as Name_LOD0, Name_LOD1, ..., of which Unity makes an LOD group; for HDRP the mask
          map: metallic, occlusion, detail and smoothness in red, green, blue and alpha.
 unreal   the mesh as SM_Name (SK_Name where it moves by a skin), a convex hull UCX_SM_Name_01 to collide with, and loose
@@ -16,9 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 
+from dreamlab.core.rotation import matrix
 from dreamlab.core.types import Skin, Track
 from dreamlab.export.formats import WRITERS
 from dreamlab.export.glb import gltf_of
@@ -29,6 +31,7 @@ from dreamlab.export.png import png_bytes
 from dreamlab.export.product import Files, Part, Product
 from dreamlab.export.writers.blender import lacking, through_blender
 from dreamlab.export.writers.maps import maps, open_sky
+from dreamlab.export.writers.obj import obj
 from dreamlab.export.writers.packed import packed_files
 
 WEB_FACES, WEB_TEXELS = 10_000, 512
@@ -111,7 +114,7 @@ def _godot(made: Product) -> Product:
 
 def _repeats(motion: Skin | Track) -> bool:
     """Whether a clip ends as it begins."""
-    ways = (motion.points,) if isinstance(motion, Track) else (motion.shift, motion.turn)
+    ways = (motion.points,) if isinstance(motion, Track) else (motion.shift, matrix(motion.turn))
     return all(torch.allclose(way[0], way[-1], atol=1e-3) for way in ways)
 
 
@@ -125,9 +128,9 @@ def _web_packed(made: Product) -> Files:
 
 PRESETS: Mapping[str, Preset] = {
     "none": Preset(),
-    "blender": Preset(beside=_blender),
-    "unity": Preset(_unity, _unity_maps, {"maps": maps}),
+    "blender": Preset(beside=_blender, writers={"obj": partial(obj, bump=True, decoded=True)}),
+    "unity": Preset(_unity, _unity_maps, {"maps": maps, "obj": partial(obj, bump=True)}),
     "unreal": Preset(_unreal, _unreal_beside, {"maps": _unreal_maps}),
-    "godot": Preset(_godot),
+    "godot": Preset(_godot, writers={"obj": partial(obj, bump=True)}),
     "web": Preset(_web, _web_packed),
 }

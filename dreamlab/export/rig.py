@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamlab.core.rotation import matrix
+from dreamlab.core.rotation import in_line, matrix
 from dreamlab.core.types import Mesh, Skin, Track
 from dreamlab.export.gltf import Gltf
 from renderers.surface.draw import vertex_normals
@@ -38,10 +38,7 @@ def weights_of(skin: Skin) -> dict[str, np.ndarray]:
 def bones_of(skin: Skin) -> tuple[Tensor, Tensor]:
     """Places [T, K, 3] and turns [T, K, 4] xyzw of the nodes; neighbouring turns are the near ones of q and -q."""
     place = skin.anchors + skin.shift
-    turn = F.normalize(skin.turn, dim=-1)[..., [1, 2, 3, 0]].clone()
-    for i in range(1, len(turn)):
-        turn[i] *= torch.where((turn[i] * turn[i - 1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
-    return place, turn
+    return place, in_line(F.normalize(skin.turn, dim=-1))[..., [1, 2, 3, 0]]
 
 
 def inverse_bind(skin: Skin) -> Tensor:

@@ -6,26 +6,22 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
+from benchmarks.opened import Lamp
 from dreamlab.core.cameras import orbit
-from dreamlab.core.safemath import linear_to_srgb, srgb_to_linear
 from dreamlab.core.types import Mesh, Textures
 from dreamlab.export.drawing import Viewed
-from dreamlab.export.glb import glb_bytes
+from dreamlab.export.presets import files_of
+from dreamlab.export.product import Files, Product
 from renderers.light.environment import environment
-from renderers.light.montecarlo import Draws, shade_montecarlo
-from renderers.light.pbr import Material
-from renderers.light.rays import Boxes
-from renderers.light.split_sum import Lighting
-from renderers.surface.draw import View, vertex_normals
-from renderers.surface.material import Coat
+from renderers.light.montecarlo import Draws
+from renderers.surface.draw import vertex_normals
 from tests.export.judges import run_bpy
 
 AZIMUTH, ELEVATION, DISTANCE, FOVY = 35.0, 20.0, 3.4, 40.0
@@ -70,35 +66,22 @@ def coatings(size: int) -> Textures:
     return Textures(base, roughness, metallic, (normal + 1) / 2)
 
 
-@dataclass(frozen=True)
-class Lamp:
-    """Our own light for a picture."""
-
-    light: Lighting
-    boxes: Boxes
-
-    def lit(self, view: View, made: Coat, normal: Tensor) -> Tensor:
-        points = view.points
-        which = torch.zeros(len(points), dtype=torch.int64)
-        material = Material(srgb_to_linear(made.base), made.roughness, made.metallic)
-        stream = torch.Generator().manual_seed(0)
-        arguments = (self.light, material, points, normal, view.to_eye(points), which, self.boxes, stream)
-        return linear_to_srgb(shade_montecarlo(*arguments, Draws(48, 40)).clamp(0, 1))
-
-
 def ours(mesh: Mesh, lamp: Lamp, size: int) -> tuple[np.ndarray, np.ndarray]:
     """sRGB [H, W, 3] over black, and coverage [H, W]."""
     frames = Viewed(mesh, lamp).render(orbit([AZIMUTH], ELEVATION, DISTANCE, FOVY), size, torch.zeros(1, 3))
     return frames.rgb[0].numpy(), frames.alpha[0, ..., 0].numpy()
 
 
-def cycles(mesh: Mesh, name: str, size: int, folder: Path, samples: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """The same of the file, by Blender."""
-    (folder / "model.glb").write_bytes(glb_bytes(mesh, "pot", {}))
+def cycles(files: Files, name: str, size: int, folder: Path, samples: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """The same of a file, by Blender."""
+    for beside, data in files.items():
+        (folder / beside).write_bytes(data)
     np.save(folder / "light.npy", environment(name).numpy())
     eye = orbit([AZIMUTH], ELEVATION, DISTANCE, FOVY).camera_to_world[0, :3, 3].tolist()
     wanted = {"eye": eye, "fov_deg": FOVY, "size": size, "samples": samples}
-    run_bpy("blender_render.py", folder / "model.glb", folder / "light.npy", folder / "shot.png", json.dumps(wanted))
+    run_bpy(
+        "blender_render.py", folder / next(iter(files)), folder / "light.npy", folder / "shot.png", json.dumps(wanted)
+    )
     shot = np.asarray(Image.open(folder / "shot.png")) / 255
     return shot[..., :3] * shot[..., 3:], shot[..., 3]
 
@@ -131,13 +114,15 @@ def test_cycles_shows_what_we_show(tmp_path: Path) -> None:
     mesh, name, size = pot(), "studio", 60
     textures = mesh.textures
     assert textures is not None
-    lamp = Lamp(Lighting.of([environment(name)]), Boxes.over(mesh.vertices, mesh.faces))
-    (shot, cover), (picture, alpha) = cycles(mesh, name, size, tmp_path), ours(mesh, lamp, size)
+    lamp = Lamp(name, mesh, Draws(48, 40))
+    (picture, alpha), made = ours(mesh, lamp, size), Product("pot", mesh)
+    shot, cover = cycles(files_of("glb", made, "none"), name, size, tmp_path)
     assert np.abs(cover - alpha).mean() < 0.004, "the same silhouette"
     where = facing(mesh, size) & (cover > 0.99)
     assert where.sum() > 0.2 * size**2
-    near = psnr(shot, picture, where)
-    assert near > FLOOR
+    assert psnr(shot, picture, where) > FLOOR
+    plain, _ = cycles(files_of("obj", made, "blender"), name, size, tmp_path)
+    assert psnr(plain, picture, where) > FLOOR, "an OBJ, whose pictures Blender takes for sRGB"
     wrong = {
         "red of normals": flipped(textures, 0),
         "green of normals": flipped(textures, 1),

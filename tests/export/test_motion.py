@@ -18,7 +18,8 @@ from torch import Tensor
 from dreamlab.core.rotation import from_matrix, from_vector, matrix
 from dreamlab.core.types import LevelSet, Mesh, Scene, Skin, Track
 from dreamlab.export.glb import gltf_of
-from dreamlab.export.motion import KEYS, TORN, motion_of
+from dreamlab.export.levels import level_files
+from dreamlab.export.motion import KEYS, TORN, motion_of, motion_within_bounds, notes
 from dreamlab.export.product import Product
 from dreamlab.export.registration import registered
 from dreamlab.export.rig import track_of
@@ -233,6 +234,30 @@ def test_what_stands_still_has_no_animation() -> None:
     assert motion_of(plain, mesh) == (None, {})
 
 
+def test_what_moves_has_a_still_file_of_its_first_moment() -> None:
+    mesh = ball(1)
+    files = level_files(Product("thing", mesh, wave(mesh)))
+    assert list(files) == ["model_still.glb"] and not level_files(Product("thing", mesh))
+    still = Glb(files["model_still.glb"])
+    assert "animations" not in still.document and not still.targets
+    np.testing.assert_allclose(still.points(), mesh.vertices)
+
+
+def test_a_motion_that_fails_costs_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = bar(MovingSettings(deform=DeformSettings(points=8, moments=3)))
+    shake(scene, 0.05)
+    mesh = extract(scene, 24, 500, by_pictures=False)
+    made, facts = motion_within_bounds(scene, mesh)
+    wanted, also = motion_of(scene, mesh)
+    assert made is not None and wanted is not None and facts["way"] == also["way"]
+    for a, b in zip(*(track_of(each, mesh.vertices).points for each in (made, wanted)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+    monkeypatch.setenv("DREAMLAB_FAULT", "motion:error")
+    made, facts = motion_within_bounds(scene, mesh)
+    (line,) = notes(facts, ("glb", "obj"))
+    assert made is None and "a fault was asked for" in line and "not in the files" in line
+
+
 # ---- morph targets --------------------------------------------------------------------------------------------------
 def wave(mesh: Mesh, keys: int = 5, part: bool = False) -> Track:
     """Up and down; or its upper half alone. The last key is the first."""
@@ -352,6 +377,13 @@ def test_a_field_that_changes_is_not_dropped(monkeypatch: pytest.MonkeyPatch) ->
     changing: Any = Swinging(loops=False)
     motion, facts = motion_of(changing, mesh)
     assert isinstance(motion, Skin) and len(motion.times) == 3
+    assert notes(facts, ("glb",)) == [] and notes(
+        {**facts, "fraction": 0.07, "empty_at": [0.5]}, ("glb", "spz", "ply")
+    ) == [
+        "spz, ply: as it is at time 0, without its motion",
+        "motion: up to 7.0 % of the diagonal off the scene's later surfaces",
+        "motion: the scene is empty at 0.50; the surface waits there",
+    ]
     assert facts["way"] == "registered bones" and 0 < facts["error"] < 0.02 and facts["stretch"] > 1
 
 

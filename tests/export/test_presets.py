@@ -22,9 +22,11 @@ from dreamlab.export.hull import hull_of
 from dreamlab.export.levels import coarser_file, level_files, thinned
 from dreamlab.export.presets import PRESETS, WEB_FACES, WEB_TEXELS, files_of
 from dreamlab.export.product import Files, Product
+from dreamlab.export.readback import read_back
 from dreamlab.export.rig import track_of
 from dreamlab.recipe import grammar
-from tests.export.judges import blender_looks
+from renderers.surface.files import read_mesh
+from tests.export.judges import blender_looks, bpy_python
 from tests.export.test_blender import lopsided
 from tests.export.test_glb import ball, issues, textured
 from tests.export.test_rig import some_skin
@@ -224,11 +226,34 @@ def test_the_packed_file_is_smaller_and_valid(tmp_path: Path) -> None:
 
 
 def test_blender_shows_every_mesh_of_a_preset(tmp_path: Path) -> None:
+    bpy_python()
     paths = []
-    for preset in ("unity", "unreal"):
-        paths.append(tmp_path / f"{preset}.glb")
-        paths[-1].write_bytes(files_of("glb", still(), preset)["model.glb"])
-    unity, unreal = blender_looks(paths, tmp_path)
-    assert set(unity.found["meshes"]) == {"a-ball_LOD0", "a-ball_LOD1", "a-ball_LOD2"}
-    assert set(unreal.found["meshes"]) == {"SM_a_ball", "UCX_SM_a_ball_01"}
-    assert not unreal.found["meshes"]["UCX_SM_a_ball_01"]["materials"]
+    for preset, kind in (("unity", "glb"), ("unreal", "glb"), ("unity", "fbx"), ("unreal", "fbx")):
+        paths.append(tmp_path / f"{preset}.{kind}")
+        paths[-1].write_bytes(files_of(kind, still(), preset)[f"model.{kind}"])
+    for i, look in enumerate(blender_looks(paths, tmp_path)):
+        if i % 2 == 0:
+            assert set(look.found["meshes"]) == {"a-ball_LOD0", "a-ball_LOD1", "a-ball_LOD2"}
+            continue
+        assert set(look.found["meshes"]) == {"SM_a_ball", "UCX_SM_a_ball_01"}
+        assert not look.found["meshes"]["UCX_SM_a_ball_01"]["materials"]
+
+
+@pytest.mark.parametrize("preset", ["none", "unity", "unreal", "godot"])
+def test_what_is_read_back_is_the_asset_and_not_what_lies_beside_it(tmp_path: Path, preset: str) -> None:
+    (tmp_path / "model.glb").write_bytes(files_of("glb", still(), preset)["model.glb"])
+    torch.testing.assert_close(read_back(tmp_path / "model.glb").vertices, still().mesh.vertices)
+
+
+@pytest.mark.parametrize("kind", ["ply", "stl"])
+def test_what_stands_in_its_file_is_read_back_in_our_axes(tmp_path: Path, kind: str) -> None:
+    made = Product("ball", lopsided(ball(2)))
+    (tmp_path / f"model.{kind}").write_bytes(files_of(kind, made, "none")[f"model.{kind}"])
+    read = read_back(tmp_path / f"model.{kind}")
+    torch.testing.assert_close(read.vertices[read.faces], made.mesh.vertices[made.mesh.faces], atol=1e-6, rtol=0)
+    assert (torch.nn.functional.normalize(read.vertices, dim=1) * read.normals).sum(1).min() > 0.5
+    told = files_of(kind, replace(made, origin={"prompt": "a ball"}), "none")
+    (tmp_path / f"model.{kind}").write_bytes(told[f"model.{kind}"])
+    taken = read_mesh(str(tmp_path / f"model.{kind}"), radius=None)  # as a start of another run
+    np.testing.assert_allclose(taken.vertices.amin(0), made.mesh.vertices.amin(0), atol=1e-6)
+    np.testing.assert_allclose(taken.vertices.amax(0), made.mesh.vertices.amax(0), atol=1e-6)

@@ -5,16 +5,18 @@ Gaussians; each beside our picture of the same."""
 from __future__ import annotations
 
 import base64
+import http.server
 import io
 import json
 import math
 import os
-import re
+import queue
 import shutil
 import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dreamlab.core.cameras import turntable
+from dreamlab.core.cameras import Cameras, turntable
 from dreamlab.core.types import Mesh, Skin, Track
 from dreamlab.export.glb import gltf_of
 from dreamlab.export.product import Product
@@ -37,8 +39,7 @@ from tests.export.viewer import Glb
 HERE = Path(__file__).parent
 SIZE, VIEW = 128, 1  # pixels, and which of three cameras
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-FLAGS += ["--disable-gpu-sandbox", "--virtual-time-budget=60000", "--timeout=60000", "--dump-dom"]
+FLAGS = ("--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 MOVED = 0.7  # seconds
 
 
@@ -61,40 +62,75 @@ def products() -> dict[str, tuple[bytes, float | None]]:
     return files | {key: (gltf_of(Product("thing", mesh, motion)).glb(), MOVED) for key, motion in moving.items()}
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What three.js makes of each: its picture over white, its objects, its clips."""
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Serves the page, its script and the jobs; keeps what the page says in the end."""
+
+    pages: ClassVar[dict[str, tuple[str, bytes]]] = {}
+    said: ClassVar[queue.Queue[Any]] = queue.Queue()
+
+    def do_GET(self) -> None:
+        kind, data = self.pages.get(self.path, ("text/plain", b""))
+        self.send_response(200 if data else 404)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_POST(self) -> None:
+        self.said.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+def in_three(jobs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """What three.js makes of each job: its picture, its objects, its clips."""
     packages = Path(os.environ.get("DREAMLAB_THREE", ""))
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if shutil.which("node") is None or not (packages / "three").is_dir() or not (packages / "esbuild").is_dir():
         pytest.skip("needs Node.js and the npm packages three and esbuild (DREAMLAB_THREE names their node_modules)")
     if browser is None:
         pytest.skip(f"needs a browser: one of {', '.join(BROWSERS)}")
-    folder = tmp_path_factory.mktemp("three")
     bundle = [str(packages / ".bin" / "esbuild"), str(HERE / "three_look.mjs"), "--bundle", "--format=esm", "--minify"]
     environment = os.environ | {"NODE_PATH": str(packages)}
     subprocess.run([*bundle, f"--outfile={folder}/look.js", "--log-level=error"], check=True, env=environment)
-    camera, files = turntable(3)[VIEW : VIEW + 1], products()
-    jobs = [
-        {
-            "glb": base64.b64encode(data).decode(),
-            "pose": camera.camera_to_world[0].T.reshape(-1).tolist(),
-            "fovy": float(camera.fovy_deg[0]),
-            "size": SIZE,
-            "seconds": seconds,
-        }
-        for data, seconds in files.values()
-    ]
-    script = (folder / "look.js").read_text().replace("</script", "<\\/script")
-    page = f"<!doctype html><meta charset=utf-8><body></body><script>globalThis.jobs={json.dumps(jobs)}</script>"
-    (folder / "page.html").write_text(f"{page}<script type=module>{script}</script>")
-    home = ["--user-data-dir=" + str(folder / "profile"), (folder / "page.html").as_uri()]
-    done = subprocess.run([browser, *FLAGS, *home], capture_output=True, text=True, timeout=180, check=False)
-    body = re.search(r"<body>(\{.*?\})</body>", done.stdout, re.S)
-    assert body is not None, done.stdout[-500:] + done.stderr[-1000:]
-    told = json.loads(body.group(1))
+    Answers.pages = {
+        "/": ("text/html", b"<!doctype html><meta charset=utf-8><body><script type=module src=/look.js></script>"),
+        "/look.js": ("text/javascript", (folder / "look.js").read_bytes()),
+        "/jobs": ("application/json", json.dumps(jobs).encode()),
+    }
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    command = [browser, *FLAGS, f"--user-data-dir={folder}/profile", f"http://127.0.0.1:{server.server_port}/"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        try:
+            told = Answers.said.get(timeout=120)
+        finally:
+            running.terminate()
+            server.shutdown()
+            server.server_close()
     assert "error" not in told, told["error"]
-    return dict(zip(files, told["found"], strict=True))
+    found: list[dict[str, Any]] = told["found"]
+    return found
+
+
+def job(data: bytes, camera: Cameras, size: int, seconds: float | None) -> dict[str, Any]:
+    return {
+        "glb": base64.b64encode(data).decode(),
+        "pose": camera.camera_to_world[0].T.reshape(-1).tolist(),
+        "fovy": float(camera.fovy_deg[0]),
+        "size": size,
+        "seconds": seconds,
+    }
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    camera, files = turntable(3)[VIEW : VIEW + 1], products()
+    jobs = [job(data, camera, SIZE, seconds) for data, seconds in files.values()]
+    return dict(zip(files, in_three(jobs, tmp_path_factory.mktemp("three")), strict=True))
 
 
 def seen(drawn: dict[str, dict[str, Any]], key: str) -> Tensor:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Draws GLB files with three.js: `jobs` is set by the page that this is bundled into, each with a file in base64, a
-// camera, a size and a moment of the clip. Pictures come back as data URLs in the document, over white.
+// Draws GLB files with three.js: the server of the page says which at /jobs, each with a file in base64, a camera, a
+// size and a moment of the clip, and is told at /done: pictures over white as data URLs, objects, clips.
 
 import * as THREE from 'three/webgpu';
 import { GLTFLoader } from 'three/addons/loaders/GLTFLoader.js';
@@ -49,15 +49,14 @@ async function draw(renderer, job) {
 }
 
 async function main() {
+  const jobs = await (await fetch('/jobs')).json();
   const canvas = document.createElement('canvas');
   const renderer = new THREE.WebGPURenderer({ canvas, forceWebGL: true, antialias: true, preserveDrawingBuffer: true });
   await renderer.init();
   const found = [];
-  for (const job of globalThis.jobs) found.push(await draw(renderer, job));
-  return found;
+  for (const job of jobs) found.push(await draw(renderer, job));
+  return { found };
 }
 
-main().then(
-  (found) => { document.body.textContent = JSON.stringify({ found }); },
-  (error) => { document.body.textContent = JSON.stringify({ error: String(error?.stack ?? error) }); },
-).finally(() => { document.title = 'done'; });
+main().catch((error) => ({ error: String(error?.stack ?? error) }))
+  .then((said) => fetch('/done', { method: 'POST', body: JSON.stringify(said) }));

@@ -17,6 +17,7 @@ MOST_EMPTY = 64 << 20  # bytes of accessors that say what they hold by saying no
 MOST_PLACED = 10_000  # nodes of a glTF
 MOST_JSON = 64 << 20
 MOST_HEADER = 1 << 16  # bytes of a PLY header
+UPRIGHT = "up +Z, front -Y"  # what our PLY and STL say of their axes
 _COMPONENTS = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}  # bytes
 _NUMBERS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 _TRANSFORM, _PACK = "npx @gltf-transform/cli", "npx gltfpack"
@@ -225,6 +226,12 @@ def _ply_count(word: str, name: str) -> int:
     if not word.isdecimal() or len(word) > 12:
         raise Refused(f"its header has {word[:40]!r} of {name!r}")
     return int(word)
+
+
+def stands(suffix: str, data: bytes) -> bool:
+    """Whether a PLY or an STL says that +Z is its up, as ours do: in a comment, or in the text before the triangles."""
+    head = data[: data.find(b"end_header")] if suffix == ".ply" else data[:80] if suffix == ".stl" else b""
+    return UPRIGHT.encode() in head[:MOST_HEADER]
 
 
 CHECKS = {".glb": check_glb, ".gltf": check_gltf, ".ply": check_ply}
