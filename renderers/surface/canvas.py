@@ -23,7 +23,7 @@ from cuda_ext.raster import raster
 from cuda_ext.texture import texture
 from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json
-from dreamlab.core.foreign.asset import ForeignAsset, read_asset
+from dreamlab.core.foreign.asset import WORN, ForeignAsset, read_asset
 from dreamlab.core.foreign.files import read_bytes
 from dreamlab.core.types import Mesh, Textures
 from renderers.surface.atlas import Atlas, unwrap
@@ -174,6 +174,8 @@ def canvas_of(asset: ForeignAsset, name: str, fresh: bool = False, up: str = "y"
 def _bare(asset: ForeignAsset, soup: _Soup, fresh: bool, lines: list[str]) -> Tensor:
     """[F] which triangles are to be unwrapped: all of a primitive, in an OBJ all of a material, or none of it."""
     bare = ~soup.uv.isfinite().all(-1).all(-1)
+    if asset.facts["kind"] not in WORN:  # what is written of it has no coordinates but new ones
+        return torch.ones_like(bare)
     if fresh:
         clear = torch.tensor([slot["alpha"] == "OPAQUE" or slot["texture"] is None for slot in asset.facts["slots"]])
         lines += [f"material {slot['name']!r}: keeps its coordinates, for its alpha lies at them"
