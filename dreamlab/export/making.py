@@ -49,7 +49,7 @@ def make(scene: Scene, recipe: Recipe, prompt: str, step: int, formats: Sequence
     surface = finish(scene, FinishSettings(s.resolution, s.faces, s.texture, s.fit))
     mesh = surface.mesh
     motion, moves = motion_within_bounds(scene, mesh)
-    where = placing(mesh, s.height, s.origin)
+    where = placing(mesh, s.height, s.origin, s.place)
     coarser = levels(mesh) if s.levels or s.preset in LEVELLED else []
     made = Product(
         slug(prompt),

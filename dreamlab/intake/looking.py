@@ -127,6 +127,8 @@ def _picture(document: Json, data: bytes, folder: Path, image: int) -> str:
         name = folder / found["uri"]
         missing = "" if name.is_file() else ", which is missing"
         return f"the file {found['uri']!r}{missing}"
+    if not data:
+        return "in its binary file"
     view = document["bufferViews"][found["bufferView"]]
     start = 28 + struct.unpack("<I", data[12:16])[0] + view.get("byteOffset", 0)
     return picture_size(data[start : start + view["byteLength"]])

@@ -4,6 +4,7 @@ picture in which slot, and what moves. Blender stands on the plane of X and Y: i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ PLAIN = ("glb", "gltf", "obj", "ply", "stl", "usdz")
 CASES = (
     *(("textured", kind) for kind in (*PLAIN, "obj for blender", "fbx", "blend")),
     *(("coloured", kind) for kind in (*PLAIN, "fbx")),
-    *(("moving", kind) for kind in ("glb", "usdz", "fbx", "abc")),
+    *((case, kind) for case in ("moving", "changing") for kind in ("glb", "usdz", "fbx", "abc")),
 )
 
 
@@ -46,7 +47,10 @@ def made(case: str) -> Product:
     if case == "textured":
         return Product("a-ball", lopsided(textured(True, True)), origin=ORIGIN)
     mesh = lopsided(ball(2))
-    return Product("a-ball", mesh, some_skin(mesh.vertices, False) if case == "moving" else None, origin=ORIGIN)
+    if case == "coloured":
+        return Product("a-ball", mesh, origin=ORIGIN)
+    skin = some_skin(mesh.vertices, False)
+    return Product("a-ball", mesh, skin if case == "moving" else track_of(skin, mesh.vertices), origin=ORIGIN)
 
 
 @pytest.fixture(scope="module")
@@ -153,21 +157,30 @@ def test_a_ply_keeps_the_coordinates_of_its_texture(looks: Mapping[tuple[str, st
 
 
 @pytest.mark.parametrize("kind", ["glb", "usdz", "fbx", "abc"])
-def test_what_moves_moves_in_blender_as_in_the_scene(looks: Mapping[tuple[str, str], Look], kind: str) -> None:
-    """At the begin, the middle and the end of the clip, which lasts 48 frames."""
-    look, product = looks["moving", kind], made("moving")
+@pytest.mark.parametrize("case", ["moving", "changing"])
+def test_what_moves_moves_in_blender_as_in_the_scene(
+    looks: Mapping[tuple[str, str], Look], case: str, kind: str
+) -> None:
+    """By a skin, or point by point; at the begin, the middle and the end of the clip, which lasts 48 frames."""
+    look, product = looks[case, kind], made(case)
     assert product.motion is not None
     track = track_of(product.motion, product.mesh.vertices)
     frames = look.mesh["frames"]
     begin = 1 if kind == "fbx" else 0  # Blender's importer of FBX begins to count at 1
     assert frames == [begin, begin + 24, begin + 48]
-    skinned = kind in ("glb", "fbx")
-    assert bool(look.found["actions"]) == skinned
-    assert look.mesh["modifiers"] == ["ARMATURE" if skinned else "MESH_SEQUENCE_CACHE"]
+    keyed = kind in ("glb", "fbx")
+    assert bool(look.found["actions"]) == keyed
+    cached = ["ARMATURE"] if case == "moving" else []
+    assert look.mesh["modifiers"] == (cached if keyed else ["MESH_SEQUENCE_CACHE"])
     for frame, key in zip(frames, (0, 2, 4), strict=True):
         x, y, z = track.points[key].numpy().T
         assert apart(look.array(str(frame)), np.stack([x, -z, y], -1)) < 1e-4, frame
     assert np.abs(look.array(str(frames[2])) - look.array(str(frames[0]))).max() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["fbx", "blend"])
+def test_what_blender_saves_tells_where_it_is_from(looks: Mapping[tuple[str, str], Look], kind: str) -> None:
+    assert json.loads(looks["textured", kind].found["told"]) == ORIGIN
 
 
 def program(folder: Path, text: str) -> str:

@@ -6,27 +6,22 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
+from benchmarks.opened import Lamp
 from dreamlab.core.cameras import orbit
-from dreamlab.core.safemath import linear_to_srgb, srgb_to_linear
 from dreamlab.core.types import Mesh, Textures
 from dreamlab.export.drawing import Viewed
 from dreamlab.export.presets import files_of
 from dreamlab.export.product import Files, Product
 from renderers.light.environment import environment
-from renderers.light.montecarlo import Draws, shade_montecarlo
-from renderers.light.pbr import Material
-from renderers.light.rays import Boxes
-from renderers.light.split_sum import Lighting
-from renderers.surface.draw import View, vertex_normals
-from renderers.surface.material import Coat
+from renderers.light.montecarlo import Draws
+from renderers.surface.draw import vertex_normals
 from tests.export.judges import run_bpy
 
 AZIMUTH, ELEVATION, DISTANCE, FOVY = 35.0, 20.0, 3.4, 40.0
@@ -69,22 +64,6 @@ def coatings(size: int) -> Textures:
     lean = 0.5 * torch.sin(2 * math.pi * 14 * v) * torch.exp(-((v - 0.35) / 0.07).square())
     normal = torch.nn.functional.normalize(torch.stack([slope, lean, torch.ones_like(u)], -1), dim=-1)
     return Textures(base, roughness, metallic, (normal + 1) / 2)
-
-
-@dataclass(frozen=True)
-class Lamp:
-    """Our own light for a picture."""
-
-    light: Lighting
-    boxes: Boxes
-
-    def lit(self, view: View, made: Coat, normal: Tensor) -> Tensor:
-        points = view.points
-        which = torch.zeros(len(points), dtype=torch.int64)
-        material = Material(srgb_to_linear(made.base), made.roughness, made.metallic)
-        stream = torch.Generator().manual_seed(0)
-        arguments = (self.light, material, points, normal, view.to_eye(points), which, self.boxes, stream)
-        return linear_to_srgb(shade_montecarlo(*arguments, Draws(48, 40)).clamp(0, 1))
 
 
 def ours(mesh: Mesh, lamp: Lamp, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +114,7 @@ def test_cycles_shows_what_we_show(tmp_path: Path) -> None:
     mesh, name, size = pot(), "studio", 60
     textures = mesh.textures
     assert textures is not None
-    lamp = Lamp(Lighting.of([environment(name)]), Boxes.over(mesh.vertices, mesh.faces))
+    lamp = Lamp(name, mesh, Draws(48, 40))
     (picture, alpha), made = ours(mesh, lamp, size), Product("pot", mesh)
     shot, cover = cycles(files_of("glb", made, "none"), name, size, tmp_path)
     assert np.abs(cover - alpha).mean() < 0.004, "the same silhouette"

@@ -22,6 +22,7 @@ from dreamlab.export.formats import WRITERS
 from dreamlab.export.painted import painted
 from dreamlab.export.product import Files, Product
 from dreamlab.export.rig import track_of
+from renderers.surface.files import read_mesh
 from tests.export.judges import usd_errors
 from tests.export.test_glb import ball, textured
 from tests.export.test_rig import some_skin
@@ -65,6 +66,13 @@ def test_each_file_tells_where_it_is_from_unless_it_shall_not(kind: str, places:
     assert not any(b"prompt" in data or b"\xf0\x9f\xa6\x86" in data for data in silent.values())
     if kind == "ply":
         assert b"comment" not in silent["model.ply"][:2000], "some readers refuse comments"
+
+
+def test_a_ply_s_header_stays_one_that_readers_take(tmp_path: Path) -> None:
+    made = Product("ball", ball(1), origin={"prompt": "a ball", "recipe": ["a recipe of many prompts"] * 10_000})
+    files = write("ply", made, tmp_path)
+    assert [json.loads(each) for each in told("ply", files)] == [{"prompt": "a ball"}]
+    assert len(read_mesh(str(tmp_path / "model.ply")).faces) == len(made.mesh.faces)
 
 
 def test_pictures_inside_a_glb_tell_it_too() -> None:

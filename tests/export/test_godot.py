@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.opened import godot_imports
 from dreamlab.core.types import Skin
 from dreamlab.export.presets import files_of
 from dreamlab.export.product import Product
@@ -39,18 +39,6 @@ def moving() -> Product:
     return Product("other", mesh, replace(skin, times=torch.linspace(0, 1, 7), shift=shift, turn=turn))
 
 
-def imported(command: list[str], folder: Path, count: int) -> None:
-    """Version 3.2 imports, and then never ends: what it leaves beside each file when that is done is waited for."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        try:
-            until = time.monotonic() + 120
-            while len(list((folder / ".import").glob("*.md5"))) < count:
-                assert time.monotonic() < until and running.poll() is None, "Godot imports nothing"
-                time.sleep(0.1)
-        finally:
-            running.kill()
-
-
 @pytest.fixture(scope="module")
 def looked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     program = shutil.which("godot3-server")
@@ -62,7 +50,7 @@ def looked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for name, made, preset in (("still", still(), "godot"), ("moving", moving(), "godot"), ("plain", still(), "none")):
         (folder / f"{name}.glb").write_bytes(files_of("glb", made, preset)["model.glb"])
     command = [program, "--path", str(folder)]
-    imported([*command, "--editor", "--quit"], folder, 3)
+    godot_imports(folder, 3)
     done = subprocess.run([*command, "-s", "godot_look.gd"], capture_output=True, text=True, timeout=120)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("LOOK ")]
     found: dict[str, Any] = json.loads(line.removeprefix("LOOK "))

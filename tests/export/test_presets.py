@@ -26,7 +26,7 @@ from dreamlab.export.readback import read_back
 from dreamlab.export.rig import track_of
 from dreamlab.recipe import grammar
 from renderers.surface.files import read_mesh
-from tests.export.judges import blender_looks
+from tests.export.judges import blender_looks, bpy_python
 from tests.export.test_blender import lopsided
 from tests.export.test_glb import ball, issues, textured
 from tests.export.test_rig import some_skin
@@ -226,14 +226,17 @@ def test_the_packed_file_is_smaller_and_valid(tmp_path: Path) -> None:
 
 
 def test_blender_shows_every_mesh_of_a_preset(tmp_path: Path) -> None:
+    bpy_python()
     paths = []
-    for preset in ("unity", "unreal"):
-        paths.append(tmp_path / f"{preset}.glb")
-        paths[-1].write_bytes(files_of("glb", still(), preset)["model.glb"])
-    unity, unreal = blender_looks(paths, tmp_path)
-    assert set(unity.found["meshes"]) == {"a-ball_LOD0", "a-ball_LOD1", "a-ball_LOD2"}
-    assert set(unreal.found["meshes"]) == {"SM_a_ball", "UCX_SM_a_ball_01"}
-    assert not unreal.found["meshes"]["UCX_SM_a_ball_01"]["materials"]
+    for preset, kind in (("unity", "glb"), ("unreal", "glb"), ("unity", "fbx"), ("unreal", "fbx")):
+        paths.append(tmp_path / f"{preset}.{kind}")
+        paths[-1].write_bytes(files_of(kind, still(), preset)[f"model.{kind}"])
+    for i, look in enumerate(blender_looks(paths, tmp_path)):
+        if i % 2 == 0:
+            assert set(look.found["meshes"]) == {"a-ball_LOD0", "a-ball_LOD1", "a-ball_LOD2"}
+            continue
+        assert set(look.found["meshes"]) == {"SM_a_ball", "UCX_SM_a_ball_01"}
+        assert not look.found["meshes"]["UCX_SM_a_ball_01"]["materials"]
 
 
 @pytest.mark.parametrize("preset", ["none", "unity", "unreal", "godot"])

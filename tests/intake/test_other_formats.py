@@ -15,13 +15,13 @@ from PIL import Image
 from dreamlab.core.errors import InputError
 from dreamlab.core.foreign.asset import read_asset
 from dreamlab.intake.painting import MAPS, copy_out, painted, taken, target
-from renderers.surface.canvas import Canvas, canvas_of
+from renderers.surface.canvas import OwnCanvas, canvas_of
 from tests.intake.awkward import AWKWARD, ball
 from tests.intake.judges import Seen, issues, sampled
 from tests.intake.test_texture_only import ORIGIN, colour, in_the_ball, paint
 
 
-def given_back(path: Path, folder: Path, fresh: bool = False) -> tuple[Path, Canvas]:
+def given_back(path: Path, folder: Path, fresh: bool = False) -> tuple[Path, OwnCanvas]:
     """The painted file in a folder, with what it names."""
     asset = read_asset(path, "mesh")
     canvas = canvas_of(asset, path.name, fresh)

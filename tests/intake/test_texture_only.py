@@ -19,7 +19,7 @@ from dreamlab.core.foreign.asset import read_asset
 from dreamlab.core.types import Textures
 from dreamlab.intake.painting import MAPS, painted, taken
 from renderers.surface.bake import texels
-from renderers.surface.canvas import Canvas, canvas_from, canvas_of
+from renderers.surface.canvas import OwnCanvas, canvas_from, canvas_of
 from tests.intake.awkward import AWKWARD
 from tests.intake.judges import Seen, issues, sampled
 
@@ -33,7 +33,7 @@ def colour(points: np.ndarray) -> np.ndarray:
     return 0.5 + 0.4 * np.sin(2.0 * points + np.array([0.0, 1.0, 2.0]))
 
 
-def paint(canvas: Canvas) -> Textures:
+def paint(canvas: OwnCanvas) -> Textures:
     """What a scene would have learnt."""
     at = texels(canvas.atlas, SIZE)
     points = at.read(canvas.mesh.vertices, canvas.mesh.faces)
@@ -46,7 +46,7 @@ def paint(canvas: Canvas) -> Textures:
 
 
 @functools.cache
-def made(name: str, fresh: bool) -> tuple[bytes, bytes, Canvas]:
+def made(name: str, fresh: bool) -> tuple[bytes, bytes, OwnCanvas]:
     with tempfile.TemporaryDirectory() as folder:
         before = Path(folder, f"{name}.glb")
         before.write_bytes(AWKWARD[name]().bytes())
@@ -57,7 +57,7 @@ def made(name: str, fresh: bool) -> tuple[bytes, bytes, Canvas]:
         return before.read_bytes(), files["painted.glb"], canvas
 
 
-def done(folder: Path, name: str, fresh: bool = False) -> tuple[Path, Path, Canvas]:
+def done(folder: Path, name: str, fresh: bool = False) -> tuple[Path, Path, OwnCanvas]:
     """The file as it was, and painted."""
     was, now, canvas = made(name, fresh)
     before, after = folder / f"{name}.glb", folder / f"painted_{name}_{fresh}.glb"
@@ -96,7 +96,7 @@ def apart(found: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return away
 
 
-def in_the_ball(canvas: Canvas, points: np.ndarray) -> np.ndarray:
+def in_the_ball(canvas: OwnCanvas, points: np.ndarray) -> np.ndarray:
     return (points - np.array(canvas.facts["centre"])) * canvas.facts["scale"]
 
 
