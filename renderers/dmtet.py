@@ -81,14 +81,15 @@ class DMTet:
         self.settings = settings
         self.grid = KuhnGrid(settings.resolution, settings.extent)
         self.field = SurfaceField(3, levels=settings.levels, finest_resolution=settings.finest, extent=settings.extent)
-        if settings.start == "mesh":
-            sdf = signed_distances(read_mesh(settings.mesh), self.grid.vertices())
-        else:
-            sdf = ellipsoid(self.grid.vertices(), settings.radii)
+        shape = read_mesh(settings.mesh) if settings.start == "mesh" else None
+        points, radii = self.grid.vertices(), settings.radii
+        sdf = ellipsoid(points, radii) if shape is None else signed_distances(shape, points)
         self._own(
             {"sdf": sdf, "deform": torch.zeros(self.grid.count, 3)}
             | {COLOUR + name: value for name, value in self.field.start(generator).items()}
         )
+        if shape is not None:
+            self._learn(shape, generator)
 
     def _own(self, params: Mapping[str, Tensor]) -> None:
         self.params = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
@@ -192,12 +193,15 @@ class DMTet:
         sdf = signed_distances(shape, self.grid.vertices())
         self.params["sdf"].data.copy_(sdf.to(self.params["sdf"]))
         self.params["deform"].data.zero_()
+        return self._learn(shape, stream)
+
+    def _learn(self, shape: Mesh, stream: torch.Generator) -> None:
+        """The colours of a surface's vertices."""
         colours = {name: value.detach().clone() for name, value in self._colour_params().items()}
         raw = inverse_sigmoid(shape.colours.clamp(0.004, 0.996)).to(self.params["sdf"])
         self.field.learn(colours, shape.vertices.to(raw), raw, 150, stream)
         for name, value in colours.items():
             self.params[COLOUR + name].data.copy_(value.detach())
-        return None
 
     def offer(self, resolution: int) -> Offer:
         """The surface itself; `resolution` is the grid's and cannot be chosen here."""

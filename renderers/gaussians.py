@@ -20,7 +20,7 @@ from dreamlab.core.types import Depths, Frames, LevelSet, Offer, ParamGroup, Row
 from renderers.gaussian import densify
 from renderers.gaussian.densify import DensifySettings
 from renderers.gaussian.density import LEVEL, density_of, level_set
-from renderers.gaussian.placed import SH0
+from renderers.gaussian.placed import SH0, degree_of
 from renderers.gaussian.seeds import Seeds, ball, from_file, shell
 from renderers.surface.fusion import WAYS
 
@@ -33,7 +33,7 @@ WORTH = (0.2, LEVEL, 1.2)  # optical densities worth trying for a surface
 class GaussianSettings:
     count: int = setting(4096, low=1, high=5_000_000)
     start: str = setting("ball", choices=STARTS, help="where the Gaussians are seeded")
-    file: str | None = setting(None, file="cloud", help="start: file: a point cloud or mesh (.ply, .obj, .glb)")
+    file: str | None = setting(None, file="cloud", help="start: file: a mesh, a point cloud or Gaussians")
     radius: float = setting(0.6, above=0, high=2, help="of the ball or sphere the Gaussians are seeded in or on")
     opacity: float = setting(0.1, above=0, high=0.99, help="at the start")
     sh_degree: int = setting(0, low=0, high=4, help="of the colour's dependence on the view")
@@ -91,10 +91,20 @@ class Gaussians:
         }
         if s.sh_degree:
             self.params["sh_rest"] = torch.zeros(n, (s.sh_degree + 1) ** 2 - 1, 3)
-        self.degree = 0
+        if seeds.cloud is not None:
+            self._as_they_are(seeds.cloud)
+        held = 0 if seeds.cloud is None else degree_of(seeds.cloud)
+        self.degree = min(s.sh_degree, held)
         self.stream: torch.Generator | None = None  # of the last training render; growing draws from it
         self.before: SplatStats | None = None  # the statistics as they were before that render
         self._own(self.params)
+
+    def _as_they_are(self, cloud: Splats) -> None:
+        """Shapes and, as far as the degree goes, harmonics of Gaussians that a file has."""
+        self.params["quats"], self.params["log_scales"] = cloud.quats, cloud.scales.clamp(min=1e-7).log()
+        if "sh_rest" in self.params:
+            count = min(self.params["sh_rest"].shape[1], cloud.harmonics.shape[1] - 1)
+            self.params["sh_rest"][:, :count] = cloud.harmonics[:, 1 : count + 1]
 
     def _own(self, params: Mapping[str, Tensor]) -> None:
         self.params = {name: params[name].detach().clone().requires_grad_() for name in self.params}

@@ -24,7 +24,7 @@ from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Offer, ParamGroup, Rows, Splats, Training
-from renderers.gaussian.carried import carriers
+from renderers.gaussian.carried import carriers, carrying
 from renderers.gaussian.deform import Deformation, DeformSettings, Motion, anchored, blend, spread_change, stretch
 from renderers.gaussians import Gaussians, GaussianSettings
 
@@ -101,9 +101,10 @@ class Gaussians4D(Gaussians):
         begins = [j * length * (1 - s.overlap) - early for j in range(s.segments)]
         return [(begin, begin + length) for begin in begins]
 
-    def motion(self, time: Tensor) -> tuple[Motion, Tensor]:
-        """What moves the Gaussians at `time` [], and how far an earlier segment is from the blend [] (continuity)."""
-        means, spans = self.params["means"], self.spans()
+    def motion(self, time: Tensor, means: Tensor | None = None) -> tuple[Motion, Tensor]:
+        """What moves the Gaussians, or those at other `means`, at `time` [], and how far an earlier segment is from the
+        blend [] (continuity)."""
+        means, spans = self.params["means"] if means is None else means, self.spans()
         time = torch.remainder(time, 1.0) if self.ring else time
         chosen = self.settings.segment
         built = len(spans) if chosen is None else chosen + 1  # what comes after the one in training is not there yet
@@ -186,13 +187,18 @@ class Gaussians4D(Gaussians):
         """[T, V, 3] on the host: the surface's points go with the Gaussians that make it."""
         device, opacity = self.params["means"].device, self.params["logit_opacity"].detach().sigmoid()
 
-        def standing(time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            means, quats, log_scales, _, _ = self.posed(time.to(self.params["means"]))
-            return means, quats, log_scales.exp()
+        def standing(time: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            p = {name: self.params[name][rows] for name in ("means", "quats", "log_scales")}
+            motion, _ = self.motion(time.to(p["means"]), p["means"])
+            quats = product(motion.turn, torch.nn.functional.normalize(p["quats"], dim=-1))
+            return p["means"] + motion.shift, quats, (p["log_scales"] + motion.grow).exp()
 
         with torch.no_grad():
-            carried = carriers(points.to(device), *standing(torch.zeros(())), opacity)
-            return torch.stack([carried.at(*standing(time)).cpu() for time in times])
+            some = carrying(opacity)
+            carried = carriers(points.to(device), *standing(torch.zeros(()), some), opacity[some])
+            rows, index = torch.unique(carried.index, return_inverse=True)
+            carried = replace(carried, index=index)
+            return torch.stack([carried.at(*standing(time, some[rows])).cpu() for time in times])
 
     def joints(self) -> Tensor | None:
         """Where the control points of the first motion stand at time 0."""

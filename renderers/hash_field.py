@@ -23,16 +23,23 @@ from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import safe_normalize
 from dreamlab.core.schedules import Progress, Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Depths, Frames, LevelSet, Offer, ParamGroup, Rows, Training
+from dreamlab.core.triangles import scattered
+from dreamlab.core.types import Depths, Frames, LevelSet, Mesh, Offer, ParamGroup, Rows, Training
 from renderers.field import density as densities
 from renderers.field import volume
 from renderers.gaussian.seeds import Seeds, from_field
 from renderers.light import shading
 from renderers.light.background import Background, BackgroundSettings
 from renderers.light.shading import ShadingSettings
+from renderers.surface.files import read_mesh
 from renderers.surface.fusion import WAYS
 from renderers.surface.isosurface import level_set
+from renderers.surface.shapes import signed_distances
 
+BEGIN_STEPS, BEGIN_POINTS = 300, 60_000  # of learning a file's surface
+LOOKS = 8  # at every cell, afterwards
+NEAR, EDGE = 0.05, 0.02  # parts of the box: where a surface is learnt most, and half the way from empty to solid
+SOLID = 60.0  # density of a file's inside, times the box's half side
 NORMALS = ("none", "analytic", "finite", "central", "predicted")
 # Colours of Stable Diffusion 1.x latents to a linear fit, for looking at a latent field (Latent-NeRF arXiv:2211.07600).
 LATENT_TO_RGB = ((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (-0.184, -0.271, -0.473))
@@ -65,6 +72,7 @@ class FieldSettings:
     samples_per_ray: int | None = setting(None, low=1, help="fixed, so that a GPU never waits; else all seen")
     occupancy: int = setting(48, low=2, high=512, help="cells per axis of the grid that skips empty space")
     refresh: int = setting(16, low=1, help="steps between refreshes of the occupancy")
+    file: str = setting("", file="mesh", help="a mesh to start from, with its colours; a field that stands still")
     surface: str = setting("density", choices=WAYS, help="how a mesh is found: a level of the density, fused depths")
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
     shading: ShadingSettings = field(default_factory=ShadingSettings)
@@ -133,6 +141,49 @@ class HashField:
         self.occupied: Tensor  # [X, Y, Z] bool, follows from it
         self.core: Tensor  # [X, Y, Z] what is surely dense, follows from it
         self._refresh(0)
+        if s.file and not self.moves:
+            self._begin_as(read_mesh(s.file), generator)
+
+    def _begin_as(self, mesh: Mesh, stream: torch.Generator) -> None:
+        """Learn a surface: distances where the field has them, else a density, SOLID inside and none outside; and its
+        colours, a little to either side of it."""
+        s, device = self.settings, self.params["table"].device
+        leaves = list(self.params.values())
+        optimiser = torch.optim.Adam(leaves, betas=(0.9, 0.99), eps=1e-15)
+        near = _around(mesh, BEGIN_POINTS, NEAR * s.radius, stream)
+        where = torch.cat([near, _anywhere(2 * BEGIN_POINTS, s.radius, stream)])
+        spots = scattered(mesh.vertices, mesh.faces, BEGIN_POINTS, stream)
+        on = spots.read(mesh.vertices) + EDGE * s.radius * torch.randn(BEGIN_POINTS, 3, generator=stream)
+        wanted = spots.read(mesh.colours).to(device)
+        distance = signed_distances(mesh, where)
+        target, side = (each.to(device) for each in self._raw_of(distance))
+        where, on = where.to(device), on.to(device)
+        for step in range(BEGIN_STEPS):
+            optimiser.param_groups[0]["lr"] = 0.02 * 0.05 ** (step / BEGIN_STEPS)
+            rows, some = (torch.randint(len(each), (8192,), generator=stream).to(device) for each in (where, on))
+            error = self.raw(where[rows]) - target[rows]
+            error = torch.where(side[rows] == 0, error, (side[rows] * error).clamp(max=0))  # fuller, emptier is as well
+            loss = error.square().mean() / target.square().mean()
+            if not s.latent:
+                loss = (
+                    loss + (self.colour(self.features(self.unit(on[some]), None, None)) - wanted[some]).square().mean()
+                )
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        self._own(self.params)
+        self.occupancy = torch.zeros_like(self.occupancy)  # it holds the largest that was
+        for turn in range(LOOKS):
+            self._refresh(turn)
+
+    def _raw_of(self, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """What is wanted before the activation at such distances, and whether that is a least (1) or a most (-1)."""
+        s = self.settings
+        if self.distance:
+            return distance, torch.zeros_like(distance)
+        depth = (-distance / (EDGE * s.radius)).clamp(-1, 1)
+        top, bottom = (SOLID / s.radius, -10.0) if s.density == "softplus" else (math.log(SOLID / s.radius), -6.0)
+        return bottom + (top - bottom) * (depth + 1) / 2, depth * (depth.abs() == 1)
 
     def _own(self, params: Mapping[str, Tensor]) -> None:
         self.params = {name: params[name].detach().clone().requires_grad_() for name in self.params}
@@ -384,3 +435,14 @@ class HashField:
 def _weights(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """He initialisation."""
     return torch.randn(rows, columns, generator=generator) * (2 / columns) ** 0.5
+
+
+def _around(mesh: Mesh, count: int, spread: float, stream: torch.Generator) -> Tensor:
+    """[count, 3] points near a surface."""
+    places = scattered(mesh.vertices, mesh.faces, count, stream).read(mesh.vertices)
+    return places + spread * torch.randn(count, 3, generator=stream)
+
+
+def _anywhere(count: int, radius: float, stream: torch.Generator) -> Tensor:
+    """[count, 3] points of the box."""
+    return (2 * torch.rand(count, 3, generator=stream) - 1) * radius

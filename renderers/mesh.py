@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A mesh of fixed shape whose material is optimised: hash grid or textures, flat or physically based, under light.
 
-The shape comes from an earlier stage (`from:`) or from a file; `asset` is a file whose own texture coordinates stay. `flat` shows the base colour; `pbr` shades in linear
-light by the split sum; `montecarlo` does it by sampling, with shadows. Training draws one of `lights` per view,
-looking takes the first (Fantasia3D, arXiv:2303.13873; DreamMat, arXiv:2405.17176).
+The shape comes from an earlier stage (`from:`) or from a file; of an `asset` the texture coordinates stay, too. `flat`
+shows the base colour; `pbr` shades in linear light by the split sum; `montecarlo` does it by sampling, with shadows.
+Training draws one of `lights` per view, looking takes the first (Fantasia3D, arXiv:2303.13873; DreamMat,
+arXiv:2405.17176).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from renderers.light.rays import Boxes
 from renderers.light.split_sum import Lighting, shade
 from renderers.surface.atlas import METHODS, Atlas, unwrap
 from renderers.surface.bake import Texels, project, texels
-from renderers.surface.canvas import Canvas, read_canvas
+from renderers.surface.canvas import OwnCanvas, read_canvas
 from renderers.surface.draw import Surface, View, compose, look, vertex_normals
 from renderers.surface.extraction import extract
 from renderers.surface.material import Coat, Ranges, SurfaceField, groups_of
@@ -102,7 +103,7 @@ class TexturedMesh:
         else:
             self.wear(starting_shape(settings.file, settings.faces))
 
-    def wear_own(self, canvas: Canvas) -> None:
+    def wear_own(self, canvas: OwnCanvas) -> None:
         """A user's surface with its own coordinates; its material begins as the file has it."""
         self._dress(Surface.of(canvas.mesh.vertices, canvas.mesh.faces), canvas.atlas)
         at = texels(self.atlas, self.settings.texture)

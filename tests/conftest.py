@@ -40,7 +40,7 @@ stages:
     steps: 4
     views: 2
     size: 16
-export: {resolution: 24, turntable: 3, size: 32}
+export: {resolution: 24, texture: 0, fit: false, turntable: 3, size: 32}
 keeping: {checkpoint: 3, keep: 2, preview: 6, log: 2}
 """
 

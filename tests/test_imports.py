@@ -29,7 +29,7 @@ FLOORS = {
             ("dreamlab.recipe",),
             ("dreamlab.run",),
             ("dreamlab.export", "dreamlab.toybox.training"),
-            ("dreamlab.metrics",),
+            ("dreamlab.metrics", "dreamlab.intake"),
             ("dreamlab.pipeline",),
             ("dreamlab.toybox.scoring",),
             ("benchmarks",),
@@ -42,7 +42,9 @@ APART = {"systems", "guidance", "renderers"}  # none imports another: what they 
 ROOMS = {"renderers.gaussian", "renderers.field", "renderers.surface", "renderers.light"}  # nor these each other
 TABLES = "dreamlab.recipe.tables"  # it alone knows the three tables
 ENGINE = ("systems.engine", "guidance.shared", "renderers.become", "renderers.surface", "renderers.light")  # by name
-OPTIONAL = {"gradio", "gsplat", "nerfacc", "ray", "submitit", "pxr", "open3d", "tinycudann", "nvdiffrast", "xatlas"}
+ENGINE += ("renderers.gaussian",)
+OPTIONAL = {"gradio", "gsplat", "nerfacc", "ray", "submitit", "pxr", "open3d", "tinycudann", "nvdiffrast"}
+OPTIONAL |= {"uvunwrap", "xatlas"}
 HEAVY = OPTIONAL | {"diffusers", "transformers", "trimesh", "skimage", "scipy", "PIL", "imageio_ffmpeg"}
 HEAVY |= {"fast_simplification", "matplotlib", "mitsuba"}
 FORBIDDEN = {"pickle", "shelve", "marshal"}

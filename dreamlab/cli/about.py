@@ -14,8 +14,8 @@ from dreamlab.core.errors import RecipeError
 
 
 @app.command("list")
-def list_(what: Annotated[str, typer.Argument(metavar="systems|scenes|guidance|recipes|objects")]) -> None:
-    """What there is, one line each, with its paper."""
+def list_(what: Annotated[str, typer.Argument(metavar="systems|scenes|guidance|recipes|objects|formats")]) -> None:
+    """What there is, one line each, rules with their papers."""
     from dreamlab.cli.inspection import listing
 
     for line in listing(what):

@@ -33,11 +33,12 @@ STUDIO_PORT = 7860
 PACKAGE = Path(__file__).parents[2]
 WEIGHTS = (PACKAGE / "guidance" / "weights", PACKAGE / "dreamlab" / "metrics" / "weights")
 TRIAL_S = 120
+INSTALL_PACKER = "neither gltf-transform nor gltfpack is found (npm install --global @gltf-transform/cli)"
 
 
 def examine() -> list[str]:
     """Lines that start with ok, note or fix."""
-    return [*_software(), *_room(), *_devices(), *_kernels(), *weights(WEIGHTS), *_disk(), *_port()]
+    return [*_software(), *programs(), *_room(), *_devices(), *_kernels(), *weights(WEIGHTS), *_disk(), *_port()]
 
 
 def _software() -> list[str]:
@@ -51,6 +52,20 @@ def _software() -> list[str]:
             missing = f"fix   {name} is missing: pip install -c constraints.txt {name}"
             lines.append(f"note  {name} is not installed ({OPTIONAL[name]})" if name in OPTIONAL else missing)
     return lines
+
+
+def programs() -> list[str]:
+    """Programs of others that some exports go through."""
+    from dreamlab.export.writers.blender import found, lacking
+    from dreamlab.export.writers.packed import packer
+
+    blender, packs = found(), packer()
+    return [
+        f"ok    formats fbx, abc, blend: through {blender[0]}"
+        if blender
+        else f"note  formats fbx, abc, blend: {lacking()}",
+        f"ok    preset web: packed by {packs}" if packs else f"note  preset web packs nothing: {INSTALL_PACKER}",
+    ]
 
 
 def _room() -> list[str]:

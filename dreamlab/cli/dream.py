@@ -19,6 +19,7 @@ from dreamlab.core.errors import RecipeError
 from dreamlab.core.foreign.files import checked_size
 from dreamlab.core.foreign.picture_parser import MAX_FILE
 
+ASSETS = (".glb", ".gltf", ".png", ".ply", ".obj", ".usdz", ".usda")  # of these, what we write tells its recipe
 Words = Annotated[
     list[str] | None,
     typer.Argument(
@@ -34,6 +35,8 @@ Negative = Annotated[str | None, typer.Option(help="what it must not look like")
 Seed = Annotated[int | None, typer.Option(help="as seed=N")]
 Steps = Annotated[int | None, typer.Option(help="of every stage, as steps=N")]
 Formats = Annotated[str | None, typer.Option(help="comma-separated, or all (`list formats`); as formats=...")]
+From = Annotated[Path | None, typer.Option("--from", help="an asset of ours: its recipe, run again")]
+Init = Annotated[Path | None, typer.Option(help="a mesh, point cloud or Gaussians that the first scene begins as")]
 
 
 @dataclass(frozen=True)
@@ -76,19 +79,34 @@ def dream(
     seed: Seed = None,
     steps: Steps = None,
     formats: Formats = None,
+    source: From = None,
+    init: Init = None,
     out: Annotated[Path, typer.Option(help="folder for run folders")] = Path("runs"),
     device: Device = "cpu",
 ) -> None:
     """Make an asset from a prompt: a new run, end to end. The last line of stdout is the run folder."""
     options = {"seed": seed, "steps": steps, "formats": formats}
-    asked = wanted(words or [], recipe, image, (prompt_file, prompt_env), negative, options)
-    if asked.prompt is None and asked.recipe == find(DEFAULT):
+    given = list(words or [])
+    if source is None and given and is_asset(given[0]):
+        source = Path(given.pop(0))
+    asked = wanted(given, recipe, image, (prompt_file, prompt_env), negative, options)
+    if asked.prompt is None and asked.recipe == find(DEFAULT) and source is None:
         raise RecipeError('dream needs a prompt, e.g. dreamlab dream "a red mushroom with a white stem"')
     check_device(device)
+    if source is not None and recipe is not None:
+        raise RecipeError("--from brings a recipe of its own: leave out --recipe")
     from dreamlab import pipeline
+    from dreamlab.intake.starting import beginnings, remembered
 
-    run = pipeline.create(asked.prompt, asked.recipe, out, asked.settings, asked.negative, sys.argv, asked.image)
+    with remembered(source, asked.recipe, asked.settings, image) as chosen:
+        settings = asked.settings + ([] if init is None else beginnings(init, chosen, asked.settings))
+        run = pipeline.create(asked.prompt, chosen, out, settings, asked.negative, sys.argv, asked.image)
     go(run, device)
+
+
+def is_asset(word: str) -> bool:
+    """Whether a word is the name of a file that may tell how it was made, and no prompt."""
+    return Path(word).suffix.lower() in ASSETS and len(word) < 4096 and "\n" not in word and Path(word).is_file()
 
 
 @app.command()

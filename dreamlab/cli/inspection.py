@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,30 +10,25 @@ from typing import TYPE_CHECKING
 from configs import names
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors
-from dreamlab.core.foreign.files import read_bytes
-from dreamlab.core.foreign.headers import Refused, check_glb
-from dreamlab.core.foreign.mesh_parser import MOST_FILE
-from dreamlab.core.text import did_you_mean, printable
+from dreamlab.core.text import did_you_mean
 
 if TYPE_CHECKING:
     from dreamlab.core.cards import Entry
 
-LISTS = ("systems", "scenes", "guidance", "recipes", "objects")
+LISTS = ("systems", "scenes", "guidance", "recipes", "objects", "formats")
 
 
 def describe(path: Path) -> list[str]:
-    """A few lines on a run folder or a mesh file."""
+    """A few lines on a run folder or a file."""
     if path.is_dir():
         from dreamlab.cli.run_lines import describe_run
 
         return describe_run(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or run folder")
-    if path.suffix.lower() == ".glb":
-        return _describe_glb(path)
-    if path.suffix.lower() in (".obj", ".ply"):
-        return _describe_mesh(path)
-    raise InputError(f"{path}: inspect reads run folders, .glb, .obj and .ply")
+    from dreamlab.intake.looking import described
+
+    return described(path)
 
 
 def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
@@ -55,6 +49,10 @@ def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
     if scaling and what != "kernels":
         raise RecipeError(f"bench {what}: only `bench kernels` has --scaling")
     return report(benches[what](), json_file)
+
+
+def missing(why: str) -> str:
+    return f" ({why})" if why else ""
 
 
 def draw_sheet(names: list[str], out: Path, seed: int, size: int) -> Path:
@@ -110,6 +108,10 @@ def listing(what: str) -> list[str]:
         from dreamlab.toybox.shapes import CATEGORIES
 
         return [f"{name:<16} parts: {', '.join(CATEGORIES[name].nameable)}" for name in sorted(CATEGORIES)]
+    if what == "formats":
+        from dreamlab.export.formats import WRITERS
+
+        return [f"{name:<10} {kind.about}{missing(kind.missing())}" for name, kind in WRITERS.items()]
     from dreamlab.recipe.tables import TABLES
 
     if what == "systems":
@@ -122,41 +124,3 @@ def _entries(table: Mapping[str, Entry], more: Mapping[str, str]) -> list[str]:
     """Name, what it is, its paper, and `more` of it."""
     about = {name: (entry.__doc__ or "").strip().splitlines()[0] for name, entry in table.items()}
     return [f"{name:<16} {about[name]} [{entry.paper}{more.get(name, '')}]" for name, entry in table.items()]
-
-
-def _describe_glb(path: Path) -> list[str]:
-    try:
-        document = check_glb(read_bytes(path, "mesh", MOST_FILE))
-        lines = [f"GLB      glTF {document['asset']['version']} by {document['asset'].get('generator', 'unknown')}"]
-        accessors = document.get("accessors", [])
-        for mesh in document.get("meshes", []):
-            for part in mesh["primitives"]:
-                vertices = accessors[part["attributes"]["POSITION"]]
-                count = accessors[part["indices"]]["count"] if "indices" in part else vertices["count"]
-                lines.append(f"mesh     {mesh.get('name', '')}: {vertices['count']} vertices, {count // 3} triangles")
-                lines.append(f"has      {', '.join(sorted(part['attributes']))}")
-                lines.append(f"bounds   {vertices.get('min')} to {vertices.get('max')}")
-        recipe = document["asset"].get("extras", {}).get("dreamlab_recipe")
-    except Refused as error:
-        raise InputError(f"{path}: not a readable GLB ({error})") from None
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise InputError(f"{path}: not a readable GLB (its JSON does not describe a mesh as glTF 2.0 does)") from None
-    if recipe is not None:
-        lines.append(f"recipe   {json.dumps(recipe, ensure_ascii=False)}")
-    return [printable(line) for line in lines]
-
-
-def _describe_mesh(path: Path) -> list[str]:
-    from dreamlab.core.foreign.shape import read_shape
-
-    shape = read_shape(path, "mesh")
-    if not len(shape.faces):
-        raise InputError(f"{path}: holds {len(shape.vertices)} points and no triangles")
-    edges = shape.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).sort(-1).values
-    uses = edges.unique(dim=0, return_counts=True)[1]
-    solid = "watertight" if bool((uses == 2).all()) else "open"
-    low, high = shape.vertices.aminmax(dim=0)
-    return [
-        f"mesh     {len(shape.vertices)} vertices, {len(shape.faces)} triangles, {solid}",
-        f"bounds   {low.tolist()} to {high.tolist()}",
-    ]

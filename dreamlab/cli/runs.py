@@ -86,12 +86,23 @@ def export(
 
 
 @app.command()
-def inspect(path: Annotated[Path, typer.Argument(help="a run folder or a .glb, .obj or .ply file")]) -> None:
+def inspect(
+    path: Annotated[Path, typer.Argument(help="a run folder, or a file of a mesh, of Gaussians or a picture of ours")],
+) -> None:
     """What is in a file or a run."""
     from dreamlab.cli.inspection import describe
 
     for line in describe(path):
         print(line)
+
+
+def verdicts(run: Run) -> list[str]:
+    """How near every exported file is to its scene, a line each; those below the floors have been warned of."""
+    from dreamlab.export.check import line
+    from dreamlab.export.report import REPORT, read_report
+
+    found = [read_report(path.parent).get("check", {}) for path in sorted(run.export.rglob(REPORT))]
+    return [line(check) for check in found if check and "below" not in check]
 
 
 def go(run: Run, device: str) -> None:
@@ -106,7 +117,9 @@ def go(run: Run, device: str) -> None:
     except Interrupted as error:
         print(f"{error}. Resume: {shell('resume', run.path)}", file=sys.stderr)
         raise
-    print(f"other formats: {shell('export', run.path, '--formats', 'glb,obj,ply')}", file=sys.stderr)
+    for line in verdicts(run):
+        print(line, file=sys.stderr)
+    print(f"other formats: {shell('export', run.path, '--formats', 'all')}", file=sys.stderr)
     for path in files:
         print(path)
     print(run.path)

@@ -41,3 +41,11 @@ def from_matrix(turn: Tensor) -> Tensor:
     table[..., 0, 0], table[..., 0, 1:], table[..., 1:, 0] = trace, vector, vector
     table[..., 1:, 1:] = m + m.transpose(-1, -2) - trace[..., None, None] * torch.eye(3).to(m)
     return torch.linalg.eigh(table).eigenvectors[..., -1].to(turn)
+
+
+def in_line(quats: Tensor) -> Tensor:
+    """[T, K, 4] the same turns, of q and -q always the one that is near the one before."""
+    found = quats.clone()
+    for i in range(1, len(found)):
+        found[i] *= torch.where((found[i] * found[i - 1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
+    return found

@@ -17,6 +17,7 @@ from dreamlab.core.types import Maker, Scene
 from dreamlab.export import check
 from dreamlab.export.drawing import Viewed
 from dreamlab.export.making import Ready, all_files, asked, make
+from dreamlab.export.motion import notes
 from dreamlab.export.pictures import png, save_pictures
 from dreamlab.export.placing import Placing, metres
 from dreamlab.export.readback import READ, read_back
@@ -89,6 +90,7 @@ def write(
     staged, new = Staged(folder), Json()
     formats, lines = asked(formats_to_write(folder, wanted, step), made.product)
     found = all_files(formats, made.product, preset, lines)
+    lines += notes(made.motion, found)
     for kind, files in found.items():
         staged.add(files)
         new |= entries(files, step, kind)
@@ -98,6 +100,7 @@ def write(
         "steps": made.steps,
         "placing": made.where.plain(),
         "motion": made.motion,
+        "levels": made.levels,
         "mesh": made.health | report_of(made),
     }
     try:

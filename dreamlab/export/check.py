@@ -2,9 +2,9 @@
 """A written file held against the scene it was made from: drawn from all around, and compared on the object's pixels.
 
 A pixel is the object's where either picture's alpha is above a half; whole pictures would be mostly background, which
-agrees by itself. Gaussians and fields are soft at the rim, which no surface can be: they are held against it as what they
-are inside (`renderers/surface/pictures.py`), with hard silhouettes; `psnr_soft` is the figure of their pictures as they
-are.
+agrees by itself. Gaussians and fields are soft at the rim, which no surface can be: they are held against it as what
+they are inside (`renderers/surface/pictures.py`), with hard silhouettes; `psnr_soft` is the figure of their pictures as
+they are.
 """
 
 from __future__ import annotations
@@ -54,8 +54,7 @@ def compared(scene: Frames, file: Frames) -> list[Compared]:
 
 
 def looked_at(scene: Scene, file: Viewed, cameras: Cameras, size: int = SIZE) -> tuple[Frames, Frames]:
-    """Pictures of both over white, on the host: of the scene at a finer size, FINER pixels a side for each of the
-    file's."""
+    """Pictures of both over white, on the host, at a finer size: FINER pixels a side for each that is compared."""
     device = device_of(scene)
     mine: list[Frames] = []
     files: list[Frames] = []
@@ -64,7 +63,7 @@ def looked_at(scene: Scene, file: Viewed, cameras: Cameras, size: int = SIZE) ->
             some = cameras[start : start + CHUNK]
             there = some.to(device)
             mine.append(_host(scene.render(there, FINER * size, background(there))))
-            files.append(file.render(some, size, background(some)))
+            files.append(file.render(some, FINER * size, background(some)))
     return Frames.cat(mine), Frames.cat(files)
 
 
@@ -73,20 +72,20 @@ def _host(frames: Frames) -> Frames:
     return Frames(rgb, alpha, depth, frames.background[..., :3].cpu())
 
 
-def hard(scene: Frames) -> Frames:
-    """Its own colours inside silhouettes without a rim, at the file's size."""
-    away = scene.rgb - (1 - scene.alpha) * scene.background[:, None, None]
-    return _pooled(hardened(replace(scene, rgb=away)), scene)
+def hard(frames: Frames) -> Frames:
+    """Own colours inside silhouettes without a rim, at the size that is compared."""
+    away = frames.rgb - (1 - frames.alpha) * frames.background[:, None, None]
+    return _pooled(hardened(replace(frames, rgb=away)), frames)
 
 
-def soft(scene: Frames) -> Frames:
-    """As it is, at the file's size."""
-    return _pooled((scene.rgb, scene.alpha), scene)
+def soft(frames: Frames) -> Frames:
+    """As they are, at that size."""
+    return _pooled((frames.rgb, frames.alpha), frames)
 
 
-def _pooled(pictures: tuple[Tensor, Tensor], scene: Frames) -> Frames:
+def _pooled(pictures: tuple[Tensor, Tensor], frames: Frames) -> Frames:
     rgb, alpha = (averaged(each, FINER) for each in pictures)
-    return Frames(rgb, alpha, alpha, scene.background)
+    return Frames(rgb, alpha, alpha, frames.background)
 
 
 def check(scene: Scene, file: Viewed, steps: Sequence[Json]) -> tuple[Json, np.ndarray]:
@@ -94,8 +93,8 @@ def check(scene: Scene, file: Viewed, steps: Sequence[Json]) -> tuple[Json, np.n
     times their difference. Below a floor the step that lost most is named."""
     cameras = all_around(VIEWS)
     mine, drawn = looked_at(scene, file, cameras)
-    found: Json = {"views": VIEWS, **_mean(compared(hard(mine), drawn))}
-    found["psnr_soft"] = _mean(compared(soft(mine), drawn))["psnr"]
+    found: Json = {"views": VIEWS, **_mean(compared(hard(mine), hard(drawn)))}
+    found["psnr_soft"] = _mean(compared(soft(mine), soft(drawn)))["psnr"]
     if file.moves is not None:
         moving = [each for moment in range(MOMENTS) for each in _moment(scene, file, moment / MOMENTS)]
         found["moving"] = _mean(moving) | {"views": len(moving)}
@@ -109,7 +108,7 @@ def check(scene: Scene, file: Viewed, steps: Sequence[Json]) -> tuple[Json, np.n
 def _moment(scene: Scene, file: Viewed, moment: float) -> list[Compared]:
     cameras = replace(all_around(SHOWN), time=torch.full((SHOWN,), moment))
     mine, drawn = looked_at(scene, file, cameras)
-    return compared(hard(mine), drawn)
+    return compared(hard(mine), hard(drawn))
 
 
 def _mean(views: Sequence[Compared]) -> Json:
@@ -138,7 +137,7 @@ def line(found: Json) -> str:
 
 def _side_by_side(scene: Frames, file: Frames) -> np.ndarray:
     """[3 H, 6 W, 3] uint8."""
-    scene = soft(scene)
+    scene, file = soft(scene), soft(file)
     apart: Tensor = 1 - (4 * (scene.rgb - file.rgb).abs()).clamp(0, 1)
     rows = [np.concatenate(list(to_bytes(each)), 1) for each in (scene.rgb, file.rgb, apart)]
     return np.concatenate(rows, 0)

@@ -27,15 +27,17 @@ def _gltf(made: Product) -> Files:
 
 
 WRITERS: Mapping[str, Format] = {
-    "glb": Format(_glb),
-    "gltf": Format(_gltf),
-    "obj": Format(obj),
-    "ply": Format(ply),
-    "stl": Format(stl),
-    "usdz": Format(usdz),
-    "maps": Format(maps),
-    "fbx": Format(partial(through_blender, kind="fbx"), missing=lacking_blender),
-    "abc": Format(partial(through_blender, kind="abc"), missing=lacking_blender),
-    "blend": Format(partial(through_blender, kind="blend"), missing=lacking_blender),
+    "glb": Format(_glb, about="binary glTF 2.0: textures, tangents, motion, all in one file"),
+    "gltf": Format(_gltf, about="glTF 2.0 as text, with a .bin and PNGs beside it"),
+    "obj": Format(obj, about="Wavefront OBJ with an MTL that speaks of PBR"),
+    "ply": Format(ply, about="triangles, +Z up, with colours of vertices"),
+    "stl": Format(stl, about="triangles alone, +Z up, for printers"),
+    "usdz": Format(usdz, about="USD with UsdPreviewSurface, moving by time samples"),
+    "maps": Format(maps, about="base colour, normal and ORM as loose PNGs: T_NAME_BC, _N, _ORM"),
+    "fbx": Format(partial(through_blender, kind="fbx"), missing=lacking_blender, about="FBX, written by Blender"),
+    "abc": Format(partial(through_blender, kind="abc"), missing=lacking_blender, about="Alembic, written by Blender"),
+    "blend": Format(
+        partial(through_blender, kind="blend"), missing=lacking_blender, about="a Blender file, written by Blender"
+    ),
     **SPLAT_WRITERS,
 }

@@ -14,13 +14,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dreamlab.core.files import Json
 from dreamlab.core.safemath import srgb_to_linear
-from dreamlab.core.types import Mesh, Skin, Textures
+from dreamlab.core.types import Mesh, Skin, Textures, Track
 from dreamlab.export.carried import carried
 from dreamlab.export.gltf import ARRAY_BUFFER, ELEMENT_BUFFER, TRIANGLES, Gltf
+from dreamlab.export.morph import morph_targets, play
 from dreamlab.export.painted import ROUGHNESS
 from dreamlab.export.png import png_bytes
 from dreamlab.export.product import Part, Product
@@ -37,42 +39,63 @@ def gltf_of(made: Product) -> Gltf:
     """The whole document."""
     document = Gltf(made.origin)
     material = document.add("materials", surface_of(document, made.mesh.textures, made))
-    skin = made.motion if isinstance(made.motion, Skin) else None
-    node = place_mesh(document, made.mesh, made.name, material, skin)
+    node = place_mesh(document, made.mesh, made.name, material, made.motion)
     document.show(node)
-    index = None if skin is None else rig(document, skin, made.name, node, made.clip)
+    index = None
+    if isinstance(made.motion, Skin):
+        index = rig(document, made.motion, made.name, node, made.clip)
+    moving = {node: (made.mesh, made.motion)}
     for part in made.parts:
-        _place_part(document, part, made, material, index)
+        motion = None if part.solid else carried(made, part.mesh)
+        moving[_place_part(document, part, made, material, motion, index)] = (part.mesh, motion)
+    play(document, moving, made.clip)
     return document
 
 
-def place_mesh(document: Gltf, mesh: Mesh, name: str, material: int | None, skin: Skin | None = None) -> int:
+def place_mesh(document: Gltf, mesh: Mesh, name: str, material: int | None, motion: Skin | Track | None = None) -> int:
     """A node with the mesh, which no scene shows yet; without a material it is nothing but a shape."""
-    columns = _shape(mesh) | ({} if material is None else _looks(mesh)) | ({} if skin is None else weights_of(skin))
+    columns = _shape(mesh) | ({} if material is None else _looks(mesh))
+    columns |= weights_of(motion) if isinstance(motion, Skin) else {}
     attributes = {
         key: document.accessor(values, ARRAY_BUFFER, bounds=key == "POSITION", normalized=key == "COLOR_0")
         for key, values in columns.items()
     }
     indices = document.accessor(mesh.faces.numpy().reshape(-1).astype("<u4"), ELEMENT_BUFFER)
-    primitive = {"attributes": attributes, "indices": indices, "mode": TRIANGLES}
+    primitive: Json = {"attributes": attributes, "indices": indices, "mode": TRIANGLES}
     primitive |= {} if material is None else {"material": material}
-    made = document.add("meshes", {"primitives": [primitive], "name": name})
-    return document.add("nodes", {"mesh": made, "name": name})
+    shape: Json = {"primitives": [primitive], "name": name}
+    targets = morph_targets(document, mesh, motion) if isinstance(motion, Track) else []
+    if targets:
+        primitive["targets"] = targets
+        shape["weights"] = [0.0] * len(targets)
+        shape["extras"] = {"targetNames": [f"key_{i + 1}" for i in range(len(targets))]}  # as programs agree on
+    return document.add("nodes", {"mesh": document.add("meshes", shape), "name": name})
 
 
-def _place_part(document: Gltf, part: Part, made: Product, material: int, skin: int | None) -> None:
-    """With the asset's own material where it has the same textures; moved by the skin as the points nearby are."""
+def _place_part(
+    document: Gltf, part: Part, made: Product, material: int, motion: Skin | Track | None, skin: int | None
+) -> int:
+    """With the asset's own material where it has the same textures; moved as the points nearby are."""
     if part.solid:
-        document.show(place_mesh(document, part.mesh, part.name, None))
-        return
-    if part.mesh.textures is not made.mesh.textures:
+        node = place_mesh(document, part.mesh, part.name, None)
+        document.show(node)
+        return node
+    if not _alike(part.mesh.textures, made.mesh.textures):
         own = surface_of(document, part.mesh.textures, replace(made, name=part.name))
         material = document.add("materials", own)
-    motion = None if skin is None else carried(made, part.mesh)
-    node = place_mesh(document, part.mesh, part.name, material, motion if isinstance(motion, Skin) else None)
+    node = place_mesh(document, part.mesh, part.name, material, motion)
     document.show(node)
     if skin is not None:
         document.change("nodes", node, {"skin": skin})
+    return node
+
+
+def _alike(one: Textures | None, other: Textures | None) -> bool:
+    """Whether two materials show the same."""
+    if one is None or other is None:
+        return one is other
+    pairs = zip(vars(one).values(), vars(other).values(), strict=True)
+    return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
 
 
 def _shape(mesh: Mesh) -> dict[str, np.ndarray]:

@@ -16,9 +16,10 @@ from dreamlab.export.product import Files, Product
 
 
 def level_files(made: Product) -> Files:
-    """`model_LOD1.glb` and so on; `model.glb` is level 0."""
+    """`model_LOD1.glb` and so on; `model.glb` is level 0. Of what moves also `model_still.glb`, as it begins."""
     every = enumerate(made.levels, 1)
-    return {f"model_LOD{i}.glb": gltf_of(level_of(made, mesh)).glb() for i, mesh in every}
+    still = {} if made.motion is None else {"model_still.glb": gltf_of(replace(made, motion=None, parts=())).glb()}
+    return {f"model_LOD{i}.glb": gltf_of(level_of(made, mesh)).glb() for i, mesh in every} | still
 
 
 def level_of(made: Product, level: Mesh) -> Product:

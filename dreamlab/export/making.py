@@ -17,7 +17,7 @@ from dreamlab.core.files import Json
 from dreamlab.core.text import slug
 from dreamlab.core.types import Scene, Splatting
 from dreamlab.export.formats import WRITERS
-from dreamlab.export.motion import motion_of
+from dreamlab.export.motion import motion_within_bounds
 from dreamlab.export.origin import origin_of
 from dreamlab.export.placing import Placing, placed, placing
 from dreamlab.export.presets import PRESETS, files_of
@@ -25,7 +25,9 @@ from dreamlab.export.product import Files, Product
 from dreamlab.recipe import Recipe
 from dreamlab.recipe.grammar import ALL
 from renderers.surface.finish import FinishSettings, finish
+from renderers.surface.finish.coarser import levels
 
+LEVELLED = ("unity", "unreal", "web")  # presets that want levels of detail
 SECONDS = 300.0  # of a writer
 BESIDE = "beside"  # files of no format: levels of detail, what a preset wants
 
@@ -39,24 +41,27 @@ class Ready:
     steps: list[Json]  # of the surface, in turn
     health: Json
     motion: Json  # how it moves in the file, and how far that is from the scene's motion
+    levels: list[Json]  # how far each level of detail is from the finest
 
 
 def make(scene: Scene, recipe: Recipe, prompt: str, step: int) -> Ready:
     """The surface of a scene with its material and motion, as large and where the recipe wants it."""
     s = recipe.export
-    surface = finish(scene, FinishSettings(s.resolution, s.faces, s.texture))
+    surface = finish(scene, FinishSettings(s.resolution, s.faces, s.texture, s.fit))
     mesh = surface.mesh
-    motion, moves = motion_of(scene, mesh)
-    where = placing(mesh, s.height, s.origin)
+    motion, moves = motion_within_bounds(scene, mesh)
+    where = placing(mesh, s.height, s.origin, s.place)
+    coarser = levels(mesh) if s.levels or s.preset in LEVELLED else []
     made = Product(
         slug(prompt),
         mesh,
-        None if motion is None else motion.to("cpu"),
+        motion,
+        levels=tuple(each.mesh for each in coarser),
         splats=scene.splats() if isinstance(scene, Splatting) else None,
         splatting=s.splats,
         origin=origin_of(recipe, prompt, step),
     )
-    return Ready(placed(made, where), where, surface.steps, surface.health, moves)
+    return Ready(placed(made, where), where, surface.steps, surface.health, moves, [each.facts for each in coarser])
 
 
 def asked(wanted: Sequence[str], made: Product) -> tuple[list[str], list[str]]:

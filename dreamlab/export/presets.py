@@ -2,12 +2,13 @@
 """What the programs that assets go to want otherwise than everybody: names, further meshes in the file, pictures packed
 in another way. A preset changes what writers are given, may stand in for one, and leaves files beside theirs.
 
-blender  a .blend file beside the others, where Blender is found.
+blender  a .blend file beside the others, where Blender is found; an OBJ whose pictures are right in its importer.
 unity    levels of detail in one file as Name_LOD0, Name_LOD1, ..., of which Unity makes an LOD group; for HDRP the mask
          map: metallic, occlusion, detail and smoothness in red, green, blue and alpha.
 unreal   the mesh as SM_Name (SK_Name where it moves by a skin), a convex hull UCX_SM_Name_01 to collide with, and loose
          pictures whose normals are DirectX's; those inside a GLB stay OpenGL's, which its importer expects.
-godot    a suffix that makes it collide by its convex hull (-convcol), and one for clips that repeat (-loop).
+godot    a convex hull to collide with (-convcolonly: -convcol would take the engine's own pieces, a hundred of them in
+         3.2), and a suffix for clips that repeat (-loop).
 web      at most WEB_FACES triangles, textures of at most WEB_TEXELS; packed further by programs that are installed.
 """
 
@@ -15,9 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 
+from dreamlab.core.rotation import matrix
 from dreamlab.core.types import Skin, Track
 from dreamlab.export.formats import WRITERS
 from dreamlab.export.glb import gltf_of
@@ -28,6 +31,7 @@ from dreamlab.export.png import png_bytes
 from dreamlab.export.product import Files, Part, Product
 from dreamlab.export.writers.blender import lacking, through_blender
 from dreamlab.export.writers.maps import maps, open_sky
+from dreamlab.export.writers.obj import obj
 from dreamlab.export.writers.packed import packed_files
 
 WEB_FACES, WEB_TEXELS = 10_000, 512
@@ -103,13 +107,14 @@ def _godot(made: Product) -> Product:
     """The engine switches colours of vertices off, so they are painted."""
     made = painted(made)
     if made.motion is None:
-        return replace(made, name=f"{made.name}-convcol")
+        hull = Part(f"{made.name}-convcolonly", hull_of(made.mesh), solid=True)
+        return replace(made, parts=(*made.parts, hull))
     return replace(made, clip=f"{made.clip}-loop") if _repeats(made.motion) else made
 
 
 def _repeats(motion: Skin | Track) -> bool:
     """Whether a clip ends as it begins."""
-    ways = (motion.points,) if isinstance(motion, Track) else (motion.shift, motion.turn)
+    ways = (motion.points,) if isinstance(motion, Track) else (motion.shift, matrix(motion.turn))
     return all(torch.allclose(way[0], way[-1], atol=1e-3) for way in ways)
 
 
@@ -123,9 +128,9 @@ def _web_packed(made: Product) -> Files:
 
 PRESETS: Mapping[str, Preset] = {
     "none": Preset(),
-    "blender": Preset(beside=_blender),
-    "unity": Preset(_unity, _unity_maps),
+    "blender": Preset(beside=_blender, writers={"obj": partial(obj, bump=True, decoded=True)}),
+    "unity": Preset(_unity, _unity_maps, {"maps": maps, "obj": partial(obj, bump=True)}),
     "unreal": Preset(_unreal, _unreal_beside, {"maps": _unreal_maps}),
-    "godot": Preset(_godot),
+    "godot": Preset(_godot, writers={"obj": partial(obj, bump=True)}),
     "web": Preset(_web, _web_packed),
 }

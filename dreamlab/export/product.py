@@ -48,3 +48,4 @@ class Format(NamedTuple):
     write: Callable[[Product], Files]
     of: str = "mesh"  # or splats
     missing: Callable[[], str] = _there  # what must be installed for it and is not, in one line
+    about: str = ""  # one line for people

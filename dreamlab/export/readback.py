@@ -13,6 +13,7 @@ from torch import Tensor
 from dreamlab.core.bounded import Unbounded, bounded
 from dreamlab.core.safemath import linear_to_srgb
 from dreamlab.core.types import Mesh, Textures
+from dreamlab.export.writers.axes import STANDING, lain
 from renderers.surface.draw import vertex_normals
 
 if TYPE_CHECKING:
@@ -46,14 +47,17 @@ def _read(path: Path) -> dict[str, Tensor]:
     loaded: Any = trimesh.load(path, process=False, maintain_order=True)
     mesh = loaded
     if isinstance(loaded, trimesh.Scene):
-        transform, name = loaded.graph[next(iter(loaded.graph.nodes_geometry))]
+        # Beside it there may be levels of detail and a hull, which have fewer triangles.
+        nodes = [loaded.graph[node] for node in loaded.graph.nodes_geometry]
+        transform, name = max(nodes, key=lambda node: len(loaded.geometry[node[1]].faces))
         if not np.allclose(transform, np.eye(4)):
             raise ValueError("its surface is turned or moved by a node; ours never is")
         mesh = loaded.geometry[name]
+    ours = lain if path.suffix.lower() in STANDING else torch.Tensor.clone
     found: dict[str, Tensor] = {
-        "vertices": torch.from_numpy(np.array(mesh.vertices, np.float32)),
+        "vertices": ours(torch.from_numpy(np.array(mesh.vertices, np.float32))),
         "faces": torch.from_numpy(np.array(mesh.faces, np.int64)),
-        "normals": torch.from_numpy(np.array(mesh.vertex_normals, np.float32)),
+        "normals": ours(torch.from_numpy(np.array(mesh.vertex_normals, np.float32))),
     }
     return found | _looks(mesh.visual, len(mesh.vertices), path.suffix.lower() in (".glb", ".gltf"))
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a surface that changes to one that moves: bones on the surface of time 0 are moved so that it comes to lie on the
-surface of every later time, as rigidly as that allows.
+"""From a surface that changes to one that moves: bones on the surface of time 0 are moved so that it comes to lie on
+the surface of every later time, as rigidly as that allows.
 
 Non-rigid iterative closest points (Amberg et al. 2007) with a graph of bones that stays as rigid as possible (Sorkine
 and Alexa 2007): points seek the nearest of the other surface with alike colour and side, the other surface's points
@@ -73,10 +73,10 @@ class Graph:
         return normalize(blended, dim=1)
 
 
-def registered(scene: Changing, mesh: Mesh) -> tuple[Skin | None, Json]:
+def registered(scene: Changing, mesh: Mesh, moments: int = MOMENTS) -> tuple[Skin | None, Json]:
     """A skin of the mesh's vertices, and how far from the scene's later surfaces it takes them."""
     level = _level_of(scene, mesh)
-    times = torch.linspace(0, 1, MOMENTS)
+    times = torch.linspace(0, 1, moments)
     places, row, corners = welded(mesh.vertices, mesh.faces)
     bones = spread(places, BONES)
     index, weight = smooth_weights(distances(places, corners, bones))
@@ -140,7 +140,7 @@ def _follow(graph: Graph, still: Sampled, there: Sampled, turn: Tensor, place: T
             back, whose = cKDTree(seen.features().numpy()).query(there.features().numpy())
             source = torch.cat([torch.arange(len(now)), torch.from_numpy(whose)])
             target = torch.cat([torch.from_numpy(row), torch.arange(len(there.points))])
-            length = torch.from_numpy(away.tolist() + back.tolist()).float()
+            length = torch.cat([torch.from_numpy(away), torch.from_numpy(back)])
             keep = length <= FAR * length.median()
             goal, mass = _goals(now, there, source[keep], target[keep])
             place = _places(graph, weight, still.points, turn, goal, mass, stiffness)

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamlab.core.rotation import matrix
-from dreamlab.core.types import Skin, Track
+from dreamlab.core.rotation import in_line, matrix
+from dreamlab.core.types import Mesh, Skin, Track
 from dreamlab.export.gltf import Gltf
+from renderers.surface.draw import vertex_normals
 
 SECONDS = 2.0
 
@@ -37,10 +38,7 @@ def weights_of(skin: Skin) -> dict[str, np.ndarray]:
 def bones_of(skin: Skin) -> tuple[Tensor, Tensor]:
     """Places [T, K, 3] and turns [T, K, 4] xyzw of the nodes; neighbouring turns are the near ones of q and -q."""
     place = skin.anchors + skin.shift
-    turn = F.normalize(skin.turn, dim=-1)[..., [1, 2, 3, 0]].clone()
-    for i in range(1, len(turn)):
-        turn[i] *= torch.where((turn[i] * turn[i - 1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
-    return place, turn
+    return place, in_line(F.normalize(skin.turn, dim=-1))[..., [1, 2, 3, 0]]
 
 
 def inverse_bind(skin: Skin) -> Tensor:
@@ -87,3 +85,12 @@ def track_of(motion: Skin | Track, points: Tensor) -> Track:
         for turned, moved in zip(turn, place, strict=True)
     ]
     return Track(motion.times, torch.stack(found))
+
+
+def normals_over(mesh: Mesh, moments: Tensor) -> Tensor:
+    """[T, V, 3] with the vertices where they are at each of [T, V, 3]; vertices that share a place and a normal at rest
+    are one, as seams of a texture are."""
+    rows = torch.cat([mesh.vertices, mesh.normals], 1)
+    _, joined = torch.unique(rows, dim=0, return_inverse=True)
+    first = torch.zeros(int(joined.max()) + 1, dtype=torch.int64).scatter(0, joined, torch.arange(len(joined)))
+    return torch.stack([vertex_normals(points[first], joined[mesh.faces])[joined] for points in moments])

@@ -11,16 +11,21 @@ bones    each in turn is moved rigidly so that sum_k w_k (R_k p + t_k) comes nea
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from dreamlab.core.rotation import from_matrix, matrix
+from dreamlab.core.rotation import from_matrix, in_line
 from dreamlab.core.types import Skin
 
 WEIGHTS = 4  # of a point, as every engine takes them
-ROUNDS = 6
+ROUNDS, ENOUGH = 30, 0.97  # at most, and of what is left of the squares: a round that leaves more is the last
 REACH = 1.0  # of a bone's weight, in distances to its nearest fellow
 PULL = 1e-3  # of a bone towards where it was, in weights: what moves nothing stays
+LOOKED = 3.0  # how far ways along the surface are followed, in distances to the fifth bone
+MOST = 8000  # points that move the bones, of all that they move
 BRIDGE = 3.0  # how much longer the way through the air is than that along the surface, between parts
 
 
@@ -37,14 +42,19 @@ def spread(points: Tensor, count: int) -> Tensor:
 
 def welded(points: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Places [W, 3], the place of each point [V] and faces of places [F, 3]: seams of a texture repeat points."""
-    places, row = torch.unique(points, dim=0, return_inverse=True)
-    return places, row, row[faces]
+    plain = np.ascontiguousarray(points.numpy() + np.float32(0))  # -0 is 0
+    _, first, row = np.unique(plain.view("V12")[:, 0], return_index=True, return_inverse=True)
+    which = torch.from_numpy(row.reshape(-1))
+    return points[torch.from_numpy(first)], which, which[faces]
 
 
 def edges_of(faces: Tensor) -> Tensor:
     """[E, 2] once each."""
     pairs = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    return torch.unique(pairs.sort(1).values, dim=0)
+    low, high = pairs.sort(1).values.T
+    count = int(high.max()) + 1 if len(high) else 1
+    key = torch.unique(low * count + high)
+    return torch.stack([key // count, key % count], 1)
 
 
 def distances(places: Tensor, faces: Tensor, bones: Tensor) -> Tensor:
@@ -60,8 +70,10 @@ def distances(places: Tensor, faces: Tensor, bones: Tensor) -> Tensor:
     a, b = edges_of(faces).T
     length = (places[a] - places[b]).norm(dim=1).double().clamp(min=1e-12).numpy()
     graph = coo_matrix((length, (a.numpy(), b.numpy())), (len(places), len(places)))
-    along = torch.from_numpy(dijkstra(graph.tocsr(), directed=False, indices=start)).T.to(places)
-    along = along + torch.from_numpy(away).to(places)
+    beyond = straight.topk(min(WEIGHTS + 1, len(bones)), dim=1, largest=False).values[:, -1]
+    limit = LOOKED * float(beyond[:: -(-len(places) // MOST)].quantile(0.99))
+    ways = dijkstra(graph.tocsr(), directed=False, indices=start, limit=limit)
+    along = torch.from_numpy(ways).T.to(places) + torch.from_numpy(away).to(places)
     # Edges go zigzag, so a way along them is longer than the surface's; straight it is no shorter than it can be.
     return torch.minimum(torch.maximum(along, straight), BRIDGE * straight)
 
@@ -92,9 +104,9 @@ def fit_skin(points: Tensor, faces: Tensor, times: Tensor, track: Tensor, bones:
     index, weight = smooth_weights(distances(places, corners, bones))
     first = torch.zeros(len(places), dtype=torch.long)
     first[row.flip(0)] = torch.arange(len(row) - 1, -1, -1)
-    turn, shift = _rigid(places, track[:, first], index, weight, bones)
-    quats = quats_of(turn)
-    return Skin(times, bones, index[row], weight[row], shift, quats)
+    some = torch.arange(0, len(places), -(-len(places) // MOST))
+    turn, shift = _rigid(places[some], track[:, first[some]], index[some], weight[some], bones)
+    return Skin(times, bones, index[row], weight[row], shift, quats_of(turn))
 
 
 def _rigid(p: Tensor, track: Tensor, index: Tensor, weight: Tensor, bones: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,6 +121,7 @@ def _rigid(p: Tensor, track: Tensor, index: Tensor, weight: Tensor, bones: Tenso
         local = p[own[:, 0]] - bones[k]
         start, turn[:, k], shift[:, k] = _start(track[:, own[:, 0]], local, w, bones[k])
         shown.index_add_(1, own[:, 0], w * start)
+    left_over = math.inf
     for _ in range(ROUNDS):
         for k, own in enumerate(owners):
             if not len(own):
@@ -123,11 +136,13 @@ def _rigid(p: Tensor, track: Tensor, index: Tensor, weight: Tensor, bones: Tenso
             # The pull holds the bone's own place, at which `local` is 0.
             goal = ((w * left).sum(1) + held * (bones[k] + shift[:, k])) / mass
             a, b = local - centre, left - w * goal[:, None]
-            table = torch.einsum("nwi,wj->nij", b, w * a) + held * PULL * turn[:, k]
-            turn[:, k] = nearest_turn(table)
+            turn[:, k] = nearest_turn(torch.einsum("nwi,wj->nij", b, w * a) + held * PULL * turn[:, k])
             shift[:, k] = goal - turn[:, k] @ centre - bones[k]
             after = w * (local @ turn[:, k].transpose(1, 2) + bones[k] + shift[:, k, None])
             shown.index_add_(1, rows, after - before)
+        before_it, left_over = left_over, float((track - shown).square().mean())
+        if left_over > ENOUGH * before_it:
+            break
     return turn, shift
 
 
@@ -151,20 +166,5 @@ def nearest_turn(table: Tensor) -> Tensor:
 
 
 def quats_of(turn: Tensor) -> Tensor:
-    """[T, K, 4] wxyz, neighbours in time the near ones of q and -q."""
-    found = from_matrix(turn)
-    for i in range(1, len(found)):
-        found[i] *= torch.where((found[i] * found[i - 1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
-    return found
-
-
-def posed(skin: Skin, points: Tensor) -> Tensor:
-    """[T, V, 3] where a skin takes points that stand as they do at its first time, as glTF plays it."""
-    turn = matrix(skin.turn)
-    still, moved = turn[0].transpose(1, 2), skin.anchors + skin.shift
-    own = torch.einsum("vkij,vkj->vki", still[skin.index], points[:, None] - moved[0][skin.index])
-    parts = [
-        (skin.weight[..., None] * (torch.einsum("vkij,vkj->vki", r[skin.index], own) + m[skin.index])).sum(1)
-        for r, m in zip(turn, moved, strict=True)
-    ]
-    return torch.stack(parts)
+    """[T, K, 4] wxyz of rotations [T, K, 3, 3]."""
+    return in_line(from_matrix(turn))

@@ -14,7 +14,7 @@ import base64
 import copy
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -188,6 +188,11 @@ class GltfPatch:
         made = {"pbrMetallicRoughness": {}} if like is None else copy.deepcopy(materials[like])
         materials.append(made | {"name": name})
         return len(materials) - 1
+
+    def forget_colours(self, primitives: Iterable[tuple[int, int]]) -> None:
+        """Name vertex colours no more: they multiply base colours (3.9.2), and can only darken what is painted."""
+        for mesh, primitive in primitives:
+            self.document["meshes"][mesh]["primitives"][primitive]["attributes"].pop("COLOR_0", None)
 
     def tell(self, origin: Json) -> None:
         """Provenance beside what others say of themselves there."""

@@ -4,6 +4,7 @@ texture coordinates gets them: new `vt` lines, and faces that name them."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -22,7 +23,7 @@ def word_of(line: bytes) -> bytes:
 def patched_obj(data: bytes, library: str, fresh: np.ndarray | None) -> bytes:
     """The text with `library` as its material file; faces before any `usemtl` get one. `fresh` [F, 3, 2]: texture
     coordinates of its triangles, v downward."""
-    lines = data.splitlines(keepends=True)
+    lines = _whole(data)
     end = b"\r\n" if lines and lines[0].endswith(b"\r\n") else b"\n"
     first_face = next((i for i, line in enumerate(lines) if word_of(line) == b"f"), len(lines))
     named = any(word_of(line) == b"usemtl" for line in lines[:first_face])
@@ -35,6 +36,18 @@ def patched_obj(data: bytes, library: str, fresh: np.ndarray | None) -> bytes:
         if word_of(line) != b"mtllib":
             made.append(line)
     return b"".join(made if fresh is None else _renamed(made, fresh, end))
+
+
+def _whole(data: bytes) -> list[bytes]:
+    """Lines with their ends; one that ends in a backslash holds the next one, too."""
+    *rows, last = data.split(b"\n")
+    lines, held = list[bytes](), b""
+    for line in (*(row + b"\n" for row in rows), last):
+        held += line
+        if not line.rstrip(b"\r\n").endswith(b"\\"):
+            lines.append(held)
+            held = b""
+    return [line for line in (*lines, held) if line]
 
 
 def _coordinates(fresh: np.ndarray, end: bytes) -> list[bytes]:
@@ -53,11 +66,12 @@ def _renamed(lines: list[bytes], fresh: np.ndarray, end: bytes) -> list[bytes]:
         if word != b"f":
             made.append(line)
             continue
-        ring = [corner(each, (counts[0], 1 << 40, counts[2])) for each in line.split()[1:]]
-        for second, third in zip(ring[1:-1], ring[2:], strict=True):
+        words = line.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ").split()[1:]
+        ring = [corner(each, (counts[0], 1 << 40, counts[2])) for each in words]
+        for second, third in itertools.pairwise(ring[1:]):
             corners = zip((ring[0], second, third), index[row].tolist(), strict=True)
-            words = [f"{place + 1}/{at}" + (f"/{bent + 1}" if bent >= 0 else "") for (place, _, bent), at in corners]
-            made.append(b"f " + " ".join(words).encode() + end)
+            named = [f"{place + 1}/{at}" + (f"/{bent + 1}" if bent >= 0 else "") for (place, _, bent), at in corners]
+            made.append(b"f " + " ".join(named).encode() + end)
             row += 1
     return made
 

@@ -17,7 +17,7 @@ import torch
 
 from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json, write_atomic, write_json
-from dreamlab.core.foreign.asset import ASSETS, Asset, read_asset
+from dreamlab.core.foreign.asset import ASSETS, ForeignAsset, read_asset
 from dreamlab.core.foreign.files import read_bytes
 from dreamlab.core.foreign.gltf import GltfFile
 from dreamlab.core.foreign.headers import gltf_document
@@ -32,7 +32,7 @@ from dreamlab.intake.gltf_patch import GltfPatch, NewPictures, bare_glb
 from dreamlab.intake.obj_patch import patched_mtl, patched_obj
 from dreamlab.run.folder import Run
 from renderers.mesh import TexturedMesh
-from renderers.surface.canvas import SUFFIX, Canvas, own_textures, read_canvas
+from renderers.surface.canvas import SUFFIX, OwnCanvas, own_textures, read_canvas
 
 FOLDER, ABOUT, PAINTED = "asset", "asset.json", "painted"
 MOST_SIDE = 2048  # texels of a picture that is written
@@ -40,7 +40,7 @@ MAPS = ("base", "rough_metal", "normal")
 
 
 @dataclass(frozen=True)
-class Given:
+class Original:
     """An asset as it came: its own file first, then those that it names, by their names there."""
 
     name: str
@@ -51,7 +51,7 @@ class Given:
         return Path(self.name).suffix.lower()
 
 
-def taken(path: Path) -> Given:
+def taken(path: Path) -> Original:
     """A user's file and what lies beside it, of bounded size."""
     if path.suffix.lower() not in ASSETS:
         raise InputError(f"mesh {path}: must be one of {', '.join(ASSETS)}")
@@ -72,7 +72,7 @@ def taken(path: Path) -> Given:
                     continue
     if sum(map(len, files.values())) > MOST_FILE + MOST_BESIDE:
         raise InputError(f"mesh {path}: it and the files beside it are too large together; at most {MOST_FILE} bytes")
-    return Given(path.name, files)
+    return Original(path.name, files)
 
 
 def _named(name: str, data: bytes) -> list[str]:
@@ -94,7 +94,7 @@ def _pictures(library: bytes) -> list[str]:
     return [words[-1].decode("utf-8", "surrogateescape") for words in rows if len(words) > 1]
 
 
-def keep(run: Run, given: Given) -> None:
+def keep(run: Run, given: Original) -> None:
     """The asset as it came, in the run's own folder."""
     folder = run.path / FOLDER
     folder.mkdir(exist_ok=True)
@@ -105,7 +105,7 @@ def keep(run: Run, given: Given) -> None:
     write_json(run.path / ABOUT, {"file": given.name})
 
 
-def kept(run: Run) -> Given:
+def kept(run: Run) -> Original:
     """What `keep` laid down."""
     try:
         name = json.loads((run.path / ABOUT).read_text("utf-8"))["file"]
@@ -115,7 +115,13 @@ def kept(run: Run) -> Given:
 
 
 def painted(
-    given: Given, canvas: Canvas, made: Textures, origin: Json, stem: str, maps: Sequence[str], shape: Asset
+    given: Original,
+    canvas: OwnCanvas,
+    made: Textures,
+    origin: Json,
+    stem: str,
+    maps: Sequence[str],
+    shape: ForeignAsset,
 ) -> dict[str, bytes]:
     """The asset with the material `made` of the whole square: its files by name, the one to open first. `shape` is the
     asset as it was read."""
@@ -145,6 +151,8 @@ def painted(
             _wear(patch, canvas, number, material)
         pictures = {name: data for name, data in _files_of(coat, canvas, number).items() if name in maps}
         patch.dress(material, slot, NewPictures(f"{number}_{slug(slot['name'])}", pictures), sets.get(number))
+    if canvas.facts["tinted"] and "base" in maps:
+        patch.forget_colours({(part["mesh"], part["primitive"]) for part in canvas.facts["parts"]})
     patch.tell({"dreamlab": origin} if origin else {})
     main, beside = patch.finished()
     others = {} if glb else {name: data for name, data in given.files.items() if name != given.name}
@@ -155,8 +163,8 @@ def _side(count: int) -> int:
     return int(np.ceil(np.sqrt(count)))
 
 
-def _files_of(coat: Textures, canvas: Canvas, slot: int) -> dict[str, bytes]:
-    """PNGs by what they show; occlusion is 1 in the red of roughness and metallic (3.9.3), for there is none of ours."""
+def _files_of(coat: Textures, canvas: OwnCanvas, slot: int) -> dict[str, bytes]:
+    """PNGs by what they show; beside roughness and metallic the red is 1 (occlusion, 3.9.3): there is none of ours."""
     base = coat.base
     alpha = canvas.alpha(slot, (base.shape[1], base.shape[0]))
     found = {"base": png_bytes(base if alpha is None else torch.cat([base, alpha], -1))}
@@ -164,13 +172,13 @@ def _files_of(coat: Textures, canvas: Canvas, slot: int) -> dict[str, bytes]:
     return found if coat.normal is None else found | {"normal": png_bytes(coat.normal)}
 
 
-def _fresh(canvas: Canvas) -> dict[tuple[int, int], str]:
+def _fresh(canvas: OwnCanvas) -> dict[tuple[int, int], str]:
     """The primitives that have new coordinates, and their part."""
     parts = canvas.facts["parts"]
     return {(parts[int(name)]["mesh"], parts[int(name)]["primitive"]): name for name in canvas.fresh}
 
 
-def _reseamed(patch: GltfPatch, read: GltfFile, canvas: Canvas) -> dict[int, int]:
+def _reseamed(patch: GltfPatch, read: GltfFile, canvas: OwnCanvas) -> dict[int, int]:
     """New coordinates for every primitive that has them; the set's number by slot, one for all that wear it."""
     wanted: dict[int, list[tuple[tuple[int, int], str]]] = {}
     for place, name in _fresh(canvas).items():
@@ -185,7 +193,7 @@ def _reseamed(patch: GltfPatch, read: GltfFile, canvas: Canvas) -> dict[int, int
     return sets
 
 
-def _wear(patch: GltfPatch, canvas: Canvas, slot: int, material: int) -> None:
+def _wear(patch: GltfPatch, canvas: OwnCanvas, slot: int, material: int) -> None:
     """Let the primitives of a slot wear a material that is new."""
     wanted, fresh = canvas.facts["slots"][slot], _fresh(canvas)
     for part in canvas.facts["parts"]:
@@ -195,7 +203,7 @@ def _wear(patch: GltfPatch, canvas: Canvas, slot: int, material: int) -> None:
 
 
 def _painted_obj(
-    given: Given, canvas: Canvas, textures: Sequence[Textures], stem: str, maps: Sequence[str]
+    given: Original, canvas: OwnCanvas, textures: Sequence[Textures], stem: str, maps: Sequence[str]
 ) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     named: dict[str, dict[str, str]] = {}
@@ -240,7 +248,7 @@ def give_back(
     return staged.commit()[: len(files)]
 
 
-def target(given: Given, path: Path, output: Path) -> None:
+def target(given: Original, path: Path, output: Path) -> None:
     """Refuse at once a place whose name promises another format than the asset has."""
     suffix = given.kind if given.kind in (".gltf", ".obj") else ".glb"
     if output.suffix.lower() != suffix:

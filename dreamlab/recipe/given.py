@@ -17,10 +17,13 @@ from pathlib import Path
 import torch
 
 from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.foreign.asset import read_asset
 from dreamlab.core.foreign.files import located, read_bytes
 from dreamlab.core.foreign.points import MOST_FILE as MOST_POINTS
 from dreamlab.core.foreign.points import read_points
 from dreamlab.core.foreign.shape import CLOUDS, read_shape
+from dreamlab.core.foreign.splat_parser import MOST_FILE as MOST_SPLATS
+from dreamlab.core.foreign.splat_parser import holds_splats
 from dreamlab.core.settings import with_files
 from dreamlab.core.types import Framer, Mesh, Prompt, Reference
 from dreamlab.recipe import Recipe, Term
@@ -28,10 +31,12 @@ from dreamlab.recipe.checks import cards_of, every_card, looks
 from dreamlab.recipe.picture import png_of, read_picture, reframed
 from dreamlab.recipe.surface_maps import depth_png, normal_png
 from dreamlab.recipe.tables import TABLES
+from renderers.gaussian.files import read_splats
 from renderers.light.environment import MOST_FILE as MOST_LIGHT
 from renderers.light.environment import environment
 from renderers.surface.canvas import SUFFIX as CANVAS
 from renderers.surface.canvas import read_canvas
+from renderers.surface.coloured import coloured
 from renderers.surface.files import cloud_bytes, ply_bytes, read_mesh
 
 PICTURE, DEPTH, NORMAL = "image.png", "image_depth.png", "image_normal.png"
@@ -80,8 +85,13 @@ def pictures_of(picture: Reference) -> dict[str, bytes]:
 
 def kept(kind: str, path: Path) -> tuple[str, bytes]:
     """Suffix and bytes of a run's copy of a file."""
+    if kind in ("mesh", "cloud") and (found := with_colours(path, kind)) is not None:
+        return ".ply", ply_bytes(found)
     if kind == "mesh":
         return ".ply", ply_bytes(read_mesh(str(path), radius=None))
+    if kind == "cloud" and holds_splats(path):
+        read_splats(path)
+        return path.suffix.lower(), read_bytes(path, "splats", MOST_SPLATS)
     if kind == "asset":
         return CANVAS, read_canvas(path).bytes()
     if kind == "cloud":
@@ -96,6 +106,14 @@ def kept(kind: str, path: Path) -> tuple[str, bytes]:
         return ".txt", read_bytes(path, "points", MOST_POINTS)
     environment(str(path))
     return path.suffix.lower(), read_bytes(path, "environment", MOST_LIGHT)
+
+
+def with_colours(path: Path, what: str) -> Mesh | None:
+    """A mesh whose format knows materials, with the colours that it shows; none for another file."""
+    if path.suffix.lower() not in (".glb", ".gltf", ".obj") or holds_splats(path):
+        return None
+    asset = read_asset(path, what if what == "mesh" else "scene.file:", bare=what == "cloud")
+    return coloured(asset) if len(asset.faces) else None
 
 
 def fitted(recipe: Recipe, picture: Reference) -> Reference:

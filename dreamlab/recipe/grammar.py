@@ -78,9 +78,13 @@ class Export:
     resolution: int = setting(96, low=16, high=512, help="cells per side of the grid the surface is found on")
     faces: int = setting(40_000, low=64, high=5_000_000, help="at most this many triangles")
     texture: int = setting(1024, low=0, high=8192, help="texels per side, a power of two; 0: colours of vertices")
+    fit: bool = setting(True, help="the surface is drawn to the scene's own pictures: closer, some seconds more")
     preset: str = setting("none", choices=PRESETS, help="names, axes and extra files of the program it goes to")
     height: float | None = setting(None, above=0, high=1e5, help="metres in the file; missing: as it is, about 1")
     origin: str = setting("centre", choices=("centre", "bottom"), help="of the file: where the scene's is, or its feet")
+    place: tuple[float, float, float, float] | None = setting(
+        None, help="scale and shift from the scene's world into the file's, as --init sets them; height is asked first"
+    )
     levels: bool = setting(False, help="also with a half, a quarter and a tenth of the triangles")
     provenance: bool = setting(True, help="prompt, seed and recipe are kept in the files")
     pictures: tuple[str, ...] = setting(("sheet", "mp4", "poster"), choices=PICTURES, help="what people look at")

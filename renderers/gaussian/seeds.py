@@ -13,8 +13,11 @@ from torch import Tensor
 
 from dreamlab.core.errors import InputError
 from dreamlab.core.foreign.shape import CLOUDS, read_shape
+from dreamlab.core.foreign.splat_parser import holds_splats
 from dreamlab.core.triangles import Spots, areas, scattered
-from dreamlab.core.types import Mesh
+from dreamlab.core.types import Mesh, Splats
+from renderers.gaussian.files import read_splats
+from renderers.gaussian.placed import SH0, placed
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Seeds:
     spacing: Tensor  # [N]
     colours: Tensor | None = None  # [N, 3] sRGB in [0, 1]
     opacity: Tensor | None = None  # [N]
+    cloud: Splats | None = None  # Gaussians that are there already, in the same order
 
 
 def ball(count: int, radius: float, generator: torch.Generator) -> Seeds:
@@ -89,6 +93,8 @@ def from_file(path: str | None, count: int, generator: torch.Generator) -> Seeds
     """A mesh is sampled by area, a point cloud used as it is; both are centred and scaled into a ball of radius 0.9."""
     if not path:
         raise InputError("scene.start is file: name one with scene.file")
+    if holds_splats(Path(path)):
+        return from_splats(read_splats(Path(path)))
     shape = read_shape(Path(path), "scene.file:", CLOUDS)
     centre = (shape.vertices.amax(0) + shape.vertices.amin(0)) / 2
     vertices = shape.vertices - centre
@@ -98,6 +104,28 @@ def from_file(path: str | None, count: int, generator: torch.Generator) -> Seeds
     colours = torch.full_like(vertices, 0.5) if shape.colours is None else shape.colours
     mesh = Mesh(vertices, shape.faces, colours, torch.zeros_like(vertices))
     return on_surface(mesh, scattered(mesh.vertices, mesh.faces, count, generator))
+
+
+def from_splats(cloud: Splats) -> Seeds:
+    """Gaussians as they are, all of them; but for a few far ones they are in a ball of radius 0.9 afterwards."""
+    scale, centre = framed(cloud)
+    here = placed(cloud, scale, cloud.quats.new_tensor([1.0, 0.0, 0.0, 0.0]), -scale * cloud.means.new_tensor(centre))
+    colours = (0.5 + SH0 * here.harmonics[:, 0]).clamp(0, 1)
+    return Seeds(here.means, here.scales.mean(-1), colours, here.opacity, here)
+
+
+def framed(cloud: Splats) -> tuple[float, list[float]]:
+    """Scale and centre by which most of it comes to lie in the ball."""
+    low, high = (torch.quantile(_some(cloud.means), share, dim=0) for share in (0.01, 0.99))
+    centre = (low + high) / 2
+    return 0.9 / float(
+        torch.quantile(_some((cloud.means - centre).norm(dim=-1)), 0.99).clamp(min=1e-6)
+    ), centre.tolist()
+
+
+def _some(values: Tensor) -> Tensor:
+    """Evenly, as many as a quantile can be taken of."""
+    return values[:: -(-len(values) // 1_000_000)]
 
 
 def neighbour_distance(points: Tensor, neighbours: int = 3) -> Tensor:

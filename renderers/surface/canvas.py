@@ -23,12 +23,12 @@ from cuda_ext.raster import raster
 from cuda_ext.texture import texture
 from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json
-from dreamlab.core.foreign.asset import Asset, read_asset
+from dreamlab.core.foreign.asset import ForeignAsset, read_asset
 from dreamlab.core.foreign.files import read_bytes
-from dreamlab.core.safemath import linear_to_srgb, srgb_to_linear
 from dreamlab.core.types import Mesh, Textures
 from renderers.surface.atlas import Atlas, unwrap
 from renderers.surface.bake import texels
+from renderers.surface.coloured import base_colours
 from renderers.surface.draw import vertex_normals
 from renderers.surface.winding import turned_over
 
@@ -44,12 +44,11 @@ UPRIGHT = {"y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)), "z": ((1, 0, 0), (0, 0, 1), (
 
 
 @dataclass(frozen=True)
-class Canvas:
+class OwnCanvas:
     """What the `mesh` scene paints, and what its paint means for the file."""
 
     mesh: Mesh  # in the ball; corners of equal place and normal are one
     atlas: Atlas
-    tint: Tensor  # [U, 3] linear: what the file's vertex colours multiply base colours with
     start: Tensor  # [S, S, 5] bytes: base colour (sRGB), roughness, metallic of the file
     tiles: Tensor  # [slots, 4] low u, low v, high u, high v of each slot on the square
     alphas: Mapping[str, Tensor]  # slot -> [h, w, 1] bytes, where its base texture has some that is shown
@@ -59,7 +58,7 @@ class Canvas:
     def bytes(self) -> bytes:
         from safetensors.torch import save
 
-        shape = {"vertices": self.mesh.vertices, "faces": self.mesh.faces, "tint": self.tint, "start": self.start}
+        shape = {"vertices": self.mesh.vertices, "faces": self.mesh.faces, "start": self.start}
         shape |= {f"atlas.{name}": value for name, value in self.atlas._asdict().items()} | {"tiles": self.tiles}
         shape |= {f"fresh.{name}": value for name, value in self.fresh.items()}
         shape |= {f"alpha.{name}": value for name, value in self.alphas.items()}
@@ -85,8 +84,8 @@ def _resized(picture: Tensor, part: tuple[float, float, float, float], size: tup
     return texture(picture, at[None], boundary="clamp")[0]
 
 
-def canvas_from(data: bytes, what: str) -> Canvas:
-    """What `Canvas.bytes` wrote; InputError if it did not."""
+def canvas_from(data: bytes, what: str) -> OwnCanvas:
+    """What `OwnCanvas.bytes` wrote; InputError if it did not."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -104,12 +103,12 @@ def canvas_from(data: bytes, what: str) -> Canvas:
             {name.removeprefix(key): value for name, value in held.items() if name.startswith(key)}
             for key in ("fresh.", "alpha.")
         )
-        return Canvas(mesh, atlas, held["tint"], held["start"], held["tiles"], alphas, fresh, facts)
+        return OwnCanvas(mesh, atlas, held["start"], held["tiles"], alphas, fresh, facts)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         raise InputError(f"{what}: is no canvas that can be read ({' '.join(str(error).split())[:100]})") from None
 
 
-def read_canvas(path: Path) -> Canvas:
+def read_canvas(path: Path) -> OwnCanvas:
     """A canvas file of a run, or a user's asset made into one."""
     if path.suffix == SUFFIX:
         return canvas_from(read_bytes(path, "canvas", MOST_FILE), f"canvas {path}")
@@ -130,7 +129,7 @@ class _Soup:
         return _Soup(self.points[rows], self.uv[rows], self.normals[rows], self.tint[rows], self.slot[rows])
 
 
-def canvas_of(asset: Asset, name: str, fresh: bool = False, up: str = "y") -> Canvas:
+def canvas_of(asset: ForeignAsset, name: str, fresh: bool = False, up: str = "y") -> OwnCanvas:
     """`fresh`: unwrapped anew even where the file has coordinates. `up`: the file's axis that points up."""
     facts, lines = asset.facts, list(asset.facts["notes"])
     where = asset.points @ torch.tensor(UPRIGHT[up], dtype=torch.float64).T
@@ -160,6 +159,7 @@ def canvas_of(asset: Asset, name: str, fresh: bool = False, up: str = "y") -> Ca
     mesh, atlas, tint = _welded(drawn)
     tinted = facts["kind"] in (".glb", ".gltf") and bool((asset.tint < 0.999).any())
     lines += _alpha_lines(slots)
+    lines += ["vertex colours would darken the new base colours: no longer named, their bytes stay"] if tinted else []
     told = {"slots": slots, "parts": facts["parts"], "lines": lines, "tinted": tinted, "up": up}
     told |= {"centre": centre.tolist(), "scale": scale}
     start = _start(asset, slots, tiles, atlas, tint)
@@ -168,10 +168,10 @@ def canvas_of(asset: Asset, name: str, fresh: bool = False, up: str = "y") -> Ca
         for i, slot in enumerate(slots)
         if slot["alpha"] != "OPAQUE" and f"base.{slot['of']}" in asset.pictures and not slot["fresh"]
     }
-    return Canvas(mesh, atlas, tint, start, tiles, alphas, made, told)
+    return OwnCanvas(mesh, atlas, start, tiles, alphas, made, told)
 
 
-def _bare(asset: Asset, soup: _Soup, fresh: bool, lines: list[str]) -> Tensor:
+def _bare(asset: ForeignAsset, soup: _Soup, fresh: bool, lines: list[str]) -> Tensor:
     """[F] which triangles are to be unwrapped: all of a primitive, in an OBJ all of a material, or none of it."""
     bare = ~soup.uv.isfinite().all(-1).all(-1)
     if fresh:
@@ -190,7 +190,7 @@ def _split_slots(facts: Json, soup: _Soup, bare: Tensor) -> list[Json]:
     return [facts["slots"][key // 2] | {"of": key // 2, "fresh": bool(key % 2)} for key in used.tolist()]
 
 
-def _unwrapped(asset: Asset, soup: _Soup, wanted: Tensor, slots: Sequence[Json]) -> dict[str, Tensor]:
+def _unwrapped(asset: ForeignAsset, soup: _Soup, wanted: Tensor, slots: Sequence[Json]) -> dict[str, Tensor]:
     """New coordinates for triangles `wanted` [F], slot by slot; a primitive that stands in several places has one set.
     `soup.uv` has them afterwards; what comes back is by part, as the patcher needs it."""
     copies: dict[tuple[int, int], int] = {}
@@ -228,9 +228,7 @@ def _turn(soup: _Soup) -> list[str]:
         value = getattr(soup, key)
         setattr(soup, key, value.gather(1, order[..., None].expand_as(value)))
     soup.normals[turn] = -soup.normals[turn]
-    return [
-        f"{int(turn.sum())} of {len(turn)} triangles face the wrong way; turned over while painting, not in the file"
-    ]
+    return [f"{int(turn.sum())} of {len(turn)} triangles face the wrong way; turned over for painting, not in the file"]
 
 
 def _cut(soup: _Soup, wraps: Sequence[Sequence[int]], name: str) -> _Soup:
@@ -251,8 +249,8 @@ def _cut(soup: _Soup, wraps: Sequence[Sequence[int]], name: str) -> _Soup:
         one = soup.take(torch.tensor([row]))
         for cell, ring in rings:
             weights = torch.from_numpy(np.stack([[ring[0], ring[i], ring[i + 1]] for i in range(1, len(ring) - 1)]))
-            fan = _Soup(*(weights.to(value) @ value for value in (one.points, one.uv, one.normals, one.tint)),
-                        one.slot.expand(len(weights)))  # fmt: skip
+            corners = [weights.to(value) @ value for value in (one.points, one.uv, one.normals, one.tint)]
+            fan = _Soup(corners[0], corners[1], corners[2], corners[3], one.slot.expand(len(weights)))
             fan.uv = _folded(fan.uv, torch.tensor([cell]).float(), modes[row : row + 1]).clamp(0, 1)
             parts.append(fan)
     keys = ("points", "uv", "normals", "tint", "slot")
@@ -275,9 +273,8 @@ def _cells(uv: np.ndarray, most: int) -> list[tuple[tuple[int, int], np.ndarray]
     if float(np.prod((high - low).astype(float))) > max(most, 1):
         return [((0, 0), np.zeros((most + 2, 3)))]
     strips = [(x, _between(np.eye(3), uv[:, 0], x)) for x in range(low[0], high[0])]
-    cells = [
-        ((x, y), _between(ring, uv[:, 1], y)) for x, ring in strips if len(ring) > 2 for y in range(low[1], high[1])
-    ]
+    rows = range(low[1], high[1])
+    cells = [((x, y), _between(ring, uv[:, 1], y)) for x, ring in strips if len(ring) > 2 for y in rows]
     return [(cell, ring) for cell, ring in cells if len(ring) > 2]
 
 
@@ -356,7 +353,7 @@ def _welded(soup: _Soup) -> tuple[Mesh, Atlas, Tensor]:
     return mesh, atlas, corners[:, 3:].float()
 
 
-def _start(asset: Asset, slots: Sequence[Json], tiles: Tensor, atlas: Atlas, tint: Tensor) -> Tensor:
+def _start(asset: ForeignAsset, slots: Sequence[Json], tiles: Tensor, atlas: Atlas, tint: Tensor) -> Tensor:
     """[START, START, 5] bytes of the material as the file has it, vertex colours included."""
     at = texels(atlas, START)
     uv, shade = at.read(atlas.uv, atlas.faces), at.read(tint, atlas.faces)
@@ -366,31 +363,22 @@ def _start(asset: Asset, slots: Sequence[Json], tiles: Tensor, atlas: Atlas, tin
     for number, slot in enumerate(slots):
         rows = (which == number).nonzero()[:, 0]
         low, high = tiles[number, :2], tiles[number, 2:]
-        own = ((uv[rows] - low) / (high - low))[None, None]
-        factor, of = torch.tensor(slot["factor"][:3]), slot["of"]
-        base = asset.pictures.get(f"base.{of}")
-        known = base is not None or slot["material"] is not None or bool((shade[rows] < 0.999).any())
-        colour = torch.ones(len(rows), 3)
-        if base is not None and not slot["fresh"]:
-            colour = srgb_to_linear(texture(base.float() / 255, own, boundary="wrap")[0, 0, :, :3])
-        white = base is None and bool((factor > 0.99).all()) and not bool((shade[rows] < 0.999).any())
-        if known and not white:
-            made[rows, :3] = linear_to_srgb((colour * factor * shade[rows]).clamp(0, 1))
+        own = (uv[rows] - low) / (high - low)
+        of = torch.full_like(rows, slot["of"])
         rough = torch.tensor([slot["roughness"], slot["metallic"]]).expand(len(rows), 2)
-        picture = asset.pictures.get(f"rough_metal.{of}")
-        if picture is not None and not slot["fresh"]:
-            rough = rough * texture(picture.float() / 255, own, boundary="wrap")[0, 0, :, 1:3]
+        picture = asset.pictures.get(f"rough_metal.{slot['of']}")
+        if not slot["fresh"]:
+            made[rows, :3] = base_colours(asset, of, own, shade[rows])
+            if picture is not None:
+                rough = rough * texture(picture.float() / 255, own[None, None], boundary="wrap")[0, 0, :, 1:3]
+        elif f"base.{slot['of']}" not in asset.pictures:
+            made[rows, :3] = base_colours(asset, of, own, shade[rows])
         made[rows, 3:] = rough
     return (at.picture(made) * 255).round().byte()
 
 
-def own_textures(canvas: Canvas, made: Textures, slot: int, size: tuple[int, int]) -> Textures:
-    """The material of one slot at its own size; vertex colours, which viewers multiply, are taken out of its base."""
-    base = made.base.cpu()
-    if canvas.facts["tinted"]:
-        at = texels(canvas.atlas, base.shape[0])
-        shade = at.picture(at.read(canvas.tint, canvas.atlas.faces)).clamp(min=0.02)
-        base = linear_to_srgb((srgb_to_linear(base) / shade).clamp(0, 1))
+def own_textures(canvas: OwnCanvas, made: Textures, slot: int, size: tuple[int, int]) -> Textures:
+    """The material of one slot at its own size."""
     normal = None if made.normal is None else canvas.cropped(made.normal.cpu(), slot, size)
-    pictures = (base, made.roughness.cpu(), made.metallic.cpu())
-    return Textures(*(canvas.cropped(picture, slot, size) for picture in pictures), normal)
+    base, rough, metal = (canvas.cropped(each.cpu(), slot, size) for each in (made.base, made.roughness, made.metallic))
+    return Textures(base, rough, metal, normal)

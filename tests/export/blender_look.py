@@ -83,6 +83,7 @@ def look(path):
         "objects": [{"name": thing.name, "type": thing.type} for thing in things],
         "meshes": {},
         "actions": {each.name: [float(x) for x in each.frame_range] for each in bpy.data.actions},
+        "told": scene.get("dreamlab") or next((thing.get("dreamlab") for thing in meshes), None),
         "metres": scene.unit_settings.scale_length,
     }
     kept = {}

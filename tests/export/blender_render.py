@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture of a GLB as Blender's Cycles draws it under an environment: run by an interpreter that has `bpy`.
+"""A picture of a file as Blender's Cycles draws it under an environment: run by an interpreter that has `bpy`.
 
     python blender_render.py model.glb environment.npy OUT.png '{"eye": [x, y, z], "fov_deg": 40, "size": 96, ...}'
 
@@ -12,10 +12,14 @@ from __future__ import annotations
 import json
 import math
 import sys
+from pathlib import Path
 
 import bpy
 import numpy as np
 from mathutils import Vector
+
+sys.path.insert(0, str(Path(__file__).parent))
+from blender_look import OPEN
 
 
 def environment(path, scene):
@@ -43,10 +47,24 @@ def camera(scene, eye, fov_deg):
     scene.camera = thing
 
 
+def colour_by_attribute(mesh):
+    """What a user does to see the colours of a PLY: a material whose base colour is the attribute."""
+    made = bpy.data.materials.new("colours")
+    made.use_nodes = True
+    node = made.node_tree.nodes.new("ShaderNodeVertexColor")
+    surface = made.node_tree.nodes["Principled BSDF"]
+    surface.inputs["Roughness"].default_value = 0.8
+    made.node_tree.links.new(node.outputs["Color"], surface.inputs["Base Color"])
+    mesh.materials.append(made)
+
+
 def main(path, light, out, words):
     wanted = json.loads(words)
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    bpy.ops.import_scene.gltf(filepath=path)
+    OPEN[Path(path).suffix](path)
+    for thing in bpy.data.objects:
+        if thing.type == "MESH" and not thing.data.materials:
+            colour_by_attribute(thing.data)
     scene = bpy.context.scene
     environment(light, scene)
     camera(scene, wanted["eye"], wanted["fov_deg"])

@@ -175,7 +175,7 @@ def test_an_obj_finds_its_material_and_pictures(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_uv * [1, -1] + [0, 1], uv, atol=1e-5)
     np.testing.assert_allclose(np.asarray(read.visual.material.image) / 255, mesh.textures.base, atol=0.003)
     words = (tmp_path / "model.mtl").read_text().split()
-    kinds = ("base_color", "roughness", "metallic", "normal", "normal")
+    kinds = ("base_color", "roughness", "metallic", "normal")
     assert [word for word in words if word.endswith(".png")] == [f"model_{kind}.png" for kind in kinds]
 
 

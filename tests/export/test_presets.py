@@ -22,9 +22,11 @@ from dreamlab.export.hull import hull_of
 from dreamlab.export.levels import coarser_file, level_files, thinned
 from dreamlab.export.presets import PRESETS, WEB_FACES, WEB_TEXELS, files_of
 from dreamlab.export.product import Files, Product
+from dreamlab.export.readback import read_back
 from dreamlab.export.rig import track_of
 from dreamlab.recipe import grammar
-from tests.export.judges import blender_looks
+from renderers.surface.files import read_mesh
+from tests.export.judges import blender_looks, bpy_python
 from tests.export.test_blender import lopsided
 from tests.export.test_glb import ball, issues, textured
 from tests.export.test_rig import some_skin
@@ -34,13 +36,21 @@ from tests.export.viewer import Glb
 def still() -> Product:
     """Textured, with two levels that leave triangles out."""
     mesh = lopsided(textured(True, True))
-    levels = tuple(replace(mesh, faces=mesh.faces[::step]) for step in (2, 4))
+    assert mesh.textures is not None
+    again = replace(mesh, textures=replace(mesh.textures, base=mesh.textures.base.clone()))
+    levels = tuple(replace(again, faces=mesh.faces[::step]) for step in (2, 4))
     return Product("a-ball", mesh, levels=levels, origin={"prompt": "a ball"})
+
+
+def backwards(mesh: Mesh) -> Mesh:
+    """The same with its vertices in another order."""
+    colours, normals = mesh.colours.flip(0), mesh.normals.flip(0)
+    return Mesh(mesh.vertices.flip(0), len(mesh.vertices) - 1 - mesh.faces, colours, normals)
 
 
 def moving() -> Product:
     mesh = ball(3)
-    return Product("a-ball", mesh, some_skin(mesh.vertices, still=False), levels=(ball(2), ball(1)))
+    return Product("a-ball", mesh, some_skin(mesh.vertices, False), levels=(backwards(ball(2)), backwards(ball(1))))
 
 
 def picture(files: Files, name: str) -> np.ndarray:
@@ -84,6 +94,10 @@ def test_levels_move_as_the_asset_does() -> None:
     tracked = coarser_file(replace(made, motion=track), 400).motion
     assert isinstance(tracked, Track)
     torch.testing.assert_close(tracked.points, track.points[:, near], atol=5e-5, rtol=0)
+    smaller = replace(made.levels[0], vertices=0.99 * made.levels[0].vertices)
+    tracked = coarser_file(replace(made, motion=track, levels=(smaller,)), 400).motion
+    assert isinstance(tracked, Track)
+    torch.testing.assert_close(tracked.points[0], smaller.vertices)
 
 
 def test_unity_finds_levels_by_name_and_a_mask_map() -> None:
@@ -94,6 +108,7 @@ def test_unity_finds_levels_by_name_and_a_mask_map() -> None:
     assert len(document["materials"]) == 1 and len(document["images"]) == 3, "levels share the material"
     beside = PRESETS["unity"].beside(made)
     assert set(beside) == {f"T_a-ball_{kind}.png" for kind in ("BC", "N", "ORM", "MASK")}
+    assert set(files_of("maps", made, "unity")) < set(beside)
     textures = made.mesh.textures
     assert textures is not None and textures.occlusion is not None
     mask = picture(beside, "T_a-ball_MASK.png")
@@ -150,7 +165,9 @@ def test_godot_collides_with_what_stands_and_repeats_what_repeats() -> None:
         clips = [each["name"] for each in document.get("animations", [None])] if "animations" in document else [None]
         return document["nodes"][0]["name"], clips[0]
 
-    assert names(still()) == ("a-ball-convcol", None)
+    assert names(still()) == ("a-ball", None)
+    nodes = glb_document(files_of("glb", still(), "godot")["model.glb"])["nodes"]
+    assert [node["name"] for node in nodes] == ["a-ball", "a-ball-convcolonly"]
     made = moving()
     assert names(made) == ("a-ball", "motion")
     skin = made.motion
@@ -209,11 +226,34 @@ def test_the_packed_file_is_smaller_and_valid(tmp_path: Path) -> None:
 
 
 def test_blender_shows_every_mesh_of_a_preset(tmp_path: Path) -> None:
+    bpy_python()
     paths = []
-    for preset in ("unity", "unreal"):
-        paths.append(tmp_path / f"{preset}.glb")
-        paths[-1].write_bytes(files_of("glb", still(), preset)["model.glb"])
-    unity, unreal = blender_looks(paths, tmp_path)
-    assert set(unity.found["meshes"]) == {"a-ball_LOD0", "a-ball_LOD1", "a-ball_LOD2"}
-    assert set(unreal.found["meshes"]) == {"SM_a_ball", "UCX_SM_a_ball_01"}
-    assert not unreal.found["meshes"]["UCX_SM_a_ball_01"]["materials"]
+    for preset, kind in (("unity", "glb"), ("unreal", "glb"), ("unity", "fbx"), ("unreal", "fbx")):
+        paths.append(tmp_path / f"{preset}.{kind}")
+        paths[-1].write_bytes(files_of(kind, still(), preset)[f"model.{kind}"])
+    for i, look in enumerate(blender_looks(paths, tmp_path)):
+        if i % 2 == 0:
+            assert set(look.found["meshes"]) == {"a-ball_LOD0", "a-ball_LOD1", "a-ball_LOD2"}
+            continue
+        assert set(look.found["meshes"]) == {"SM_a_ball", "UCX_SM_a_ball_01"}
+        assert not look.found["meshes"]["UCX_SM_a_ball_01"]["materials"]
+
+
+@pytest.mark.parametrize("preset", ["none", "unity", "unreal", "godot"])
+def test_what_is_read_back_is_the_asset_and_not_what_lies_beside_it(tmp_path: Path, preset: str) -> None:
+    (tmp_path / "model.glb").write_bytes(files_of("glb", still(), preset)["model.glb"])
+    torch.testing.assert_close(read_back(tmp_path / "model.glb").vertices, still().mesh.vertices)
+
+
+@pytest.mark.parametrize("kind", ["ply", "stl"])
+def test_what_stands_in_its_file_is_read_back_in_our_axes(tmp_path: Path, kind: str) -> None:
+    made = Product("ball", lopsided(ball(2)))
+    (tmp_path / f"model.{kind}").write_bytes(files_of(kind, made, "none")[f"model.{kind}"])
+    read = read_back(tmp_path / f"model.{kind}")
+    torch.testing.assert_close(read.vertices[read.faces], made.mesh.vertices[made.mesh.faces], atol=1e-6, rtol=0)
+    assert (torch.nn.functional.normalize(read.vertices, dim=1) * read.normals).sum(1).min() > 0.5
+    told = files_of(kind, replace(made, origin={"prompt": "a ball"}), "none")
+    (tmp_path / f"model.{kind}").write_bytes(told[f"model.{kind}"])
+    taken = read_mesh(str(tmp_path / f"model.{kind}"), radius=None)  # as a start of another run
+    np.testing.assert_allclose(taken.vertices.amin(0), made.mesh.vertices.amin(0), atol=1e-6)
+    np.testing.assert_allclose(taken.vertices.amax(0), made.mesh.vertices.amax(0), atol=1e-6)

@@ -22,6 +22,8 @@ from cuda_ext.reference.splat import sh_basis
 from cuda_ext.splat import splat
 from dreamlab.core.cameras import Cameras, turntable
 from dreamlab.core.errors import InputError
+from dreamlab.core.foreign.headers import Refused
+from dreamlab.core.foreign.splat_parser import parse
 from dreamlab.core.rotation import from_matrix, from_vector, matrix
 from dreamlab.core.types import Mesh, Splats
 from dreamlab.export.product import Product
@@ -77,6 +79,19 @@ def assert_same(found: Splats, wanted: Splats, tolerance: float = 1e-6) -> None:
     for name in ("means", "scales", "opacity", "harmonics"):
         torch.testing.assert_close(getattr(found, name), getattr(wanted, name), atol=tolerance, rtol=1e-5)
     assert ((found.quats * wanted.quats).sum(1).abs() > 1 - 1e-5).all()
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parsers in this process, to save starting one for each of many files."""
+
+    def parsed(kind: str, path: Path, what: str) -> dict[str, np.ndarray]:
+        try:
+            return parse(path)
+        except Refused as error:
+            raise InputError(f"{what} {path}: {error}") from None
+
+    monkeypatch.setattr("renderers.gaussian.files.parsed", parsed)
 
 
 def written(folder: Path, kind: str, of: Splats, how: SplatSettings = OURS) -> Path:
@@ -152,6 +167,7 @@ def test_what_nobody_can_draw_is_left_out() -> None:
 
 
 # ---- round trips ----------------------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("axes", ["rdf", "rub"])
 @pytest.mark.parametrize("degree", range(5))
 def test_a_ply_and_a_glb_come_back_as_they_were(tmp_path: Path, degree: int, axes: str) -> None:
@@ -252,6 +268,7 @@ def foreign(of: Splats, kind: str = "binary_little_endian", number: str = "float
     return head + camera.tobytes() + table.tobytes()
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("degree", range(5))
 @pytest.mark.parametrize(
     ("kind", "number"),
@@ -320,6 +337,7 @@ def _mesh_glb(mesh: Mesh) -> bytes:
     return glb_bytes(mesh, "ball", {})
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_read_is_refused_with_a_reason(tmp_path: Path, name: str) -> None:
     make, reason = REFUSED[name]
@@ -328,6 +346,14 @@ def test_what_is_not_read_is_refused_with_a_reason(tmp_path: Path, name: str) ->
         read_splats(tmp_path / name)
     said = str(caught.value)
     assert reason in said and name in said and "\n" not in said, said
+
+
+@pytest.mark.parametrize("name", ["points.ply", "bomb.spz"])
+def test_the_limited_child_says_why(tmp_path: Path, name: str) -> None:
+    make, reason = REFUSED[name]
+    (tmp_path / name).write_bytes(make())
+    with pytest.raises(InputError, match=reason):
+        read_splats(tmp_path / name)
 
 
 def test_nodes_of_a_glb_place_their_gaussians(tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ class Glb:
         self.node = next(node for node in self.document["nodes"] if node.get("mesh") == index)
         (primitive,) = self.document["meshes"][index]["primitives"]
         self.attributes: dict[str, int] = primitive["attributes"]
+        self.targets: list[dict[str, int]] = primitive.get("targets", [])
+        self.weights: list[float] = self.document["meshes"][index].get("weights", [0.0] * len(self.targets))
         count = self.document["accessors"][self.attributes["POSITION"]]["count"]
         corners = self.read(primitive["indices"]) if "indices" in primitive else np.arange(count)
         self.faces = corners.reshape(-1, 3).astype(np.int64)
@@ -139,6 +141,7 @@ class Glb:
                 sampler = animation["samplers"][channel["sampler"]]
                 assert sampler["interpolation"] == "LINEAR"
                 times, values = self.read(sampler["input"])[:, 0].astype(float), self.read(sampler["output"])
+                values = values.reshape(len(times), -1)  # all weights of a key stand one after another (3.11)
                 now = float(np.clip(seconds or 0.0, times[0], times[-1]))
                 i = int(np.clip(np.searchsorted(times, now, "right") - 1, 0, len(times) - 2))
                 share = (now - times[i]) / (times[i + 1] - times[i])
@@ -148,8 +151,8 @@ class Glb:
         return nodes
 
     def points(self, seconds: float | None = None) -> np.ndarray:
-        """Vertices [V, 3] in the world at a moment of the animation, skinned (3.7.3.3)."""
-        rest = self.attribute("POSITION").astype(float)
+        """Vertices [V, 3] in the world at a moment of the animation: morphed (3.7.2.2), then skinned (3.7.3.3)."""
+        rest = self.morphed("POSITION", seconds)
         if "skin" not in self.node:
             return rest
         nodes, skin = self.nodes_at(seconds), self.document["skins"][self.node["skin"]]
@@ -171,6 +174,15 @@ class Glb:
                 node = parent.get(node)
             moved += np.where(index == j, weight, 0.0).sum(1, keepdims=True) * where
         return moved
+
+    def morphed(self, name: str, seconds: float | None = None) -> np.ndarray:
+        """An attribute and what the targets add to it at a moment."""
+        made = self.attribute(name).astype(float)
+        weights = self.nodes_at(seconds)[self.document["nodes"].index(self.node)].get("weights", self.weights)
+        for weight, target in zip(weights, self.targets, strict=True):
+            if weight:
+                made = made + weight * self.read(target[name])
+        return made
 
     @property
     def lasts(self) -> float:

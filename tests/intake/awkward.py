@@ -82,9 +82,8 @@ class Writer:
         self.document["buffers"] = [{"byteLength": len(self.binary)}]
         text = json.dumps(self.document).encode()
         text += b" " * (-len(text) % 4)
-        head = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(self.binary)) + struct.pack(
-            "<I4s", len(text), b"JSON"
-        )
+        total = 28 + len(text) + len(self.binary)
+        head = struct.pack("<4sII", b"glTF", 2, total) + struct.pack("<I4s", len(text), b"JSON")
         return head + text + struct.pack("<I4s", len(self.binary), b"BIN\0") + self.binary
 
 
@@ -108,9 +107,8 @@ def ball(rows: int = 12, columns: int = 24, radius: float = 1.0, at: tuple[float
 
     def place(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         up, around = np.pi * (0.03 + 0.94 * v), 2 * np.pi * u
-        return np.array(at) + radius * np.stack(
-            [np.sin(up) * np.sin(around), np.cos(up), np.sin(up) * np.cos(around)], -1
-        )
+        n = np.stack([np.sin(up) * np.sin(around), np.cos(up), np.sin(up) * np.cos(around)], -1)
+        return np.array(at) + radius * n
 
     return grid(rows, columns, place)
 
@@ -148,7 +146,7 @@ def overlapping() -> Writer:
 
 
 def materials() -> Writer:
-    """Four materials, textures of other sizes, two of which show one image; roughness shares a picture with occlusion."""
+    """Four materials, textures of other sizes, two of which show one image; roughness shares one with occlusion."""
     made = Writer()
     shared = made.image(64, 32, (30, 160, 30))
     packed = made.texture(made.image(16, 16, (255, 128, 0)))

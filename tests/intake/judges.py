@@ -12,6 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -20,22 +21,29 @@ from PIL import Image
 KINDS = {5121: "<u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 VALIDATE = """
-const fs = require('fs'), path = require('path'), validator = require(process.argv[1]), file = process.argv[2];
-const beside = uri => Promise.resolve(new Uint8Array(fs.readFileSync(path.join(path.dirname(file), uri))));
-validator.validateBytes(new Uint8Array(fs.readFileSync(file)), {uri: file, externalResourceFunction: beside})
-  .then(report => console.log(JSON.stringify(report.issues)));
+const fs = require('fs'), path = require('path'), validator = require(process.argv[1]);
+async function one(file) {
+  const read = name => new Uint8Array(fs.readFileSync(name));
+  const beside = uri => Promise.resolve(read(path.join(path.dirname(file), decodeURIComponent(uri))));
+  return (await validator.validateBytes(read(file), {uri: file, externalResourceFunction: beside})).issues;
+}
+Promise.all(process.argv.slice(2).map(one)).then(found => console.log(JSON.stringify(found)));
 """
 
 
-def issues(path: Path) -> tuple[int, int, list[str]]:
-    """Errors, warnings and the codes of both that the Khronos validator finds."""
+def issues(*paths: Path) -> list[str]:
+    """What the Khronos validator finds in files: errors and warnings."""
     package = os.environ.get("DREAMLAB_GLTF_VALIDATOR", "")
     if shutil.which("node") is None or not Path(package, "package.json").is_file():
         pytest.skip("needs Node.js and the npm package gltf-validator (DREAMLAB_GLTF_VALIDATOR names its folder)")
-    command = ["node", "-e", VALIDATE, package, str(path)]
+    command = ["node", "-e", VALIDATE, package, *map(str, paths)]
     found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    said = [f"{m['code']} {m.get('pointer', '')}" for m in found["messages"] if m["severity"] < 2]
-    return found["numErrors"], found["numWarnings"], said
+    return [
+        f"{path.name}: {each['code']} {each.get('pointer', '')}"
+        for path, one in zip(paths, found, strict=True)
+        for each in one["messages"]
+        if each["severity"] < 2
+    ]
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class Seen:
 
     def buffer(self, index: int) -> bytes:
         uri = self.document["buffers"][index].get("uri")
-        return self.binary if uri is None else (self.folder / uri).read_bytes()
+        return self.binary if uri is None else (self.folder / unquote(uri)).read_bytes()
 
     def blob(self, view: int) -> bytes:
         found = self.document["bufferViews"][view]

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.renderers.solids import ball, bright, level, moved, together
 from torch.nn.functional import normalize
 
 from cuda_ext.texture import texture
@@ -21,6 +20,7 @@ from renderers.surface.finish.paint import largest, lens, seen_colours, spread
 from renderers.surface.finish.simplify import decimated
 from renderers.surface.pictures import Shots, drawn, joined_by_place
 from renderers.surface.views import all_around
+from tests.renderers.solids import ball, bright, level, moved, together
 
 
 def bumpy(p: torch.Tensor) -> torch.Tensor:
@@ -51,7 +51,9 @@ def world_normals(mesh: Mesh, canvas: Canvas) -> tuple[torch.Tensor, torch.Tenso
     x, y, z = (2 * mesh.textures.normal.reshape(-1, 3)[at.hit] - 1).split(1, -1)
     tangent = at.read(mesh.tangents, mesh.faces)
     along = normalize(tangent[:, :3] - normal * (normal * tangent[:, :3]).sum(-1, keepdim=True), dim=-1)
-    return points, normalize(x * along + y * torch.linalg.cross(normal, along) * tangent[:, 3:].sign() + z * normal, dim=-1)
+    return points, normalize(
+        x * along + y * torch.linalg.cross(normal, along) * tangent[:, 3:].sign() + z * normal, dim=-1
+    )
 
 
 def degrees(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

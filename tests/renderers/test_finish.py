@@ -4,27 +4,24 @@ the procedural world."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
 import torch
-from tests.renderers.solids import Shown, ball, bright, level
 from torch import Tensor
 
 from dreamlab.core.errors import Diverged, OutOfMemory
 from dreamlab.core.types import Frames, LevelSet, Mesh, Triangles
 from renderers.mesh import TexturedMesh
 from renderers.surface import finish as room
-from renderers.surface.atlas import unwrap
-from renderers.surface.draw import Surface
 from renderers.surface.finish import Finished, FinishSettings, finish
 from renderers.surface.finish.coarser import coarser, levels
 from renderers.surface.finish.fit import fitted
 from renderers.surface.finish.journal import Journal, Way
 from renderers.surface.finish.transfer import apart, feet, foot
 from renderers.surface.pictures import drawn, likeness, taken_of
-from renderers.surface.views import SIZE, all_around
+from renderers.surface.views import SIZE
+from tests.renderers.solids import Shown, ball, bright
 
 QUICK = FinishSettings(resolution=40, faces=3000, texture=256, seconds=60.0)
 
@@ -124,7 +121,7 @@ def test_a_grid_that_needs_too_much_memory_is_halved_and_said() -> None:
 
 def test_when_no_grid_can_be_had_the_message_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Hungry, "offer", lambda self, resolution: torch.ones(1 << 46))
-    with pytest.raises(OutOfMemory, match="lower export.resolution"):
+    with pytest.raises(OutOfMemory, match=r"lower export\.resolution"):
         finish(Hungry(ball(), round_), QUICK)
 
 
@@ -147,7 +144,10 @@ def test_the_fit_moves_outlines_and_keeps_triangles_the_right_way_round() -> Non
     assert float(made.vertices.norm(dim=-1).mean()) == pytest.approx(0.6, abs=0.006)
     a, b, c = made.vertices[made.faces].unbind(1)
     assert ((torch.linalg.cross(b - a, c - a) * a).sum(-1) > 0).all()
-    assert likeness(truth, drawn(made, truth.cameras, SIZE)).psnr > likeness(truth, drawn(small, truth.cameras, SIZE)).psnr + 8
+    assert (
+        likeness(truth, drawn(made, truth.cameras, SIZE)).psnr
+        > likeness(truth, drawn(small, truth.cameras, SIZE)).psnr + 8
+    )
 
 
 class Rimmed(Shown):

@@ -22,6 +22,7 @@ from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
+from renderers.gaussian.carried import carriers
 from renderers.gaussian.deform import KINDS, DeformSettings, blend, spread_change, stretch
 from renderers.gaussians import Gaussians, GaussianSettings
 from renderers.gaussians4d import Gaussians4D, MovingSettings
@@ -99,21 +100,54 @@ def test_equal_poses_of_all_control_points_move_everything_rigidly() -> None:
         torch.testing.assert_close(matrix(quats), turn @ matrix(p["quats"]), atol=1e-5, rtol=1e-5)
 
 
-def test_the_exported_skin_is_the_motion() -> None:
+def test_control_points_move_by_linear_blend_skinning() -> None:
     scene = moving(kind="control", points=12, nearest=3)
     shake(scene)
-    times = torch.tensor([0.0, 0.3, 0.8])
-    skin = scene.skin(times)
-    torch.testing.assert_close(skin.weight.sum(1), torch.ones(120))
-    points = scene.params["means"].detach()
-    for i, time in enumerate(times):
+    motion, points = scene.motions[0], scene.params["means"].detach()
+    index, weight = motion.skin(points)
+    torch.testing.assert_close(weight.sum(1), torch.ones(120))
+    for time in torch.tensor([0.0, 0.3, 0.8]):
+        shift, turn = motion.poses(time)
         bones = torch.zeros_like(points)
         for k in range(3):  # linear blend skinning, written out
-            who = skin.index[:, k]
-            rest = skin.anchors[who]
-            turned = (matrix(skin.turn[i])[who] @ (points - rest)[..., None])[..., 0]
-            bones += skin.weight[:, k : k + 1] * (turned + rest + skin.shift[i][who])
-        torch.testing.assert_close(scene.posed(time)[0].detach(), bones, atol=1e-5, rtol=1e-5)
+            who = index[:, k]
+            rest = motion.params["anchors"][who]
+            turned = (matrix(turn)[who] @ (points - rest)[..., None])[..., 0]
+            bones += weight[:, k : k + 1] * (turned + rest + shift[who])
+        torch.testing.assert_close(scene.posed(time)[0].detach(), bones.detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_points_go_with_the_gaussians_around_them() -> None:
+    """All of them moved rigidly: so is every point, near or far. A single one: by its own frame, sizes and all."""
+    scene = moving(kind="control", points=12)
+    half, shift = torch.tensor([0.2, -0.4, 0.1]), torch.tensor([0.3, 0.0, -0.2])
+    turn = matrix(from_vector(half))
+    motion = scene.motions[0]
+    with torch.no_grad():
+        motion.params["poses"][:, :, 3:] = half * torch.linspace(0, 1, 12)[:, None, None]
+        motion.params["poses"][:, :, :3] = motion.params["anchors"] @ turn.T - motion.params["anchors"] + shift
+        motion.params["poses"][:11, :, :3] = 0
+    points = torch.randn(50, 3, generator=stream(3))
+    first, last = scene.follow(points, torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(first, points, atol=1e-5, rtol=0)
+    torch.testing.assert_close(last, points @ turn.T + shift, atol=1e-4, rtol=0)
+    means, quats, scales = torch.zeros(1, 3), torch.tensor([[1.0, 0, 0, 0]]), torch.tensor([[0.1, 0.2, 0.3]])
+    one = carriers(points, means, quats, scales, torch.ones(1))
+    found = one.at(means + shift, from_vector(half)[None], 2 * scales)
+    torch.testing.assert_close(found, 2 * points @ turn.T + shift, atol=1e-5, rtol=0)
+
+
+def test_a_share_fades_before_its_gaussian_leaves() -> None:
+    """Along a line through a cloud whose Gaussians move at random, points that were near stay near."""
+    g = stream(1)
+    means = torch.rand(400, 3, generator=g) - 0.5
+    quats, scales = torch.randn(400, 4, generator=g), torch.full((400, 3), 0.15)
+    line = torch.linspace(-0.5, 0.5, 4001)[:, None] * torch.tensor([1.0, 0.7, 0.3])
+    moved = carriers(line, means, quats, scales, torch.full((400,), 0.8)).at(
+        means + 0.2 * torch.randn(400, 3, generator=g), quats, scales
+    )
+    step = line.diff(dim=0).norm(dim=1).mean()
+    assert moved.diff(dim=0).norm(dim=1).max() < 8 * step
 
 
 def test_drift_is_the_divergence_of_normals() -> None:

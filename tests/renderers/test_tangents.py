@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 import trimesh
-from tests.renderers.solids import level, of
 
 from dreamlab.core.types import Mesh
 from renderers.surface.atlas import unwrap
 from renderers.surface.tangents import tangents, with_tangents
+from tests.renderers.solids import level, of
 
 ASK = """
 const [folder, asked, answer] = process.argv.slice(1), fs = require("fs");

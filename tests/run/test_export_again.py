@@ -122,6 +122,15 @@ def test_pictures_of_a_material_go_with_it(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_an_export_begins_by_finishing_the_last(tmp_path: Path) -> None:
+    """Whose journal lies there: it was promised."""
+    last = Staged(tmp_path)
+    last.add({"model.glb": b"old"})
+    (tmp_path / ".new.json").write_text(json.dumps({"move": ["model.glb"], "remove": []}))
+    Staged(tmp_path).add({"model.obj": b"new"})
+    assert (tmp_path / "model.glb").read_bytes() == b"old" and not (tmp_path / "model.obj").exists()
+
+
 def test_an_export_killed_at_any_point_leaves_a_whole_set(dreamlab: Commands, finished_run: Path) -> None:
     """A real process is killed at every passage of every point; what lies there is the old set, or becomes the new one
     with the next command; the report's digests say which, and the run is never touched."""

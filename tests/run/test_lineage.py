@@ -127,3 +127,15 @@ def test_a_branch_before_a_stage_may_change_all_of_it(dreamlab: Commands, tiny: 
 def test_a_network_of_another_shape_is_said() -> None:
     with pytest.raises(InputError, match="has 5 weights and the checkpoint holds 4"):
         Trained({"w": torch.zeros(5)}).load_state_dict(Trained({"w": torch.zeros(4)}).state_dict())
+
+
+def test_a_run_of_before_goes_on_with_other_exports(finished_run: Path) -> None:
+    """A recipe that says other things of what is written, or says nothing of settings that came later: the scene it
+    has trained is the same, so it is exported again."""
+    recipe = finished_run / "recipe.yaml"
+    text = recipe.read_text()
+    recipe.write_text(re.sub(r"^  (preset|levels|provenance|texture): .*\n", "", text, flags=re.M))
+    meta = json.loads((committed(finished_run / "ckpt")[-1] / "meta.json").read_text())
+    assert meta["recipe"]["export"]["texture"] == 0, "what it was trained with says something else"
+    paths = pipeline.export_again(Run(finished_run), "cpu", ["export.texture=0", "export.formats=stl"])
+    assert [path.name for path in paths][:1] == ["model.stl"]

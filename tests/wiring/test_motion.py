@@ -67,8 +67,8 @@ def covered(scene: Gaussians4D, points: np.ndarray, time: float) -> float:
 
 
 def test_the_file_moves_as_the_scene_does(tmp_path: Path) -> None:
-    """At knots the file's vertices are where the scene's own motion takes them; between them nearly; and at every time
-    they lie on the scene's picture of that time, not on that of another."""
+    """The file's vertices are about where the scene's own motion takes them, which jumps a little between the sets of
+    its control points; and at every time they lie on the scene's picture of that time, not on that of another."""
     scene = arm()
     glb = file_of(tmp_path, scene)
     rest = glb.attribute("POSITION")
@@ -81,8 +81,8 @@ def test_the_file_moves_as_the_scene_does(tmp_path: Path) -> None:
         with torch.no_grad():
             wanted = rest + scene.motions[0].at(start, torch.tensor(time)).shift.numpy()
         assert np.abs(moved - rest).max() > 0.08
-        near = 2e-5 if time in (0.25, 0.5, 1.0) else 5e-3  # a knot; between, turns go round and the scene's go straight
-        np.testing.assert_allclose(moved, wanted, atol=near)
+        off = np.linalg.norm(moved - wanted, axis=1)
+        assert np.sqrt(np.square(off).mean()) < 0.02 and np.quantile(off, 0.95) < 0.05, time
         assert covered(scene, moved, time) > 0.97
     assert covered(scene, rest, 1.0) < 0.8 and covered(scene, glb.points(SECONDS), 0.0) < 0.8
 

@@ -21,7 +21,7 @@ ASSETS = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 
 
 @dataclass(frozen=True)
-class Asset:
+class ForeignAsset:
     """In the file's world, every part where its nodes put it."""
 
     points: Tensor  # [V, 3] float64
@@ -40,8 +40,9 @@ class Asset:
         return bool(self.pictures) and bool(self.uv.isfinite().all(1).any())
 
 
-def read_asset(path: Path, what: str) -> Asset:
-    """InputError says in one line what is wrong with the file."""
+def read_asset(path: Path, what: str, bare: bool = False) -> ForeignAsset:
+    """InputError says in one line what is wrong with the file; that it has no triangles is so unless it may be `bare`
+    of them."""
     if path.suffix.lower() not in ASSETS:
         raise InputError(f"{what} {path}: must be one of {', '.join(ASSETS)}")
     checked_size(path, what, MOST_FILE)
@@ -49,4 +50,6 @@ def read_asset(path: Path, what: str) -> Asset:
     facts = json.loads(found.pop("facts").numpy().tobytes())
     pictures = {name: value for name, value in found.items() if "." in name}
     rows = {name: value for name, value in found.items() if "." not in name}
-    return Asset(**rows, pictures=pictures, facts=facts)
+    if not len(rows["faces"]) and not bare:
+        raise InputError(f"{what} {path}: holds no triangles")
+    return ForeignAsset(**rows, pictures=pictures, facts=facts)

@@ -64,7 +64,7 @@ def parse(path: Path) -> dict[str, np.ndarray]:
         parts, slots = _bare(path)
     parts = [part for part in parts if len(part.faces)]
     if not parts:
-        raise Refused("holds no triangles")
+        return _nothing(kind)
     for part in parts:
         check_triangles(part.points, part.faces)
     starts = np.cumsum([0, *(len(part.points) for part in parts)])
@@ -83,6 +83,15 @@ def parse(path: Path) -> dict[str, np.ndarray]:
     pictures = {f"{name}.{i}": picture for i, slot in enumerate(slots) for name, picture in slot.pictures.items()}
     packed = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     return {name: np.ascontiguousarray(array) for name, array in (joined | pictures | {"facts": packed}).items()}
+
+
+def _nothing(kind: str) -> dict[str, np.ndarray]:
+    """Of a file without triangles."""
+    wide = {"points": 3, "uv": 2, "normals": 3, "tint": 3}
+    found: dict[str, np.ndarray] = {name: np.zeros((0, width)) for name, width in wide.items()}
+    found["faces"] = np.zeros((0, 3), np.int64)
+    found["slot"] = found["part"] = np.zeros(0, np.int64)
+    return found | {"facts": np.frombuffer(json.dumps({"kind": kind}).encode(), np.uint8)}
 
 
 def _gltf(data: bytes, kind: str, folder: Path, notes: list[str]) -> tuple[list[PartRows], list[Slot]]:
@@ -124,8 +133,8 @@ def _piece(read: GltfFile, piece: Piece, slots: dict[int, Slot]) -> PartRows:
     if "NORMAL" in attributes and "skin" not in read.document["nodes"][piece.node]:
         with np.errstate(all="ignore"):
             turn = np.linalg.inv(piece.matrix[:3, :3]).T if np.linalg.det(piece.matrix[:3, :3]) else np.eye(3)
-            normals = read.accessor(attributes["NORMAL"]).astype(np.float64) @ turn.T
-            normals = (normals / np.linalg.norm(normals, axis=1, keepdims=True)).astype(np.float32)
+            bent = read.accessor(attributes["NORMAL"]).astype(np.float64) @ turn.T
+            normals = np.asarray(bent / np.linalg.norm(bent, axis=1, keepdims=True), np.float32)
     tint = np.ones((len(points), 3), np.float32)
     if "COLOR_0" in attributes:
         tint = read.accessor(attributes["COLOR_0"])[:, :3].astype(np.float32)

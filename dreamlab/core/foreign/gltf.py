@@ -49,7 +49,7 @@ class GltfFile:
 
     def _fetched(self, uri: str, what: str) -> bytes:
         if uri.startswith("data:"):
-            head, comma, text = uri.partition(",")
+            head, _, text = uri.partition(",")
             try:
                 return base64.b64decode(text, validate=True) if head.endswith(";base64") else unquote(text).encode()
             except (binascii.Error, ValueError):
@@ -144,7 +144,10 @@ class GltfFile:
     def _skinned(self, skin: Json, attributes: Json, rest: np.ndarray) -> np.ndarray:
         bones = np.stack([self.worlds.get(joint, np.eye(4)) for joint in skin["joints"]])
         if "inverseBindMatrices" in skin:
-            bones = bones @ self.accessor(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1)
+            inverse = self.accessor(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1)
+            if len(inverse) < len(bones):
+                raise Refused(f"its skin has {len(bones)} joints and {len(inverse)} inverse bind matrices")
+            bones = bones @ inverse[: len(bones)]
         total = np.zeros_like(rest)
         for i in range(sum(name.startswith("JOINTS_") for name in attributes)):
             joints = self.accessor(attributes[f"JOINTS_{i}"])

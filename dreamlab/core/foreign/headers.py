@@ -13,14 +13,16 @@ from typing import TypeGuard
 from dreamlab.core.files import Json
 
 MOST_BYTES = 1 << 30  # unpacked
+MOST_EMPTY = 64 << 20  # bytes of accessors that say what they hold by saying nothing
 MOST_PLACED = 10_000  # nodes of a glTF
 MOST_JSON = 64 << 20
 MOST_HEADER = 1 << 16  # bytes of a PLY header
+UPRIGHT = "up +Z, front -Y"  # what our PLY and STL say of their axes
 _COMPONENTS = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}  # bytes
 _NUMBERS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 _TRANSFORM, _PACK = "npx @gltf-transform/cli", "npx gltfpack"
 _PACKED = {  # extensions that pack a mesh: by what, and the command that unpacks it
-    "KHR_draco_mesh_compression": ("Draco", f"{_TRANSFORM} copy IN.glb OUT.glb --vertex-layout separate"),
+    "KHR_draco_mesh_compression": ("Draco", f"{_TRANSFORM} copy IN.glb OUT.glb"),
     "EXT_meshopt_compression": ("meshopt", f"{_PACK} -i IN.glb -o OUT.glb -noq"),
     "KHR_meshopt_compression": ("meshopt", f"{_PACK} -i IN.glb -o OUT.glb -noq"),
 }
@@ -117,7 +119,7 @@ def _check_data(document: Json, size: int, beside: bool) -> None:
             check_uri(image["uri"], f"image {i}", beside)
         elif _whole(image, "bufferView", f"image {i}") >= len(views):
             raise Refused(f"its image {i} names bytes that are not there")
-    total = 0
+    total = empty = 0
     for i, accessor in enumerate(document.get("accessors", [])):
         name = f"accessor {i}"
         each = _COMPONENTS[accessor["componentType"]] * _NUMBERS[accessor["type"]]
@@ -125,10 +127,13 @@ def _check_data(document: Json, size: int, beside: bool) -> None:
         total += count * each
         if "bufferView" in accessor and count:
             _check_part(accessor, views, count, each, name)
+        empty += 0 if "bufferView" in accessor else count * each
         if "sparse" in accessor:
             _check_sparse(accessor["sparse"], views, count, each, name)
     if total > MOST_BYTES:
         raise Refused(f"its accessors promise {total} bytes; at most {MOST_BYTES} are read")
+    if empty > MOST_EMPTY:
+        raise Refused(f"its accessors promise {empty} bytes of zeros; at most {MOST_EMPTY} are made")
 
 
 def _check_part(part: Json, views: list[tuple[int, int]], count: int, each: int, name: str) -> None:
@@ -221,6 +226,12 @@ def _ply_count(word: str, name: str) -> int:
     if not word.isdecimal() or len(word) > 12:
         raise Refused(f"its header has {word[:40]!r} of {name!r}")
     return int(word)
+
+
+def stands(suffix: str, data: bytes) -> bool:
+    """Whether a PLY or an STL says that +Z is its up, as ours do: in a comment, or in the text before the triangles."""
+    head = data[: data.find(b"end_header")] if suffix == ".ply" else data[:80] if suffix == ".stl" else b""
+    return UPRIGHT.encode() in head[:MOST_HEADER]
 
 
 CHECKS = {".glb": check_glb, ".gltf": check_gltf, ".ply": check_ply}

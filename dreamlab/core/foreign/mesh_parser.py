@@ -10,7 +10,7 @@ import numpy as np
 
 from dreamlab.core.errors import InputError
 from dreamlab.core.foreign.files import read_bytes
-from dreamlab.core.foreign.headers import Refused, check_header
+from dreamlab.core.foreign.headers import Refused, check_header, stands
 
 if TYPE_CHECKING:
     from trimesh.resolvers import Resolver
@@ -74,6 +74,8 @@ def parse(path: Path) -> dict[str, np.ndarray]:
         check_triangles(vertices, faces)
     starts = np.cumsum([0, *(len(vertices) for vertices, _, _ in parts)])
     vertices = np.concatenate([vertices for vertices, _, _ in parts])
+    if stands(path.suffix.lower(), data):
+        vertices = np.stack([vertices[:, 0], vertices[:, 2], -vertices[:, 1]], 1)
     check_size(vertices)
     found = {"vertices": vertices}
     found["faces"] = np.concatenate([faces + start for (_, faces, _), start in zip(parts, starts, strict=False)])

@@ -4,6 +4,7 @@ has them; runs in the child of `apart`. What it knows nothing of, it passes over
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -85,7 +86,7 @@ def read_obj(data: bytes, beside: Callable[[str], bytes]) -> ObjArrays:
                 counts = (len(places), len(across), len(bent))
                 ring = [corner(each, counts) for each in rest]
                 which = names.setdefault(wears, len(names))
-                for second, third in zip(ring[1:-1], ring[2:], strict=True):
+                for second, third in itertools.pairwise(ring[1:]):
                     rows += (ring[0], second, third)
                     slot.append(which)
                 if len(rows) > MOST_CORNERS:
@@ -100,9 +101,7 @@ def read_obj(data: bytes, beside: Callable[[str], bytes]) -> ObjArrays:
             raise
         said = " ".join(str(error).split())[:120]
         raise Refused(f"cannot be read as a .obj file, so it is damaged or of another format ({said})") from None
-    if not rows:
-        raise Refused("holds no triangles")
-    keys, faces = np.unique(np.array(rows, np.int64), axis=0, return_inverse=True)
+    keys, faces = np.unique(np.array(rows, np.int64).reshape(-1, 3), axis=0, return_inverse=True)
     known = _materials(libraries, beside)
     return ObjArrays(
         where[keys[:, 0]],

@@ -15,8 +15,8 @@ from dreamlab.core.foreign.files import checked_size
 from dreamlab.core.foreign.mesh_parser import MOST_FILE
 from dreamlab.core.safemath import linear_to_srgb
 
-MESHES = (".obj", ".glb", ".ply")
-CLOUDS = (*MESHES, ".stl", ".off", ".xyz")  # what Gaussians are seeded on
+MESHES = (".obj", ".glb", ".gltf", ".ply", ".stl", ".off")
+CLOUDS = (*MESHES, ".xyz")  # what Gaussians are seeded on
 
 
 @dataclass(frozen=True)

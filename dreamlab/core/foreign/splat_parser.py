@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from dreamlab.core.foreign.files import read_bytes
-from dreamlab.core.foreign.headers import Refused
-from dreamlab.core.foreign.splat_glb import parse_glb
-from dreamlab.core.foreign.splat_ply import parse_ply
+from dreamlab.core.foreign.headers import MOST_HEADER, Refused
+from dreamlab.core.foreign.splat_glb import EXTENSION, parse_glb
+from dreamlab.core.foreign.splat_ply import is_splats, parse_ply
 
 MOST_FILE = 1 << 30
 MOST_SPLATS = 5_000_000
@@ -27,6 +27,16 @@ SH0 = 0.28209479177387814  # the constant harmonic
 SPZ_MAGIC, SPZ_HEADER = 0x5053474E, 16
 COLOUR = 0.15  # of SPZ's colours, so that they may leave [0, 1]
 Columns = dict[str, np.ndarray]
+
+
+def holds_splats(path: Path) -> bool:
+    """Whether it is a file of Gaussians, by its name or its head."""
+    suffix = path.suffix.lower()
+    if suffix in (".ply", ".glb") and path.is_file():
+        with path.open("rb") as handle:
+            head = handle.read(MOST_HEADER)
+        return is_splats(head) if suffix == ".ply" else EXTENSION.encode() in head
+    return suffix in (".splat", ".spz")
 
 
 def parse(path: Path) -> Columns:

@@ -14,7 +14,7 @@ from dreamlab.export.splats.ply import splat_ply_bytes
 from renderers.gaussian.placed import sound
 
 
-def _format(name: str, data: Callable[[Product, Splats], bytes]) -> Format:
+def _format(name: str, about: str, data: Callable[[Product, Splats], bytes]) -> Format:
     def write(made: Product) -> Files:
         if made.splats is None:
             raise InputError(f"{name}: this scene is not made of Gaussians alone; export a mesh of it")
@@ -23,7 +23,7 @@ def _format(name: str, data: Callable[[Product, Splats], bytes]) -> Format:
             raise InputError(f"{name}: none of the scene's Gaussians is finite and to be seen; train longer")
         return {name: data(made, cloud)}
 
-    return Format(write, of="splats")
+    return Format(write, of="splats", about=about)
 
 
 def _glb(made: Product, cloud: Splats) -> bytes:
@@ -36,8 +36,14 @@ def _ply(made: Product, cloud: Splats) -> bytes:
 
 
 SPLAT_WRITERS: Mapping[str, Format] = {
-    "splat-glb": _format("splats.glb", _glb),
-    "splat-ply": _format("splats.ply", _ply),
-    "splat": _format("splats.splat", lambda made, cloud: dot_splat_bytes(cloud, made.splatting.axes)),
-    "spz": _format("splats.spz", lambda made, cloud: spz_bytes(cloud)),
+    "splat-glb": _format("splats.glb", "Gaussians in glTF (KHR_gaussian_splatting), the format of record", _glb),
+    "splat-ply": _format("splats.ply", "Gaussians in the PLY of 3DGS", _ply),
+    "splat": _format(
+        "splats.splat",
+        "Gaussians in 32 bytes each, for the web",
+        lambda made, cloud: dot_splat_bytes(cloud, made.splatting.axes),
+    ),
+    "spz": _format(
+        "splats.spz", "Gaussians by Niantic's SPZ, a tenth of the PLY", lambda made, cloud: spz_bytes(cloud)
+    ),
 }

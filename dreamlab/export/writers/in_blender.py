@@ -6,10 +6,12 @@ blender --background --factory-startup --python in_blender.py -- model.glb model
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+KEY = "dreamlab"  # as in the other formats
 HELPERS = "glTF_not_exported"  # a collection of Blender's importer, with shapes of bones
 
 
@@ -23,6 +25,7 @@ def main(source: str, target: str) -> None:
     helpers = bpy.data.collections.get(HELPERS)
     for thing in list(helpers.objects) if helpers else []:
         bpy.data.objects.remove(thing)
+    _tell(bpy, source)
     ends = [action.frame_range[1] for action in bpy.data.actions]
     scene.frame_start, scene.frame_end = (0, round(max(ends))) if ends else (1, 1)
     scene.frame_set(scene.frame_start)
@@ -37,6 +40,17 @@ def main(source: str, target: str) -> None:
         bpy.ops.wm.save_as_mainfile(filepath=target, compress=True)
 
 
+def _tell(bpy: Any, source: str) -> None:
+    """Where the asset comes from, as a property of the scene and of each mesh; FBX keeps the latter."""
+    with Path(source).open("rb") as handle:
+        size = int.from_bytes(handle.read(16)[12:], "little")
+        handle.seek(20)
+        origin = json.loads(handle.read(size))["asset"].get("extras")
+    if origin:
+        for thing in (bpy.context.scene, *(thing for thing in bpy.data.objects if thing.type == "MESH")):
+            thing[KEY] = json.dumps(origin, separators=(",", ":"), sort_keys=True)
+
+
 def _fbx(bpy: Any, target: str, moves: bool) -> None:
     for material in bpy.data.materials:
         _unpack(bpy, material.node_tree)
@@ -46,6 +60,8 @@ def _fbx(bpy: Any, target: str, moves: bool) -> None:
             image.file_format = "PNG"
             image.save()
     # Only what stands still may have its axes baked into the mesh; then Unity shows no turned root.
+    # The actions of shape keys are no object's, so they are written as what the whole scene does.
+    keyed = any(mesh.shape_keys for mesh in bpy.data.meshes)
     still = not any(thing.type == "ARMATURE" for thing in bpy.data.objects)
     bpy.ops.export_scene.fbx(
         filepath=target,
@@ -55,7 +71,10 @@ def _fbx(bpy: Any, target: str, moves: bool) -> None:
         bake_space_transform=still,
         add_leaf_bones=False,
         colors_type="SRGB",
+        use_custom_props=True,
         bake_anim=moves,
+        bake_anim_use_all_actions=not keyed,
+        bake_anim_use_nla_strips=not keyed,
     )
 
 

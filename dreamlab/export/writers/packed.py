@@ -21,18 +21,23 @@ _KEEP = [
 ]
 
 
+def packer() -> str:
+    """The program that is found; nothing where none is."""
+    return shutil.which("gltf-transform") or shutil.which("gltfpack") or ""
+
+
 def packed_files(glb: bytes) -> Files:
     """What can be made here; nothing where no program is."""
     found: dict[str, bytes] = {}
-    transform, pack = shutil.which("gltf-transform"), shutil.which("gltfpack")
-    if transform is not None:
+    program = packer()
+    if Path(program).stem == "gltf-transform":
         options = [*_KEEP, "--compress", "meshopt", "--texture-compress"]
-        found |= _made("model_packed.glb", glb, [transform, "optimize", _IN, _OUT, *options, "webp"])
+        found |= _made("model_packed.glb", glb, [program, "optimize", _IN, _OUT, *options, "webp"])
         if shutil.which("ktx") is not None:
-            found |= _made("model_ktx2.glb", glb, [transform, "optimize", _IN, _OUT, *options, "ktx2"])
-    elif pack is not None:
+            found |= _made("model_ktx2.glb", glb, [program, "optimize", _IN, _OUT, *options, "ktx2"])
+    elif program:
         options = ["-cc", "-ce", "ext", "-tw", "-kn", "-km", "-ke"]
-        found |= _made("model_packed.glb", glb, [pack, *options, "-i", _IN, "-o", _OUT])
+        found |= _made("model_packed.glb", glb, [program, *options, "-i", _IN, "-o", _OUT])
     return found
 
 

@@ -22,9 +22,8 @@ from dreamlab.export.painted import painted
 from dreamlab.export.png import png_bytes
 from dreamlab.export.product import Files, Product
 from dreamlab.export.provenance import KEY, one_line
-from dreamlab.export.rig import SECONDS, track_of
+from dreamlab.export.rig import SECONDS, normals_over, track_of
 from dreamlab.export.writers.maps import orm
-from renderers.surface.draw import vertex_normals
 
 _ALIGNED = 64
 _RATE = 24  # time codes a second
@@ -97,16 +96,8 @@ def _mesh(mesh: Mesh, track: Track | None, material: str) -> list[str]:
     if track is not None:
         codes = (_RATE * SECONDS * track.times).tolist()
         body += _samples("point3f[] points", codes, track.points)
-        body += _samples("normal3f[] normals", codes, _normals(mesh, track))
+        body += _samples("normal3f[] normals", codes, normals_over(mesh, track.points))
     return _indented([*body, "}"])
-
-
-def _normals(mesh: Mesh, track: Track) -> Tensor:
-    """[T, V, 3] at each time; vertices that share a place and a normal at rest are one, as seams of a texture are."""
-    rows = torch.cat([mesh.vertices, mesh.normals], 1)
-    _, joined = torch.unique(rows, dim=0, return_inverse=True)
-    first = torch.zeros(int(joined.max()) + 1, dtype=torch.int64).scatter(0, joined, torch.arange(len(joined)))
-    return torch.stack([vertex_normals(points[first], joined[mesh.faces])[joined] for points in track.points])
 
 
 def _samples(what: str, codes: list[float], values: Tensor) -> list[str]:

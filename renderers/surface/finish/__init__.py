@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From any scene to a finished asset: extracted, repaired, decimated, drawn to the scene's own pictures, unwrapped, baked.
+"""From any scene to a finished asset: extracted, repaired, decimated, fitted to the scene's pictures, unwrapped, baked.
 
 Every step is bounded in time and memory and has simpler ways behind it; what was done, why, and what it kept of the
 scene's pictures is in the report. Nothing here is a reason to come home without a file.
@@ -8,7 +8,7 @@ scene's pictures is in the report. Nothing here is a reason to come home without
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -23,7 +23,7 @@ from renderers.surface.clean import fewer_faces
 from renderers.surface.extraction import extract
 from renderers.surface.finish.baking import GUTTER, METALLIC, ROUGHNESS, baked, laid_out, shaded
 from renderers.surface.finish.fit import carried, fitted
-from renderers.surface.finish.health import health
+from renderers.surface.finish.health import health, slivers
 from renderers.surface.finish.journal import Journal, Way
 from renderers.surface.finish.parcel import packed, unpacked
 from renderers.surface.finish.repair import repaired, sound
@@ -36,6 +36,7 @@ __all__ = ["METALLIC", "ROUGHNESS", "FinishSettings", "Finished", "finish"]
 TAKEN = 40  # pictures that a surface is fitted to and painted with
 ENOUGH = (30.0, 0.97)  # dB and IoU that a surface has by itself when nothing is left to fit
 COARSEST = 16  # cells a side of the last grid that is tried
+SLIVERS = 0.01  # share of them that a surface may have and be left alone
 SPARE, LEAST = 4, 2000  # of a surface's triangles one in so many is kept, and that many anyway
 SMALLEST = 256  # texels a side of the last texture that is tried
 
@@ -47,6 +48,7 @@ class FinishSettings:
     resolution: int = 96  # cells a side of the grid that a surface is found on
     faces: int = 40_000  # at most
     texture: int = 1024  # texels a side; 0: colours of vertices
+    fit: bool = True  # vertices and colours are drawn to the scene's pictures
     seconds: float = 300.0  # of wall time for each way of each step
     memory: int = 8 * GIB  # for each of them, beyond what the process has
 
@@ -73,7 +75,8 @@ def finish(scene: Scene, settings: FinishSettings) -> Finished:
     shots = taken_of(scene, TAKEN, picture_size(settings.texture))
     mesh = _repaired(mesh, shots, journal)
     fine, mesh = _decimated(mesh, settings, journal)
-    fine, mesh = _fitted(fine, mesh, shots, truth, journal)
+    if settings.fit:
+        fine, mesh = _fitted(fine, mesh, shots, truth, journal)
     if settings.texture:
         mesh = _textured(fine, mesh, shots, settings.texture, journal)
     return Finished(mesh, journal.steps, health(mesh))
@@ -137,6 +140,9 @@ def _decimated(mesh: Mesh, settings: FinishSettings, journal: Journal) -> tuple[
     """The surface as it was, and with fewer triangles. Of what marching cubes makes a quarter is enough: flat places
     have as many as edges, and slivers along the grid besides."""
     count = min(settings.faces, max(len(mesh.faces) // SPARE, LEAST))
+    if len(mesh.faces) <= count and slivers(mesh.vertices, mesh.faces) < SLIVERS:
+        journal.skip("decimate", f"{len(mesh.faces)} triangles of good shape are few enough")
+        return mesh, mesh
     ways = [
         Way("quadric, edges turned", lambda: (packed(decimated(mesh, count)), {})),
         Way("quadric", lambda: (packed(fewer_faces(mesh, count)), {})),
@@ -153,13 +159,13 @@ def _fitted(fine: Mesh, mesh: Mesh, shots: Shots, truth: Shots, journal: Journal
     def work() -> tuple[Mapping[str, Tensor], Json]:
         with torch.enable_grad():
             made = fitted(mesh, shots.pooled(shots.size // SIZE))
-        return {"vertices": made.vertices, "colours": made.colours, "normals": made.normals}, {}
+        return packed(made), {}
 
     # A child cannot use autograd when the parent's has threads for a GPU.
     done = journal.first("fit", [Way("pictures", work)], apart=not torch.cuda.is_initialized())
     if done is None:
         return fine, mesh
-    made = replace(mesh, **done.tensors)
+    made = unpacked(done.tensors)
     journal.measure(made)
     if before is not None and journal.kept is not None and journal.kept.psnr < before.psnr:
         journal.undo("unfitted", f"the fit came to {journal.kept.psnr:.2f} dB, without it there are {before.psnr:.2f}")

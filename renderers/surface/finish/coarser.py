@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Levels of detail: a finished surface with fewer triangles, laid out anew, its textures read off the finer one.
 
-Decimation across the seams of an atlas tears it, and along them it leaves more triangles than were asked for. So a level
-gets an atlas of its own, of half the texels when it has a quarter of the triangles or less.
+Decimation across the seams of an atlas tears it, and along them it leaves more triangles than were asked for. So a
+level gets an atlas of its own, of half the texels when it has a quarter of the triangles or less.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Coarser(NamedTuple):
     facts: Json  # triangles, share; rms and max in metres, share of the diagonal, psnr, silhouette_iou
 
 
-def levels(mesh: Mesh, shares: Sequence[float] = SHARES, seconds: float = 300.0, memory: int = 8 << 30) -> list[Coarser]:
+def levels(
+    mesh: Mesh, shares: Sequence[float] = SHARES, seconds: float = 300.0, memory: int = 8 << 30
+) -> list[Coarser]:
     """All of them, each made in a bounded process; one that fails is left out, and so are coarser ones."""
     found = []
     for share in shares:
@@ -93,7 +95,9 @@ def _dressed(small: Mesh, fine: Mesh, share: float) -> Mesh:
     at = canvas.at(size)
     points, _ = canvas.frame(at)
     found = feet(fine.vertices, fine.faces, points)
-    occlusion = pictures.base.new_ones(*pictures.base.shape[:2], 1) if pictures.occlusion is None else pictures.occlusion
+    occlusion = (
+        pictures.base.new_ones(*pictures.base.shape[:2], 1) if pictures.occlusion is None else pictures.occlusion
+    )
     layers = torch.cat([pictures.base, pictures.roughness, pictures.metallic, occlusion], -1)
     uv = found.read(fine.uv)
     read = texture(layers, uv[None, None], boundary="clamp")[0, 0]
@@ -120,4 +124,3 @@ def _bent(normals: torch.Tensor, tangents: torch.Tensor, colours: torch.Tensor) 
     across = torch.linalg.cross(normal, along) * tangents[:, 3:].sign()
     x, y, z = (2 * colours - 1).split(1, -1)
     return x * along + y * across + z * normal
-

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours of surface points as pictures show them, weighted by how well each picture shows them; and the colours of what
-no picture shows, from what lies near it in space and looks the same way.
+"""Colours of surface points as pictures show them, weighted by how well each shows them; and the colours of what no
+picture shows, from what lies near it in space and looks the same way.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _seen(lens: Lens, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
 
 def spread(points: Tensor, normals: Tensor, colours: Tensor, weights: Tensor) -> Tensor:
     """[M, 3] with the colours of points that were not seen taken from the nearest that were, by distance and by how far
-    they look the same way (MVPaint's rule: what faces elsewhere counts for nothing); what was seen a little, in part."""
+    they look the same way (MVPaint's rule: what faces elsewhere counts for nothing); what was seen little, in part."""
     from scipy.spatial import cKDTree
 
     known = (weights[:, 0] > TRUSTED).nonzero()[:, 0]

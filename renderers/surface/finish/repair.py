@@ -18,6 +18,7 @@ from dreamlab.core.types import Mesh
 from renderers.surface.clean import parts_of, signed_volumes, used
 from renderers.surface.draw import Surface, look, vertex_normals
 from renderers.surface.pictures import Shots, joined_by_place
+from renderers.surface.winding import walk
 
 RIM = 24  # edges of a hole that is closed
 SPECK = 1e-3  # share of the largest part's area below which a part goes unasked
@@ -73,31 +74,12 @@ def without_doubles(faces: Tensor) -> Tensor:
 def unified(vertices: Tensor, faces: Tensor) -> tuple[Tensor, int]:
     """Faces of which neighbours wind the same way, as far as they can (a Moebius strip cannot), turned so that most of
     a part's area stays as it was; and how many were turned."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import breadth_first_order, connected_components
-
-    neighbours = edge_neighbours(faces).long()
-    here = neighbours >= 0
-    start = faces.roll(-1, 1)  # half-edge i runs from corner i+1 to i+2
-    other_start = start.flatten()[neighbours.clamp(min=0)]
-    against = here & (start == other_start)  # both run the same way: one of the two faces is turned
-    if not bool(against.any()):
+    turned, part, _ = walk(faces)
+    if not turned.any():
         return faces, 0
-    count = len(faces)
-    rows = torch.arange(count)[:, None].expand(-1, 3)[here].numpy()
-    columns = (neighbours[here] // 3).numpy()
-    graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(count, count)).tocsr()
-    differs = dict(zip(zip(rows.tolist(), columns.tolist(), strict=True), against[here].tolist(), strict=True))
-    parts, label = connected_components(graph, directed=False)
-    turned = np.zeros(count, bool)
-    for seed in np.unique(label, return_index=True)[1].tolist():
-        order, before = breadth_first_order(graph, seed, directed=False)
-        for face in order[1:].tolist():
-            parent = int(before[face])
-            turned[face] = turned[parent] ^ differs[(parent, face)]
     area = areas(vertices, faces).double().numpy()
-    flipped = np.bincount(label, area * turned, parts) > 0.5 * np.bincount(label, area, parts)
-    flip = torch.from_numpy(turned ^ flipped[label])
+    flipped = np.bincount(part, area * turned) > 0.5 * np.bincount(part, area)
+    flip = torch.from_numpy(turned ^ flipped[part])
     return torch.where(flip[:, None], faces.flip(1), faces), int(flip.sum())
 
 
@@ -154,9 +136,11 @@ def _rims(tails: list[int], heads: list[int]) -> list[list[int]]:
     for tail, head in zip(tails, heads, strict=True):
         branching |= {tail} & follow.keys()
         follow[tail] = head
-    found, walked = [], set(branching)
+    found: list[list[int]] = []
+    walked = set(branching)
     for first in follow:
-        rim, here = [], first
+        rim: list[int] = []
+        here = first
         while here not in walked and here in follow and len(rim) <= RIM:
             walked.add(here)
             rim.append(here)
