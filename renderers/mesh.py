@@ -33,7 +33,7 @@ from renderers.light.rays import Boxes
 from renderers.light.split_sum import Lighting, shade
 from renderers.surface.atlas import METHODS, Atlas, unwrap
 from renderers.surface.bake import Texels, project, texels
-from renderers.surface.canvas import Canvas, read_canvas
+from renderers.surface.canvas import OwnCanvas, read_canvas
 from renderers.surface.draw import Surface, View, compose, look, vertex_normals
 from renderers.surface.extraction import extract
 from renderers.surface.material import Coat, Ranges, SurfaceField, groups_of
@@ -103,7 +103,7 @@ class TexturedMesh:
         else:
             self.wear(starting_shape(settings.file, settings.faces))
 
-    def wear_own(self, canvas: Canvas) -> None:
+    def wear_own(self, canvas: OwnCanvas) -> None:
         """A user's surface with its own coordinates; its material begins as the file has it."""
         self._dress(Surface.of(canvas.mesh.vertices, canvas.mesh.faces), canvas.atlas)
         at = texels(self.atlas, self.settings.texture)

@@ -13,6 +13,8 @@ from dreamlab.core.files import Json
 from dreamlab.core.types import Mesh, Skin, Splats, Track
 from dreamlab.export.product import Product
 
+Place = tuple[float, float, float, float]  # scale and shift, as recipes have them
+
 
 @dataclass(frozen=True)
 class Placing:
@@ -37,9 +39,12 @@ class Placing:
         return (points - points.new_tensor(self.shift)) / self.scale
 
 
-def placing(mesh: Mesh, height: float | None, origin: str) -> Placing:
+def placing(mesh: Mesh, height: float | None, origin: str, place: Place | None = None) -> Placing:
     """So that the surface is `height` metres high, if that is asked, and stands on the ground in the middle, if that is
-    where its `origin` should be."""
+    where its `origin` should be; else at its `place`, if it has one."""
+    if place is not None and height is None and origin == "centre":
+        scale, x, y, z = place
+        return Placing(scale, (x, y, z))
     low, high = (each.tolist() for each in mesh.vertices.aminmax(dim=0))
     scale = 1.0 if height is None else height / max(high[1] - low[1], 1e-9)
     if origin == "centre":
@@ -56,6 +61,7 @@ def placed(made: Product, where: Placing) -> Product:
         motion=None if made.motion is None else _motion(made.motion, where),
         levels=tuple(_mesh(level, where) for level in made.levels),
         splats=None if made.splats is None else _splats(made.splats, where),
+        frames=tuple(_splats(each, where) for each in made.frames),
     )
 
 

@@ -9,6 +9,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from dreamlab.core.foreign.headers import MOST_HEADER, Refused, check_glb, check
 from dreamlab.core.foreign.mesh_parser import MOST_FILE
 from dreamlab.core.foreign.shape import CLOUDS, read_shape
 from dreamlab.core.foreign.splat_ply import is_splats
+from dreamlab.core.foreign.usd import LACKING
 from dreamlab.core.text import printable, short
 from dreamlab.intake.provenance import TELLING, origin_in, png_chunks
 from renderers.gaussian.files import read_splats
@@ -127,6 +129,8 @@ def _picture(document: Json, data: bytes, folder: Path, image: int) -> str:
         name = folder / found["uri"]
         missing = "" if name.is_file() else ", which is missing"
         return f"the file {found['uri']!r}{missing}"
+    if not data:
+        return "in its binary file"
     view = document["bufferViews"][found["bufferView"]]
     start = 28 + struct.unpack("<I", data[12:16])[0] + view.get("byteOffset", 0)
     return picture_size(data[start : start + view["byteLength"]])
@@ -235,4 +239,4 @@ def _usdz(path: Path) -> list[str]:
     for entry in entries[:MOST_LINES]:
         odd = "" if entry.compress_type == zipfile.ZIP_STORED else " (packed, which USDZ does not allow)"
         lines.append(f"file     {entry.filename}: {entry.file_size} bytes{odd}")
-    return lines
+    return lines + (_mesh(path) if find_spec("pxr") else [f"note     what is in them {LACKING}"])

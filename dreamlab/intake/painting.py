@@ -32,7 +32,7 @@ from dreamlab.intake.gltf_patch import GltfPatch, NewPictures, bare_glb
 from dreamlab.intake.obj_patch import patched_mtl, patched_obj
 from dreamlab.run.folder import Run
 from renderers.mesh import TexturedMesh
-from renderers.surface.canvas import SUFFIX, Canvas, own_textures, read_canvas
+from renderers.surface.canvas import SUFFIX, OwnCanvas, own_textures, read_canvas
 
 FOLDER, ABOUT, PAINTED = "asset", "asset.json", "painted"
 MOST_SIDE = 2048  # texels of a picture that is written
@@ -115,7 +115,13 @@ def kept(run: Run) -> Original:
 
 
 def painted(
-    given: Original, canvas: Canvas, made: Textures, origin: Json, stem: str, maps: Sequence[str], shape: ForeignAsset
+    given: Original,
+    canvas: OwnCanvas,
+    made: Textures,
+    origin: Json,
+    stem: str,
+    maps: Sequence[str],
+    shape: ForeignAsset,
 ) -> dict[str, bytes]:
     """The asset with the material `made` of the whole square: its files by name, the one to open first. `shape` is the
     asset as it was read."""
@@ -157,7 +163,7 @@ def _side(count: int) -> int:
     return int(np.ceil(np.sqrt(count)))
 
 
-def _files_of(coat: Textures, canvas: Canvas, slot: int) -> dict[str, bytes]:
+def _files_of(coat: Textures, canvas: OwnCanvas, slot: int) -> dict[str, bytes]:
     """PNGs by what they show; beside roughness and metallic the red is 1 (occlusion, 3.9.3): there is none of ours."""
     base = coat.base
     alpha = canvas.alpha(slot, (base.shape[1], base.shape[0]))
@@ -166,13 +172,13 @@ def _files_of(coat: Textures, canvas: Canvas, slot: int) -> dict[str, bytes]:
     return found if coat.normal is None else found | {"normal": png_bytes(coat.normal)}
 
 
-def _fresh(canvas: Canvas) -> dict[tuple[int, int], str]:
+def _fresh(canvas: OwnCanvas) -> dict[tuple[int, int], str]:
     """The primitives that have new coordinates, and their part."""
     parts = canvas.facts["parts"]
     return {(parts[int(name)]["mesh"], parts[int(name)]["primitive"]): name for name in canvas.fresh}
 
 
-def _reseamed(patch: GltfPatch, read: GltfFile, canvas: Canvas) -> dict[int, int]:
+def _reseamed(patch: GltfPatch, read: GltfFile, canvas: OwnCanvas) -> dict[int, int]:
     """New coordinates for every primitive that has them; the set's number by slot, one for all that wear it."""
     wanted: dict[int, list[tuple[tuple[int, int], str]]] = {}
     for place, name in _fresh(canvas).items():
@@ -187,7 +193,7 @@ def _reseamed(patch: GltfPatch, read: GltfFile, canvas: Canvas) -> dict[int, int
     return sets
 
 
-def _wear(patch: GltfPatch, canvas: Canvas, slot: int, material: int) -> None:
+def _wear(patch: GltfPatch, canvas: OwnCanvas, slot: int, material: int) -> None:
     """Let the primitives of a slot wear a material that is new."""
     wanted, fresh = canvas.facts["slots"][slot], _fresh(canvas)
     for part in canvas.facts["parts"]:
@@ -197,7 +203,7 @@ def _wear(patch: GltfPatch, canvas: Canvas, slot: int, material: int) -> None:
 
 
 def _painted_obj(
-    given: Original, canvas: Canvas, textures: Sequence[Textures], stem: str, maps: Sequence[str]
+    given: Original, canvas: OwnCanvas, textures: Sequence[Textures], stem: str, maps: Sequence[str]
 ) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     named: dict[str, dict[str, str]] = {}

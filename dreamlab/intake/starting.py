@@ -9,15 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dreamlab.core.errors import InputError, RecipeError
-from dreamlab.core.foreign.asset import read_asset
+from dreamlab.core.foreign.asset import WORN, read_asset
 from dreamlab.core.foreign.files import checked_size
 from dreamlab.core.foreign.mesh_parser import MOST_FILE
-from dreamlab.core.foreign.shape import CLOUDS, MESHES
+from dreamlab.core.foreign.shape import CLOUDS, MESHES, read_shape
 from dreamlab.core.foreign.splat_parser import holds_splats
 from dreamlab.intake.provenance import lacking, recalled
 from dreamlab.recipe import load
 from dreamlab.recipe.tables import TABLES
 from renderers.gaussian.files import SUFFIXES as SPLATS
+from renderers.gaussian.files import read_splats
+from renderers.gaussian.seeds import framed
+from renderers.surface.canvas import RADIUS
 
 
 @contextmanager
@@ -60,12 +63,23 @@ def beginnings(file: Path, recipe: Path, settings: Sequence[str]) -> list[str]:
     }
     if kind not in ways:
         raise RecipeError(f"--init: a scene of {kind} cannot begin as a file; {', '.join(ways)} can")
-    return [f"{where}.{key}={value}" for key, value in ways[kind].items()]
+    scale, (x, y, z) = frame_of(file)
+    place = f"export.place=[{1 / scale!r}, {x!r}, {y!r}, {z!r}]"
+    return [*(f"{where}.{key}={value}" for key, value in ways[kind].items()), place]
+
+
+def frame_of(file: Path) -> tuple[float, list[float]]:
+    """The scale and the centre by which scenes bring a file into their ball: (p - centre) scale."""
+    if holds_splats(file):
+        return framed(read_splats(file))
+    points = read_shape(file, "--init", CLOUDS).vertices
+    centre = (points.amin(0) + points.amax(0)) / 2
+    return RADIUS / float((points - centre).norm(dim=-1).max()), centre.tolist()
 
 
 def _has_coordinates(file: Path) -> bool:
     """Whether every triangle of a mesh has texture coordinates, so that its own material can begin there."""
-    if file.suffix.lower() not in (".glb", ".gltf", ".obj"):
+    if file.suffix.lower() not in WORN:
         return False
     asset = read_asset(file, "--init")
     return bool(asset.uv[asset.faces].isfinite().all())

@@ -19,7 +19,8 @@ from dreamlab.recipe.picture import PictureSettings
 BACKGROUNDS = ("random", "white", "black", "gray")
 SIGHTS = ("rgb", "normal", "normal_mask", "latent")
 FORMATS = (  # dreamlab/export/formats.py writes them
-    "glb", "gltf", "obj", "ply", "stl", "usdz", "maps", "splat-glb", "splat-ply", "splat", "spz", "fbx", "abc", "blend"
+    "glb", "gltf", "obj", "ply", "stl", "usdz", "maps", "splat-glb", "splat-ply", "splat", "spz",
+    "splat-frames", "fbx", "abc", "blend"
 )  # fmt: skip
 ALL = "all"  # of the formats, those that can be written
 PICTURES = ("sheet", "mp4", "gif", "poster")
@@ -82,6 +83,9 @@ class Export:
     preset: str = setting("none", choices=PRESETS, help="names, axes and extra files of the program it goes to")
     height: float | None = setting(None, above=0, high=1e5, help="metres in the file; missing: as it is, about 1")
     origin: str = setting("centre", choices=("centre", "bottom"), help="of the file: where the scene's is, or its feet")
+    place: tuple[float, float, float, float] | None = setting(
+        None, help="scale and shift from the scene's world into the file's, as --init sets them; height is asked first"
+    )
     levels: bool = setting(False, help="also with a half, a quarter and a tenth of the triangles")
     provenance: bool = setting(True, help="prompt, seed and recipe are kept in the files")
     pictures: tuple[str, ...] = setting(("sheet", "mp4", "poster"), choices=PICTURES, help="what people look at")

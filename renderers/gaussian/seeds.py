@@ -108,12 +108,19 @@ def from_file(path: str | None, count: int, generator: torch.Generator) -> Seeds
 
 def from_splats(cloud: Splats) -> Seeds:
     """Gaussians as they are, all of them; but for a few far ones they are in a ball of radius 0.9 afterwards."""
-    low, high = (torch.quantile(_some(cloud.means), share, dim=0) for share in (0.01, 0.99))
-    centre = (low + high) / 2
-    scale = 0.9 / float(torch.quantile(_some((cloud.means - centre).norm(dim=-1)), 0.99).clamp(min=1e-6))
-    here = placed(cloud, scale, cloud.quats.new_tensor([1.0, 0.0, 0.0, 0.0]), -scale * centre)
+    scale, centre = framed(cloud)
+    here = placed(cloud, scale, cloud.quats.new_tensor([1.0, 0.0, 0.0, 0.0]), -scale * cloud.means.new_tensor(centre))
     colours = (0.5 + SH0 * here.harmonics[:, 0]).clamp(0, 1)
     return Seeds(here.means, here.scales.mean(-1), colours, here.opacity, here)
+
+
+def framed(cloud: Splats) -> tuple[float, list[float]]:
+    """Scale and centre by which most of it comes to lie in the ball."""
+    low, high = (torch.quantile(_some(cloud.means), share, dim=0) for share in (0.01, 0.99))
+    centre = (low + high) / 2
+    return 0.9 / float(
+        torch.quantile(_some((cloud.means - centre).norm(dim=-1)), 0.99).clamp(min=1e-6)
+    ), centre.tolist()
 
 
 def _some(values: Tensor) -> Tensor:

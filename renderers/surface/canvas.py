@@ -23,7 +23,7 @@ from cuda_ext.raster import raster
 from cuda_ext.texture import texture
 from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json
-from dreamlab.core.foreign.asset import ForeignAsset, read_asset
+from dreamlab.core.foreign.asset import WORN, ForeignAsset, read_asset
 from dreamlab.core.foreign.files import read_bytes
 from dreamlab.core.types import Mesh, Textures
 from renderers.surface.atlas import Atlas, unwrap
@@ -44,7 +44,7 @@ UPRIGHT = {"y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)), "z": ((1, 0, 0), (0, 0, 1), (
 
 
 @dataclass(frozen=True)
-class Canvas:
+class OwnCanvas:
     """What the `mesh` scene paints, and what its paint means for the file."""
 
     mesh: Mesh  # in the ball; corners of equal place and normal are one
@@ -84,8 +84,8 @@ def _resized(picture: Tensor, part: tuple[float, float, float, float], size: tup
     return texture(picture, at[None], boundary="clamp")[0]
 
 
-def canvas_from(data: bytes, what: str) -> Canvas:
-    """What `Canvas.bytes` wrote; InputError if it did not."""
+def canvas_from(data: bytes, what: str) -> OwnCanvas:
+    """What `OwnCanvas.bytes` wrote; InputError if it did not."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -103,12 +103,12 @@ def canvas_from(data: bytes, what: str) -> Canvas:
             {name.removeprefix(key): value for name, value in held.items() if name.startswith(key)}
             for key in ("fresh.", "alpha.")
         )
-        return Canvas(mesh, atlas, held["start"], held["tiles"], alphas, fresh, facts)
+        return OwnCanvas(mesh, atlas, held["start"], held["tiles"], alphas, fresh, facts)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         raise InputError(f"{what}: is no canvas that can be read ({' '.join(str(error).split())[:100]})") from None
 
 
-def read_canvas(path: Path) -> Canvas:
+def read_canvas(path: Path) -> OwnCanvas:
     """A canvas file of a run, or a user's asset made into one."""
     if path.suffix == SUFFIX:
         return canvas_from(read_bytes(path, "canvas", MOST_FILE), f"canvas {path}")
@@ -129,7 +129,7 @@ class _Soup:
         return _Soup(self.points[rows], self.uv[rows], self.normals[rows], self.tint[rows], self.slot[rows])
 
 
-def canvas_of(asset: ForeignAsset, name: str, fresh: bool = False, up: str = "y") -> Canvas:
+def canvas_of(asset: ForeignAsset, name: str, fresh: bool = False, up: str = "y") -> OwnCanvas:
     """`fresh`: unwrapped anew even where the file has coordinates. `up`: the file's axis that points up."""
     facts, lines = asset.facts, list(asset.facts["notes"])
     where = asset.points @ torch.tensor(UPRIGHT[up], dtype=torch.float64).T
@@ -168,12 +168,14 @@ def canvas_of(asset: ForeignAsset, name: str, fresh: bool = False, up: str = "y"
         for i, slot in enumerate(slots)
         if slot["alpha"] != "OPAQUE" and f"base.{slot['of']}" in asset.pictures and not slot["fresh"]
     }
-    return Canvas(mesh, atlas, start, tiles, alphas, made, told)
+    return OwnCanvas(mesh, atlas, start, tiles, alphas, made, told)
 
 
 def _bare(asset: ForeignAsset, soup: _Soup, fresh: bool, lines: list[str]) -> Tensor:
     """[F] which triangles are to be unwrapped: all of a primitive, in an OBJ all of a material, or none of it."""
     bare = ~soup.uv.isfinite().all(-1).all(-1)
+    if asset.facts["kind"] not in WORN:  # what is written of it has no coordinates but new ones
+        return torch.ones_like(bare)
     if fresh:
         clear = torch.tensor([slot["alpha"] == "OPAQUE" or slot["texture"] is None for slot in asset.facts["slots"]])
         lines += [f"material {slot['name']!r}: keeps its coordinates, for its alpha lies at them"
@@ -377,7 +379,7 @@ def _start(asset: ForeignAsset, slots: Sequence[Json], tiles: Tensor, atlas: Atl
     return (at.picture(made) * 255).round().byte()
 
 
-def own_textures(canvas: Canvas, made: Textures, slot: int, size: tuple[int, int]) -> Textures:
+def own_textures(canvas: OwnCanvas, made: Textures, slot: int, size: tuple[int, int]) -> Textures:
     """The material of one slot at its own size."""
     normal = None if made.normal is None else canvas.cropped(made.normal.cpu(), slot, size)
     base, rough, metal = (canvas.cropped(each.cpu(), slot, size) for each in (made.base, made.roughness, made.metallic))

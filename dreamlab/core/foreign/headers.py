@@ -22,7 +22,7 @@ _COMPONENTS = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}  # bytes
 _NUMBERS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 _TRANSFORM, _PACK = "npx @gltf-transform/cli", "npx gltfpack"
 _PACKED = {  # extensions that pack a mesh: by what, and the command that unpacks it
-    "KHR_draco_mesh_compression": ("Draco", f"{_TRANSFORM} copy IN.glb OUT.glb --vertex-layout separate"),
+    "KHR_draco_mesh_compression": ("Draco", f"{_TRANSFORM} copy IN.glb OUT.glb"),
     "EXT_meshopt_compression": ("meshopt", f"{_PACK} -i IN.glb -o OUT.glb -noq"),
     "KHR_meshopt_compression": ("meshopt", f"{_PACK} -i IN.glb -o OUT.glb -noq"),
 }
