@@ -65,7 +65,7 @@ def export_mesh(
     became, wanted, paths = changes_of(run), formats or recipe.export.formats, list[Path]()
     with disk_errors("exporting", run.export):
         for folder, prompt, one in assets(run, recipe, scene):
-            made = make(one, recipe, prompt, step)
+            made = make(one, recipe, prompt, step, formats_to_write(folder, wanted, step))
             files, view = write(folder, prompt, one, made, step, wanted, became, run)
             paths += files
             if views is not None:

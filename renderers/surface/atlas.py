@@ -9,17 +9,21 @@ its depth. `uvunwrap` and `xatlas` lay out more of the picture when one of them 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dreamlab.core.bounded import Unbounded, bounded
 from dreamlab.core.errors import InputError
+from dreamlab.core.files import Json
 
 METHODS = ("auto", "own", "uvunwrap", "xatlas")
 PACKAGES = ("uvunwrap", "xatlas")  # in the order that `auto` looks for them
 GUTTER = 2.0  # texels kept free around a chart; half of it, and again, when the charts are too many
+SECONDS = 120.0  # of wall time that a package may take
 AXES = torch.cat([torch.eye(3), -torch.eye(3)])  # the six directions that charts are seen from
 SLANT = 0.2  # cosine between a face and its chart's direction, at least
 SMALL, MERGES, CUTS = 24, 12, 12  # faces of a chart that looks for another; rounds of joining, and of cutting
@@ -42,12 +46,34 @@ def unwrap(vertices: Tensor, faces: Tensor, size: int, method: str = "auto", gut
     """An atlas for a texture of `size` texels a side; `auto` is the best that is installed."""
     if method not in METHODS:
         raise ValueError(f"unwrap: method {method!r} is not one of {', '.join(METHODS)}")
-    chosen = methods()[0] if method == "auto" else method
-    if chosen not in methods():
-        raise ValueError(f"unwrap: {chosen} is not installed; use method 'own'")
-    way = {"own": _own, "uvunwrap": _uvunwrap, "xatlas": _xatlas}[chosen]
-    made = way(vertices.detach().double().cpu(), faces.cpu(), size, gutter)
-    return Atlas(*(value.to(vertices.device) for value in made))
+    if method != "auto" and method not in methods():
+        raise ValueError(f"unwrap: {method} is not installed; use method 'own'")
+    arguments = (vertices.detach().double().cpu(), faces.cpu(), size, gutter)
+    for name in methods() if method == "auto" else [method]:
+        try:
+            made = {"own": _own, "uvunwrap": _apart(_uvunwrap), "xatlas": _apart(_xatlas)}[name](*arguments)
+        except Unbounded:
+            if method != "auto":
+                raise
+            continue
+        return Atlas(*(value.to(vertices.device) for value in made))
+    raise AssertionError("our own way is not bounded")
+
+
+Unwrap = Callable[[Tensor, Tensor, int, float], Atlas]
+
+
+def _apart(way: Unwrap) -> Unwrap:
+    """In a process of its own, always: the packages' pools of threads would be dead in a later fork of this one, which
+    then waits for them for ever; and xatlas is known to hang."""
+
+    def made(vertices: Tensor, faces: Tensor, size: int, gutter: float) -> Atlas:
+        def work() -> tuple[dict[str, Tensor], Json]:
+            return way(vertices, faces, size, gutter)._asdict(), {}
+
+        return Atlas(**bounded(work, way.__name__.strip("_"), SECONDS).tensors)
+
+    return made
 
 
 def _xatlas(vertices: Tensor, faces: Tensor, size: int, gutter: float) -> Atlas:

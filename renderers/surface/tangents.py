@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tangents as MikkTSpace defines them (Mikkelsen 2008, "Simulation of Wrinkled Surfaces Revisited"), which glTF asks for.
+"""Tangents as MikkTSpace has them (Mikkelsen 2008, "Simulation of Wrinkled Surfaces Revisited"), which glTF asks for.
 
 Each triangle has the direction in which u grows. At a vertex those of its triangles, each laid into the plane across
 the normal and made a unit, are averaged with the angles of the triangles there, in that plane. Triangles whose texture
@@ -61,7 +61,7 @@ def _flat(uv: Tensor, faces: Tensor) -> Tensor:
 
 
 def _groups(vertices: Tensor, normals: Tensor, uv: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of directions [2, V, 3] and of angles [2, V] of the triangles that are not mirrored, and of those that are."""
+    """Sums of directions [2, V, 3] and of angles [2, V], of triangles that are not mirrored and of those that are."""
     d1, d2, area = _slopes(uv, faces)
     corners = vertices[faces]
     e1, e2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]

@@ -15,12 +15,13 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Mesh, Training
 from renderers.mesh import TexturedMesh
-from renderers.surface.atlas import tangents, unwrap
+from renderers.surface.atlas import unwrap
 from renderers.surface.bake import project, texels
 from renderers.surface.draw import Surface, look, vertex_normals
 from renderers.surface.extraction import extract
 from renderers.surface.files import read_mesh
 from renderers.surface.shapes import signed_distances
+from renderers.surface.tangents import tangents
 
 
 def of(shape: trimesh.Trimesh) -> Mesh:

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 import trimesh
-from tests.renderers.solids import ball, level, moved, of, together
 
 from dreamlab.core.types import Mesh
 from renderers.surface.clean import fewer_faces, parts_of, signed_volumes
@@ -18,6 +17,7 @@ from renderers.surface.finish.repair import outward, repaired, unified, unpinche
 from renderers.surface.finish.simplify import decimated, relaxed
 from renderers.surface.pictures import Shots, drawn
 from renderers.surface.views import all_around
+from tests.renderers.solids import ball, level, moved, of, together
 
 
 def shots_of(mesh: Mesh) -> Shots:

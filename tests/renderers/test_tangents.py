@@ -7,17 +7,18 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import trimesh
-from tests.renderers.solids import level, of
 
 from dreamlab.core.types import Mesh
 from renderers.surface.atlas import unwrap
 from renderers.surface.tangents import tangents, with_tangents
+from tests.renderers.solids import level, of
 
 ASK = """
 const [folder, asked, answer] = process.argv.slice(1), fs = require("fs");
@@ -59,17 +60,16 @@ def mirrored() -> Mesh:
 
 
 @pytest.mark.node
-@pytest.mark.parametrize("shape", [laid_out, mirrored])
-def test_they_are_mikktspace_s(shape: object, tmp_path: Path) -> None:
-    mesh = with_tangents(shape())  # type: ignore[operator]
+@pytest.mark.parametrize(("shape", "others"), [(laid_out, 0.0), (mirrored, 0.004)])
+def test_they_are_mikktspace_s(shape: Callable[[], Mesh], others: float, tmp_path: Path) -> None:
+    """All but those of fans that meet at a vertex without a common edge, along the fold: there it has two groups."""
+    mesh = with_tangents(shape())
     assert mesh.tangents is not None and mesh.uv is not None
     wanted, mine = judge(mesh, tmp_path), mesh.tangents[mesh.faces]
     a, b, c = mesh.uv[mesh.faces].unbind(1)
     flat = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]).abs() < 1e-9  # no direction: any will do
     angle = torch.rad2deg((wanted[..., :3] * mine[..., :3]).sum(-1).clamp(-1, 1).acos())[~flat]
-    assert (
-        float((angle > 0.1).float().mean()) < 2e-3
-    )  # fans that meet at a vertex without a common edge: theirs are two
+    assert float((angle > 0.1).float().mean()) <= others
     assert float((wanted[..., 3] == mine[..., 3])[~flat].float().mean()) == 1.0
 
 

@@ -9,6 +9,7 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.types import Splats
 from dreamlab.export.product import Files, Format, Product
 from dreamlab.export.splats.compact import dot_splat_bytes, spz_bytes
+from dreamlab.export.splats.frames import FRAMES, frames_file
 from dreamlab.export.splats.khr import splat_glb_bytes
 from dreamlab.export.splats.ply import splat_ply_bytes
 from renderers.gaussian.placed import sound
@@ -43,6 +44,7 @@ SPLAT_WRITERS: Mapping[str, Format] = {
         "Gaussians in 32 bytes each, for the web",
         lambda made, cloud: dot_splat_bytes(cloud, made.splatting.axes),
     ),
+    FRAMES: Format(frames_file, of="splats", about="moving Gaussians: a PLY of 3DGS for each moment, in one zip"),
     "spz": _format(
         "splats.spz", "Gaussians by Niantic's SPZ, a tenth of the PLY", lambda made, cloud: spz_bytes(cloud)
     ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From any scene to a finished asset: extracted, repaired, decimated, drawn to the scene's own pictures, unwrapped, baked.
+"""From any scene to a finished asset: extracted, repaired, decimated, fitted to the scene's pictures, unwrapped, baked.
 
 Every step is bounded in time and memory and has simpler ways behind it; what was done, why, and what it kept of the
 scene's pictures is in the report. Nothing here is a reason to come home without a file.
@@ -8,7 +8,7 @@ scene's pictures is in the report. Nothing here is a reason to come home without
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -159,13 +159,13 @@ def _fitted(fine: Mesh, mesh: Mesh, shots: Shots, truth: Shots, journal: Journal
     def work() -> tuple[Mapping[str, Tensor], Json]:
         with torch.enable_grad():
             made = fitted(mesh, shots.pooled(shots.size // SIZE))
-        return {"vertices": made.vertices, "colours": made.colours, "normals": made.normals}, {}
+        return packed(made), {}
 
     # A child cannot use autograd when the parent's has threads for a GPU.
     done = journal.first("fit", [Way("pictures", work)], apart=not torch.cuda.is_initialized())
     if done is None:
         return fine, mesh
-    made = replace(mesh, **done.tensors)
+    made = unpacked(done.tensors)
     journal.measure(made)
     if before is not None and journal.kept is not None and journal.kept.psnr < before.psnr:
         journal.undo("unfitted", f"the fit came to {journal.kept.psnr:.2f} dB, without it there are {before.psnr:.2f}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Levels of detail: a finished surface with fewer triangles, laid out anew, its textures read off the finer one.
 
-Decimation across the seams of an atlas tears it, and along them it leaves more triangles than were asked for. So a level
-gets an atlas of its own, of half the texels when it has a quarter of the triangles or less.
+Decimation across the seams of an atlas tears it, and along them it leaves more triangles than were asked for. So a
+level gets an atlas of its own, of half the texels when it has a quarter of the triangles or less.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from cuda_ext.texture import texture
 from dreamlab.core.files import Json
 from dreamlab.core.types import Mesh, Textures
-from renderers.surface.atlas import methods, unwrap
+from renderers.surface.atlas import unwrap
 from renderers.surface.finish.baking import GUTTER, Grown, laid_out, relief_at
 from renderers.surface.finish.journal import Journal, Way
 from renderers.surface.finish.parcel import packed
@@ -90,7 +90,7 @@ def _dressed(small: Mesh, fine: Mesh, share: float) -> Mesh:
     pictures = fine.textures
     size = pictures.base.shape[0]
     size = max(size // 2, min(size, SMALLEST)) if share <= 0.25 else size
-    atlas = unwrap(small.vertices, small.faces, size, methods()[0], GUTTER * size)
+    atlas = unwrap(small.vertices, small.faces, size, gutter=GUTTER * size)
     canvas = laid_out(small, atlas, size)
     at = canvas.at(size)
     points, _ = canvas.frame(at)

@@ -69,7 +69,7 @@ def unfolded(before: Tensor, after: Tensor, faces: Tensor) -> Tensor:
 
 
 def carried(fine: Mesh, before: Tensor, after: Tensor) -> Mesh:
-    """The fine surface moved as the decimated one was [V, 3] -> [V, 3], so that it still is what that one stands for."""
+    """The fine surface moved as the decimated one was, [V, 3] -> [V, 3]: it is still what that one stands for."""
     from scipy.spatial import cKDTree
 
     distance, near = cKDTree(before.numpy()).query(fine.vertices.numpy(), k=min(4, len(before)))

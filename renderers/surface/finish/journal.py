@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The account of a pipeline's steps: the ways that were tried, what each took, what each kept of the scene's pictures."""
+"""The account of a pipeline's steps: the ways that were tried, what each took and kept of the scene's pictures."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours of surface points as pictures show them, weighted by how well each picture shows them; and the colours of what
-no picture shows, from what lies near it in space and looks the same way.
+"""Colours of surface points as pictures show them, weighted by how well each shows them; and the colours of what no
+picture shows, from what lies near it in space and looks the same way.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ BEHIND = 1.5  # pixels by which a point may lie behind what is seen at its place
 CLIFF = 6.0  # pixels' widths of depth within a pixel's neighbourhood that make it an edge
 TRUSTED = 0.05  # of weight: what was seen less takes more and more of its colour from around
 NEIGHBOURS = 12  # points that a colour is filled from
+TURN = 0.15  # metres that a unit of difference between normals counts for
 SLICE = 1 << 18  # points at once
 
 
@@ -89,15 +90,16 @@ def _seen(lens: Lens, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
 
 def spread(points: Tensor, normals: Tensor, colours: Tensor, weights: Tensor) -> Tensor:
     """[M, 3] with the colours of points that were not seen taken from the nearest that were, by distance and by how far
-    they look the same way (MVPaint's rule: what faces elsewhere counts for nothing); what was seen a little, in part."""
+    they look the same way (MVPaint's rule: what faces elsewhere counts for nothing); what was seen little, in part."""
     from scipy.spatial import cKDTree
 
     known = (weights[:, 0] > TRUSTED).nonzero()[:, 0]
     blank = (weights[:, 0] <= TRUSTED).nonzero()[:, 0]
     if not len(known) or not len(blank):
         return colours
-    tree = cKDTree(points[known].numpy())
-    distance, near = tree.query(points[blank].numpy(), k=min(NEIGHBOURS, len(known)))
+    # Among the nearest in space and direction together: the other side of a thin plate is far away.
+    apart = torch.cat([points, TURN * normals], 1).numpy()
+    distance, near = cKDTree(apart[known.numpy()]).query(apart[blank.numpy()], k=min(NEIGHBOURS, len(known)))
     distance, near = (torch.from_numpy(each).reshape(len(blank), -1) for each in (distance, near))
     alike = (1 + (normals[known][near] * normals[blank][:, None]).sum(-1)) / 2
     share = (alike.clamp(min=1e-4) ** 2 / (distance.float() + 1e-6))[..., None]

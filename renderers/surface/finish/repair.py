@@ -136,9 +136,11 @@ def _rims(tails: list[int], heads: list[int]) -> list[list[int]]:
     for tail, head in zip(tails, heads, strict=True):
         branching |= {tail} & follow.keys()
         follow[tail] = head
-    found, walked = [], set(branching)
+    found: list[list[int]] = []
+    walked = set(branching)
     for first in follow:
-        rim, here = [], first
+        rim: list[int] = []
+        here = first
         while here not in walked and here in follow and len(rim) <= RIM:
             walked.add(here)
             rim.append(here)
