@@ -20,7 +20,7 @@ from dreamlab.recipe.tables import TABLES
 from renderers.gaussian.files import SUFFIXES as SPLATS
 from renderers.gaussian.files import read_splats
 from renderers.gaussian.seeds import framed
-from renderers.surface.canvas import RADIUS
+from renderers.surface.stretch import RADIUS
 
 
 @contextmanager

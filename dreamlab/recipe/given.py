@@ -35,9 +35,9 @@ from renderers.gaussian.files import read_splats
 from renderers.light.environment import MOST_FILE as MOST_LIGHT
 from renderers.light.environment import environment
 from renderers.surface.canvas import SUFFIX as CANVAS
-from renderers.surface.canvas import read_canvas
 from renderers.surface.coloured import coloured
 from renderers.surface.files import cloud_bytes, ply_bytes, read_mesh
+from renderers.surface.stretch import read_canvas
 
 PICTURE, DEPTH, NORMAL = "image.png", "image_depth.png", "image_normal.png"
 

@@ -15,7 +15,8 @@ from PIL import Image
 from dreamlab.core.errors import InputError
 from dreamlab.core.foreign.asset import read_asset
 from dreamlab.intake.painting import MAPS, copy_out, painted, taken, target
-from renderers.surface.canvas import OwnCanvas, canvas_of
+from renderers.surface.canvas import OwnCanvas
+from renderers.surface.stretch import canvas_of
 from tests.intake.awkward import AWKWARD, ball
 from tests.intake.judges import Seen, issues, sampled
 from tests.intake.test_texture_only import ORIGIN, colour, in_the_ball, inside, paint

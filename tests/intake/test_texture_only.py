@@ -19,7 +19,8 @@ from dreamlab.core.foreign.asset import read_asset
 from dreamlab.core.types import Textures
 from dreamlab.intake.painting import MAPS, painted, taken
 from renderers.surface.bake import texels
-from renderers.surface.canvas import OwnCanvas, canvas_from, canvas_of
+from renderers.surface.canvas import OwnCanvas, canvas_from
+from renderers.surface.stretch import canvas_of
 from tests.intake.awkward import AWKWARD
 from tests.intake.judges import Seen, issues, sampled
 
@@ -191,7 +192,7 @@ def test_webp_becomes_png_and_need_not_be_understood(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "words"), [
     ("mirrored", ["100 % of its texels are shared", "mirrored", "--fresh-uv"]),
     ("overlapping", ["100 % of its texels are shared"]),
-    ("manifold", ["face the wrong way", "without area"]),
+    ("manifold", ["face the wrong way", "without area", "1 triangles are there more", "edges have more"]),
     ("without", ["get texture coordinates"]),
     ("materials", ["is transparent (BLEND)"]),
 ])  # fmt: skip

@@ -17,7 +17,7 @@ from dreamlab.core.foreign.headers import Refused
 from dreamlab.core.foreign.shape import read_shape
 from dreamlab.core.foreign.usd import read_usd
 from dreamlab.intake.painting import MAPS, painted, taken
-from renderers.surface.canvas import canvas_of
+from renderers.surface.stretch import canvas_of
 from tests.intake.judges import Seen, issues
 from tests.intake.test_texture_only import ORIGIN, paint
 
