@@ -290,8 +290,8 @@ class Several:
             mine = f"{name}."
             member.load_state_dict({key.removeprefix(mine): v for key, v in state.items() if key.startswith(mine)})
 
-    def splats(self) -> Splats | None:
-        """All clouds in the world."""
+    def splats(self, time: float = 0.0) -> Splats | None:
+        """All clouds in the world, where they stand still."""
         if len(self.clouds) < len(self.names):
             return None
         parts = []

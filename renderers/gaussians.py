@@ -232,8 +232,8 @@ class Gaussians:
             return Depths(self.settings.surface, 1.0)
         return self.density(self.params["means"], self.params["quats"], self.params["log_scales"], resolution, WORTH)
 
-    def splats(self) -> Splats:
-        """As they are drawn: of the harmonics those in use."""
+    def splats(self, time: float = 0.0) -> Splats:
+        """As they are drawn: of the harmonics those in use. These stand still."""
         with torch.no_grad():
             return self.activated(self.params["means"], self.params["quats"], self.params["log_scales"])
 

@@ -33,11 +33,12 @@ from renderers.light.rays import Boxes
 from renderers.light.split_sum import Lighting, shade
 from renderers.surface.atlas import METHODS, Atlas, unwrap
 from renderers.surface.bake import Texels, project, texels
-from renderers.surface.canvas import OwnCanvas, read_canvas
+from renderers.surface.canvas import OwnCanvas
 from renderers.surface.draw import Surface, View, compose, look, vertex_normals
 from renderers.surface.extraction import extract
 from renderers.surface.material import Coat, Ranges, SurfaceField, groups_of
 from renderers.surface.shapes import starting_shape
+from renderers.surface.stretch import read_canvas
 from renderers.surface.tangents import tangents
 from renderers.surface.views import all_around, device_of, shown
 

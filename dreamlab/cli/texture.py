@@ -66,7 +66,8 @@ def texture(
         raise RecipeError(f'texture needs a prompt, e.g. dreamlab texture {file} "a red chair with white legs"')
     from dreamlab.core.foreign.asset import read_asset
     from dreamlab.intake.painting import keep, target
-    from renderers.surface.canvas import SUFFIX, canvas_of
+    from renderers.surface.canvas import SUFFIX
+    from renderers.surface.stretch import canvas_of
 
     path = find(recipe)
     canvas = canvas_of(read_asset(file, "mesh"), str(file), fresh_uv, up)

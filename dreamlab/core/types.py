@@ -326,8 +326,8 @@ class Splats:
 class Splatting(Protocol):
     """A scene made of Gaussians."""
 
-    def splats(self) -> Splats | None:
-        """All of them, at time 0; none where something else stands among them."""
+    def splats(self, time: float = 0.0) -> Splats | None:
+        """All of them at a time; none where something else stands among them."""
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -21,7 +18,8 @@ from dreamlab.export.motion import motion_within_bounds
 from dreamlab.export.origin import origin_of
 from dreamlab.export.placing import Placing, placed, placing
 from dreamlab.export.presets import PRESETS, files_of
-from dreamlab.export.product import Files, Product
+from dreamlab.export.product import Files, Product, packed
+from dreamlab.export.splats.frames import FRAMES, frames_of
 from dreamlab.recipe import Recipe
 from dreamlab.recipe.grammar import ALL
 from renderers.surface.finish import FinishSettings, finish
@@ -44,8 +42,9 @@ class Ready:
     levels: list[Json]  # how far each level of detail is from the finest
 
 
-def make(scene: Scene, recipe: Recipe, prompt: str, step: int) -> Ready:
-    """The surface of a scene with its material and motion, as large and where the recipe wants it."""
+def make(scene: Scene, recipe: Recipe, prompt: str, step: int, formats: Sequence[str]) -> Ready:
+    """The surface of a scene with its material and motion, as large and where the recipe wants it; its Gaussians at all
+    moments only if one of the formats is of those."""
     s = recipe.export
     surface = finish(scene, FinishSettings(s.resolution, s.faces, s.texture, s.fit))
     mesh = surface.mesh
@@ -58,6 +57,7 @@ def make(scene: Scene, recipe: Recipe, prompt: str, step: int) -> Ready:
         motion,
         levels=tuple(each.mesh for each in coarser),
         splats=scene.splats() if isinstance(scene, Splatting) else None,
+        frames=frames_of(scene) if {FRAMES, ALL} & set(formats) else (),
         splatting=s.splats,
         origin=origin_of(recipe, prompt, step),
     )
@@ -81,6 +81,8 @@ def lacking(kind: str, made: Product) -> str:
     """Why a format cannot be written, if it cannot."""
     if WRITERS[kind].of == "splats" and made.splats is None:
         return "the scene is not made of Gaussians"
+    if kind == FRAMES and not made.frames:
+        return "the scene's Gaussians do not move"
     return WRITERS[kind].missing()
 
 
@@ -96,15 +98,6 @@ def written(kind: str, made: Product, preset: str) -> Files:
     done = bounded(work, f"write {kind}", SECONDS)
     files = {name: done.tensors[str(i)].numpy().tobytes() for i, name in enumerate(done.facts["names"])}
     return files if len(files) < 2 or kind == BESIDE else files | {f"model_{kind}.zip": packed(files)}
-
-
-def packed(files: Files) -> bytes:
-    """A zip of the same bytes for the same files: nothing in it tells when it was made."""
-    kept = io.BytesIO()
-    with zipfile.ZipFile(kept, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(Path(name).name, (1980, 1, 1, 0, 0, 0)), data)
-    return kept.getvalue()
 
 
 def all_files(formats: Sequence[str], made: Product, preset: str, note: list[str]) -> dict[str, Files]:

@@ -61,6 +61,7 @@ def placed(made: Product, where: Placing) -> Product:
         motion=None if made.motion is None else _motion(made.motion, where),
         levels=tuple(_mesh(level, where) for level in made.levels),
         splats=None if made.splats is None else _splats(made.splats, where),
+        frames=tuple(_splats(each, where) for each in made.frames),
     )
 
 

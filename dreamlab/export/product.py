@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from dreamlab.core.files import Json
@@ -12,7 +15,7 @@ from dreamlab.core.types import Mesh, Skin, Splats, Track
 from dreamlab.recipe.grammar import SplatSettings
 
 
-class Part(NamedTuple):
+class Companion(NamedTuple):
     """A further mesh in the file of an asset."""
 
     name: str
@@ -28,14 +31,24 @@ class Product:
     mesh: Mesh  # with `uv`, `tangents` and `textures` where it has a material, else with colours of vertices
     motion: Skin | Track | None = None  # of the vertices of `mesh`
     levels: tuple[Mesh, ...] = ()  # the same with fewer and fewer triangles
-    parts: tuple[Part, ...] = ()  # in the same file, beside `mesh`; presets ask for them
+    parts: tuple[Companion, ...] = ()  # in the same file, beside `mesh`; presets ask for them
     clip: str = "motion"  # the name of its animation
     splats: Splats | None = None  # of a scene that is made of Gaussians
+    frames: tuple[Splats, ...] = ()  # of Gaussians that move, at equal steps of the clip
     splatting: SplatSettings = field(default_factory=SplatSettings)  # how those are written
     origin: Json = field(default_factory=dict)  # prompt, seed, recipe, models, version; empty: it is not told
 
 
 Files = Mapping[str, bytes]  # by name inside the export's folder, the one to open first
+
+
+def packed(files: Files) -> bytes:
+    """A zip of the same bytes for the same files: nothing in it tells when it was made."""
+    kept = io.BytesIO()
+    with zipfile.ZipFile(kept, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(Path(name).name, (1980, 1, 1, 0, 0, 0)), data)
+    return kept.getvalue()
 
 
 def _there() -> str:

@@ -9,6 +9,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from dreamlab.core.foreign.headers import MOST_HEADER, Refused, check_glb, check
 from dreamlab.core.foreign.mesh_parser import MOST_FILE
 from dreamlab.core.foreign.shape import CLOUDS, read_shape
 from dreamlab.core.foreign.splat_ply import is_splats
+from dreamlab.core.foreign.usd import LACKING
 from dreamlab.core.text import printable, short
 from dreamlab.intake.provenance import TELLING, origin_in, png_chunks
 from renderers.gaussian.files import read_splats
@@ -237,4 +239,4 @@ def _usdz(path: Path) -> list[str]:
     for entry in entries[:MOST_LINES]:
         odd = "" if entry.compress_type == zipfile.ZIP_STORED else " (packed, which USDZ does not allow)"
         lines.append(f"file     {entry.filename}: {entry.file_size} bytes{odd}")
-    return lines
+    return lines + (_mesh(path) if find_spec("pxr") else [f"note     what is in them {LACKING}"])

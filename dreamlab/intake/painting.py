@@ -32,7 +32,8 @@ from dreamlab.intake.gltf_patch import GltfPatch, NewPictures, bare_glb
 from dreamlab.intake.obj_patch import patched_mtl, patched_obj
 from dreamlab.run.folder import Run
 from renderers.mesh import TexturedMesh
-from renderers.surface.canvas import SUFFIX, OwnCanvas, own_textures, read_canvas
+from renderers.surface.canvas import SUFFIX, OwnCanvas, own_textures
+from renderers.surface.stretch import read_canvas
 
 FOLDER, ABOUT, PAINTED = "asset", "asset.json", "painted"
 MOST_SIDE = 2048  # texels of a picture that is written

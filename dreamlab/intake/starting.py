@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dreamlab.core.errors import InputError, RecipeError
-from dreamlab.core.foreign.asset import read_asset
+from dreamlab.core.foreign.asset import WORN, read_asset
 from dreamlab.core.foreign.files import checked_size
 from dreamlab.core.foreign.mesh_parser import MOST_FILE
 from dreamlab.core.foreign.shape import CLOUDS, MESHES, read_shape
@@ -20,7 +20,7 @@ from dreamlab.recipe.tables import TABLES
 from renderers.gaussian.files import SUFFIXES as SPLATS
 from renderers.gaussian.files import read_splats
 from renderers.gaussian.seeds import framed
-from renderers.surface.canvas import RADIUS
+from renderers.surface.stretch import RADIUS
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def frame_of(file: Path) -> tuple[float, list[float]]:
 
 def _has_coordinates(file: Path) -> bool:
     """Whether every triangle of a mesh has texture coordinates, so that its own material can begin there."""
-    if file.suffix.lower() not in (".glb", ".gltf", ".obj"):
+    if file.suffix.lower() not in WORN:
         return False
     asset = read_asset(file, "--init")
     return bool(asset.uv[asset.faces].isfinite().all())

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from dreamlab.core.errors import InputError, RecipeError
-from dreamlab.core.foreign.asset import read_asset
+from dreamlab.core.foreign.asset import WORN, read_asset
 from dreamlab.core.foreign.files import located, read_bytes
 from dreamlab.core.foreign.points import MOST_FILE as MOST_POINTS
 from dreamlab.core.foreign.points import read_points
@@ -35,9 +35,9 @@ from renderers.gaussian.files import read_splats
 from renderers.light.environment import MOST_FILE as MOST_LIGHT
 from renderers.light.environment import environment
 from renderers.surface.canvas import SUFFIX as CANVAS
-from renderers.surface.canvas import read_canvas
 from renderers.surface.coloured import coloured
 from renderers.surface.files import cloud_bytes, ply_bytes, read_mesh
+from renderers.surface.stretch import read_canvas
 
 PICTURE, DEPTH, NORMAL = "image.png", "image_depth.png", "image_normal.png"
 
@@ -110,7 +110,7 @@ def kept(kind: str, path: Path) -> tuple[str, bytes]:
 
 def with_colours(path: Path, what: str) -> Mesh | None:
     """A mesh whose format knows materials, with the colours that it shows; none for another file."""
-    if path.suffix.lower() not in (".glb", ".gltf", ".obj") or holds_splats(path):
+    if path.suffix.lower() not in WORN or holds_splats(path):
         return None
     asset = read_asset(path, what if what == "mesh" else "scene.file:", bare=what == "cloud")
     return coloured(asset) if len(asset.faces) else None

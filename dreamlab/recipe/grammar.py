@@ -19,7 +19,8 @@ from dreamlab.recipe.picture import PictureSettings
 BACKGROUNDS = ("random", "white", "black", "gray")
 SIGHTS = ("rgb", "normal", "normal_mask", "latent")
 FORMATS = (  # dreamlab/export/formats.py writes them
-    "glb", "gltf", "obj", "ply", "stl", "usdz", "maps", "splat-glb", "splat-ply", "splat", "spz", "fbx", "abc", "blend"
+    "glb", "gltf", "obj", "ply", "stl", "usdz", "maps", "splat-glb", "splat-ply", "splat", "spz",
+    "splat-frames", "fbx", "abc", "blend"
 )  # fmt: skip
 ALL = "all"  # of the formats, those that can be written
 PICTURES = ("sheet", "mp4", "gif", "poster")

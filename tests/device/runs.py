@@ -13,6 +13,7 @@ import torch
 
 from dreamlab import pipeline, recipe
 from dreamlab.core.types import Scene
+from dreamlab.export import check
 from dreamlab.recipe.tables import TABLES
 from dreamlab.run import train
 from dreamlab.run.assemble import Assembler, BuiltStage
@@ -20,7 +21,7 @@ from dreamlab.run.folder import Run
 from dreamlab.run.preview import save_preview
 from dreamlab.run.telemetry import Ring
 from renderers import become, dmtet, mesh
-from renderers.surface import extraction, shapes, views
+from renderers.surface import extraction, finish, shapes, views
 from renderers.surface.material import SurfaceField
 
 CLOUD = "{kind: gaussians, count: 48, radius: 0.5, opacity: 0.6}"
@@ -65,7 +66,7 @@ stages:
     views: 2
     size: 12
     cameras: {{moving: {moving}}}
-export: {{resolution: 16, turntable: 3, size: 32, formats: [glb, obj, ply]}}
+export: {{resolution: 16, texture: 0, fit: false, turntable: 3, size: 32, formats: [glb, obj, ply]}}
 keeping: {{checkpoint: 2, keep: 2, preview: 4, log: 2}}
 """
 
@@ -102,6 +103,8 @@ def cheap() -> Iterator[None]:
     with (
         mock.patch.multiple(views, VIEWS=2, SIZE=24),
         mock.patch.multiple(extraction, SIZE=24, LOOKS=2, FUSED=4, REFINED=0),
+        mock.patch.multiple(finish, TAKEN=3, VIEWS=2, SIZE=24),
+        mock.patch.multiple(check, VIEWS=2, SIZE=24, SHOWN=2, MOMENTS=1),
         mock.patch.multiple(mesh, PAINT_VIEWS=2, PAINT_SIZE=16),
         mock.patch.object(become, "RESOLUTION", 12),
         mock.patch.object(train, "save_preview", functools.partial(save_preview, size=16)),

@@ -23,7 +23,7 @@ KINDS = ("mcmc", "fused", "control", "mlp", "hexplane", "field", "field4d", "hyp
 CLOUDS = ("mcmc", "fused", "control", "mlp", "hexplane")
 OWN = {"glb": "model.glb", "gltf": "model.gltf", "obj": "model.obj", "ply": "model.ply", "stl": "model.stl",
        "usdz": "model.usdz", "splat-glb": "splats.glb", "splat-ply": "splats.ply", "splat": "splats.splat",
-       "spz": "splats.spz"}  # fmt: skip
+       "spz": "splats.spz", "splat-frames": "splats_frames.zip"}  # fmt: skip
 SMALL = ("export.formats=all", "export.preset=unity", "export.texture=32", "export.fit=false")
 
 
@@ -38,6 +38,7 @@ def test_every_format_of_every_kind_of_scene(kind: str, tmp_path: Path, cheap: N
     written = {entry["format"] for entry in report["files"].values()}
     splats = {name for name in WRITERS if WRITERS[name].of == "splats"}
     expected = {name for name in WRITERS if not WRITERS[name].missing()} - (set() if kind in CLOUDS else splats)
+    expected -= set() if kind in MOVING else {"splat-frames"}
     assert expected <= written, (expected - written, report["notes"])
     assert {path.relative_to(run.export).as_posix() for path in paths if path.parent == run.export} <= set(
         report["files"]
@@ -46,14 +47,13 @@ def test_every_format_of_every_kind_of_scene(kind: str, tmp_path: Path, cheap: N
         assert (run.export / OWN[name]).stat().st_size > 100, name
         assert (run.export / "unity" / OWN[name]).is_file(), name
     glb = Glb((run.export / "model.glb").read_bytes())
-    assert len(glb.faces) == report["mesh"]["triangles"] > 3 and report["check"]["views"] == 24
+    assert len(glb.faces) == report["mesh"]["triangles"] > 3 and report["check"]["psnr"] > 5
     assert len(trimesh.load(run.export / "model.stl").faces) == len(glb.faces)
     if kind in MOVING:
         assert "animations" in glb.document or report["motion"].get("way"), report["motion"]
-    first = {path.name: path.read_bytes() for path in run.export.iterdir() if path.is_file()}
-    pipeline.export_again(run, "cpu", SMALL)
-    again = {path.name: path.read_bytes() for path in run.export.iterdir() if path.is_file()}
-    assert again.keys() == first.keys() and again["model.glb"] == first["model.glb"], "the same again"
+    first = (run.export / "model.glb").read_bytes()
+    pipeline.export_again(run, "cpu", SMALL[1:])
+    assert (run.export / "model.glb").read_bytes() == first, "the same again"
     assert {path.name: path.read_bytes() for path in committed(run.ckpt)[-1].iterdir()} == before
 
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import struct
 import subprocess
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +30,10 @@ from dreamlab.core.rotation import from_matrix, from_vector, matrix
 from dreamlab.core.types import Mesh, Splats
 from dreamlab.export.product import Product
 from dreamlab.export.splats.compact import dot_splat_bytes, spz_bytes
+from dreamlab.export.splats.frames import frames_of
 from dreamlab.export.splats.khr import splat_glb_bytes
 from dreamlab.export.splats.ply import splat_ply_bytes
-from dreamlab.export.splats.writers import SPLAT_WRITERS
+from dreamlab.export.splats.writers import SPLAT_WRITERS, splat_notes
 from dreamlab.recipe.grammar import SplatSettings
 from renderers.compose import Several
 from renderers.gaussian.deform import DeformSettings
@@ -238,6 +241,35 @@ def test_a_scene_without_gaussians_alone_is_refused() -> None:
     nothing = replace(cloud(2), opacity=torch.zeros(2))
     with pytest.raises(InputError, match="train longer"):
         SPLAT_WRITERS["splat"].write(Product("ball", ball(1), splats=nothing))
+
+
+def test_what_a_format_cannot_hold_is_said() -> None:
+    fine, faint = cloud(9, 4), replace(cloud(9, 0), opacity=torch.linspace(0, 1, 9))
+    assert splat_notes(fine, ("glb", "splat-ply", "splat-glb", "splat")) == [
+        "splat-glb: of the harmonics' degrees those up to 3, of 4",
+        "splat: of the harmonics' degrees those up to 0, of 4",
+    ]
+    assert splat_notes(faint, ("splat", "spz")) == ["splats: 1 of 9 Gaussians left out: nobody could see them"]
+    assert splat_notes(faint, ("glb",)) == splat_notes(None, ("glb",)) == splat_notes(cloud(9, 0), ("splat",)) == []
+
+
+def test_moving_gaussians_are_a_sequence(tmp_path: Path) -> None:
+    """As many frames as the clip has, each the cloud of its moment; a loop does not show its first moment twice."""
+    settings = MovingSettings(count=30, deform=DeformSettings(points=8, loop=True))
+    scene = Gaussians4D(settings, torch.Generator().manual_seed(2))
+    shake(scene)
+    made = Product("ball", ball(1), frames=frames_of(scene), splatting=OURS)
+    ((name, data),) = SPLAT_WRITERS["splat-frames"].write(made).items()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        archive.extractall(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert name == "splats_frames.zip" and len(manifest["frames"]) == 48 and manifest["frames_per_second"] == 24
+    for i in (0, 12, 36):
+        assert_same(read_splats(tmp_path / manifest["frames"][i]), to_degree(scene.splats(i / 48), 3), 1e-5)
+    places = torch.stack([scene.splats(i / 48).means for i in range(48)]).reshape(-1, 3)
+    torch.testing.assert_close(torch.tensor(manifest["bounds"]), torch.stack(places.aminmax(dim=0)))
+    still = Gaussians(GaussianSettings(count=5), torch.Generator())
+    assert frames_of(still) == ()
 
 
 # ---- other people's files -------------------------------------------------------------------------------------------

@@ -260,11 +260,12 @@ def webp() -> Writer:
 
 
 def negative() -> Writer:
-    """One mesh twice: as it is, and through a mirror, under a node that moves both."""
+    """One mesh twice: first through a mirror, then as it is."""
     made = Writer()
     skin = made.material("skin", made.texture(made.image(64, 64, (10, 200, 90))))
-    made.mesh(made.primitive(ball(), skin), translation=[1.2, 0.0, 0.0], name="right")
-    made.node(mesh=0, translation=[-1.2, 0.0, 0.0], scale=[-1.0, 1.0, 1.0], name="left")
+    mirror = {"translation": [-1.2, 0.0, 0.0], "scale": [-1.0, 1.0, 1.0]}
+    made.mesh(made.primitive(ball(), skin), name="left", **mirror)
+    made.node(mesh=0, translation=[1.2, 0.0, 0.0], name="right")
     return made
 
 

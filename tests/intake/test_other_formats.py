@@ -15,10 +15,11 @@ from PIL import Image
 from dreamlab.core.errors import InputError
 from dreamlab.core.foreign.asset import read_asset
 from dreamlab.intake.painting import MAPS, copy_out, painted, taken, target
-from renderers.surface.canvas import OwnCanvas, canvas_of
+from renderers.surface.canvas import OwnCanvas
+from renderers.surface.stretch import canvas_of
 from tests.intake.awkward import AWKWARD, ball
 from tests.intake.judges import Seen, issues, sampled
-from tests.intake.test_texture_only import ORIGIN, colour, in_the_ball, paint
+from tests.intake.test_texture_only import ORIGIN, colour, in_the_ball, inside, paint
 
 
 def given_back(path: Path, folder: Path, fresh: bool = False) -> tuple[Path, OwnCanvas]:
@@ -91,8 +92,8 @@ def test_an_obj_shows_what_was_painted(coordinates: bool, tmp_path: Path) -> Non
     scene = trimesh.load(made, process=False)
     assert len(scene.geometry) == 2 and sum(len(each.faces) for each in scene.geometry.values()) == 240
     for mesh in scene.geometry.values():
-        places = in_the_ball(canvas, mesh.vertices[mesh.faces].mean(1))
-        uv = mesh.visual.uv[mesh.faces].mean(1) * [1, -1] + [0, 1]
+        places = in_the_ball(canvas, inside(mesh.vertices[mesh.faces]))
+        uv = inside(mesh.visual.uv[mesh.faces]) * [1, -1] + [0, 1]
         error = np.abs(sampled(mesh.visual.material.image, uv)[:, :3] - colour(places)).max(1)
         assert np.quantile(error, 0.95) < 0.08, np.quantile(error, [0.5, 0.9, 0.95])
 
@@ -132,8 +133,8 @@ def test_gltf_with_files(name: str, fresh: bool, tmp_path: Path) -> None:
         assert now.document["meshes"] == was.document["meshes"] and now.document["buffers"] == was.document["buffers"]
     for sheet in now.sheets():
         base = now.picture(sheet.material["pbrMetallicRoughness"]["baseColorTexture"]["index"])
-        middle = in_the_ball(canvas, sheet.places.mean(1))
-        assert np.quantile(np.abs(sampled(base, sheet.uv.mean(1))[:, :3] - colour(middle)).max(1), 0.95) < 0.06
+        middle = in_the_ball(canvas, inside(sheet.places))
+        assert np.quantile(np.abs(sampled(base, inside(sheet.uv))[:, :3] - colour(middle)).max(1), 0.95) < 0.06
     assert not issues(made)
 
 
@@ -156,7 +157,7 @@ def test_formats_without_materials_become_glb(kind: str, tmp_path: Path) -> None
     (sheet,) = (seen := Seen(back)).sheets()
     np.testing.assert_array_equal(sheet.places.astype("<f4"), made.triangles.astype("<f4"))
     base = seen.picture(sheet.material["pbrMetallicRoughness"]["baseColorTexture"]["index"])
-    error = np.abs(sampled(base, sheet.uv.mean(1))[:, :3] - colour(in_the_ball(canvas, sheet.places.mean(1)))).max(1)
+    error = np.abs(sampled(base, inside(sheet.uv))[:, :3] - colour(in_the_ball(canvas, inside(sheet.places)))).max(1)
     assert np.quantile(error, 0.97) < 0.06
     assert any("get texture coordinates" in line for line in canvas.facts["lines"])
 

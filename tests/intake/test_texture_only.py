@@ -19,7 +19,8 @@ from dreamlab.core.foreign.asset import read_asset
 from dreamlab.core.types import Textures
 from dreamlab.intake.painting import MAPS, painted, taken
 from renderers.surface.bake import texels
-from renderers.surface.canvas import OwnCanvas, canvas_from, canvas_of
+from renderers.surface.canvas import OwnCanvas, canvas_from
+from renderers.surface.stretch import canvas_of
 from tests.intake.awkward import AWKWARD
 from tests.intake.judges import Seen, issues, sampled
 
@@ -88,6 +89,12 @@ def alike(name: str, fresh: bool, points: np.ndarray) -> list[np.ndarray]:
     return [points]
 
 
+def inside(corners: np.ndarray) -> np.ndarray:
+    """[F, C] of [F, 3, C]: a place in each triangle that no exchange of corners keeps."""
+    found: np.ndarray = np.einsum("fci,c->fi", corners, [0.6, 0.3, 0.1])
+    return found
+
+
 def apart(found: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """[N] how far colours [N, 3] are from all mixtures of two."""
     along = other - one
@@ -140,21 +147,21 @@ def test_the_khronos_validator_finds_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fresh", [False, True], ids=["own", "fresh"])
 @pytest.mark.parametrize("name", AWKWARD)
 def test_every_place_shows_what_was_painted_there(name: str, fresh: bool, tmp_path: Path) -> None:
-    """Read by the tests' own viewer: base colour, roughness and metallic in the middle of every triangle."""
+    """Read by the tests' own viewer: base colour, roughness and metallic in every triangle."""
     _, after, canvas = done(tmp_path, name, fresh)
     seen, errors, wrong = Seen(after), [], []
     for sheet in seen.sheets():
         rough = sheet.material["pbrMetallicRoughness"]
         assert not {"baseColorFactor", "metallicFactor", "roughnessFactor"} & set(rough)
-        uv = sheet.uv.mean(1)
+        uv = inside(sheet.uv)
         base = sampled(seen.picture(rough["baseColorTexture"]["index"]), uv)[:, :3]
         packed = sampled(seen.picture(rough["metallicRoughnessTexture"]["index"]), uv)[:, 1:]
-        places = [in_the_ball(canvas, each) for each in alike(name, fresh, sheet.places.mean(1))]
+        places = [in_the_ball(canvas, each) for each in alike(name, fresh, inside(sheet.places))]
         errors.append(np.min([apart(base, colour(p), colour(places[-1])) for p in places], 0))
         wanted = [np.stack([0.5 + 0.3 * p[:, 0], 0.5 - 0.3 * p[:, 1]], 1) for p in places]
         wrong.append(np.min([apart(packed, each, wanted[-1]) for each in wanted], 0))
     error, other = np.concatenate(errors), np.concatenate(wrong)
-    assert np.quantile(error, 0.97) < 0.06 and np.quantile(other, 0.97) < 0.04, (error.max(), other.max())
+    assert max(np.quantile(error, 0.97), np.quantile(other, 0.97)) < 0.012, (error.max(), other.max())
 
 
 def test_pictures_keep_their_slots_and_sizes(tmp_path: Path) -> None:
@@ -185,7 +192,7 @@ def test_webp_becomes_png_and_need_not_be_understood(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "words"), [
     ("mirrored", ["100 % of its texels are shared", "mirrored", "--fresh-uv"]),
     ("overlapping", ["100 % of its texels are shared"]),
-    ("manifold", ["face the wrong way", "without area"]),
+    ("manifold", ["face the wrong way", "without area", "1 triangles are there more", "edges have more"]),
     ("without", ["get texture coordinates"]),
     ("materials", ["is transparent (BLEND)"]),
 ])  # fmt: skip
@@ -198,3 +205,22 @@ def test_what_is_odd_is_said_in_a_line(name: str, words: list[str], tmp_path: Pa
 @pytest.mark.parametrize("name", ["shell", "huge", "sets", "webp", "rigged"])
 def test_what_is_well_is_not_complained_of(name: str, tmp_path: Path) -> None:
     assert done(tmp_path, name)[2].facts["lines"] == []
+
+
+def test_closed_parts_face_outward() -> None:
+    """Boxes of which any triangles were turned, and an open sheet that keeps what most of it says."""
+    import trimesh
+
+    from renderers.surface.winding import turned_over
+
+    stream = np.random.default_rng(0)
+    parts = [trimesh.creation.box(extents=(1, 2, 3)).apply_translation((4.0 * i, 0, 0)) for i in range(5)]
+    whole = trimesh.util.concatenate(parts)
+    faces = np.array(whole.faces)
+    turned = stream.random(len(faces)) < 0.5
+    faces[turned] = faces[turned][:, ::-1]
+    found = turned_over(torch.from_numpy(np.array(whole.vertices)), torch.from_numpy(faces)).numpy()
+    np.testing.assert_array_equal(found, turned)
+    sheet = np.array([[0, 1, 2], [2, 1, 3], [2, 4, 3], [4, 3, 5]])  # the third is turned
+    corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 2, 0], [1, 2, 0]])
+    assert turned_over(corners, torch.from_numpy(sheet)).tolist() == [False, False, True, False]

@@ -16,8 +16,10 @@ from dreamlab.core.files import Json
 from dreamlab.core.foreign.apart import parsed
 from dreamlab.core.foreign.files import checked_size
 from dreamlab.core.foreign.mesh_parser import MOST_FILE
+from dreamlab.core.foreign.usd import SUFFIXES as USD
 
-ASSETS = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
+ASSETS = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off", *USD)
+WORN = (".glb", ".gltf", ".obj")  # of these the materials are read, and written
 
 
 @dataclass(frozen=True)

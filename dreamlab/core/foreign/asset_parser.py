@@ -22,6 +22,8 @@ from dreamlab.core.foreign.headers import Refused, check_glb, check_gltf
 from dreamlab.core.foreign.mesh_parser import MOST_FILE, Beside, check_size, check_triangles
 from dreamlab.core.foreign.mesh_parser import parse as parse_mesh
 from dreamlab.core.foreign.obj import linear, read_obj
+from dreamlab.core.foreign.usd import SUFFIXES as USD
+from dreamlab.core.foreign.usd import read_usd
 
 PICTURES = ("PNG", "JPEG", "WEBP")
 MOST_SIDE, WORKING = 8192, 1024  # pixels that are read, and that are handed on
@@ -60,6 +62,8 @@ def parse(path: Path) -> dict[str, np.ndarray]:
         parts, slots = _gltf(data, kind, path.parent, notes)
     elif kind == ".obj":
         parts, slots = _obj(data, path.parent)
+    elif kind in USD:
+        parts, slots = _usd(path)
     else:
         parts, slots = _bare(path)
     parts = [part for part in parts if len(part.faces)]
@@ -256,6 +260,25 @@ def _obj(data: bytes, folder: Path) -> tuple[list[PartRows], list[Slot]]:
     return parts, slots
 
 
+def _usd(path: Path) -> tuple[list[PartRows], list[Slot]]:
+    """All its meshes as one."""
+    found = read_usd(path)
+    if not found:
+        return [], []
+    points, uv, tint = (np.concatenate(each) for each in zip(*found, strict=True))
+    faces = np.arange(len(points)).reshape(-1, 3)
+    blank, none = np.full((len(points), 3), np.nan, np.float32), np.zeros(len(faces), np.int64)
+    where: Json = {"mesh": 0, "primitive": 0, "slot": 0}
+    one = PartRows(points, faces, uv.astype(np.float32), blank, tint.astype(np.float32), none, where)
+    return [one], [_plain()]
+
+
+def _plain() -> Slot:
+    """What is worn where a format tells of no material, or of none that is read."""
+    facts: Json = {"factor": [1.0] * 4, "roughness": 0.8, "metallic": 0.0, "wrap": [10497, 10497], "alpha": "OPAQUE"}
+    return Slot(None, DEFAULT, facts | {"set": "", "transform": {}, "texture": None})
+
+
 def _bare(path: Path) -> tuple[list[PartRows], list[Slot]]:
     """A file without texture coordinates."""
     found = parse_mesh(path)
@@ -264,10 +287,6 @@ def _bare(path: Path) -> tuple[list[PartRows], list[Slot]]:
     if "colours" in found:
         tint = found["colours"].clip(0, 1)
         tint = np.where(found["linear"][:, None], tint, linear(tint)).astype(np.float32)
-    blank = np.full((len(points), 3), np.nan, np.float32)
-    facts: Json = {"factor": [1.0] * 4, "roughness": 0.8, "metallic": 0.0, "wrap": [10497, 10497], "alpha": "OPAQUE"}
-    slot = Slot(None, DEFAULT, facts | {"set": "", "transform": {}, "texture": None})
-    none = np.zeros(len(faces), np.int64)
-    return [PartRows(points, faces, blank[:, :2].copy(), blank, tint, none, {"mesh": 0, "primitive": 0, "slot": 0})], [
-        slot
-    ]
+    blank, none = np.full((len(points), 3), np.nan, np.float32), np.zeros(len(faces), np.int64)
+    where: Json = {"mesh": 0, "primitive": 0, "slot": 0}
+    return [PartRows(points, faces, blank[:, :2].copy(), blank, tint, none, where)], [_plain()]

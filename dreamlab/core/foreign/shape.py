@@ -11,11 +11,13 @@ from torch import Tensor
 
 from dreamlab.core.errors import InputError
 from dreamlab.core.foreign.apart import parsed
+from dreamlab.core.foreign.asset import read_asset
 from dreamlab.core.foreign.files import checked_size
 from dreamlab.core.foreign.mesh_parser import MOST_FILE
+from dreamlab.core.foreign.usd import SUFFIXES as USD
 from dreamlab.core.safemath import linear_to_srgb
 
-MESHES = (".obj", ".glb", ".gltf", ".ply", ".stl", ".off")
+MESHES = (".obj", ".glb", ".gltf", ".ply", ".stl", ".off", *USD)
 CLOUDS = (*MESHES, ".xyz")  # what Gaussians are seeded on
 
 
@@ -33,6 +35,9 @@ def read_shape(path: Path, what: str, suffixes: tuple[str, ...] = MESHES) -> Sha
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{what} {path}: must be one of {', '.join(suffixes)}")
     checked_size(path, what, MOST_FILE)
+    if path.suffix.lower() in USD:
+        asset = read_asset(path, what)
+        return Shape(asset.points, asset.faces, linear_to_srgb(asset.tint))
     found = {name: torch.from_numpy(array) for name, array in parsed("mesh", path, what).items()}
     colours = found.get("colours")
     if colours is not None:
