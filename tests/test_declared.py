@@ -24,8 +24,9 @@ NAMES = {  # of a package, where it is another than that of what it brings
 }
 # Never asked of a user by name: torch's CUDA wheels bring the first, the other's licence is its user's own affair.
 ELSEWHERE = {"nvidia", "nvdiffrast"}
-# Run by hand from a checkout, beside the tests.
+# Run by hand from a checkout, beside the tests; and by Blender, with what Blender has.
 OF_TESTS = {"benchmarks/mutants.py"}
+IN_BLENDER = {"bpy", "mathutils", "blender_look"}
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -46,7 +47,7 @@ def imported(*folders: str) -> dict[str, str]:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for top in {name.partition(".")[0] for name in names}:
-                if top not in {*sys.stdlib_module_names, *OURS, *ELSEWHERE, "tests"}:
+                if top not in {*sys.stdlib_module_names, *OURS, *ELSEWHERE, *IN_BLENDER, "tests"}:
                     found.setdefault(canonicalize_name(NAMES.get(top, top)), f"{where}:{node.lineno}")
     return found
 

@@ -33,6 +33,7 @@ from dreamlab.export.report import (
     record,
     step_of,
 )
+from dreamlab.export.splats.writers import splat_notes
 from dreamlab.export.staging import Staged, complete
 from dreamlab.recipe import Recipe
 from dreamlab.run.folder import Run
@@ -90,7 +91,7 @@ def write(
     staged, new = Staged(folder), Json()
     formats, lines = asked(formats_to_write(folder, wanted, step), made.product)
     found = all_files(formats, made.product, preset, lines)
-    lines += notes(made.motion, found)
+    lines += notes(made.motion, found) + splat_notes(made.product.splats, found)
     for kind, files in found.items():
         staged.add(files)
         new |= entries(files, step, kind)

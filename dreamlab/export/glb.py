@@ -25,7 +25,7 @@ from dreamlab.export.gltf import ARRAY_BUFFER, ELEMENT_BUFFER, TRIANGLES, Gltf
 from dreamlab.export.morph import morph_targets, play
 from dreamlab.export.painted import ROUGHNESS
 from dreamlab.export.png import png_bytes
-from dreamlab.export.product import Part, Product
+from dreamlab.export.product import Companion, Product
 from dreamlab.export.rig import rig, weights_of
 from dreamlab.export.writers.maps import orm
 
@@ -73,7 +73,7 @@ def place_mesh(document: Gltf, mesh: Mesh, name: str, material: int | None, moti
 
 
 def _place_part(
-    document: Gltf, part: Part, made: Product, material: int, motion: Skin | Track | None, skin: int | None
+    document: Gltf, part: Companion, made: Product, material: int, motion: Skin | Track | None, skin: int | None
 ) -> int:
     """With the asset's own material where it has the same textures; moved as the points nearby are."""
     if part.solid:

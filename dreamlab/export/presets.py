@@ -28,7 +28,7 @@ from dreamlab.export.hull import hull_of
 from dreamlab.export.levels import coarser_file, level_files, thinned
 from dreamlab.export.painted import painted
 from dreamlab.export.png import png_bytes
-from dreamlab.export.product import Files, Part, Product
+from dreamlab.export.product import Companion, Files, Product
 from dreamlab.export.writers.blender import lacking, through_blender
 from dreamlab.export.writers.maps import maps, open_sky
 from dreamlab.export.writers.obj import obj
@@ -36,10 +36,6 @@ from dreamlab.export.writers.packed import packed_files
 
 WEB_FACES, WEB_TEXELS = 10_000, 512
 Writer = Callable[[Product], Files]
-
-
-def _nothing(made: Product) -> Files:
-    return {}
 
 
 def _same(made: Product) -> Product:
@@ -66,7 +62,7 @@ def _blender(made: Product) -> Files:
 
 
 def _unity(made: Product) -> Product:
-    levels = tuple(Part(f"{made.name}_LOD{i}", mesh) for i, mesh in enumerate(made.levels, 1))
+    levels = tuple(Companion(f"{made.name}_LOD{i}", mesh) for i, mesh in enumerate(made.levels, 1))
     return replace(made, name=f"{made.name}_LOD0" if levels else made.name, parts=levels)
 
 
@@ -92,7 +88,7 @@ def _unreal(made: Product) -> Product:
     named = _unreal_named(made)
     if made.motion is not None:
         return named
-    return replace(named, parts=(Part(f"UCX_{named.name}_01", hull_of(made.mesh), solid=True),))
+    return replace(named, parts=(Companion(f"UCX_{named.name}_01", hull_of(made.mesh), solid=True),))
 
 
 def _unreal_maps(made: Product) -> Files:
@@ -107,7 +103,7 @@ def _godot(made: Product) -> Product:
     """The engine switches colours of vertices off, so they are painted."""
     made = painted(made)
     if made.motion is None:
-        hull = Part(f"{made.name}-convcolonly", hull_of(made.mesh), solid=True)
+        hull = Companion(f"{made.name}-convcolonly", hull_of(made.mesh), solid=True)
         return replace(made, parts=(*made.parts, hull))
     return replace(made, clip=f"{made.clip}-loop") if _repeats(made.motion) else made
 

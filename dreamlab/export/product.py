@@ -15,7 +15,7 @@ from dreamlab.core.types import Mesh, Skin, Splats, Track
 from dreamlab.recipe.grammar import SplatSettings
 
 
-class Part(NamedTuple):
+class Companion(NamedTuple):
     """A further mesh in the file of an asset."""
 
     name: str
@@ -31,7 +31,7 @@ class Product:
     mesh: Mesh  # with `uv`, `tangents` and `textures` where it has a material, else with colours of vertices
     motion: Skin | Track | None = None  # of the vertices of `mesh`
     levels: tuple[Mesh, ...] = ()  # the same with fewer and fewer triangles
-    parts: tuple[Part, ...] = ()  # in the same file, beside `mesh`; presets ask for them
+    parts: tuple[Companion, ...] = ()  # in the same file, beside `mesh`; presets ask for them
     clip: str = "motion"  # the name of its animation
     splats: Splats | None = None  # of a scene that is made of Gaussians
     frames: tuple[Splats, ...] = ()  # of Gaussians that move, at equal steps of the clip

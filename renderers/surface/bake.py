@@ -24,12 +24,12 @@ class Texels(NamedTuple):
     """The M texels of a square texture that a surface covers: the atlas, drawn as a picture."""
 
     size: int
-    raster: Raster
+    raster: Raster  # of the M covered texels alone, in a row: [1, 1, M]
     hit: Tensor  # [M] of size * size
 
     def read(self, values: Tensor, faces: Tensor) -> Tensor:
         """[M, C] of values at corners; `faces` are the surface's, or the atlas' own."""
-        return interpolate(values, self.raster, faces)[0].flatten(0, 2)[self.hit]
+        return interpolate(values, self.raster, faces)[0][0, 0]
 
     def picture(self, values: Tensor) -> Tensor:
         """[size, size, C] of values [M, C]; texels outside all charts take the nearest value inside."""
@@ -53,7 +53,9 @@ def texels(atlas: Atlas, size: int) -> Texels:
     across = 2 * atlas.uv - 1
     clip = torch.stack([across[:, 0], -across[:, 1], torch.zeros_like(across[:, 0]), torch.ones_like(across[:, 0])], 1)
     seen = raster(clip, atlas.faces, (size, size))
-    return Texels(size, seen, (seen.triangle.reshape(-1) > 0).nonzero()[:, 0])
+    hit = (seen.triangle.reshape(-1) > 0).nonzero()[:, 0]
+    row = Raster(*(each.flatten(0, 2)[hit][None, None] for each in seen))
+    return Texels(size, row, hit)
 
 
 def project(

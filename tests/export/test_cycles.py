@@ -28,7 +28,7 @@ AZIMUTH, ELEVATION, DISTANCE, FOVY = 35.0, 20.0, 3.4, 40.0
 FLOOR = 30.0  # dB on the object's pixels
 
 
-def pot(rows: int = 64, columns: int = 128, size: int = 256) -> Mesh:
+def pot(rows: int = 40, columns: int = 80, size: int = 256) -> Mesh:
     """A lopsided ball with a lip: patches of colour, rough and smooth bands, metal on one side, and grooves that are in
     the normal texture alone. All of it is smooth, for filters are not what is compared."""
     v, u = torch.meshgrid(torch.arange(rows + 1) / rows, torch.arange(columns + 1) / columns, indexing="ij")

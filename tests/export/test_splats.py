@@ -33,7 +33,7 @@ from dreamlab.export.splats.compact import dot_splat_bytes, spz_bytes
 from dreamlab.export.splats.frames import frames_of
 from dreamlab.export.splats.khr import splat_glb_bytes
 from dreamlab.export.splats.ply import splat_ply_bytes
-from dreamlab.export.splats.writers import SPLAT_WRITERS
+from dreamlab.export.splats.writers import SPLAT_WRITERS, splat_notes
 from dreamlab.recipe.grammar import SplatSettings
 from renderers.compose import Several
 from renderers.gaussian.deform import DeformSettings
@@ -241,6 +241,16 @@ def test_a_scene_without_gaussians_alone_is_refused() -> None:
     nothing = replace(cloud(2), opacity=torch.zeros(2))
     with pytest.raises(InputError, match="train longer"):
         SPLAT_WRITERS["splat"].write(Product("ball", ball(1), splats=nothing))
+
+
+def test_what_a_format_cannot_hold_is_said() -> None:
+    fine, faint = cloud(9, 4), replace(cloud(9, 0), opacity=torch.linspace(0, 1, 9))
+    assert splat_notes(fine, ("glb", "splat-ply", "splat-glb", "splat")) == [
+        "splat-glb: of the harmonics' degrees those up to 3, of 4",
+        "splat: of the harmonics' degrees those up to 0, of 4",
+    ]
+    assert splat_notes(faint, ("splat", "spz")) == ["splats: 1 of 9 Gaussians left out: nobody could see them"]
+    assert splat_notes(faint, ("glb",)) == splat_notes(None, ("glb",)) == splat_notes(cloud(9, 0), ("splat",)) == []
 
 
 def test_moving_gaussians_are_a_sequence(tmp_path: Path) -> None:

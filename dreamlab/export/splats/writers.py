@@ -3,16 +3,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from dreamlab.core.errors import InputError
 from dreamlab.core.types import Splats
 from dreamlab.export.product import Files, Format, Product
-from dreamlab.export.splats.compact import dot_splat_bytes, spz_bytes
+from dreamlab.export.splats.compact import SPZ_DEGREE, dot_splat_bytes, spz_bytes
 from dreamlab.export.splats.frames import FRAMES, frames_file
-from dreamlab.export.splats.khr import splat_glb_bytes
+from dreamlab.export.splats.khr import DEGREE, splat_glb_bytes
 from dreamlab.export.splats.ply import splat_ply_bytes
-from renderers.gaussian.placed import sound
+from renderers.gaussian.placed import degree_of, sound
+
+MOST_DEGREE = {"splat-glb": DEGREE, "spz": SPZ_DEGREE, "splat": 0}  # of the harmonics
+
+
+def splat_notes(splats: Splats | None, formats: Iterable[str]) -> list[str]:
+    """What of a cloud its files do not hold, a line each."""
+    wanted = [kind for kind in formats if kind in SPLAT_WRITERS]
+    if splats is None or not wanted:
+        return []
+    degree, (_, facts) = degree_of(splats), sound(splats)
+    lines = [
+        f"{kind}: of the harmonics' degrees those up to {MOST_DEGREE[kind]}, of {degree}"
+        for kind in wanted
+        if degree > MOST_DEGREE.get(kind, degree)
+    ]
+    if facts["dropped"] and set(wanted) != {FRAMES}:
+        lines.append(f"splats: {facts['dropped']} of {len(splats.means)} Gaussians left out: nobody could see them")
+    return lines
 
 
 def _format(name: str, about: str, data: Callable[[Product, Splats], bytes]) -> Format:

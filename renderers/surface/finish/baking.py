@@ -97,8 +97,8 @@ class Grown:
     """Where texels outside the charts take their values from."""
 
     at: Texels
-    source: Tensor  # [size * size] texel within the charts nearest to each
-    near: Tensor  # [size * size] bool: within GROWN of a chart
+    near: Tensor  # [N] of size * size: texels within GROWN of a chart
+    source: Tensor  # [N] of at.hit: the covered texel nearest to each
 
     @staticmethod
     def of(at: Texels) -> Grown:
@@ -107,14 +107,15 @@ class Grown:
         empty = torch.ones(at.size**2, dtype=torch.bool)
         empty[at.hit] = False
         away, (row, column) = distance_transform_edt(empty.reshape(at.size, at.size).numpy(), return_indices=True)
-        source = torch.from_numpy(row.astype("int64") * at.size + column).reshape(-1)
-        return Grown(at, source, torch.from_numpy(away.reshape(-1) <= max(GROWN * at.size, 2)))
+        near = (torch.from_numpy(away.reshape(-1)) <= max(GROWN * at.size, 2)).nonzero()[:, 0]
+        there = torch.from_numpy(row.reshape(-1)[near].astype("int64") * at.size + column.reshape(-1)[near])
+        return Grown(at, near, torch.searchsorted(at.hit, there))  # `hit` grows
 
     def picture(self, values: Tensor, blank: Tensor | None = None) -> Tensor:
         """[size, size, C] of values [M, C]; far from charts `blank` [C], or else their mean."""
-        flat = values.new_zeros(self.at.size**2, values.shape[1]).index_copy(0, self.at.hit, values)
         mean = values.mean(0) if blank is None else blank
-        return torch.where(self.near[:, None], flat[self.source], mean).reshape(self.at.size, self.at.size, -1)
+        flat = mean.expand(self.at.size**2, -1).clone()
+        return flat.index_copy_(0, self.near, values[self.source]).reshape(self.at.size, self.at.size, -1)
 
 
 def coarse_size(canvas: Canvas, wanted: float) -> int:

@@ -59,8 +59,9 @@ def without_doubles(faces: Tensor) -> Tensor:
     """Of triangles with the same corners, one; none where as many look one way as the other: a pocket without room."""
     if not len(faces):
         return faces
-    ordered = faces.sort(1).values
-    group = torch.unique(ordered, dim=0, return_inverse=True)[1]
+    low, middle, high = faces.sort(1).values.unbind(1)
+    pair = torch.unique((low << 32) + middle, return_inverse=True)[1]
+    group = torch.unique((pair << 32) + high, return_inverse=True)[1]
     # An even permutation of sorted corners winds up, an odd one down.
     a, b, c = faces.unbind(1)
     up = torch.where((a < b).int() + (b < c).int() + (c < a).int() == 2, 1, -1)
@@ -74,9 +75,11 @@ def without_doubles(faces: Tensor) -> Tensor:
 def unified(vertices: Tensor, faces: Tensor) -> tuple[Tensor, int]:
     """Faces of which neighbours wind the same way, as far as they can (a Moebius strip cannot), turned so that most of
     a part's area stays as it was; and how many were turned."""
-    turned, part, _ = walk(faces)
-    if not turned.any():
+    other = edge_neighbours(faces).long()
+    against = (other >= 0) & (faces.roll(-1, 1) == faces.roll(-1, 1).flatten()[other.clamp(min=0)])
+    if not bool(against.any()):  # no two of them run along an edge the same way
         return faces, 0
+    turned, part, _ = walk(faces)
     area = areas(vertices, faces).double().numpy()
     flipped = np.bincount(part, area * turned) > 0.5 * np.bincount(part, area)
     flip = torch.from_numpy(turned ^ flipped[part])
