@@ -36,8 +36,8 @@ from renderers.surface.fusion import WAYS
 from renderers.surface.isosurface import level_set
 from renderers.surface.shapes import signed_distances
 
-BEGIN_STEPS, BEGIN_POINTS = 300, 60_000  # of learning a file's surface
-LOOKS = 8  # at every cell, afterwards
+BEGIN_STEPS, BEGIN_POINTS = 250, 40_000  # of learning a file's surface
+LOOKS = 4  # at every cell, afterwards
 NEAR, EDGE = 0.05, 0.02  # parts of the box: where a surface is learnt most, and half the way from empty to solid
 SOLID = 60.0  # density of a file's inside, times the box's half side
 NORMALS = ("none", "analytic", "finite", "central", "predicted")
@@ -151,16 +151,16 @@ class HashField:
         leaves = list(self.params.values())
         optimiser = torch.optim.Adam(leaves, betas=(0.9, 0.99), eps=1e-15)
         near = _around(mesh, BEGIN_POINTS, NEAR * s.radius, stream)
-        where = torch.cat([near, _anywhere(2 * BEGIN_POINTS, s.radius, stream)])
+        where = torch.cat([near, _anywhere(BEGIN_POINTS, s.radius, stream)])
         spots = scattered(mesh.vertices, mesh.faces, BEGIN_POINTS, stream)
         on = spots.read(mesh.vertices) + EDGE * s.radius * torch.randn(BEGIN_POINTS, 3, generator=stream)
         wanted = spots.read(mesh.colours).to(device)
-        distance = signed_distances(mesh, where)
+        distance = signed_distances(mesh, where, BEGIN_POINTS)
         target, side = (each.to(device) for each in self._raw_of(distance))
         where, on = where.to(device), on.to(device)
         for step in range(BEGIN_STEPS):
             optimiser.param_groups[0]["lr"] = 0.02 * 0.05 ** (step / BEGIN_STEPS)
-            rows, some = (torch.randint(len(each), (8192,), generator=stream).to(device) for each in (where, on))
+            rows, some = (torch.randint(len(each), (4096,), generator=stream).to(device) for each in (where, on))
             error = self.raw(where[rows]) - target[rows]
             error = torch.where(side[rows] == 0, error, (side[rows] * error).clamp(max=0))  # fuller, emptier is as well
             loss = error.square().mean() / target.square().mean()

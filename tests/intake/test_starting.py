@@ -79,7 +79,7 @@ def truth() -> Tensor:
 
 @pytest.mark.parametrize(("kind", "key", "more", "least"), [
     ("gaussians", "file", {"start": "file", "count": 8000, "opacity": 0.95}, 0.86),
-    ("field", "file", {}, 0.9),
+    ("field", "file", {"levels": 6, "occupancy": 32}, 0.9),
     ("dmtet", "mesh", {"start": "mesh", "resolution": 32}, 0.93),
     ("mesh", "asset", {"texture": 128}, 0.96),
     ("mesh", "file", {"texture": 128}, 0.9),
