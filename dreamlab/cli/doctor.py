@@ -28,6 +28,7 @@ OPTIONAL = {
     "xatlas": "better texture coordinates",
     "gsplat": "splatting by another package, on CUDA",
     "open3d-cpu": "scene.surface: open3d",
+    "usd-core": "USD files as a start",
 }
 STUDIO_PORT = 7860
 PACKAGE = Path(__file__).parents[2]

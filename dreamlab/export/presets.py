@@ -28,7 +28,7 @@ from dreamlab.export.hull import hull_of
 from dreamlab.export.levels import coarser_file, level_files, thinned
 from dreamlab.export.painted import painted
 from dreamlab.export.png import png_bytes
-from dreamlab.export.product import Files, Companion, Product
+from dreamlab.export.product import Companion, Files, Product
 from dreamlab.export.writers.blender import lacking, through_blender
 from dreamlab.export.writers.maps import maps, open_sky
 from dreamlab.export.writers.obj import obj
@@ -36,10 +36,6 @@ from dreamlab.export.writers.packed import packed_files
 
 WEB_FACES, WEB_TEXELS = 10_000, 512
 Writer = Callable[[Product], Files]
-
-
-def _nothing(made: Product) -> Files:
-    return {}
 
 
 def _same(made: Product) -> Product:

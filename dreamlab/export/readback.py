@@ -44,7 +44,7 @@ def read_back(path: Path) -> Mesh:
 def _read(path: Path) -> dict[str, Tensor]:
     import trimesh
 
-    loaded: Any = trimesh.load(path, process=False, maintain_order=True)
+    loaded: Any = trimesh.load(path, process=False)
     mesh = loaded
     if isinstance(loaded, trimesh.Scene):
         # Beside it there may be levels of detail and a hull, which have fewer triangles.

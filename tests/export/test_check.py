@@ -89,7 +89,7 @@ def test_textures_are_read_back_from_their_own_slots(tmp_path: Path, kind: str) 
 
 
 def test_a_file_is_drawn_as_its_scene_is_and_a_spoilt_one_is_found_out(tmp_path: Path) -> None:
-    scene = Solid(ball(4))
+    scene = Solid(ball(3))
     run, _ = exported(tmp_path, scene, "glb", settings=("export.texture=0", "export.faces=9000", "export.fit=false"))
     check = json.loads((run.export / "report.json").read_text())["check"]
     assert check["psnr"] > 45 and check["silhouette_iou"] > 0.999 and "below" not in check
