@@ -28,7 +28,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	  || { echo "error: python venv is missing (Debian: apt-get install python3-venv)"; exit 2; }
 	@echo "installing into $(VENV): about a minute the first time"
 	@$(PIP) install --quiet --editable .
-	@$(BIN)/python -m cuda_ext.build adam sdf splat > /dev/null \
+	@$(BIN)/python -m cuda_ext.build adam sdf splat raster interpolate antialias texture > /dev/null \
 	  || echo "note: no native ops (see above); the torch twins are used, slower"
 	@touch $@
 

@@ -2,8 +2,8 @@
 """What a scene looks like to a surface that stands for it: pictures with a hard silhouette and the colours inside.
 
 Gaussians and fields are soft at the rim, where their pictures mix them with the background; an opaque surface cannot be
-that. So the object is where its alpha is above a half, and its colour there is what it has by itself, unmultiplied; both
-are averaged over the pixels of a finer picture. A surface is drawn with the same kind of pictures beside it.
+that. So the object is where its alpha is above a half, and its colour there is its own, without the background. Both
+are averaged over the pixels of a finer picture, and a surface is drawn with the same kind of pictures beside it.
 """
 
 from __future__ import annotations

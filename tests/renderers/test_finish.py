@@ -178,7 +178,7 @@ def test_pictures_of_a_soft_scene_show_what_it_is_inside() -> None:
 
 @pytest.mark.parametrize("prompt", ["a red mushroom with a white stem", "a yellow duck with a red beak"])
 def test_the_procedural_world_comes_back(prompt: str) -> None:
-    """From a density that is 2 cm too fat and its pictures: the shape (IoU, distance) and the base colour of the truth."""
+    """From a density that is 2 cm too fat and its pictures: the shape and the base colour of the truth."""
     program = programs_for(parse(prompt))
     true = toy.mesh(program, 96)
     blank = torch.zeros_like(true.vertices)
