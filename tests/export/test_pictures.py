@@ -68,4 +68,4 @@ def test_the_best_file_there_is_is_shown(tmp_path: Path, kind: str) -> None:
     found = cells(path, SIZE)
     assert len(found) == 24
     like = np.abs(middle(found[0]) - middle(found[4])).max()
-    assert (like < 6 if kind == "obj" else like > 20), (like, "an STL has no colours, and is shown so")
+    assert like < 6 if kind == "obj" else like > 20, (like, "an STL has no colours, and is shown so")

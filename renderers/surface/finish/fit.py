@@ -21,7 +21,7 @@ from renderers.surface.pictures import Shots
 STEPS, VIEWS = 48, 4
 RATES = (0.002, 0.03)  # metres and colour a step
 LAST = 0.05  # share of the rates at the end
-SMOOTH = 10.0  # weight of the Laplacian (metres) beside squared errors per pixel of the object
+SMOOTH = 3.0  # weight of the Laplacian (metres) beside squared errors per pixel of the object
 FOLDED = 0.2  # a triangle whose normal turns farther (cosine) from its old one is put back with its vertices
 
 
