@@ -114,6 +114,8 @@ def write(
         name, view = looked
         facts["check"], picture = check.check(scene, view, made.steps)
         facts["check"]["file"] = name
+        kept = {key: facts["check"][key] for key in ("psnr", "silhouette_iou", "views")}
+        facts["changes"] = [*became, {"now": "export", **kept}]
         pictures = {CHECK: png(picture)}
         staged.add(pictures)
         new |= entries(pictures, step, PICTURES)

@@ -63,7 +63,7 @@ def looked_at(scene: Scene, file: Viewed, cameras: Cameras, size: int = SIZE) ->
             some = cameras[start : start + CHUNK]
             there = some.to(device)
             mine.append(_host(scene.render(there, FINER * size, background(there))))
-            files.append(file.render(some, FINER * size, background(some)))
+            files.append(_host(file.render(some, FINER * size, background(some))))
     return Frames.cat(mine), Frames.cat(files)
 
 

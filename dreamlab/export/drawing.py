@@ -15,6 +15,7 @@ from dreamlab.core.safemath import safe_normalize
 from dreamlab.core.types import Frames, Mesh, Scene, Textures, Track
 from renderers.surface.draw import Surface, View, compose, look, vertex_normals
 from renderers.surface.material import Coat
+from renderers.surface.views import device_of
 
 PLAIN = (0.8, 0.0)  # roughness and metallic of a surface without textures, as its file says
 
@@ -37,10 +38,16 @@ class Viewed:
 
     @staticmethod
     def beside(scene: Scene, mesh: Mesh, moves: Track | None = None) -> Viewed:
-        """Under the light that the scene is shown in, if it is; a material without textures was never meant for it."""
-        return Viewed(mesh, scene if isinstance(scene, Lit) and mesh.textures is not None else None, moves)
+        """Under the light that the scene is shown in, if it is, and where that light is; a material without textures
+        was never meant for it."""
+        if not isinstance(scene, Lit) or mesh.textures is None:
+            return Viewed(mesh, None, moves)
+        device = device_of(scene)
+        return Viewed(mesh.to(device), scene, None if moves is None else moves.to(device))
 
     def render(self, cameras: Cameras, size: int, background: Tensor) -> Frames:
+        device = self.mesh.vertices.device
+        cameras, background = cameras.to(device), background.to(device)
         if self.moves is None or cameras.time is None:
             return self._drawn(self.mesh.vertices, cameras, size, background)
         parts = []
