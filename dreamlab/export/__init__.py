@@ -18,6 +18,7 @@ from dreamlab.export import check
 from dreamlab.export.drawing import Viewed
 from dreamlab.export.making import Ready, all_files, asked, make
 from dreamlab.export.motion import notes
+from dreamlab.export.origin import origin_of
 from dreamlab.export.pictures import png, save_pictures
 from dreamlab.export.placing import Placing, metres
 from dreamlab.export.readback import READ, read_back
@@ -161,11 +162,11 @@ def export_pictures(
     lies between them."""
     s, paths = recipe.export, []
     with disk_errors("writing pictures", run.export):
-        for folder, _, one in assets(run, recipe, scene):
+        for folder, prompt, one in assets(run, recipe, scene):
             folder.mkdir(exist_ok=True, parents=True)
             complete(folder)
             file = shown(folder, step, one) if views is None else views[folder]
-            made = save_pictures(folder, s.pictures, one, file, s.size, s.turntable, device)
+            made = save_pictures(folder, s, one, file, device, origin_of(recipe, prompt, step))
             record(folder, made, step, PICTURES)
             paths += made
         if isinstance(scene, Maker) and recipe.prompts:

@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dreamlab.core.files import Json
 from dreamlab.core.types import Scene
 from dreamlab.export.drawing import Viewed
+from dreamlab.export.provenance import KEY, one_line
+from dreamlab.recipe.grammar import Export
 from dreamlab.run.preview import CHUNK, orbit_views, render_views, save_gif, save_sheet, save_video, to_bytes
 
 SHEET_VIEWS, COLUMNS = 12, 4
@@ -30,19 +33,26 @@ def file_views(file: Viewed, count: int, size: int) -> Iterator[np.ndarray]:
 
 
 def save_pictures(
-    folder: Path, kinds: tuple[str, ...], scene: Scene, file: Viewed | None, size: int, turns: int, device: torch.device
+    folder: Path,
+    wanted: Export,
+    scene: Scene,
+    file: Viewed | None,
+    device: torch.device,
+    origin: Json,
 ) -> list[Path]:
-    """The pictures of these kinds; without a file that can be drawn they show the scene alone."""
-    made = []
+    """The pictures that are wanted; without a file that can be drawn they show the scene alone. PNGs tell where they
+    come from."""
+    made, kinds, size = list[Path](), wanted.pictures, wanted.size
+    told = {KEY: one_line(origin)} if origin else {}
     if "sheet" in kinds:
         made.append(folder / "contact.png")
-        save_sheet(sheet(scene, file, size, device), made[-1], COLUMNS)
+        save_sheet(sheet(scene, file, size, device), made[-1], COLUMNS, told)
     if "poster" in kinds:
         made.append(folder / "poster.png")
-        save_sheet([poster(scene, file, device)], made[-1], 1)
+        save_sheet([poster(scene, file, device)], made[-1], 1, told)
     if "mp4" in kinds or "gif" in kinds:
         video = folder / "turntable.mp4"
-        save_video(turning(scene, file, size, turns, device), video, size * (1 if file is None else 2), size)
+        save_video(turning(scene, file, size, wanted.turntable, device), video, size * (1 if file is None else 2), size)
         if "gif" in kinds:
             save_gif(video, folder / "turntable.gif")
             made.append(folder / "turntable.gif")

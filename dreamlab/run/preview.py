@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,16 +68,20 @@ def save_between(maker: Maker, path: Path, device: torch.device, size: int, colu
     save_sheet([next(render_views(one, orbit_views(8)[1:2], size, device)) for one in made], path, columns)
 
 
-def save_sheet(pictures: list[np.ndarray], path: Path, columns: int) -> None:
-    """A grid of equally sized pictures as one PNG."""
+def save_sheet(pictures: list[np.ndarray], path: Path, columns: int, text: Mapping[str, str] | None = None) -> None:
+    """A grid of equally sized pictures as one PNG, with words by name inside."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     blank = np.full_like(pictures[0], 255)
     rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
     rows[-1] = rows[-1] + [blank] * (columns - len(rows[-1]))
     sheet = np.concatenate([np.concatenate(row, 1) for row in rows], 0)
     temporary = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(sheet).save(temporary, format="PNG")
+    told = PngInfo()
+    for name, words in (text or {}).items():
+        told.add_itxt(name, words)
+    Image.fromarray(sheet).save(temporary, format="PNG", pnginfo=told)
     temporary.replace(path)
 
 

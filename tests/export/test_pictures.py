@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dreamlab.cli.inspection import describe
 from dreamlab.export import export_pictures
 from dreamlab.export.formats import WRITERS
 from dreamlab.export.product import Product
@@ -35,6 +36,7 @@ def test_the_file_is_shown_beside_the_scene(tmp_path: Path) -> None:
     (run.export / "model.glb").write_bytes(WRITERS["glb"].write(Product("ball", other))["model.glb"])
     paths = export_pictures(run, recipe, scene, 7, torch.device("cpu"))  # type: ignore[arg-type]
     assert [path.name for path in paths] == ["contact.png", "poster.png", "turntable.gif", "turntable.mp4"]
+    assert f"prompt   {recipe.prompt}" in describe(paths[0]) and f"prompt   {recipe.prompt}" in describe(paths[1])
     found = cells(paths[0], SIZE)
     assert len(found) == 24
     for row in range(6):
