@@ -239,4 +239,9 @@ def _usdz(path: Path) -> list[str]:
     for entry in entries[:MOST_LINES]:
         odd = "" if entry.compress_type == zipfile.ZIP_STORED else " (packed, which USDZ does not allow)"
         lines.append(f"file     {entry.filename}: {entry.file_size} bytes{odd}")
-    return lines + (_mesh(path) if find_spec("pxr") else [f"note     what is in them {LACKING}"])
+    if not find_spec("pxr"):
+        return [*lines, f"note     what is in them {LACKING}"]
+    try:
+        return lines + _mesh(path)
+    except InputError as error:  # a package may hold what is no mesh, and tell where it is from all the same
+        return [*lines, f"note     {error}"]
