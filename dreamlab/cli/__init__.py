@@ -15,6 +15,7 @@ import typer
 
 from dreamlab.cli import about, dream, runs, texture, toybox  # their commands join the app
 from dreamlab.cli.app import app
+from dreamlab.core.allocator import keep_memory
 from dreamlab.core.errors import DiskError, DreamError, Interrupted, OutOfMemory, is_disk_error
 from dreamlab.core.files import remedy
 
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # which no import above has done.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    keep_memory()
     warnings.showwarning = lambda message, *where, **more: print(f"note: {message}", file=sys.stderr)
     write_names_as_bytes()
     try:

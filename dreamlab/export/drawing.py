@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -66,11 +67,13 @@ class Viewed:
         normal = safe_normalize(view.read(normals, mesh.faces))
         if mesh.textures is None or mesh.uv is None:
             return compose(view, view.read(mesh.colours, mesh.faces), normal, background)
+        if self.light is None:
+            base = fetch(view, mesh, mesh.uv, [mesh.textures.base])[0]
+            return compose(view, base, normal, background)
         made, slope = coat(view, mesh, mesh.textures, mesh.uv)
         if slope is not None and mesh.tangents is not None and still:
             normal = bent(normal, view.read(mesh.tangents, mesh.faces), slope)
-        rgb = made.base if self.light is None else self.light.lit(view, made, normal)
-        return compose(view, rgb, normal, background)
+        return compose(view, self.light.lit(view, made, normal), normal, background)
 
 
 def at(track: Track, moment: float) -> Tensor:
@@ -83,15 +86,19 @@ def at(track: Track, moment: float) -> Tensor:
     return torch.lerp(track.points[i], track.points[i + 1], share)
 
 
-def coat(view: View, mesh: Mesh, textures: Textures, uv: Tensor) -> tuple[Coat, Tensor | None]:
-    """The material at the pixels of a view, and the tangent-space normal [M, 3] where there is a texture of it."""
+def fetch(view: View, mesh: Mesh, uv: Tensor, layers: Sequence[Tensor]) -> list[Tensor]:
+    """Pictures as the pixels of a view see them."""
     where, slope = view.texture_coordinates(uv, mesh.faces)
-    layers = [textures.base, textures.roughness, textures.metallic]
-    layers += [] if textures.normal is None else [textures.normal]
-    read = [
+    return [
         texture(each, where[None, None], uv_dxy=slope[None, None], boundary="clamp", max_level=4)[0, 0]
         for each in layers
     ]
+
+
+def coat(view: View, mesh: Mesh, textures: Textures, uv: Tensor) -> tuple[Coat, Tensor | None]:
+    """The material at the pixels of a view, and the tangent-space normal [M, 3] where there is a texture of it."""
+    layers = [textures.base, textures.roughness, textures.metallic]
+    read = fetch(view, mesh, uv, layers + ([] if textures.normal is None else [textures.normal]))
     return Coat(read[0], read[1], read[2], None), 2 * read[3] - 1 if len(read) > 3 else None
 
 
