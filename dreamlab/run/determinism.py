@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -16,6 +17,8 @@ def deterministic(run: Run) -> Iterator[None]:
     """For the time of the work in a run. It keeps the thread count it began with: sums in another order differ in their
     last bits. What the process had set before is put back."""
     threads, before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    filled: Any = torch.utils.deterministic  # a module with a property, which no annotation knows
+    fills = filled.fill_uninitialized_memory
     own = run.state().get("threads")
     if own is None:
         run.set_state(threads=threads)
@@ -24,8 +27,10 @@ def deterministic(run: Run) -> Iterator[None]:
             torch.set_num_threads(own)
         # The same flag as use_deterministic_algorithms(True, warn_only=True), which imports a compiler to set it.
         torch.set_deterministic_debug_mode("warn")
+        filled.fill_uninitialized_memory = False  # with NaN, for programs that read what nobody wrote: ours do not
         yield
     finally:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         torch.set_deterministic_debug_mode(before)
+        filled.fill_uninitialized_memory = fills

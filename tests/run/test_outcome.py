@@ -102,6 +102,7 @@ def test_exporting_again_leaves_the_process_as_it_was(finished_run: Path) -> Non
         pipeline.export_again(Run(finished_run), "cpu")
         pipeline.render_again(Run(finished_run), "cpu")
         assert torch.are_deterministic_algorithms_enabled() and torch.is_grad_enabled()
+        assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
         assert not torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
