@@ -4,7 +4,7 @@
 The faults are rows of `benchmarks/faults/*.toml`: a file, the text as it is (exactly once in the file), the text that
 is planted, the tests that must fail, and in a few words what would be wrong. A row whose text is not there is stale,
 and as bad as a survivor. A fault counts as noticed only when a test failed: a module that cannot be imported, a test
-that is not found or a run past its limit say nothing about the tests.
+that is not found or a run past its limit say nothing about the tests; nor does a test that is skipped.
 
 Each row runs in a fork of this process, which has imported torch and pytest and nothing of the project.
 """
@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FAULTS = Path(__file__).resolve().parent / "faults"
 LIMIT_S = 400.0  # of one row's tests
 NOTICED, SURVIVED, BROKEN, STALE = "noticed", "SURVIVED", "BROKEN", "STALE"
+UNJUDGED = "unjudged"  # its tests were all skipped: Blender, the validator or another judge is not there
 WARM = ("torch", "numpy", "pytest", "hypothesis", "safetensors.torch", "yaml", "omegaconf", "typer")
 
 
@@ -157,6 +158,8 @@ def judged(job: Job, code: int) -> Result:
     lines = job.log.read_text("utf-8", "replace").strip().splitlines() if job.log.exists() else []
     said = " | ".join(line.strip() for line in lines[-3:])[-300:]
     verdict = {0: SURVIVED, 1: NOTICED}.get(code, BROKEN)
+    if verdict == SURVIVED and lines and "skipped" in lines[-1] and "passed" not in lines[-1]:
+        verdict = UNJUDGED
     return Result(job.fault, verdict, seconds, f"past {LIMIT_S:.0f} s" if code == -1 else said)
 
 
@@ -198,7 +201,7 @@ def sound(tests: Sequence[str], tree: Path, place: Path) -> str:
     job = Job(Fault("", "", "", (), ""), tree, started(tests, tree, log), log)
     _, status = os.waitpid(job.pid, 0)
     result = judged(job, os.waitstatus_to_exitcode(status))
-    return "" if result.verdict == SURVIVED else f"without any fault the tests do not pass: {result.said}"
+    return "" if result.verdict in (SURVIVED, UNJUDGED) else f"without any fault the tests do not pass: {result.said}"
 
 
 def line(result: Result) -> str:
@@ -232,10 +235,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # the copies of the tree go too
     began = time.monotonic()
     results = run(faults, given.root, given.jobs)
-    bad = [result for result in results if result.verdict != NOTICED]
+    bad = [result for result in results if result.verdict not in (NOTICED, UNJUDGED)]
+    unjudged = sum(result.verdict == UNJUDGED for result in results)
     if given.json is not None:
         given.json.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n", "utf-8")
-    print(f"{len(results)} faults, {len(results) - len(bad)} noticed, in {time.monotonic() - began:.0f} s")
+    noticed = len(results) - len(bad) - unjudged
+    without = f", {unjudged} not judged for want of a program" if unjudged else ""
+    print(f"{len(results)} faults, {noticed} noticed{without}, in {time.monotonic() - began:.0f} s")
     for result in bad:
         print(line(result))
     return 1 if bad else 0
