@@ -12,7 +12,7 @@ from pathlib import Path
 from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json, write_atomic
 from dreamlab.core.text import shell
-from dreamlab.recipe.grammar import PRESETS
+from dreamlab.recipe.grammar import FORMATS, PRESETS
 from dreamlab.run.folder import Run
 
 REPORT = "report.json"
@@ -87,8 +87,8 @@ def formats_to_write(folder: Path, wanted: Sequence[str], step: int) -> list[str
     old = {
         format_of(report, name)
         for name in named
-        if (folder / name).is_file() and step_of(report, name) != step and format_of(report, name) != "pictures"
-    }
+        if (folder / name).is_file() and step_of(report, name) != step
+    } & set(FORMATS)  # pictures are drawn, and what lies beside is written, every time
     return [*wanted, *sorted(old - set(wanted))]
 
 

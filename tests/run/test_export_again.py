@@ -161,6 +161,20 @@ def test_an_export_killed_at_any_point_leaves_a_whole_set(dreamlab: Commands, fi
     assert seen == {True, False}
 
 
+def test_levels_of_an_earlier_step_are_no_format(dreamlab: Commands, tiny: Path) -> None:
+    """They are written whenever anything is; those of a step that is over go."""
+    ended = dreamlab("dream", PROMPT, "--recipe", str(tiny), DREAMLAB_CRASH_AT="ckpt.after_prune:2")
+    assert ended.code == -signal.SIGKILL
+    (run,) = (dreamlab.folder / "runs").iterdir()
+    pipeline.export_again(Run(run), "cpu", ["export.levels=true"])
+    early = files(run)
+    assert "model_LOD1.glb" in early
+    assert dreamlab("resume", str(run)).code == 0
+    late, report = files(run), json.loads((run / "export" / "report.json").read_text())
+    assert {entry["step"] for entry in report["files"].values()} == {12}
+    assert not [name for name in late if "LOD" in name] and late["model.glb"] != early["model.glb"]
+
+
 def test_inspect_says_what_is_damaged_and_what_was_killed(dreamlab: Commands, tiny: Path) -> None:
     ended = dreamlab("dream", PROMPT, "--recipe", str(tiny), DREAMLAB_CRASH_AT="ckpt.after_prune:2")
     assert ended.code == -signal.SIGKILL
