@@ -19,8 +19,9 @@ from dreamlab.export.drawing import Viewed
 from dreamlab.export.making import Ready, all_files, asked, make
 from dreamlab.export.motion import notes
 from dreamlab.export.origin import origin_of
-from dreamlab.export.pictures import png, save_pictures
+from dreamlab.export.pictures import save_pictures
 from dreamlab.export.placing import Placing, metres
+from dreamlab.export.png import png_bytes
 from dreamlab.export.readback import READ, read_back
 from dreamlab.export.readback_motion import motion_back
 from dreamlab.export.report import (
@@ -117,7 +118,7 @@ def write(
         facts["check"]["file"] = name
         kept = {key: facts["check"][key] for key in ("psnr", "silhouette_iou", "views")}
         facts["changes"] = [*became, {"now": "export", **kept}]
-        pictures = {CHECK: png(picture)}
+        pictures = {CHECK: png_bytes(torch.from_numpy(picture) / 255)}
         staged.add(pictures)
         new |= entries(pictures, step, PICTURES)
         (lines.append if "below" in facts["check"] else run.log)(check.line(facts["check"]))

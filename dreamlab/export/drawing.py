@@ -16,6 +16,7 @@ from dreamlab.core.safemath import safe_normalize
 from dreamlab.core.types import Frames, Mesh, Scene, Textures, Track
 from renderers.surface.draw import Surface, View, compose, look, vertex_normals
 from renderers.surface.material import Coat
+from renderers.surface.pictures import joined_by_place
 from renderers.surface.views import device_of
 
 PLAIN = (0.8, 0.0)  # roughness and metallic of a surface without textures, as its file says
@@ -60,10 +61,10 @@ class Viewed:
     def _drawn(self, vertices: Tensor, cameras: Cameras, size: int, background: Tensor) -> Frames:
         """Corners of one place are one vertex to the silhouettes: seams are none."""
         mesh = self.mesh
-        places, row = torch.unique(vertices, dim=0, return_inverse=True)
-        view = look(Surface.of(places, row[mesh.faces]), cameras, size)
+        places, faces, row = joined_by_place(vertices, mesh.faces)
+        view = look(Surface.of(places, faces), cameras, size)
         still = vertices is mesh.vertices
-        normals = mesh.normals if still else vertex_normals(places, row[mesh.faces])[row]
+        normals = mesh.normals if still else vertex_normals(places, faces)[row]
         normal = safe_normalize(view.read(normals, mesh.faces))
         if mesh.textures is None or mesh.uv is None:
             return compose(view, view.read(mesh.colours, mesh.faces), normal, background)

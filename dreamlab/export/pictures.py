@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,11 +100,3 @@ def labelled(picture: np.ndarray, word: str) -> np.ndarray:
     if min(made.size) >= 6 * LABEL:
         ImageDraw.Draw(made).text((4, 2), word, fill=(110, 110, 110))
     return np.asarray(made)
-
-
-def png(picture: np.ndarray) -> bytes:
-    from PIL import Image
-
-    kept = io.BytesIO()
-    Image.fromarray(picture).save(kept, format="PNG")
-    return kept.getvalue()

@@ -85,9 +85,7 @@ def formats_to_write(folder: Path, wanted: Sequence[str], step: int) -> list[str
     report = read_report(folder)
     named = [*report.get("files", {}), *(f.name for f in folder.glob("model.*") if f.is_file())]
     old = {
-        format_of(report, name)
-        for name in named
-        if (folder / name).is_file() and step_of(report, name) != step
+        format_of(report, name) for name in named if (folder / name).is_file() and step_of(report, name) != step
     } & set(FORMATS)  # pictures are drawn, and what lies beside is written, every time
     return [*wanted, *sorted(old - set(wanted))]
 
