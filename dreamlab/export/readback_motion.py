@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dreamlab.core.bounded import Unbounded, bounded
+from dreamlab.core.bounded import bounded
 from dreamlab.core.files import Json
 from dreamlab.core.foreign.gltf import GltfFile
 from dreamlab.core.foreign.headers import glb_document
@@ -20,7 +20,8 @@ MOMENTS = 48  # at most, of a clip
 
 
 def motion_back(path: Path) -> Track | None:
-    """Where the vertices of a GLB's first mesh are over its animation, time running from 0 to 1; none stands still."""
+    """Where the vertices of a GLB's first mesh are over its animation, time running from 0 to 1; none: it stands still.
+    `Unbounded` where that cannot be told."""
     if path.suffix != ".glb":
         return None
 
@@ -28,10 +29,7 @@ def motion_back(path: Path) -> Track | None:
         found = _track(path.read_bytes())
         return ({} if found is None else {"times": found.times, "points": found.points}), {}
 
-    try:
-        found = bounded(work, f"reading the motion of {path.name} back", 60.0).tensors
-    except Unbounded:
-        return None
+    found = bounded(work, f"reading the motion of {path.name} back", 60.0).tensors
     return Track(found["times"], found["points"]) if found else None
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def file_of(tmp_path: Path, scene: Gaussians4D) -> Glb:
     run = Run.create(tmp_path, TINY, recipe.prompt, [])
     export_mesh(run, recipe, scene, 7)
     return Glb((run.export / "model.glb").read_bytes())
+
+
+def test_a_motion_that_cannot_be_read_back_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken for a file that stands still."""
+    monkeypatch.setenv("DREAMLAB_FAULT", "reading the motion of model.glb back:crash")
+    with pytest.warns(UserWarning, match=r"reading the motion of model.glb back: its process died by SIGSEGV"):
+        file_of(tmp_path, arm())
+    (report,) = tmp_path.rglob("report.json")
+    assert "check" not in json.loads(report.read_text())
 
 
 def covered(scene: Gaussians4D, points: np.ndarray, time: float) -> float:
