@@ -33,7 +33,7 @@ def density(
 
     places    of their middles, in cells: the grid's first cell lies at 0
     turns     rotations whose columns are the axes
-    widths    standard deviations along them, in cells; positive
+    widths    standard deviations along them, in cells; at 1e-12 and below there is no Gaussian
     weights   what is added up; four of them
     size      X, Y, Z
     backend   auto, native or torch

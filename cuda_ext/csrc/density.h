@@ -27,6 +27,7 @@ struct Gaussian {
   int32_t low[3], high[3];  // cells of the box around it; empty when low > high
 };
 
+constexpr float kThinnest = 1e-12f;  // cells; what is thinner has no distances
 constexpr float kSlack = 0.02f;  // cells by which a line's ends may be off: the cells say themselves what they are
 
 // Lines of cells along z: one, or a vector of neighbours in y.
@@ -56,7 +57,7 @@ DL_HD Gaussian gaussian_at(const DensityParams& g, int64_t i) {
     for (int k = 0; k < 3; ++k) {
       o.axes[k][axis] = turn[3 * axis + k] / width[k];
       square += double(turn[3 * axis + k] * width[k]) * double(turn[3 * axis + k] * width[k]);
-      sound = sound && finite_(o.axes[k][axis]) && width[k] > 0.f;
+      sound = sound && finite_(o.axes[k][axis]) && width[k] > kThinnest;
     }
     const double reach = kReach * sqrt(square), middle = o.place[axis];
     sound = sound && finite_(float(square)) && finite_(o.place[axis]);

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 REACH = 3.0  # standard deviations beyond which a Gaussian adds nothing
+THINNEST = 1e-12  # cells, the width of a Gaussian that adds nothing
 BRICK = 4  # cells per side
 PAIRS = 1 << 20  # of a Gaussian and a brick, kept at once
 BLOCK = 1 << 12  # pairs evaluated at once: their cells fit into a cache
@@ -24,8 +25,8 @@ BLOCK = 1 << 12  # pairs evaluated at once: their cells fit into a cache
 
 def density(places: Tensor, turns: Tensor, widths: Tensor, weights: Tensor, size: tuple[int, int, int]) -> Tensor:
     """[N, 3], [N, 3, 3], [N, 3], [N, C] -> [C, X, Y, Z]."""
-    rows = torch.cat([places, turns.flatten(1), widths, 1 / widths, weights], 1)
-    sound = (torch.isfinite(rows).all(1) & (widths > 0).all(1)).nonzero()[:, 0]
+    rows = torch.cat([places, turns.flatten(1), widths, weights], 1)
+    sound = (torch.isfinite(rows).all(1) & (widths > THINNEST).all(1)).nonzero()[:, 0]
     bricks = _bricks(places[sound], turns[sound], widths[sound], weights[sound], size)
     across = _bricks_across(size)
     apart = bricks.reshape(*across, -1, BRICK, BRICK, BRICK).permute(3, 0, 4, 1, 5, 2, 6)

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from cuda_ext import build
@@ -81,20 +79,18 @@ def test_any_thread_count_gives_the_same_bits() -> None:
         torch.set_num_threads(before)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.data())
-def test_what_is_no_gaussian_adds_nothing(data: st.DataObject) -> None:
-    made = cloud(6, 2.0, 12, seed=data.draw(st.integers(0, 99)))
-    bad = data.draw(st.sampled_from([float("nan"), float("inf"), -float("inf"), 1e38, 3e-39]))
-    which, at = data.draw(st.integers(0, 3)), data.draw(st.integers(0, 2))
+@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 3e-39])
+def test_what_is_no_gaussian_adds_nothing(which: int, bad: float) -> None:
+    made = cloud(6, 2.0, 12)
     broken = [each.clone() for each in made]
-    broken[which][2].view(-1)[at] = bad
+    broken[which][2].view(-1)[1] = bad
     found, other = (density(*broken, (12, 11, 13), backend=backend) for backend in BACKENDS)
-    assert found.isfinite().all() or bad == 1e38
-    if not abs(bad) < float("inf"):
-        alone = [torch.cat([each[:2], each[3:]]) for each in made]
-        torch.testing.assert_close(found, density(*alone, (12, 11, 13), backend="native"))
-        torch.testing.assert_close(found, other, atol=2e-2, rtol=0)
+    torch.testing.assert_close(found, other, atol=2e-2, rtol=0)
+    if abs(bad) < float("inf") and which != 2:  # a number like others, but for a width
+        return
+    alone = [torch.cat([each[:2], each[3:]]) for each in made]
+    torch.testing.assert_close(found, density(*alone, (12, 11, 13), backend="native"))
 
 
 def test_nothing_gives_zeros_and_wrong_shapes_are_one_line() -> None:
