@@ -30,6 +30,7 @@ from typing import BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
+from dreamlab.core import ahead
 from dreamlab.core.files import Json
 
 GIB = 1 << 30
@@ -65,6 +66,7 @@ def bounded(work: Work, name: str, seconds: float = 60.0, memory: int = 4 * GIB)
         except Exception as error:
             raise Unbounded(f"{name}: {_words(error)}") from error
         return Done(tensors, facts, time.process_time() - began)
+    ahead.settled()
     sys.stdout.flush()
     sys.stderr.flush()
     read, write = os.pipe()
