@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cuda_ext import adam, antialias, density, hashgrid, interpolate, march, raster, sdf, splat, texture, volume
+from cuda_ext import adam, antialias, density, hashgrid, interpolate, march, raster, sdf, sky, splat, texture, volume
 from dreamlab.core.cameras import orbit
 
 CLOSE = 2e-3  # of the largest value of a result; float32 sums in another order differ by far less
@@ -96,6 +96,14 @@ def try_sdf(device: str, backend: str) -> Results:
     return [*sdf.sdf(program("ball").rows.to(device), points, backend=backend)]
 
 
+def try_sky(device: str, backend: str) -> Results:
+    turns = torch.linalg.qr(rand(6, 3, 3)).Q
+    corners, points = (rand(8, 3, seed=seed) - 0.5 for seed in (1, 2))
+    faces = torch.tensor([(i, (i + 3) % 8, (i + 5) % 8) for i in range(8)])
+    given = (each.to(device) for each in (corners, faces, points, torch.nn.functional.normalize(points, dim=-1), turns))
+    return [sky.sky(*given, pixels=24, slack=0.05, backend=backend)]
+
+
 def try_splat(device: str, backend: str) -> Results:
     cameras = orbit([0.0, 110.0], 20.0).to(device=device)
     means, scales = 0.8 * rand(40, 3) - 0.4, 0.02 + 0.1 * rand(40, 3, seed=1)
@@ -124,6 +132,7 @@ TRIALS: dict[str, Callable[[str, str], Results]] = {
     "march": try_march,
     "raster": lambda device, backend: _surface(device, backend, "raster"),
     "sdf": try_sdf,
+    "sky": try_sky,
     "splat": try_splat,
     "texture": lambda device, backend: _surface(device, backend, "texture"),
     "volume": try_volume,

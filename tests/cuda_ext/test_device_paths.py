@@ -24,6 +24,7 @@ from cuda_ext import (
     raster,
     room,
     sdf,
+    sky,
     splat,
     texture,
     volume,
@@ -148,6 +149,14 @@ def run_density(device: str, backend: str) -> Results:
     return [density.density(*(each.to(device) for each in given), (12, 9, 21), backend=backend)]
 
 
+def run_sky(device: str, backend: str) -> Results:
+    vertices, faces = mesh_tensors(sphere(1))
+    turns = torch.linalg.qr(rand(6, 3, 3)).Q
+    points = 1.4 * (rand(60, 3, seed=1) - 0.5)
+    given = (0.7 * vertices, faces, points, torch.nn.functional.normalize(points, dim=-1), turns)
+    return [sky.sky(*(each.to(device) for each in given), pixels=20, slack=0.05, backend=backend)]
+
+
 def run_volume(device: str, backend: str) -> Results:
     grid, row = rand(3, 5, 6, 4, 7).to(device).requires_grad_(), torch.tensor([2, 0, 2]).to(device)
     near, direction = (0.5 * rand(3, 20, 3, seed=i).to(device) for i in (1, 2))
@@ -178,6 +187,7 @@ OPS = {
     ),
     "raster behind": Op(run_raster_behind, raster.HOST_READS, 0.01),
     "sdf": Op(run_sdf, sdf.HOST_READS, 0.02, 4e-3),
+    "sky": Op(run_sky, sky.HOST_READS, 0.05),
     "volume": Op(run_volume, volume.HOST_READS),
 }
 
