@@ -89,9 +89,7 @@ def _cuda(
 ) -> Tensor:
     out = points.new_empty(len(points))
     params = _params(vertices, faces, points, normals, ways, pixels, slack)
-    heights = faces.new_full(
-        (2, len(ways), pixels, pixels), -0x40800001
-    )  # the ordered number of -4, as beyond the cube
+    heights = faces.new_full((2, len(ways), pixels, pixels), 0x40800000)  # 4 as a float: beyond the cube
     given = [params, *(ctypes.c_void_p(build.pointer(each)) for each in heights)]
     items = len(ways) * len(faces)
     nvrtc.launch("sky", "dl_sky_heights", points.device, ((items + 127) // 128, 1, 1), (128, 1, 1), given)

@@ -152,7 +152,7 @@ def run_density(device: str, backend: str) -> Results:
 def run_sky(device: str, backend: str) -> Results:
     vertices, faces = mesh_tensors(sphere(1))
     turns = torch.linalg.qr(rand(6, 3, 3)).Q
-    points = 1.4 * (rand(60, 3, seed=1) - 0.5)
+    points = 0.8 * torch.rand(60, 3, generator=torch.Generator().manual_seed(1)) - 0.4
     given = (0.7 * vertices, faces, points, torch.nn.functional.normalize(points, dim=-1), turns)
     return [sky.sky(*(each.to(device) for each in given), pixels=20, slack=0.05, backend=backend)]
 
