@@ -24,6 +24,7 @@ from cuda_ext import (
     raster,
     room,
     sdf,
+    seen,
     sky,
     splat,
     texture,
@@ -35,6 +36,7 @@ from dreamlab.toybox.draw import Light
 from dreamlab.toybox.program import stack
 from dreamlab.toybox.shapes import program
 from tests.cuda_ext.raster_scenes import mesh_tensors, soup, sphere, to_clip, views
+from tests.cuda_ext.test_seen import scene as seen_scene
 from tests.cuda_ext.test_splat import make_scene
 from tests.second_device import Mixed, OnDevice, second_device
 from tests.sync_counter import syncs
@@ -149,6 +151,11 @@ def run_density(device: str, backend: str) -> Results:
     return [density.density(*(each.to(device) for each in given), (12, 9, 21), backend=backend)]
 
 
+def run_seen(device: str, backend: str) -> Results:
+    given = (each.to(device) for each in seen_scene(200, 4, 20))
+    return [seen.seen(*given, grazing=0.15, behind=1.5, backend=backend)]
+
+
 def run_sky(device: str, backend: str) -> Results:
     vertices, faces = mesh_tensors(sphere(1))
     turns = torch.linalg.qr(rand(6, 3, 3)).Q
@@ -187,6 +194,7 @@ OPS = {
     ),
     "raster behind": Op(run_raster_behind, raster.HOST_READS, 0.01),
     "sdf": Op(run_sdf, sdf.HOST_READS, 0.02, 4e-3),
+    "seen": Op(run_seen, seen.HOST_READS, 0.01, 1e-4),
     "sky": Op(run_sky, sky.HOST_READS, 0.05),
     "volume": Op(run_volume, volume.HOST_READS),
 }
