@@ -29,14 +29,15 @@ def describe(path: Path) -> list[str]:
     return described(path)
 
 
-def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
+def measure(what: str, json_file: Path | None, scaling: bool = False, plot: Path | None = None) -> bool:
     """Run a bench by name; whether every floor was met."""
-    from benchmarks import kernels, prior, scenes, startup, step, systems
+    from benchmarks import kernels, prior, scale, scenes, startup, step, systems
     from dreamlab.metrics.figures import report
 
     benches = {
         "kernels": lambda: kernels.collect(kernels.names(), scaling),
         "prior": prior.measure,
+        "scale": lambda: scale.measure(plot=plot),
         "scenes": scenes.measure,
         "startup": startup.measure,
         "step": step.measure,
@@ -46,6 +47,8 @@ def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
         raise RecipeError(f"bench {what!r}{did_you_mean(what, benches)}")
     if scaling and what != "kernels":
         raise RecipeError(f"bench {what}: only `bench kernels` has --scaling")
+    if plot is not None and what != "scale":
+        raise RecipeError(f"bench {what}: only `bench scale` has --plot")
     return report(benches[what](), json_file)
 
 
