@@ -29,13 +29,7 @@ class Package:
 PACKAGES = {
     "gsplat": Package("splat", "gsplat", "Apache-2.0", "pip install gsplat"),
     "nerfacc": Package("march", "nerfacc", "MIT", "pip install nerfacc", "its march draws other samples than ours"),
-    "tinycudann": Package(
-        "hashgrid",
-        "tinycudann",
-        "BSD-3-Clause",
-        "build it from github.com/NVlabs/tiny-cuda-nn",
-        "its level resolutions and its table are another function than ours",
-    ),
+    "tinycudann": Package("hashgrid", "tinycudann", "BSD-3-Clause", "build it from github.com/NVlabs/tiny-cuda-nn"),
     "nvdiffrast": Package(
         "raster", "nvdiffrast", "NVIDIA Source Code License, non-commercial use only", "build it from its repository"
     ),
