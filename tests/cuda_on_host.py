@@ -48,7 +48,8 @@ def library(op: str, watched: bool = False) -> ctypes.CDLL:
         lines.append(f'extern "C" __attribute__((visibility("default"))) void host_{kernel}({arguments}) {{ {body} }}')
     folder = Path(tempfile.mkdtemp(prefix="cuda-on-host-"))
     (folder / f"{op}.cpp").write_text("\n".join(lines))
-    flags = ["-std=c++17", "-O2", "-w", "-fPIC", "-fvisibility=hidden", "-U_FORTIFY_SOURCE", *(WATCHED * watched)]
+    flags = ["-std=c++17", "-O2", "-w", "-fPIC", "-fno-strict-aliasing", "-fvisibility=hidden", "-U_FORTIFY_SOURCE"]
+    flags += WATCHED * watched
     compiled = [compiler[0], *flags, "-c", f"-I{build.SOURCES}", str(folder / f"{op}.cpp"), "-o", str(folder / f"{op}.o")]
     linked = [compiler[0], "-shared", str(folder / f"{op}.o"), "-o", str(folder / f"{op}.so")]
     for command in (compiled, linked):  # apart: the sanitizer's own library is not wanted
