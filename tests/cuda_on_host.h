@@ -31,14 +31,22 @@ static Index threadIdx, blockIdx, blockDim, gridDim;
 namespace host {
 static unsigned current;  // thread of the block
 }
-struct alignas(8) float2 {
-  float x, y;
-};
-struct alignas(16) float4 {
-  float x, y, z, w;
-};
-static inline float2 make_float2(float x, float y) { return {x, y}; }
-static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+// Copied whole, as a device does: the compiler would take them apart into four loads.
+#define DEVICE_VECTOR(NAME, N, ...)                                         \
+  struct alignas(4 * N) NAME {                                              \
+    typedef float Whole __attribute__((vector_size(4 * N), may_alias));     \
+    union {                                                                 \
+      struct { float __VA_ARGS__; };                                        \
+      Whole whole;                                                          \
+    };                                                                      \
+    NAME() : whole{} {}                                                     \
+    NAME(const NAME& from) : whole(from.whole) {}                           \
+    NAME& operator=(const NAME& from) { whole = from.whole; return *this; } \
+  };
+DEVICE_VECTOR(float2, 2, x, y)
+DEVICE_VECTOR(float4, 4, x, y, z, w)
+static inline float2 make_float2(float x, float y) { float2 v; v.x = x, v.y = y; return v; }
+static inline float4 make_float4(float x, float y, float z, float w) { float4 v; v.x = x, v.y = y, v.z = z, v.w = w; return v; }
 
 #ifdef CUDA_TRAFFIC
 #include "cuda_traffic.h"
