@@ -169,6 +169,7 @@ UNWATCHED void launch(void (*)(A...), const unsigned* grid, unsigned threads, vo
 }  // namespace host
 
 UNWATCHED static inline void __syncthreads() { host::wait(host::kAtBlock); }
+static inline void __threadfence() {}
 UNWATCHED static inline void __syncwarp() { host::wait(host::kAtWarp); }
 
 UNWATCHED static inline bool __syncthreads_and(bool mine) {
