@@ -45,9 +45,13 @@ def bench(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    again: Annotated[
+        bool, typer.Option("--again", help="try the kernels even if nothing of theirs has changed")
+    ] = False,
+) -> None:
     """Versions, devices, kernels, disk, ports, and what to do about each."""
     from dreamlab.cli.doctor import examine
 
-    for line in examine():
-        print(line)
+    for line in examine(again):
+        print(line, flush=True)
