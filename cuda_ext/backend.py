@@ -29,13 +29,7 @@ class Package:
 PACKAGES = {
     "gsplat": Package("splat", "gsplat", "Apache-2.0", "pip install gsplat"),
     "nerfacc": Package("march", "nerfacc", "MIT", "pip install nerfacc", "its march draws other samples than ours"),
-    "tinycudann": Package(
-        "hashgrid",
-        "tinycudann",
-        "BSD-3-Clause",
-        "build it from github.com/NVlabs/tiny-cuda-nn",
-        "its level resolutions and its table are another function than ours",
-    ),
+    "tinycudann": Package("hashgrid", "tinycudann", "BSD-3-Clause", "build it from github.com/NVlabs/tiny-cuda-nn"),
     "nvdiffrast": Package(
         "raster", "nvdiffrast", "NVIDIA Source Code License, non-commercial use only", "build it from its repository"
     ),
@@ -43,8 +37,9 @@ PACKAGES = {
 OURS = ("auto", "native", "torch")
 
 
-def choose(op: str, backend: str, like: Tensor, adapters: tuple[str, ...] = ()) -> str:
-    """`native`, `torch` or one of `adapters` (the packages this op can call), for inputs like `like`."""
+def choose(op: str, backend: str, like: Tensor, adapters: tuple[str, ...] = (), half: bool = False) -> str:
+    """`native`, `torch` or one of `adapters` (the packages this op can call), for inputs like `like`; `half`: it takes
+    bfloat16, too."""
     if backend in adapters:
         reason = missing(backend, like)
         if reason:
@@ -57,7 +52,8 @@ def choose(op: str, backend: str, like: Tensor, adapters: tuple[str, ...] = ()) 
         raise ValueError(f"{op}: backend '{backend}' is not one of {', '.join((*OURS, *adapters))}")
     if backend == "torch":
         return "torch"
-    reason = unavailable(op, like.dtype, like.device.type, like.device.index)
+    dtype = torch.float32 if half and like.dtype == torch.bfloat16 else like.dtype
+    reason = unavailable(op, dtype, like.device.type, like.device.index)
     if reason and backend == "native":
         raise ValueError(f"{op}: backend 'native' is not available: {reason}; backend='torch' runs the twin")
     return "torch" if reason else "native"

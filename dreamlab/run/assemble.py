@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.streams import Streams, derive
+from dreamlab.core.threads import one_thread
 from dreamlab.core.types import Encoder, Guidance, Maker, Prompt, Scene
 from dreamlab.recipe import Recipe, Stage
 from dreamlab.recipe.bind import Spec
@@ -73,7 +75,12 @@ class BuiltStage:
     def turn(self, i: int) -> tuple[Scene, Prompt]:
         """The scene and prompt of step `i`: what a maker makes of its prompts takes turns."""
         which = i % len(self.prompts)
-        return (self.scene.made(which) if isinstance(self.scene, Maker) else self.scene), self.prompts[which]
+        return (self.scene if self.maker is None else self.maker.made(which)), self.prompts[which]
+
+    @functools.cached_property
+    def maker(self) -> Maker | None:
+        """Asked once: a protocol is asked attribute by attribute."""
+        return self.scene if isinstance(self.scene, Maker) else None
 
 
 def giver(scene: Scene) -> Scene:
@@ -175,6 +182,7 @@ class Assembler:
     def guidance(self, spec: Spec) -> Guidance:
         """A guidance, built once per run."""
         if spec not in self._guidance:
-            made = TABLES.guidance[spec.kind].build(spec.settings, worlds_of(self.recipe.seed))
-            self._guidance[spec] = made.to(self.device)
+            with one_thread():  # hundreds of small tensors
+                made = TABLES.guidance[spec.kind].build(spec.settings, worlds_of(self.recipe.seed))
+                self._guidance[spec] = made.to(self.device)
         return self._guidance[spec]

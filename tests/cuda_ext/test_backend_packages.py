@@ -13,7 +13,6 @@ from cuda_ext import backend
     ("op", "name", "expected"),
     [
         ("march", "nerfacc", "nerfacc is no stand-in: its march draws other samples"),
-        ("hashgrid", "tinycudann", "tinycudann is no stand-in: its level resolutions"),
         ("hashgrid", "nerfacc", "is not one of auto, native, torch"),
         ("splat", "opengl", "is not one of auto, native, torch"),
     ],
