@@ -93,7 +93,7 @@ def joined_by_place(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 @dataclass(frozen=True)
-class Body:
+class Drawable:
     """A surface that is drawn again and again. Corners of one place are one vertex to the silhouettes: seams are
     none."""
 
@@ -142,7 +142,7 @@ def fetch(view: View, mesh: Mesh, uv: Tensor, layers: Sequence[Tensor]) -> list[
 
 def drawn(mesh: Mesh, cameras: Cameras, size: int) -> Shots:
     """A surface by its base colour."""
-    rgb, alpha = Body(mesh).pictures(cameras, size, background(cameras))
+    rgb, alpha = Drawable(mesh).pictures(cameras, size, background(cameras))
     return Shots(cameras, rgb.clamp(0, 1), alpha.clamp(0, 1))
 
 
