@@ -133,7 +133,7 @@ def parts(run: Path | None = None) -> list[Check]:
         for name, data in files["glb"].items():
             (out / name).write_bytes(data)
         _, view = row("read_back", lambda: opened(out, files["glb"], ready.where, scene))
-        checked, _ = row("check", lambda: check(scene, view, ready.steps))
+        checked, _ = row("check", lambda: check(scene, view, ready.steps, ready.views))
         settings = replace(wanted.export, pictures=("sheet", "mp4", "poster"))
         row("pictures", lambda: save_pictures(out, settings, scene, view, torch.device("cpu"), {}))
         total = sum(each.value for each in rows)
