@@ -27,7 +27,7 @@ NEEDED = (
 OPTIONAL = {
     "diffusers": "pretrained models, which this version has not",
     "transformers": "CLIP scores",
-    "xatlas": "better texture coordinates",
+    "uvunwrap": "more even texture coordinates",
     "gsplat": "splatting by another package, on CUDA",
     "open3d-cpu": "scene.surface: open3d",
     "usd-core": "USD files as a start",
