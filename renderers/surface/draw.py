@@ -34,6 +34,11 @@ class Surface:
     def of(vertices: Tensor, faces: Tensor) -> Surface:
         return Surface(vertices, faces, edge_neighbours(faces))
 
+    @staticmethod
+    def bare(vertices: Tensor, faces: Tensor) -> Surface:
+        """For those who ask what is seen and smooth no silhouette."""
+        return Surface(vertices, faces, faces.new_zeros(0, 3, dtype=torch.int32))
+
 
 @dataclass(frozen=True)
 class View:
