@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which implementation runs an op: ours (native), its torch twin, or an installed package that was asked for.
 
-`auto` never picks a package: it is ours where it builds, else the twin.
+`auto` never picks a package: it is ours where it builds, else the twin. `PACKAGES` is all there is to choose from.
 """
 
 from __future__ import annotations
@@ -19,36 +19,41 @@ from cuda_ext import build, nvrtc
 
 @dataclass(frozen=True)
 class Package:
-    op: str
-    module: str
+    ops: tuple[str, ...]  # what it can run instead of ours; `march` is also its compositing
     licence: str
     install: str
-    no_adapter: str = ""  # why it cannot stand in for our op, where it cannot
 
 
 PACKAGES = {
-    "gsplat": Package("splat", "gsplat", "Apache-2.0", "pip install gsplat"),
-    "nerfacc": Package("march", "nerfacc", "MIT", "pip install nerfacc", "its march draws other samples than ours"),
-    "tinycudann": Package("hashgrid", "tinycudann", "BSD-3-Clause", "build it from github.com/NVlabs/tiny-cuda-nn"),
+    "gsplat": Package(("splat",), "Apache-2.0", "pip install gsplat"),
     "nvdiffrast": Package(
-        "raster", "nvdiffrast", "NVIDIA Source Code License, non-commercial use only", "build it from its repository"
+        ("raster", "interpolate", "texture", "antialias"),
+        "NVIDIA Source Code License, non-commercial use only",
+        "build it from github.com/NVlabs/nvdiffrast",
     ),
+    "nerfacc": Package(("march",), "MIT", "pip install nerfacc"),
+    "tinycudann": Package(("hashgrid",), "BSD-3-Clause", "build it from github.com/NVlabs/tiny-cuda-nn"),
 }
 OURS = ("auto", "native", "torch")
+BACKENDS = (*OURS, *PACKAGES)
 
 
-def choose(op: str, backend: str, like: Tensor, adapters: tuple[str, ...] = ()) -> str:
-    """`native`, `torch` or one of `adapters` (the packages this op can call), for inputs like `like`."""
-    if backend in adapters:
+def for_op(backend: str, op: str) -> str:
+    """What a backend chosen for several ops means for one of them: what a package has not is left to `auto`."""
+    return "auto" if backend in PACKAGES and op not in PACKAGES[backend].ops else backend
+
+
+def choose(op: str, backend: str, like: Tensor) -> str:
+    """`native`, `torch` or a package that has the op, for inputs like `like`."""
+    able = tuple(name for name, package in PACKAGES.items() if op in package.ops)
+    if backend in able:
         reason = missing(backend, like)
         if reason:
             raise ValueError(f"{op}: backend '{backend}' is not available: {reason}")
-        _name_licence(backend)
+        name_licence(backend)
         return backend
-    if backend in PACKAGES and PACKAGES[backend].no_adapter and PACKAGES[backend].op == op:
-        raise ValueError(f"{op}: {backend} is no stand-in: {PACKAGES[backend].no_adapter}; use native or torch")
     if backend not in OURS:
-        raise ValueError(f"{op}: backend '{backend}' is not one of {', '.join((*OURS, *adapters))}")
+        raise ValueError(f"{op}: backend '{backend}' is not one of {', '.join((*OURS, *able))}")
     if backend == "torch":
         return "torch"
     reason = unavailable(op, like.dtype, like.device.type, like.device.index)
@@ -72,17 +77,30 @@ def unavailable(op: str, dtype: torch.dtype, device_type: str, device_index: int
 unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def missing(package: str, like: Tensor) -> str:
-    """One line that says why an installed package cannot be used; empty when it can."""
+def absent(package: str) -> str:
+    """One line that says why a package cannot be used on this machine; empty when it can."""
     entry = PACKAGES[package]
-    if importlib.util.find_spec(entry.module) is None:
+    if importlib.util.find_spec(package) is None:
         return f"it is not installed ({entry.install}; licence {entry.licence})"
-    if like.device.type != "cuda":
-        return f"it runs on CUDA only, the inputs are on {like.device}"
-    return ""
+    if torch.version.cuda is None:
+        return "it runs on CUDA only, and this torch has no CUDA"
+    return "" if torch.cuda.is_available() else "it runs on CUDA only, and no CUDA device is visible"
+
+
+def missing(package: str, like: Tensor) -> str:
+    """One line that says why a package cannot run on inputs like `like`; empty when it can."""
+    if like.is_cuda or importlib.util.find_spec(package) is None:
+        return absent(package)
+    return f"it runs on CUDA only, the inputs are on {like.device}"
+
+
+def licence(package: str) -> str:
+    """What it runs and under which licence, in a line."""
+    entry = PACKAGES[package]
+    return f"{package} runs {', '.join(entry.ops)}; its licence: {entry.licence}"
 
 
 @functools.cache
-def _name_licence(package: str) -> None:
-    entry = PACKAGES[package]
-    warnings.warn(f"{entry.op} runs on {package}, licence: {entry.licence}", stacklevel=4)
+def name_licence(package: str) -> None:
+    """Once in a process."""
+    warnings.warn(licence(package), stacklevel=4)

@@ -84,7 +84,7 @@ def raster(
     check_shape("raster", "clip", clip, ("B", "V", 4))
     check_alike("raster", clip=clip)
     check_triangles("raster", triangles, clip)
-    chosen = backends.choose("raster", backend, clip, ("nvdiffrast",))
+    chosen = backends.choose("raster", backend, clip)
     if chosen == "nvdiffrast":
         return _nvdiffrast(clip, triangles, height, width)
     if chosen == "torch":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from cuda_ext.backend import licence, name_licence
 from dreamlab import recipe
 from dreamlab.core.device import known_device
 from dreamlab.core.errors import InputError, Interrupted, RecipeError
@@ -18,7 +19,7 @@ from dreamlab.core.types import Scene
 from dreamlab.export import Views, export_mesh, export_pictures
 from dreamlab.export.report import check_not_older
 from dreamlab.recipe import Recipe, as_plain
-from dreamlab.recipe.checks import check
+from dreamlab.recipe.checks import check, packages
 from dreamlab.recipe.given import own_files, placed
 from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
@@ -43,6 +44,9 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
         assembler = Assembler(wanted, device, run.path)
         run.set_state(state="running", error=None)
         run.event("start", device=device, threads=torch.get_num_threads())
+        for name in packages(wanted):
+            name_licence(name)
+            run.log(licence(name))
         run.log(f"started on {device} with {torch.get_num_threads()} threads, torch {torch.__version__}")
         scene = train(run, wanted, assembler, on_tick, stop)
         steps = sum(stage.steps for stage in wanted.stages)

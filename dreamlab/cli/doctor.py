@@ -26,7 +26,6 @@ OPTIONAL = {
     "diffusers": "pretrained models, which this version has not",
     "transformers": "CLIP scores",
     "xatlas": "better texture coordinates",
-    "gsplat": "splatting by another package, on CUDA",
     "open3d-cpu": "scene.surface: open3d",
     "usd-core": "USD files as a start",
 }
@@ -39,7 +38,17 @@ INSTALL_PACKER = "neither gltf-transform nor gltfpack is found (npm install --gl
 
 def examine() -> list[str]:
     """Lines that start with ok, note or fix."""
-    return [*_software(), *programs(), *_room(), *_devices(), *_kernels(), *weights(WEIGHTS), *_disk(), *_port()]
+    return [
+        *_software(),
+        *packages(),
+        *programs(),
+        *_room(),
+        *_devices(),
+        *_kernels(),
+        *weights(WEIGHTS),
+        *_disk(),
+        *_port(),
+    ]
 
 
 def _software() -> list[str]:
@@ -52,6 +61,23 @@ def _software() -> list[str]:
         except importlib.metadata.PackageNotFoundError:
             missing = f"fix   {name} is missing: pip install -c constraints.txt {name}"
             lines.append(f"note  {name} is not installed ({OPTIONAL[name]})" if name in OPTIONAL else missing)
+    return lines
+
+
+def packages() -> list[str]:
+    """Packages that scenes may name as their backend, each with its licence."""
+    from cuda_ext.backend import PACKAGES, absent
+    from dreamlab.recipe.tables import TABLES
+
+    able: dict[str, list[str]] = {name: [] for name in PACKAGES}
+    for kind, scene in TABLES.scenes.items():
+        for name in scene.card(scene.Settings()).backing[0].able:
+            able[name].append(kind)
+    lines = []
+    for name, package in PACKAGES.items():
+        reason, use = absent(name), f"`backend: {name}` of {', '.join(able[name])}"
+        told = f"; licence {package.licence}" if package.licence not in reason else ""
+        lines.append(f"note  {name}: {reason}{told}; for {use}" if reason else f"ok    {name}: for {use}{told}")
     return lines
 
 

@@ -117,6 +117,9 @@ def listing(what: str) -> list[str]:
     if what == "systems":
         costs = {name: f"; evaluations per view: {rule.cost}" for name, rule in TABLES.systems.items()}
         return _entries(TABLES.systems, costs)
+    if what == "scenes":
+        able = {kind: scene.card(scene.Settings()).backing[0].able for kind, scene in TABLES.scenes.items()}
+        return _entries(TABLES.scenes, {kind: f"; backend: ours or {', '.join(names)}" for kind, names in able.items()})
     return _entries(TABLES.section(what), {})
 
 
