@@ -152,10 +152,12 @@ def _run(
     direction: Tensor | None = None,
 ) -> Tensor:
     """Call the kernel `name` on the inputs' device; it fills `out`."""
+    if out.is_cuda:
+        table, grad = _aligned(table), _aligned(grad)
     params = _params(layout, features, positions, table, grad, direction, out)
     if out.is_cuda:
-        levels = 1 if name == "position_gradient" else len(layout[0])  # one thread per sample, or per sample and level
-        blocks = ((len(positions) + 127) // 128, levels, 1)
+        parts = 1 if name == "position_gradient" else thread_parts(len(layout[0]), features)
+        blocks = ((len(positions) + 127) // 128, parts, 1)
         nvrtc.launch("hashgrid", f"dl_hashgrid_{name}", out.device, blocks, (128, 1, 1), [params])
         return out
     lib = build.library("hashgrid")
@@ -163,6 +165,16 @@ def _run(
     if getattr(lib, f"dl_hashgrid_{name}")(ctypes.byref(params), build.threads()):
         raise MemoryError(f"hashgrid: no memory for the scratch space of {len(positions)} positions")
     return out
+
+
+def thread_parts(levels: int, features: int) -> int:
+    """How many threads of the CUDA kernels share a sample: `kPart` features each."""
+    return -(-levels * features // 8)
+
+
+def _aligned(tensor: Tensor | None) -> Tensor | None:
+    """The CUDA kernels read vectors of 16 bytes; a view may begin elsewhere."""
+    return tensor if tensor is None or tensor.data_ptr() % 16 == 0 else tensor.clone()
 
 
 def _encode(positions: Tensor, table: Tensor, *layout: *Layout, direction: Tensor | None = None) -> Tensor:

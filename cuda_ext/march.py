@@ -181,9 +181,10 @@ class _CompositeParams(ctypes.Structure):
 
 
 def _call(kernel: str, params: ctypes.Structure, device: torch.device, items: int) -> None:
-    """Run a launcher on the CPU, or its kernel with one thread per item."""
+    """Run a launcher on the CPU, or its kernel with one thread (march_mark) or a warp per item."""
     if device.type == "cuda":
-        nvrtc.launch("march", f"dl_{kernel}", device, ((items + 127) // 128, 1, 1), (128, 1, 1), [params])
+        threads = items * (1 if kernel == "march_mark" else 32)
+        nvrtc.launch("march", f"dl_{kernel}", device, ((threads + 127) // 128, 1, 1), (128, 1, 1), [params])
         return
     lib = build.library("march")
     assert lib is not None

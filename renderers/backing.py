@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cuda_ext.backend import BACKENDS, OURS, PACKAGES
 from cuda_ext.hashgrid import LAYOUTS, HashGrid
 from cuda_ext.hashgrid_tcnn import unsettled
+from cuda_ext.packages import BACKENDS, OURS, able
 from dreamlab.core.cards import Backing
 from dreamlab.core.settings import setting
 
@@ -25,8 +25,7 @@ def while_building(backend: str) -> str:
 
 def backing(backend: str, *ops: str) -> Backing:
     """What a scene that calls `ops` says of its backend."""
-    able = tuple(name for name, package in PACKAGES.items() if set(package.ops) & set(ops))
-    return Backing(backend, able)
+    return Backing(backend, able(*ops))
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from cuda_ext.backend import for_op
 from cuda_ext.hashgrid import encode, position_gradient
 from cuda_ext.march import refresh_density
+from cuda_ext.packages import for_op
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import safe_normalize

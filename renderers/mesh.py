@@ -17,7 +17,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from cuda_ext.backend import for_op
+from cuda_ext.packages import for_op
 from cuda_ext.texture import texture
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.cards import SceneCard

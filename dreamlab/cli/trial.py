@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cuda_ext import adam, antialias, hashgrid, interpolate, march, raster, sdf, splat, texture, volume
+from cuda_ext import adam, antialias, density, hashgrid, interpolate, march, raster, sdf, splat, texture, volume
 from dreamlab.core.cameras import orbit
 
 CLOSE = 2e-3  # of the largest value of a result; float32 sums in another order differ by far less
@@ -37,6 +37,12 @@ def try_adam(device: str, backend: str) -> Results:
     visible = torch.arange(30, device=device) % 3 == 0
     adam.adam(param, rand(30, 3, seed=4).to(device), first, second, step, lr=0.1, visible=visible, backend=backend)
     return [param, first, second]
+
+
+def try_density(device: str, backend: str) -> Results:
+    turns = torch.linalg.qr(rand(30, 3, 3)).Q
+    given = (12 * rand(30, 3, seed=1), turns, 0.6 + rand(30, 3, seed=2), rand(30, 4, seed=3))
+    return [density.density(*(each.to(device) for each in given), (12, 9, 14), backend=backend)]
 
 
 def try_hashgrid(device: str, backend: str) -> Results:
@@ -112,6 +118,7 @@ def try_volume(device: str, backend: str) -> Results:
 TRIALS: dict[str, Callable[[str, str], Results]] = {
     "adam": try_adam,
     "antialias": lambda device, backend: _surface(device, backend, "antialias"),
+    "density": try_density,
     "hashgrid": try_hashgrid,
     "interpolate": lambda device, backend: _surface(device, backend, "interpolate"),
     "march": try_march,

@@ -11,6 +11,7 @@ import torch
 from dreamlab.core.bounded import Unbounded, bounded
 from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json
+from dreamlab.core.formats import MISSING
 from dreamlab.core.text import slug
 from dreamlab.core.types import Scene, Splatting
 from dreamlab.export.formats import WRITERS
@@ -83,7 +84,7 @@ def lacking(kind: str, made: Product) -> str:
         return "the scene is not made of Gaussians"
     if kind == FRAMES and not made.frames:
         return "the scene's Gaussians do not move"
-    return WRITERS[kind].missing()
+    return MISSING[kind]() if kind in MISSING else ""
 
 
 def written(kind: str, made: Product, preset: str) -> Files:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cuda_ext.backend import PACKAGES, absent
+from cuda_ext.backend import absent
+from cuda_ext.packages import PACKAGES
 from dreamlab.core.cards import GuidanceCard, RuleCard, SceneCard
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.types import Prompt

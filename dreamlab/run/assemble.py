@@ -16,6 +16,7 @@ from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.streams import Streams, derive
+from dreamlab.core.threads import one_thread
 from dreamlab.core.types import Encoder, Guidance, Maker, Prompt, Scene
 from dreamlab.recipe import Recipe, Stage
 from dreamlab.recipe.bind import Spec
@@ -177,6 +178,7 @@ class Assembler:
     def guidance(self, spec: Spec) -> Guidance:
         """A guidance, built once per run."""
         if spec not in self._guidance:
-            made = TABLES.guidance[spec.kind].build(spec.settings, worlds_of(self.recipe.seed))
-            self._guidance[spec] = made.to(self.device)
+            with one_thread():  # hundreds of small tensors
+                made = TABLES.guidance[spec.kind].build(spec.settings, worlds_of(self.recipe.seed))
+                self._guidance[spec] = made.to(self.device)
         return self._guidance[spec]

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cuda_ext.modulate import modulate
+
 
 class Conv(nn.Conv2d):
     """3 x 3 over [B, H, W, C]."""
@@ -21,8 +23,13 @@ class Conv(nn.Conv2d):
         return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-def norm(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:])
+def norm(x: Tensor, groups: int = 1) -> Tensor:
+    """Over the last axis, or over each of so many parts of it."""
+    return modulate(x, groups=groups)
+
+
+def silu(x: Tensor) -> Tensor:
+    return modulate(x, normed=False, silu=True)
 
 
 def pooled(x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, H/2, W/2, C]
@@ -71,7 +78,7 @@ class Attention(nn.Module):
             return y.unflatten(-1, (self.heads, -1))
 
         key, value = self.kv(x if source is None else source).chunk(2, -1)
-        q, k = norm(split(self.q(x))).transpose(1, 2), norm(split(key)).transpose(1, 2)
+        q, k = (split(norm(y, self.heads)).transpose(1, 2) for y in (self.q(x), key))
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         if mask is not None:
             scores = scores + mask[:, None, None, :].to(scores.dtype)

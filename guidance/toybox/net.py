@@ -36,7 +36,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guidance.toybox.layers import Attention, Conv, Up, WordBlock, doubled, norm, pooled, zero
+from cuda_ext.modulate import modulate
+from guidance.toybox.layers import Attention, Conv, Up, WordBlock, doubled, norm, pooled, silu, zero
 from guidance.toybox.told import CAMERA_FEATURES, ray_features
 from guidance.toybox.volume import Given, Volume, seen_along
 from guidance.toybox.words import PAD
@@ -129,11 +130,12 @@ class TrunkBlock(nn.Module):
                 layer.weight.mul_(0.3)
 
     def forward(self, x: Tensor, modulation: Tensor, text: Text, joint: int = 1) -> Tensor:  # [B, N, C], [B, 6, C]
-        a, b, gate, c, d, gate_mlp = (modulation + self.shift.to(modulation.dtype)).unsqueeze(2).unbind(1)
-        seen = norm(x) * (1 + a) + b
+        told = (modulation + self.shift.to(modulation.dtype)).to(x.dtype)
+        gate, gate_mlp = told[:, 2:3], told[:, 5:6]
+        seen = modulate(x, told[:, :2].flatten(1))
         x = x + gate * self.attention(seen.reshape(-1, joint * seen.shape[1], seen.shape[2])).reshape(x.shape)
         x = x + self.look(norm(x), text.words, text.mask)
-        return x + gate_mlp * self.down(F.relu(self.up(norm(x) * (1 + c) + d)).square())
+        return x + gate_mlp * self.down(F.relu(self.up(modulate(x, told[:, 3:5].flatten(1)))).square())
 
 
 class ConvBlock(nn.Module):
@@ -148,8 +150,8 @@ class ConvBlock(nn.Module):
             self.second.weight.mul_(0.3)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        scale, shift = self.modulate(condition)[:, None, None].chunk(2, -1)
-        return x + self.second(F.silu(self.first(F.silu(norm(x) * (1 + scale) + shift))))
+        told = self.modulate(condition).to(x.dtype)
+        return x + self.second(silu(self.first(modulate(x, told, silu=True))))
 
 
 class Prior(nn.Module):
@@ -251,7 +253,7 @@ class Prior(nn.Module):
         wide = x if extra is None else x + extra
         if told.seen is not None:
             wide = wide + self.seen_wide(told.seen)
-        middle = self.to_middle(F.silu(wide))
+        middle = self.to_middle(silu(wide))
         if told.seen is not None:
             middle = middle + self.seen_middle(told.seen)
         if told.rays is not None:
@@ -319,7 +321,7 @@ class Prior(nn.Module):
         if hint is not None:
             x = x + self.hint_full(hint.to(self.dtype))
             extra = self.hint_half(pooled(hint).to(self.dtype))
-        down = self.head_down(F.silu(x))
+        down = self.head_down(silu(x))
         v_half, last = self._half(low / r, s / (2 * r), told, text, joint, down if extra is None else down + extra)
         x = self.head_block(x + self.head_up(last), told.condition)
         added = self.head_out(x).float()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cuda_ext.antialias import antialias, edge_neighbours
-from cuda_ext.backend import for_op
 from cuda_ext.interpolate import interpolate
+from cuda_ext.packages import for_op
 from cuda_ext.raster import Raster, projection, raster
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.gather import taken

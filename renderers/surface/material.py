@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cuda_ext.backend import for_op
 from cuda_ext.hashgrid import HashGrid, encode
+from cuda_ext.packages import for_op
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.types import ParamGroup

@@ -99,3 +99,27 @@ def test_kernels_that_fail_are_told_from_those_that_do_not(tmp_path: Path) -> No
     said = json.loads(done.stdout)
     assert said["adam"].startswith("differs from its torch twin by up to")
     assert said["volume"] == "ends its process (exit code -4)" and said["texture"] == ""
+
+
+def test_what_was_well_and_is_unchanged_is_not_tried_again(tmp_path: Path) -> None:
+    from dreamlab.cli.trials import remembered
+
+    asked: list[str] = []
+
+    def find(line: str = "ok    native adam") -> list[str]:
+        asked.append(line)
+        return [line, "note  CUDA: none"]
+
+    library = tmp_path / "adam.so"
+    library.write_bytes(b"one")
+    first = remembered(tmp_path, find, False)
+    assert remembered(tmp_path, find, False)[:-1] == first and len(asked) == 1
+    assert remembered(tmp_path, find, True) == first and len(asked) == 2
+    library.write_bytes(b"two")
+    assert remembered(tmp_path, find, False) == first and len(asked) == 3
+    library.write_bytes(b"three")
+    for _ in range(2):  # what is to be mended is said until it is
+        assert remembered(tmp_path, lambda: find("fix   native adam"), False)[0].startswith("fix")
+    assert len(asked) == 5
+    (tmp_path / "tried.json").write_text("{")
+    assert remembered(tmp_path, find, False) == first and len(asked) == 6

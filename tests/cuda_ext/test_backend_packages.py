@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 
-from cuda_ext import backend
+from cuda_ext import backend, packages
 
 
 @pytest.mark.parametrize(
@@ -27,22 +27,22 @@ def test_one_line_says_why(op: str, name: str, expected: str) -> None:
 
 
 def test_a_missing_package_or_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
-    for op in backend.PACKAGES["nvdiffrast"].ops:
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    for op in packages.PACKAGES["nvdiffrast"].ops:
         with pytest.raises(ValueError, match=r"nvdiffrast.*not installed.*non-commercial"):
             backend.choose(op, "nvdiffrast", torch.zeros(1))
 
 
 def test_a_package_serves_its_own_ops_and_leaves_the_others() -> None:
-    assert backend.for_op("nvdiffrast", "antialias") == "nvdiffrast"
-    assert backend.for_op("nvdiffrast", "hashgrid") == "auto"
-    assert [backend.for_op("torch", op) for op in ("raster", "hashgrid")] == ["torch", "torch"]
+    assert packages.for_op("nvdiffrast", "antialias") == "nvdiffrast"
+    assert packages.for_op("nvdiffrast", "hashgrid") == "auto"
+    assert [packages.for_op("torch", op) for op in ("raster", "hashgrid")] == ["torch", "torch"]
 
 
 def test_auto_picks_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where all of them are there."""
     monkeypatch.setattr(backend, "missing", lambda package, like: "")
-    ops = {op for package in backend.PACKAGES.values() for op in package.ops}
+    ops = {op for package in packages.PACKAGES.values() for op in package.ops}
     assert {backend.choose(op, "auto", torch.zeros(1)) for op in ops} <= {"native", "torch"}
 
 

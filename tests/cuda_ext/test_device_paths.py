@@ -13,7 +13,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from cuda_ext import adam, antialias, hashgrid, interpolate, march, nvrtc, raster, room, sdf, splat, texture, volume
+from cuda_ext import (
+    adam,
+    antialias,
+    density,
+    hashgrid,
+    interpolate,
+    march,
+    nvrtc,
+    raster,
+    room,
+    sdf,
+    splat,
+    texture,
+    volume,
+)
 from cuda_ext.hashgrid import HashGrid
 from dreamlab.core.cameras import orbit
 from dreamlab.toybox.draw import Light
@@ -128,6 +142,12 @@ def run_sdf(device: str, backend: str) -> Results:
     return [*sdf.draw(*tables, *size, backend=backend), *sdf.sdf(tables[0], points, backend=backend)]
 
 
+def run_density(device: str, backend: str) -> Results:
+    turns = torch.linalg.qr(rand(50, 3, 3)).Q
+    given = (16 * rand(50, 3, seed=1) - 2, turns, 0.6 + 2 * rand(50, 3, seed=2), rand(50, 4, seed=3))
+    return [density.density(*(each.to(device) for each in given), (12, 9, 21), backend=backend)]
+
+
 def run_volume(device: str, backend: str) -> Results:
     grid, row = rand(3, 5, 6, 4, 7).to(device).requires_grad_(), torch.tensor([2, 0, 2]).to(device)
     near, direction = (0.5 * rand(3, 20, 3, seed=i).to(device) for i in (1, 2))
@@ -147,6 +167,7 @@ class Op:
 OPS = {
     "splat": Op(run_splat, splat.HOST_READS, 2e-3, 1e-4),
     "adam": Op(run_adam, adam.HOST_READS),
+    "density": Op(run_density, density.HOST_READS, 2e-3),
     "hashgrid": Op(run_hashgrid, hashgrid.HOST_READS),
     "march with room": Op(run_march, 0),
     "march": Op(lambda device, backend: run_march(device, backend, None), march.HOST_READS),

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from cuda_ext import backend
+from cuda_ext import packages
 from dreamlab import recipe
 from dreamlab.core.device import known_device
 from dreamlab.core.errors import InputError, RecipeError
@@ -157,12 +157,12 @@ def test_what_does_not_fit_is_one_line_that_says_where(case: dict[str, str], sai
 def test_what_a_package_lacks_is_one_line(scene: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not installed; installed for a torch that has no CUDA, for one that sees no device, and for a run on the CPU."""
     wanted = recipe.load(text(scene=scene), TABLES)
-    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         RecipeError, match=rf"^stages\.0 \('shape'\)\.scene\.backend: {package}: it is not installed .*lice"
     ):
         check(wanted)
-    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(
         RecipeError, match=rf"{package}: it runs on CUDA only, and this torch has no CUDA; auto is ours"

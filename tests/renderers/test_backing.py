@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from cuda_ext import backend, build
+from cuda_ext.packages import PACKAGES, able
 from dreamlab import recipe
 from dreamlab.core.cameras import orbit
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Maker, Training
 from dreamlab.recipe.tables import TABLES
+from renderers import OPS
 from renderers.backing import GridSettings
 
 needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
@@ -100,7 +102,15 @@ def test_the_card_names_the_packages_of_those_ops(name: str) -> None:
     kind, settings = settings_of(name, "torch")
     (runs,) = TABLES.scenes[kind].card(settings).backing
     assert runs.backend == "torch"
-    assert set(runs.able) == {each for each, p in backend.PACKAGES.items() if set(p.ops) & SCENES[name][1]}
+    assert set(runs.able) == set(able(*SCENES[name][1]))
+    assert SCENES[name][1] <= set(OPS[kind])
+
+
+def test_the_table_of_kinds_names_no_op_that_none_of_them_calls() -> None:
+    called: dict[str, set[str]] = {kind: set() for kind in TABLES.scenes}
+    for name, (_, ops) in SCENES.items():
+        called[settings_of(name, "torch")[0]] |= ops
+    assert called == {kind: set(ops) for kind, ops in OPS.items()}
 
 
 @pytest.mark.parametrize(("name", "package"), [("gaussians", "gsplat"), ("field", "nerfacc"), ("mesh", "nvdiffrast")])
@@ -111,8 +121,8 @@ def test_a_package_is_asked_for_its_ops_alone_and_never_left_out_silently(
     kind, settings = settings_of(name, package)
     with pytest.raises(ValueError, match=rf"'{package}' is not available: it (is not installed|runs on CUDA only)"):
         pictures(kind, settings, called)
-    assert {who for op, who in called if op in backend.PACKAGES[package].ops} == {package}
-    assert {who for op, who in called if op not in backend.PACKAGES[package].ops} <= {"auto"}
+    assert {who for op, who in called if op in PACKAGES[package].ops} == {package}
+    assert {who for op, who in called if op not in PACKAGES[package].ops} <= {"auto"}
 
 
 def test_a_table_of_another_layout_is_refused_though_it_is_as_long() -> None:
