@@ -42,7 +42,8 @@ def try_adam(device: str, backend: str) -> Results:
 def try_density(device: str, backend: str) -> Results:
     turns = torch.linalg.qr(rand(30, 3, 3)).Q
     given = (12 * rand(30, 3, seed=1), turns, 0.6 + rand(30, 3, seed=2), rand(30, 4, seed=3))
-    return [density.density(*(each.to(device) for each in given), (12, 9, 14), backend=backend)]
+    places, turns, widths, weights = (each.to(device) for each in given)
+    return [density.density(places, turns, widths, weights, (12, 9, 14), backend=backend)]
 
 
 def try_hashgrid(device: str, backend: str) -> Results:
