@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,7 +75,12 @@ class BuiltStage:
     def turn(self, i: int) -> tuple[Scene, Prompt]:
         """The scene and prompt of step `i`: what a maker makes of its prompts takes turns."""
         which = i % len(self.prompts)
-        return (self.scene.made(which) if isinstance(self.scene, Maker) else self.scene), self.prompts[which]
+        return (self.scene if self.maker is None else self.maker.made(which)), self.prompts[which]
+
+    @functools.cached_property
+    def maker(self) -> Maker | None:
+        """Asked once: a protocol is asked attribute by attribute."""
+        return self.scene if isinstance(self.scene, Maker) else None
 
 
 def giver(scene: Scene) -> Scene:

@@ -6,9 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cuda_ext.antialias import antialias, edge_neighbours
+from cuda_ext.context import Context
 from cuda_ext.interpolate import interpolate
 from cuda_ext.packages import for_op
 from cuda_ext.raster import Raster, projection, raster
@@ -115,7 +117,7 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     flat = total.detach().abs().amax(-1, keepdim=True) < NO_AREA
     up = torch.zeros_like(total)
     up[:, 1] = 1.0
-    return torch.nn.functional.normalize(torch.where(flat, up, total), dim=-1, eps=0.1 * NO_AREA)
+    return F.normalize(torch.where(flat, up, total), dim=-1, eps=0.1 * NO_AREA)
 
 
 def directed_edges(faces: Tensor) -> Tensor:
@@ -131,11 +133,48 @@ def normal_consistency(normals: Tensor, faces: Tensor) -> Tensor:
 
 def laplacian(vertices: Tensor, faces: Tensor) -> Tensor:
     """Mean distance of a vertex from the mean of its neighbours (uniform weights)."""
-    edges = directed_edges(faces)
-    edges = torch.cat([edges, edges.flip(1)])
-    start, end = edges.unbind(1)
-    total = torch.zeros_like(vertices).index_add(0, start, taken(vertices, end))
-    count = torch.zeros_like(vertices[:, :1]).index_add(0, start, vertices.new_ones(len(end), 1))
-    used = (count > 0).squeeze(1)
-    offset = (total / count.clamp(min=1) - vertices).square().sum(-1)
-    return ((offset + 1e-20).sqrt() * used).sum() / used.sum().clamp(min=1)
+    return Neighbours.of(faces, len(vertices)).roughness(vertices)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Means over the neighbours of each vertex, while triangles stay what they are."""
+
+    columns: Tensor  # [E] the neighbours of vertex after vertex
+    starts: Tensor  # [V] of them
+    many: Tensor  # [E] how many triangles say so
+    whole: Tensor  # [V] the sum of those
+
+    @staticmethod
+    def of(faces: Tensor, count: int) -> Neighbours:
+        edges = directed_edges(faces)
+        key, many = torch.unique(torch.cat([edges, edges.flip(1)]) @ edges.new_tensor([count, 1]), return_counts=True)
+        rows, columns, many = key // count, key % count, many.float()
+        starts = torch.searchsorted(rows, torch.arange(count, device=rows.device))
+        return Neighbours(columns, starts, many, torch.zeros_like(many[:1]).expand(count).index_add(0, rows, many))
+
+    def roughness(self, vertices: Tensor) -> Tensor:
+        """Mean distance of a vertex from the mean of its neighbours (uniform weights)."""
+        total = NeighbourSums.apply(vertices, self.columns, self.starts, self.many.to(vertices))
+        used = self.whole > 0
+        offset = (total / self.whole.clamp(min=1)[:, None] - vertices).square().sum(-1)
+        return ((offset + 1e-20).sqrt() * used).sum() / used.sum().clamp(min=1)
+
+
+class NeighbourSums(torch.autograd.Function):
+    """Sums of rows, without a scatter either way: who is a neighbour of whom is mutual."""
+
+    @staticmethod
+    def forward(ctx: Context, values: Tensor, columns: Tensor, starts: Tensor, many: Tensor) -> Tensor:
+        ctx.save_for_backward(columns, starts, many)
+        return F.embedding_bag(columns, values, starts, mode="sum", per_sample_weights=many)
+
+    @staticmethod
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
+        columns, starts, many = ctx.saved_tensors
+        return (
+            F.embedding_bag(columns, grad.contiguous(), starts, mode="sum", per_sample_weights=many),
+            None,
+            None,
+            None,
+        )

@@ -24,6 +24,8 @@ from cuda_ext import (
     raster,
     room,
     sdf,
+    seen,
+    sky,
     splat,
     texture,
     volume,
@@ -34,6 +36,7 @@ from dreamlab.toybox.draw import Light
 from dreamlab.toybox.program import stack
 from dreamlab.toybox.shapes import program
 from tests.cuda_ext.raster_scenes import mesh_tensors, soup, sphere, to_clip, views
+from tests.cuda_ext.test_seen import scene as seen_scene
 from tests.cuda_ext.test_splat import make_scene
 from tests.second_device import Mixed, OnDevice, second_device
 from tests.sync_counter import syncs
@@ -148,6 +151,19 @@ def run_density(device: str, backend: str) -> Results:
     return [density.density(*(each.to(device) for each in given), (12, 9, 21), backend=backend)]
 
 
+def run_seen(device: str, backend: str) -> Results:
+    given = (each.to(device) for each in seen_scene(200, 4, 20))
+    return [seen.seen(*given, grazing=0.15, behind=1.5, backend=backend)]
+
+
+def run_sky(device: str, backend: str) -> Results:
+    vertices, faces = mesh_tensors(sphere(1))
+    turns = torch.linalg.qr(rand(6, 3, 3)).Q
+    points = 0.8 * torch.rand(60, 3, generator=torch.Generator().manual_seed(1)) - 0.4
+    given = (0.7 * vertices, faces, points, torch.nn.functional.normalize(points, dim=-1), turns)
+    return [sky.sky(*(each.to(device) for each in given), pixels=20, slack=0.05, backend=backend)]
+
+
 def run_volume(device: str, backend: str) -> Results:
     grid, row = rand(3, 5, 6, 4, 7).to(device).requires_grad_(), torch.tensor([2, 0, 2]).to(device)
     near, direction = (0.5 * rand(3, 20, 3, seed=i).to(device) for i in (1, 2))
@@ -178,6 +194,8 @@ OPS = {
     ),
     "raster behind": Op(run_raster_behind, raster.HOST_READS, 0.01),
     "sdf": Op(run_sdf, sdf.HOST_READS, 0.02, 4e-3),
+    "seen": Op(run_seen, seen.HOST_READS, 0.01, 1e-4),
+    "sky": Op(run_sky, sky.HOST_READS, 0.05),
     "volume": Op(run_volume, volume.HOST_READS),
 }
 
