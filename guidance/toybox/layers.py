@@ -17,7 +17,7 @@ from cuda_ext.modulate import modulate
 from cuda_ext.project import Packed, pack, project, swift
 
 
-class Held:
+class Readied:
     """The weights of a layer packed for answers; made anew when they change or others stand in their place."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Held:
 class Linear(nn.Linear):
     def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
         super().__init__(inputs, outputs, bias=bias)
-        self.held = Held()
+        self.readied = Readied()
 
 
 class Conv(nn.Conv2d):
@@ -42,7 +42,7 @@ class Conv(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> None:
         super().__init__(inputs, outputs, 3, stride, 1, bias=bias)
-        self.held = Held()
+        self.readied = Readied()
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -104,7 +104,7 @@ def through(
     if answers(layer, x):
         return project(
             x,
-            layer.held.of(layer.weight, layer.bias),
+            layer.readied.of(layer.weight, layer.bias),
             told=told,
             normed=normed,
             silu=silu,
