@@ -20,6 +20,7 @@ from cuda_ext import (
     hashgrid,
     interpolate,
     march,
+    modulate,
     nvrtc,
     raster,
     room,
@@ -172,6 +173,22 @@ def run_volume(device: str, backend: str) -> Results:
     return with_gradients([out], [grid])
 
 
+def run_modulate(device: str, backend: str) -> Results:
+    found: Results = []
+    for shape, groups, dtype in (
+        ((3, 5, 4, 48), 1, torch.float32),
+        ((2, 9, 112), 2, torch.float32),
+        ((2, 7, 33), 1, torch.bfloat16),
+    ):
+        x = rand(*shape, seed=7).to(device, dtype).requires_grad_()
+        told = None if groups > 1 else rand(shape[0], 2 * shape[-1], seed=1).to(device, dtype).requires_grad_()
+        leaves = [x] if told is None else [x, told]
+        for silu in (True, False):
+            out = modulate.modulate(x, told, silu=silu, groups=groups, backend=backend)
+            found += [y.float() for y in with_gradients([out.float()], leaves)]
+    return found
+
+
 @dataclass(frozen=True)
 class Op:
     run: Callable[[str, str], Results]
@@ -197,6 +214,7 @@ OPS = {
     "seen": Op(run_seen, seen.HOST_READS, 0.01, 1e-4),
     "sky": Op(run_sky, sky.HOST_READS, 0.05),
     "volume": Op(run_volume, volume.HOST_READS),
+    "modulate": Op(run_modulate, modulate.HOST_READS, 0.02, 5e-5),  # a bfloat16 may round the other way
 }
 
 
@@ -234,7 +252,7 @@ def test_twins_run_on_a_device_without_mixing(name: str, device: None) -> None:
     compare(OPS[name].run("cuda", "torch"), OPS[name].run("cpu", "torch"), Op(OPS[name].run, 0))
 
 
-@pytest.mark.parametrize("name", ["adam", "volume", "march", "splat"])
+@pytest.mark.parametrize("name", ["adam", "volume", "modulate", "march", "splat"])
 def test_without_kernels_auto_runs_the_twin_there(name: str, device: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvrtc, "_failure", lambda op, index: "sm_999 is not known")
     monkeypatch.setattr(nvrtc, "launch", None)
