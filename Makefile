@@ -41,8 +41,9 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 native: setup
 	@$(BIN)/python -m cuda_ext.build
 
+# A process per core, at most four (each holds a gigabyte), which steal each other's tests.
 test: dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
