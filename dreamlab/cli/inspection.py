@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import names
+from cuda_ext.packages import able
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors
 from dreamlab.core.formats import ABOUT, MISSING
@@ -112,13 +113,15 @@ def listing(what: str) -> list[str]:
             lines.append(f"{name:<12} {about}" + (f" ({why})" if why else ""))
         return lines
     from guidance import GUIDANCE
-    from renderers import SCENES
+    from renderers import OPS, SCENES
     from systems import SYSTEMS
 
     tables: dict[str, Table[Any]] = {"systems": SYSTEMS, "scenes": SCENES, "guidance": GUIDANCE}
     lines = []
     for name in tables[what]:
         said = tables[what].spoken(name)
-        cost = f"; evaluations per view: {said.cost}" if said.cost else ""
-        lines.append(f"{name:<16} {said.line} [{said.paper}{cost}]")
+        more = f"; evaluations per view: {said.cost}" if said.cost else ""
+        if what == "scenes" and (others := able(*OPS[name])):
+            more = f"; backend: ours or {', '.join(others)}"
+        lines.append(f"{name:<16} {said.line} [{said.paper}{more}]")
     return lines
