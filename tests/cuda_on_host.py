@@ -50,7 +50,15 @@ def library(op: str, watched: bool = False) -> ctypes.CDLL:
     (folder / f"{op}.cpp").write_text("\n".join(lines))
     flags = ["-std=c++17", "-O2", "-w", "-fPIC", "-fno-strict-aliasing", "-fvisibility=hidden", "-U_FORTIFY_SOURCE"]
     flags += WATCHED * watched
-    compiled = [compiler[0], *flags, "-c", f"-I{build.SOURCES}", str(folder / f"{op}.cpp"), "-o", str(folder / f"{op}.o")]
+    compiled = [
+        compiler[0],
+        *flags,
+        "-c",
+        f"-I{build.SOURCES}",
+        str(folder / f"{op}.cpp"),
+        "-o",
+        str(folder / f"{op}.o"),
+    ]
     linked = [compiler[0], "-shared", str(folder / f"{op}.o"), "-o", str(folder / f"{op}.so")]
     for command in (compiled, linked):  # apart: the sanitizer's own library is not wanted
         answer = subprocess.run(command, capture_output=True, text=True)

@@ -29,13 +29,13 @@ def describe(path: Path) -> list[str]:
     return described(path)
 
 
-def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
+def measure(what: str, json_file: Path | None, scaling: bool = False, model: bool = False) -> bool:
     """Run a bench by name; whether every floor was met."""
     from benchmarks import kernels, prior, scenes, startup, step, systems
     from dreamlab.metrics.figures import report
 
     benches = {
-        "kernels": lambda: kernels.collect(kernels.names(), scaling),
+        "kernels": lambda: kernels.modelled() if model else kernels.collect(kernels.names(), scaling),
         "prior": prior.measure,
         "scenes": scenes.measure,
         "startup": startup.measure,
@@ -44,8 +44,10 @@ def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
     }
     if what not in benches:
         raise RecipeError(f"bench {what!r}{did_you_mean(what, benches)}")
-    if scaling and what != "kernels":
-        raise RecipeError(f"bench {what}: only `bench kernels` has --scaling")
+    if (scaling or model) and what != "kernels":
+        raise RecipeError(f"bench {what}: only `bench kernels` has --{'scaling' if scaling else 'model'}")
+    if scaling and model:
+        raise RecipeError("bench kernels: --scaling measures and --model does not; give one of them")
     return report(benches[what](), json_file)
 
 

@@ -43,9 +43,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("shapes", [SHAPES, [(5, 2)] * (TENSORS + 3)], ids=["mixed", "more than a launch holds"])
-def test_on_a_device_it_is_adam_group_by_group(
-    shapes: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_device_it_is_adam_group_by_group(shapes: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
     with second_device():
         ours, single = groups("cuda", shapes), groups("cuda", shapes)
         names = launches(monkeypatch)

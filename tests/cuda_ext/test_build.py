@@ -222,7 +222,9 @@ def test_without_kernels_for_this_gpu_auto_takes_the_twin(library, cuda_device, 
     assert reason in said and "torch twin" in said and "\n" not in said
 
 
-@pytest.mark.parametrize(("capability", "compiled"), [((9, 0), "sm_90"), ((8, 9), "compute_80"), ((12, 0), "compute_90")])
+@pytest.mark.parametrize(
+    ("capability", "compiled"), [((9, 0), "sm_90"), ((8, 9), "compute_80"), ((12, 0), "compute_90")]
+)
 def test_a_gpu_this_compiler_does_not_know_gets_ptx_of_the_newest_older_one(capability, compiled):
     assert nvrtc.target(NoCompiler(), capability) == compiled
     with pytest.raises(RuntimeError, match=r"nvrtc 13.0 knows sm_80 and newer, the GPU is sm_75; install an older"):
