@@ -121,11 +121,10 @@ def test_intervals_of_no_ray_are_cleared():
     sigma, rgb = torch.ones(count), torch.ones(count, 2)
     dirty = {"weights": torch.full((count,), 7.0), "grad_sigma": torch.full((count,), 7.0)}
     dirty["grad_rgb"] = torch.full((count, 2), 7.0)
-    out, sums, light = torch.empty(rays, 2), torch.empty(rays, 4), torch.empty(count)
+    rest = {"out": torch.empty(rays, 2), "sums": torch.empty(rays, 4), "light": torch.empty(count)}
+    rest["grad_out"] = torch.ones(rays, 2)
     inputs = (sigma, rgb, ends[:-1].contiguous(), ends[1:].contiguous(), offsets, 1e-4)
-    params = march_ops._composite_params(
-        *inputs, out=out, sums=sums, light=light, grad_out=torch.ones(rays, 2), **dirty
-    )
+    params = march_ops._composite_params(*inputs, **rest, **dirty)
     on_host("march", "composite", params, 32 * rays)
     on_host("march", "composite_backward", params, 32 * rays)
     for name, tensor in dirty.items():
