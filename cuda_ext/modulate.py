@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cuda_ext import backend as backends
+from cuda_ext import build
 from cuda_ext.check import check_shape, require
 from cuda_ext.context import Context, Inputs
 from cuda_ext.raster import register, run
