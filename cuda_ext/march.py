@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -281,12 +282,16 @@ def _composite(
     return out, sums, weights
 
 
+def _for_kernels(rays: int) -> Callable[[Tensor], Tensor]:
+    """Room that the kernels of rays fill, padding too; without rays all is padding and nothing runs."""
+    return torch.empty_like if rays else torch.zeros_like
+
+
 def _composite_fake(
     sigma: Tensor, rgb: Tensor, t_start: Tensor, t_end: Tensor, offsets: Tensor, stop: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     rays = offsets.shape[0] - 1
-    zeros = torch.zeros_like if sigma.is_cuda else torch.empty_like  # no CUDA thread sees the padding
-    return sigma.new_empty(rays, rgb.shape[1]), sigma.new_empty(rays, 4), zeros(sigma)
+    return sigma.new_empty(rays, rgb.shape[1]), sigma.new_empty(rays, 4), _for_kernels(rays)(sigma)
 
 
 def _composite_backward(
@@ -302,7 +307,7 @@ def _composite_backward(
     weights: Tensor,
     stop: float,
 ) -> tuple[Tensor, Tensor]:
-    new = torch.zeros_like if sigma.is_cuda else torch.empty_like
+    new = _for_kernels(len(offsets) - 1)
     grad_sigma, grad_rgb, light = new(sigma), new(rgb), torch.empty_like(sigma)
     params = _composite_params(
         sigma, rgb, t_start, t_end, offsets, stop,

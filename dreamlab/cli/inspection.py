@@ -30,13 +30,15 @@ def describe(path: Path) -> list[str]:
     return described(path)
 
 
-def measure(what: str, json_file: Path | None, scaling: bool = False, plot: Path | None = None) -> bool:
+def measure(
+    what: str, json_file: Path | None, scaling: bool = False, model: bool = False, plot: Path | None = None
+) -> bool:
     """Run a bench by name; whether every floor was met."""
     from benchmarks import kernels, prior, scale, scenes, startup, step, systems
     from dreamlab.metrics.figures import report
 
     benches = {
-        "kernels": lambda: kernels.collect(kernels.names(), scaling),
+        "kernels": lambda: kernels.modelled() if model else kernels.collect(kernels.names(), scaling),
         "prior": prior.measure,
         "scale": lambda: scale.measure(plot=plot),
         "scenes": scenes.measure,
@@ -46,8 +48,10 @@ def measure(what: str, json_file: Path | None, scaling: bool = False, plot: Path
     }
     if what not in benches:
         raise RecipeError(f"bench {what!r}{did_you_mean(what, benches)}")
-    if scaling and what != "kernels":
-        raise RecipeError(f"bench {what}: only `bench kernels` has --scaling")
+    if (scaling or model) and what != "kernels":
+        raise RecipeError(f"bench {what}: only `bench kernels` has --{'scaling' if scaling else 'model'}")
+    if scaling and model:
+        raise RecipeError("bench kernels: --scaling measures and --model does not; give one of them")
     if plot is not None and what != "scale":
         raise RecipeError(f"bench {what}: only `bench scale` has --plot")
     return report(benches[what](), json_file)
