@@ -20,7 +20,6 @@ from cuda_ext.packages import PACKAGES, able, lacking
 from dreamlab.cli.trials import PACKAGE, remembered
 from dreamlab.core.errors import OutOfMemory
 from dreamlab.core.programs import INSTALL_PACKER, blender, lacking_blender, packer
-from renderers import OPS
 
 NEEDED = (
     *("torch", "numpy", "scipy", "safetensors", "PyYAML", "omegaconf", "trimesh", "rich", "typer"),
@@ -63,6 +62,8 @@ def _software() -> list[str]:
 
 def packages() -> list[str]:
     """Packages that scenes may name as their backend, each with its licence."""
+    from renderers import OPS
+
     lines = []
     for name, package in PACKAGES.items():
         use = f"`backend: {name}` of {', '.join(kind for kind, ops in OPS.items() if name in able(*ops))}"
