@@ -3,9 +3,9 @@
 
     python -m benchmarks.capture [--recipe NAME] [--json FILE]
 
-Two steps of a recipe are recorded op by op, on the CPU. A graph replays the ops, shapes and numbers of the step that was
-captured, so that it can stand for the other one only where these are the same. Printed are the launches of a step (ops
-that are no views), and where numbers of the host, shapes or ops differ, with the line of the project that made them.
+Two steps of a recipe are recorded op by op, on the CPU. A graph replays the ops, shapes and numbers of the step that
+was captured, so that it can stand for the other one only where these are the same. Printed are the launches of a step
+(ops that are no views), and where numbers of the host, shapes or ops differ, with the line that made them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
