@@ -41,8 +41,9 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 native: setup
 	@$(BIN)/python -m cuda_ext.build
 
+# A process per core, at most four (each holds a gigabyte), which steal each other's tests.
 test: dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 # The first thing to run on a machine with a GPU and torch's CUDA build in $(VENV): parity of every op, every scene's
 # training, resume and export, then the kernels' times beside the model of them.

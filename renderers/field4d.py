@@ -9,13 +9,13 @@ of a moment is blended first and read once. The temporal tables start at zero: t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cuda_ext.hashgrid import HashGrid, encode, position_gradient
+from cuda_ext.hashgrid import encode, position_gradient
 from dreamlab.core.knots import between
 from dreamlab.core.schedules import Schedule, ramp
 from dreamlab.core.settings import setting
@@ -44,8 +44,9 @@ class Field4D(HashField):
 
     def __init__(self, settings: MovingFieldSettings, generator: torch.Generator) -> None:
         s = settings
-        finest = max(s.base, s.temporal_finest)
-        self.moving = HashGrid(s.levels, s.features, s.temporal_log2, s.base, finest, s.smoothstep)
+        shape = (s.levels, s.features, s.temporal_log2, s.base, s.temporal_finest)
+        own = replace(s.hashgrid, growth=None)  # `growth` is of the static grid
+        self.moving = own.made(*shape, s.smoothstep)
         super().__init__(settings, generator)
         self.params["temporal"] = torch.zeros(s.moments, self.moving.rows, s.features)
         self._own(self.params)
@@ -64,25 +65,27 @@ class Field4D(HashField):
             return still
         if view is None or time is None:
             moment = unit.new_zeros(()) if time is None else time.reshape(())
-            return still + encode(unit, self.table_at(moment), self.moving, active_levels=self.active)
-        parts = [
-            encode(part, self.table_at(moment), self.moving, active_levels=self.active)
-            for part, moment in zip(by_view(unit, view, len(time)), time, strict=True)
-        ]
+            return still + self._moved(unit, moment)
+        parts = [self._moved(part, moment) for part, moment in zip(by_view(unit, view, len(time)), time, strict=True)]
         return still + torch.cat(parts)
 
     def slope(self, unit: Tensor, grad: Tensor, view: Tensor | None, time: Tensor | None) -> Tensor:
         still = super().slope(unit, grad, view, time)
         if view is None or time is None:
             moment = unit.new_zeros(()) if time is None else time.reshape(())
-            table = self.table_at(moment)
-            return still + position_gradient(unit, table, grad, self.moving, active_levels=self.active)
+            return still + self._bent(unit, grad, moment)
         pairs = zip(by_view(unit, view, len(time)), by_view(grad, view, len(time)), time, strict=True)
-        parts = [
-            position_gradient(part, self.table_at(moment), pull, self.moving, active_levels=self.active)
-            for part, pull, moment in pairs
-        ]
-        return still + torch.cat(parts)
+        return still + torch.cat([self._bent(part, pull, moment) for part, pull, moment in pairs])
+
+    def _moved(self, unit: Tensor, moment: Tensor) -> Tensor:
+        """[M, width] of the temporal grid at a time []."""
+        how = self.runs("hashgrid")
+        return encode(unit, self.table_at(moment), self.moving, active_levels=self.active, backend=how)
+
+    def _bent(self, unit: Tensor, grad: Tensor, moment: Tensor) -> Tensor:
+        """[M, 3] gradient of those features . grad."""
+        table, how = self.table_at(moment), self.runs("hashgrid")
+        return position_gradient(unit, table, grad, self.moving, active_levels=self.active, backend=how)
 
     def cell_density(self, points: Tensor, turn: int) -> Tensor:
         """The most a cell holds at a few moments: refreshes go round all of them."""

@@ -34,21 +34,21 @@ struct Block {
 
 enum Order { kValues, kSlopes, kCurves };  // how many derivatives of the weights a launcher needs
 
-template <Order order>
-__attribute__((noinline)) void locate(const GridLevel& level, int smooth, const float* const position[3], int64_t at,
+template <Order order, bool kShifted>
+__attribute__((noinline)) void locate(const GridLevel& whose, int smooth, const float* const position[3], int64_t at,
                                       Block* b) {
-  const float size = static_cast<float>(level.cells);
+  const GridLevel level = whose;  // its numbers stay in registers while the block's are stored
   Vu vertex[3][2];
   Vf side[3][2], slope[3];
   for (int a = 0; a < 3; ++a) {
     const Vf x = load(position[a] + at);
     Vf f;
-    vertex[a][0] = __builtin_convertvector(split_cell(clamp_unit(x), size, &f), Vu);
+    vertex[a][0] = __builtin_convertvector(split_cell<kShifted>(clamp_unit(x), level, &f), Vu);
     vertex[a][1] = vertex[a][0] + 1u;
     side[a][1] = ease(f, smooth);
     side[a][0] = 1.f - side[a][1];
-    if (order >= kSlopes) store(b->slope[a], slope[a] = ease_slope(f, smooth) * (size * inside_unit(x)));
-    if (order >= kCurves) store(b->curve[a], ease_curve(f, smooth) * (size * size * inside_unit(x)));
+    if (order >= kSlopes) store(b->slope[a], slope[a] = ease_slope(f, smooth) * (level.scale * inside_unit(x)));
+    if (order >= kCurves) store(b->curve[a], ease_curve(f, smooth) * (level.scale * level.scale * inside_unit(x)));
   }
   for (int c = 0; c < 2; ++c) {
     vertex[1][c] *= level.step_y, vertex[2][c] *= level.step_z;
@@ -58,8 +58,9 @@ __attribute__((noinline)) void locate(const GridLevel& level, int smooth, const 
   for (int q = 0; q < 4; ++q) {
     const int y = q & 1, z = q >> 1;
     for (int c = 0; c < 2; ++c) {
-      const Vu row = level.hashed ? (vertex[0][c] ^ vertex[1][y] ^ vertex[2][z]) & level.mask
-                                  : vertex[0][c] + vertex[1][y] + vertex[2][z];
+      Vu row = level.hashed ? (vertex[0][c] ^ vertex[1][y] ^ vertex[2][z]) & level.mask
+                            : vertex[0][c] + vertex[1][y] + vertex[2][z];
+      if (kShifted && !level.hashed) row -= (Vu)(row >= level.rows) & level.rows;
       memcpy(b->row[2 * q + c], &row, sizeof row);
     }
     store(b->column[q], side[2][z] * side[1][y]);
@@ -76,11 +77,12 @@ inline void over_blocks(const GridLevel& level, int smooth, const float* const p
                         const float* rows, int features, Work work) {
   Block blocks[2];
   const bool large = static_cast<int64_t>(level.mask) * features > 1 << 16;  // numbers: half of a typical cache
-  locate<order>(level, smooth, position, 0, &blocks[0]);
+  const auto place = level.shift == 0.f ? locate<order, false> : locate<order, true>;
+  place(level, smooth, position, 0, &blocks[0]);
   for (int64_t i = 0; i < count; i += kLanes) {
     if (i + kLanes < count) {
       Block& next = blocks[(i / kLanes + 1) % 2];
-      locate<order>(level, smooth, position, i + kLanes, &next);
+      place(level, smooth, position, i + kLanes, &next);
       for (int c = 0; c < 8 && large; ++c) {
         for (int k = 0; k < kLanes; ++k) __builtin_prefetch(rows + size_t{next.row[c][k]} * features, 0, 2);
       }

@@ -22,15 +22,14 @@ struct Cell {
 __device__ __forceinline__ Cell locate(const GridLevel& level, int smooth, const float* position) {
   Cell cell;
   unsigned vertex[3];
-  const float size = static_cast<float>(level.cells);
   for (int a = 0; a < 3; a++) {
     const float x = position[a];
     float f;
-    vertex[a] = static_cast<unsigned>(split_cell(clamp_unit(x), size, &f));
+    vertex[a] = static_cast<unsigned>(split_cell<true>(clamp_unit(x), level, &f));
     cell.side[a][1] = ease(f, smooth);
     cell.side[a][0] = 1.f - cell.side[a][1];
-    cell.slope[a] = ease_slope(f, smooth) * (size * inside_unit(x));
-    cell.curve[a] = ease_curve(f, smooth) * (size * size * inside_unit(x));
+    cell.slope[a] = ease_slope(f, smooth) * (level.scale * inside_unit(x));
+    cell.curve[a] = ease_curve(f, smooth) * (level.scale * level.scale * inside_unit(x));
   }
 #pragma unroll
   for (int c = 0; c < 8; c++) {

@@ -15,15 +15,15 @@ typedef uint32_t Vu __attribute__((vector_size(64), may_alias));  // wraps aroun
 
 DL_HD Vf whole(Vf x) { return to_float(__builtin_convertvector(x, Vi)); }  // of x >= 0
 
-// x * size - cell with one rounding, see hashgrid.h.
-DL_HD Vf exact_fraction(Vf x, float size, Vf cell) {
+// x * scale - origin with one rounding, see hashgrid.h.
+DL_HD Vf exact_fraction(Vf x, float scale, Vf origin) {
 #if defined(__AVX512F__)
-  return (Vf)_mm512_fmsub_ps((__m512)x, _mm512_set1_ps(size), (__m512)cell);
+  return (Vf)_mm512_fmsub_ps((__m512)x, _mm512_set1_ps(scale), (__m512)origin);
 #elif defined(__FMA__) || defined(__aarch64__)
-  for (int i = 0; i < kLanes; ++i) x[i] = fmaf(x[i], size, -cell[i]);
+  for (int i = 0; i < kLanes; ++i) x[i] = fmaf(x[i], scale, -origin[i]);
   return x;
 #else
-  for (int i = 0; i < kLanes; ++i) x[i] = static_cast<float>(static_cast<double>(x[i]) * size - cell[i]);
+  for (int i = 0; i < kLanes; ++i) x[i] = static_cast<float>(static_cast<double>(x[i]) * scale - origin[i]);
   return x;
 #endif
 }

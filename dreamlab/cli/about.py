@@ -32,7 +32,7 @@ def show(what: Annotated[str, typer.Argument(metavar="recipe")], name: str) -> N
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(metavar="kernels|prior|scenes|startup|step|systems")],
+    what: Annotated[str, typer.Argument(metavar="kernels|prior|scale|scenes|startup|step|systems")],
     json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
     scaling: Annotated[
         bool, typer.Option(help="kernels: cost against count, resolution and views, with exponents")
@@ -40,11 +40,12 @@ def bench(
     model: Annotated[
         bool, typer.Option(help="kernels: bytes, flops and launches on CUDA and what they would take on an H200")
     ] = False,
+    plot: Annotated[Path | None, typer.Option(help="scale: draw it into this SVG")] = None,
 ) -> None:
     """Ratios measured side by side: a table on stdout, JSON in a file. Exit 1 when a floor is missed."""
     from dreamlab.cli.inspection import measure
 
-    raise typer.Exit(0 if measure(what, json, scaling, model) else 1)
+    raise typer.Exit(0 if measure(what, json, scaling, model, plot) else 1)
 
 
 @app.command()

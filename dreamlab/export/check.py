@@ -57,14 +57,13 @@ def looked_at(scene: Scene, file: Viewed, cameras: Cameras, size: int = SIZE) ->
     """Pictures of both over white, on the host, at a finer size: FINER pixels a side for each that is compared."""
     device = device_of(scene)
     mine: list[Frames] = []
-    files: list[Frames] = []
     with torch.no_grad():
         for start in range(0, len(cameras), CHUNK):
             some = cameras[start : start + CHUNK]
             there = some.to(device)
             mine.append(_host(scene.render(there, FINER * size, background(there))))
-            files.append(_host(file.render(some, FINER * size, background(some))))
-    return Frames.cat(mine), Frames.cat(files)
+        rgb, alpha = (each.cpu() for each in file.pictures(cameras, FINER * size, background(cameras)))
+    return Frames.cat(mine), Frames(rgb, alpha, alpha, background(cameras))
 
 
 def _host(frames: Frames) -> Frames:
@@ -102,7 +101,8 @@ def check(scene: Scene, file: Viewed, steps: Sequence[Json]) -> tuple[Json, np.n
     if low:
         found["below"] = {name: FLOORS[name] for name in low}
         found["lost_by"] = lost_by(steps)
-    return found, _side_by_side(*looked_at(scene, file, all_around(SHOWN)))
+    some = list(range(0, VIEWS, VIEWS // SHOWN))
+    return found, _side_by_side(mine.take(some), drawn.take(some))
 
 
 def _moment(scene: Scene, file: Viewed, moment: float) -> list[Compared]:

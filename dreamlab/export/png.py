@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dreamlab.core.files import Json
 from dreamlab.export.provenance import KEY, one_line
+from dreamlab.run.preview import RUNS
 
 
 def png_bytes(picture: Tensor, origin: Json | None = None) -> bytes:
@@ -20,5 +21,7 @@ def png_bytes(picture: Tensor, origin: Json | None = None) -> bytes:
     if line := one_line(origin or {}):
         told.add_itxt(KEY, line)
     values = (picture.detach().cpu().clamp(0, 1) * 255 + 0.5).byte().numpy()
-    Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(kept, format="PNG", pnginfo=told)
+    Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(
+        kept, format="PNG", pnginfo=told, compress_type=RUNS
+    )
     return kept.getvalue()

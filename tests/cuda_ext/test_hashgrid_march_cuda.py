@@ -14,7 +14,7 @@ import torch
 from cuda_ext import build
 from cuda_ext import hashgrid as hashgrid_ops
 from cuda_ext import march as march_ops
-from cuda_ext.hashgrid import HashGrid, encode
+from cuda_ext.hashgrid import LAYOUTS, HashGrid, encode
 from cuda_ext.march import Samples, composite, march
 from tests import cuda_on_host
 
@@ -28,22 +28,19 @@ def on_host(op, kernel, params, items, levels=1, threads=32):
 
 
 @needs_compiler
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("smoothstep", [False, True])
 @pytest.mark.parametrize("levels", [4, 5])  # 5 x 2 features are no whole number of vectors of 4
 @pytest.mark.parametrize("features", [1, 2, 4, 8])
-def test_hashgrid_kernels_match_the_twin(features, levels, smoothstep):
-    grid = HashGrid(levels, features, 8, 3, 29, smoothstep)
+def test_hashgrid_kernels_match_the_twin(features, levels, smoothstep, layout):
+    grid = HashGrid(levels, features, 8, 3, 29, smoothstep, layout)
     active, count = levels - 1, 77
     g = torch.Generator().manual_seed(0)
     x, table = torch.rand(count, 3, generator=g) * 1.1 - 0.05, torch.randn(grid.rows, features, generator=g)
     grad, turn = torch.randn(count, grid.width, generator=g), torch.randn(count, 3, generator=g)
 
     def run(kernel, out, direction=None):
-        p = build.pointer
-        params = hashgrid_ops._Params(
-            (ctypes.c_int64 * 33)(*grid.offsets), (ctypes.c_int32 * 32)(*grid.resolutions),
-            grid.levels, active, features, smoothstep, p(x), p(table), p(grad), p(direction), p(out), count,
-        )  # fmt: skip
+        params = hashgrid_ops._params(hashgrid_ops._layout(grid, active), features, x, table, grad, direction, out)
         parts = 1 if kernel == "position_gradient" else hashgrid_ops.thread_parts(grid.levels, features)
         on_host("hashgrid", f"hashgrid_{kernel}", params, count, parts)
         return out
