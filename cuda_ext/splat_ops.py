@@ -191,7 +191,7 @@ def _splat_backward(
 def empty_grads(
     means: Tensor, colors: Tensor | None, sh: Tensor | None, extra: Tensor | None, probe_views: int
 ) -> dict[str, Tensor]:
-    """Zeros, but for what CUDA's kernel writes for every splat; absent inputs get an empty tensor, because an op returns
+    """Zeros, but for what CUDA's kernel writes for every splat. Absent inputs get an empty tensor: an op returns
     tensors only."""
     none, count = means.new_empty((0,)), means.shape[0]
     new = means.new_empty if means.is_cuda else means.new_zeros
