@@ -191,6 +191,11 @@ def pointer(tensor: Tensor | None) -> int | None:
     return tensor.data_ptr()
 
 
+def address(tensor: Tensor | None) -> int | None:
+    """The same for one whose strides the C function is told."""
+    return None if tensor is None else tensor.data_ptr()
+
+
 def threads() -> int:
     """Thread count handed to every launcher: what torch uses."""
     import torch

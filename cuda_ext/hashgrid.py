@@ -92,7 +92,7 @@ def _check(positions: Tensor, table: Tensor, grid: HashGrid, active_levels: int 
 def _choose(backend: str, like: Tensor, grid: HashGrid) -> str:
     own = backend == "tinycudann" and grid.layout == "own"
     require(not own, "hashgrid: tinycudann has another table than layout own; use a grid of layout: tcnn")
-    return backends.choose("hashgrid", backend, like, ("tinycudann",))
+    return backends.choose("hashgrid", backend, like)
 
 
 # What follows are the torch ops. Each takes the grid as (vertices per axis, first rows and scales of its levels, shift,

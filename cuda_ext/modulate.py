@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cuda_ext import backend as backends
+from cuda_ext import build
 from cuda_ext.check import check_shape, require
 from cuda_ext.context import Context, Inputs
 from cuda_ext.raster import register, run
@@ -75,7 +76,7 @@ class Params(ctypes.Structure):
     ]
 
 
-def _rows(x: Tensor) -> tuple[Tensor, int]:
+def even_rows(x: Tensor) -> tuple[Tensor, int]:
     """x, or a dense copy where its rows do not lie evenly apart; and how far apart they are."""
     step, even = x.stride(-2), x.stride(-1) == 1
     for axis in range(x.dim() - 3, -1, -1):
@@ -85,15 +86,14 @@ def _rows(x: Tensor) -> tuple[Tensor, int]:
 
 def _params(x: Tensor, told: Tensor | None, normed: bool, silu: bool, groups: int) -> tuple[Params, list[Tensor]]:
     """With the tensors that must outlive the call."""
-    x, stride = _rows(x)
+    x, stride = even_rows(x)
     if told is not None and told.stride(-1) != 1:
         told = told.contiguous()
     width, samples = x.shape[-1] // groups, len(x)
     rows = math.prod(x.shape[1:-1])
     apart = 0 if told is None else told.stride(0)
     sizes = (samples, rows, groups, width, stride, apart)
-    pointers = (x.data_ptr(), None if told is None else told.data_ptr())
-    params = Params(*pointers, *sizes, x.dtype == torch.bfloat16, normed, silu)
+    params = Params(build.address(x), build.address(told), *sizes, x.dtype == torch.bfloat16, normed, silu)
     return params, [t for t in (x, told) if t is not None]
 
 

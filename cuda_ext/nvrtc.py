@@ -71,7 +71,7 @@ def compiler_library() -> ctypes.CDLL | None:
 
 
 def target(lib: ctypes.CDLL, capability: tuple[int, int]) -> str:
-    """What to compile for on a GPU: "sm_90" where this NVRTC knows it, else PTX of the newest older, "compute_90"."""
+    """What to compile for: "sm_90" where this NVRTC knows the GPU, else PTX of the newest older one, "compute_90"."""
     count = ctypes.c_int()
     lib.nvrtcGetNumSupportedArchs(ctypes.byref(count))
     known = (ctypes.c_int * count.value)()

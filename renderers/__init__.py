@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dreamlab.core.table import Table
@@ -23,3 +24,16 @@ SCENES: Table[SceneKind] = Table(
         "several": "compose.Several",
     },
 )
+
+# What scenes of a kind call of `cuda_ext`, as far as a package could run it; their cards say which at given settings.
+_SURFACE = ("raster", "interpolate", "antialias")
+OPS: Mapping[str, tuple[str, ...]] = {
+    "gaussians": ("splat",),
+    "gaussians4d": ("splat",),
+    "field": ("hashgrid", "march"),
+    "field4d": ("hashgrid", "march"),
+    "hyper_field": ("hashgrid", "march"),
+    "dmtet": (*_SURFACE, "hashgrid"),
+    "mesh": (*_SURFACE, "texture", "hashgrid"),
+    "several": (),  # it is the objects that have a backend
+}

@@ -26,6 +26,7 @@ struct Access {
   uintptr_t place, address;
   unsigned bytes;
   What what;
+  int64_t time;
 };
 
 struct Counts {
@@ -37,6 +38,7 @@ struct Counts {
 };
 
 static Counts counts;
+static int64_t now;
 static bool on;    // false also while this file works: what it uses of std is watched as well
 static std::vector<std::pair<uintptr_t, uintptr_t>> global;
 static std::vector<std::vector<Access>> lanes;
@@ -57,7 +59,7 @@ UNWATCHED static inline void note(const void* address, unsigned bytes, What what
   on = false;
   if ((what == kWrite && in_shared(at)) || in_global(at)) {
     if (lanes.size() <= host::current) lanes.resize(host::current + 1);
-    lanes[host::current].push_back({uintptr_t(place), at, bytes, what});
+    lanes[host::current].push_back({uintptr_t(place), at, bytes, what, now++});
   }
   on = true;
 }
@@ -100,7 +102,10 @@ UNWATCHED static void charge(const std::vector<Access>& request) {
   std::sort(sectors.begin(), sectors.end());
   sectors.erase(std::unique(sectors.begin(), sectors.end()), sectors.end());
   counts.requests[what]++, counts.sectors[what] += int64_t(sectors.size());
-  for (const uintptr_t s : sectors) counts.fresh[what] += seen[what].insert(s).second ? int64_t(kSector) : 0;
+  for (const uintptr_t s : sectors) {
+    const bool own = what == kRead && seen[kWrite].count(s);  // of this kernel: it need not come from memory
+    counts.fresh[what] += seen[what].insert(s).second && !own ? int64_t(kSector) : 0;
+  }
 }
 
 // A block has ended: its accesses, warp by warp.
@@ -113,7 +118,10 @@ UNWATCHED static void finish(unsigned threads) {
       std::map<uintptr_t, unsigned> times;
       for (const Access& access : lanes[lane]) requests[{access.place, times[access.place]++}].push_back(access);
     }
-    for (const auto& each : requests) charge(each.second);
+    std::vector<const std::vector<Access>*> in_order;
+    for (const auto& each : requests) in_order.push_back(&each.second);
+    std::sort(in_order.begin(), in_order.end(), [](auto* a, auto* b) { return (*a)[0].time < (*b)[0].time; });
+    for (const auto* each : in_order) charge(*each);
   }
   for (auto& lane : lanes) lane.clear();
   on = true;

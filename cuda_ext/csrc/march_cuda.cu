@@ -116,6 +116,12 @@ extern "C" __global__ void __launch_bounds__(128) dl_march_write(const MarchPara
   }
 }
 
+// Calls clear(i) for this lane's part of the intervals that belong to no ray: the padding of a march with a capacity.
+template <class Clear>
+__device__ __forceinline__ void padding(const CompositeParams& p, int64_t ray, int lane, const Clear& clear) {
+  for (int64_t i = interval_at(p, p.rays) + ray * kWarp + lane; i < p.count; i += p.rays * kWarp) clear(i);
+}
+
 // Sums of one ray, see composite_ray.
 extern "C" __global__ void __launch_bounds__(128) dl_composite(const CompositeParams p) {
   const int64_t ray = warp_index();
@@ -143,6 +149,7 @@ extern "C" __global__ void __launch_bounds__(128) dl_composite(const CompositePa
   }
   between = warp_sum(between), within = warp_sum(within);
   sum_channels(p, begin, lit, lane, p.out + ray * p.channels);
+  padding(p, ray, lane, [&](int64_t i) { p.weights[i] = 0.f; });
   if (lane) return;
   float* sums = p.sums + 4 * ray;
   sums[0] = mass, sums[1] = moment + base * mass, sums[2] = 2.f * between + within * (1.f / 3.f), sums[3] = moment;
@@ -194,4 +201,8 @@ extern "C" __global__ void __launch_bounds__(128) dl_composite_backward(const Co
     }
     behind = __shfl_sync(kAll, from, 0);
   }
+  padding(p, ray, lane, [&](int64_t i) {
+    p.grad_sigma[i] = 0.f;
+    for (int c = 0; c < p.channels; c++) p.grad_rgb[i * p.channels + c] = 0.f;
+  });
 }

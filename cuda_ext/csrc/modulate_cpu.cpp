@@ -2,92 +2,11 @@
 // modulate_cpu.cpp - sixteen rows at a time, so that their sums are taken together; blocks over threads. Gradients of a
 // and b, which the rows of a sample share, are summed by one thread in the order of its rows, so any thread count gives
 // the same bits. The prior's widths are compiled out.
-#include "modulate.h"
+#include "rows.h"
 
 using namespace dl;
 
 namespace {
-
-constexpr int kMostVectors = 64;  // of a row: MOST_WIDTH of modulate.py
-
-// A row as vectors of numbers; N of them, 0 means "ask width".
-template <int N>
-struct Shape {
-  static constexpr int kRoom = N ? N : kMostVectors;
-  int64_t width;
-  int vectors() const { return N ? N : int((width + kLanes - 1) / kLanes); }
-  int lanes(int i) const { return i + 1 < vectors() ? kLanes : int(width - int64_t(kLanes) * i); }
-};
-
-// Lane r is the sum of x[r], always in the same order.
-inline Vf sums(Vf x[kLanes]) {
-#if defined(__AVX512F__)
-  for (int half = 1; half < kLanes; half *= 2) {
-    const Vi lane = lane_index(), upper = (lane & half) != 0;
-    const Vi low = upper ? lane - half + kLanes : lane, high = upper ? lane + kLanes : lane + half;
-    for (int r = 0; r < kLanes; r += 2 * half) {
-      const __m512 a = (__m512)x[r], b = (__m512)x[r + half];
-      x[r] = (Vf)_mm512_permutex2var_ps(a, (__m512i)low, b) + (Vf)_mm512_permutex2var_ps(a, (__m512i)high, b);
-    }
-  }
-  return x[0];
-#else
-  Vf found;
-  for (int r = 0; r < kLanes; r++) found[r] = sum(x[r]);
-  return found;
-#endif
-}
-
-// Up to sixteen rows of one group: as they are, or normed.
-template <int N>
-struct Block {
-  Vf x[kLanes][Shape<N>::kRoom];
-  float inverse[kLanes];  // 1 / deviation; not set where nothing is normed
-
-  template <class T>
-  void read(const T* from, int64_t stride, int count, Shape<N> shape) {
-    for (int r = 0; r < count; r++)
-      for (int i = 0; i < shape.vectors(); i++) x[r][i] = take(from + r * stride + kLanes * i, shape.lanes(i));
-  }
-
-  void norm(int count, Shape<N> shape) {
-    const int last = shape.vectors() - 1;
-    const Vi live = lane_index() < shape.lanes(last);
-    Vf part[kLanes] = {};
-    for (int r = 0; r < count; r++)
-      for (int i = 0; i <= last; i++) part[r] += x[r][i];
-    float mean[kLanes];
-    store(mean, sums(part) / float(shape.width));
-    for (int r = 0; r < kLanes; r++) part[r] = Vf{};
-    for (int r = 0; r < count; r++)
-      for (int i = 0; i <= last; i++) {
-        const Vf off = x[r][i] - mean[r];
-        x[r][i] = i < last ? off : select(live, off, Vf{});
-        part[r] += x[r][i] * x[r][i];
-      }
-    store(inverse, 1.f / sqrt_(sums(part) / float(shape.width) + kNormEps));
-    for (int r = 0; r < count; r++)
-      for (int i = 0; i <= last; i++) x[r][i] *= inverse[r];
-  }
-};
-
-// 1 + a and b of a sample.
-template <int N>
-struct Told {
-  bool there = false;
-  Vf a[Shape<N>::kRoom], b[Shape<N>::kRoom];
-
-  template <class T>
-  void read(const ModulateParams& p, T, int64_t sample, Shape<N> shape) {
-    if (!p.told) return;
-    there = true;
-    const T* from = static_cast<const T*>(p.told) + sample * p.told_stride;
-    for (int i = 0; i < shape.vectors(); i++) {
-      a[i] = take(from + kLanes * i, shape.lanes(i)) + 1.f;
-      b[i] = take(from + p.width + kLanes * i, shape.lanes(i));
-    }
-  }
-};
 
 int64_t blocks_of(const ModulateParams& p) { return (p.rows + kLanes - 1) / kLanes; }
 int rows_of(const ModulateParams& p, int64_t block) {
@@ -164,8 +83,9 @@ void backward_block(Shape<N> shape, const ModulateParams& p, const T* x, const T
 template <int N, class T>
 void backward(Shape<N> shape, const ModulateParams& p, const T* grad, T* grad_x, T* grad_told, int threads) {
   const int64_t blocks = blocks_of(p), each = p.told ? blocks : 1;  // blocks of a task
+  const int64_t tasks = p.told ? p.samples : p.samples * blocks;
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t task = 0; task < p.samples * blocks / each; ++task) {
+  for (int64_t task = 0; task < tasks; ++task) {
     Told<N> told;
     Shares<N> shares;
     told.read(p, T{}, task, shape);
@@ -183,14 +103,6 @@ void backward(Shape<N> shape, const ModulateParams& p, const T* grad, T* grad_x,
       give(grad_told + (2 * task + 1) * p.width + kLanes * i, shares.b[i], shape.lanes(i));
     }
   }
-}
-
-// body(Shape<N>) for the number of vectors that a row takes, body(Shape<0>) for any other.
-template <int... N, class Body>
-void with_vectors(int64_t width, const Body& body) {
-  const int64_t vectors = (width + kLanes - 1) / kLanes;
-  const bool known = ((vectors == N && (body(Shape<N>{width}), true)) || ...);
-  if (!known) body(Shape<0>{width});
 }
 
 // body(shape, T{}) for a row's shape and the numbers in memory.

@@ -32,17 +32,20 @@ def show(what: Annotated[str, typer.Argument(metavar="recipe")], name: str) -> N
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(metavar="export|kernels|prior|scale|scenes|startup|step|systems")],
+    what: Annotated[str, typer.Argument(metavar="export|gpu|kernels|prior|scale|scenes|startup|step|systems")],
     json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
     scaling: Annotated[
         bool, typer.Option(help="kernels: cost against count, resolution and views, with exponents")
+    ] = False,
+    model: Annotated[
+        bool, typer.Option(help="kernels: bytes, flops and launches on CUDA and what they would take on an H200")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="scale: draw it into this SVG")] = None,
 ) -> None:
     """Ratios measured side by side: a table on stdout, JSON in a file. Exit 1 when a floor is missed."""
     from dreamlab.cli.inspection import measure
 
-    raise typer.Exit(0 if measure(what, json, scaling, plot) else 1)
+    raise typer.Exit(0 if measure(what, json, scaling, model, plot) else 1)
 
 
 @app.command()

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cuda_ext.packages import PACKAGES, able, lacking
 from dreamlab.cli.trials import PACKAGE, remembered
 from dreamlab.core.errors import OutOfMemory
 from dreamlab.core.programs import INSTALL_PACKER, blender, lacking_blender, packer
@@ -28,7 +29,6 @@ OPTIONAL = {
     "diffusers": "pretrained models, which this version has not",
     "transformers": "CLIP scores",
     "uvunwrap": "more even texture coordinates",
-    "gsplat": "splatting by another package, on CUDA",
     "open3d-cpu": "scene.surface: open3d",
     "usd-core": "USD files as a start",
 }
@@ -40,7 +40,7 @@ TRIAL_S = 120
 def examine(again: bool = False) -> Iterator[str]:
     """Lines that start with ok, note or fix; those that need no torch come first. `again`: kernels are tried even if
     nothing of theirs has changed."""
-    for part in (_software, programs, _room, lambda: weights(WEIGHTS), _disk, _port):
+    for part in (_software, packages, programs, _room, lambda: weights(WEIGHTS), _disk, _port):
         yield from part()
     from cuda_ext.build import cache_folder
 
@@ -57,6 +57,19 @@ def _software() -> list[str]:
         except importlib.metadata.PackageNotFoundError:
             missing = f"fix   {name} is missing: pip install -c constraints.txt {name}"
             lines.append(f"note  {name} is not installed ({OPTIONAL[name]})" if name in OPTIONAL else missing)
+    return lines
+
+
+def packages() -> list[str]:
+    """Packages that scenes may name as their backend, each with its licence."""
+    from renderers import OPS
+
+    lines = []
+    for name, package in PACKAGES.items():
+        use = f"`backend: {name}` of {', '.join(kind for kind, ops in OPS.items() if name in able(*ops))}"
+        reason = lacking(name)
+        said = f"note  {name}: {reason}" if reason else f"ok    {name}: licence {package.licence}; needs CUDA"
+        lines.append(f"{said}; for {use}")
     return lines
 
 

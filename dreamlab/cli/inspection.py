@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import names
+from cuda_ext.packages import able
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors
 from dreamlab.core.formats import ABOUT, MISSING
@@ -29,14 +30,17 @@ def describe(path: Path) -> list[str]:
     return described(path)
 
 
-def measure(what: str, json_file: Path | None, scaling: bool = False, plot: Path | None = None) -> bool:
+def measure(
+    what: str, json_file: Path | None, scaling: bool = False, model: bool = False, plot: Path | None = None
+) -> bool:
     """Run a bench by name; whether every floor was met."""
-    from benchmarks import export, kernels, prior, scale, scenes, startup, step, systems
+    from benchmarks import export, gpu, kernels, prior, scale, scenes, startup, step, systems
     from dreamlab.metrics.figures import report
 
     benches = {
         "export": export.parts,
-        "kernels": lambda: kernels.collect(kernels.names(), scaling),
+        "gpu": gpu.measure,
+        "kernels": lambda: kernels.modelled() if model else kernels.collect(kernels.names(), scaling),
         "prior": prior.measure,
         "scale": lambda: scale.measure(plot=plot),
         "scenes": scenes.measure,
@@ -46,8 +50,10 @@ def measure(what: str, json_file: Path | None, scaling: bool = False, plot: Path
     }
     if what not in benches:
         raise RecipeError(f"bench {what!r}{did_you_mean(what, benches)}")
-    if scaling and what != "kernels":
-        raise RecipeError(f"bench {what}: only `bench kernels` has --scaling")
+    if (scaling or model) and what != "kernels":
+        raise RecipeError(f"bench {what}: only `bench kernels` has --{'scaling' if scaling else 'model'}")
+    if scaling and model:
+        raise RecipeError("bench kernels: --scaling measures and --model does not; give one of them")
     if plot is not None and what != "scale":
         raise RecipeError(f"bench {what}: only `bench scale` has --plot")
     return report(benches[what](), json_file)
@@ -113,13 +119,15 @@ def listing(what: str) -> list[str]:
             lines.append(f"{name:<12} {about}" + (f" ({why})" if why else ""))
         return lines
     from guidance import GUIDANCE
-    from renderers import SCENES
+    from renderers import OPS, SCENES
     from systems import SYSTEMS
 
     tables: dict[str, Table[Any]] = {"systems": SYSTEMS, "scenes": SCENES, "guidance": GUIDANCE}
     lines = []
     for name in tables[what]:
         said = tables[what].spoken(name)
-        cost = f"; evaluations per view: {said.cost}" if said.cost else ""
-        lines.append(f"{name:<16} {said.line} [{said.paper}{cost}]")
+        more = f"; evaluations per view: {said.cost}" if said.cost else ""
+        if what == "scenes" and (others := able(*OPS[name])):
+            more = f"; backend: ours or {', '.join(others)}"
+        lines.append(f"{name:<16} {said.line} [{said.paper}{more}]")
     return lines

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.encoding import bag_of_words, squeezed
-from dreamlab.core.errors import InputError
+from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.streams import Streams, derive
@@ -21,7 +21,7 @@ from dreamlab.core.threads import one_thread
 from dreamlab.core.types import Encoder, Guidance, Maker, Prompt, Scene
 from dreamlab.recipe import Recipe, Stage
 from dreamlab.recipe.bind import Spec
-from dreamlab.recipe.checks import check, prompts_of
+from dreamlab.recipe.checks import check, packages, prompts_of
 from dreamlab.recipe.given import placed
 from dreamlab.recipe.picture import read_picture
 from dreamlab.recipe.tables import TABLES
@@ -95,6 +95,8 @@ class Assembler:
         self.recipe = recipe = placed(recipe, folder)
         check(recipe)
         self.device = torch.device(device)
+        for name in packages(recipe) if self.device.type != "cuda" else ():
+            raise RecipeError(f"backend: {name}: it runs on CUDA only, and the run is on {device}; use --device cuda")
         image = read_picture(Path(recipe.image.file), recipe.image) if recipe.image.file else None
         self.prompts = tuple(replace(prompt, image=image) for prompt in prompts_of(recipe))
         self.streams = Streams(recipe.seed, self.device)

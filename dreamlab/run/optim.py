@@ -40,10 +40,17 @@ class Adam:
             grad, group.tensor.grad = group.tensor.grad, None
             if grad is None:
                 continue
-            state = (self.first[name], self.second[name], self.count[name])
-            rate = group.rate.at(progress) * rate_scale
-            rows = visible if group.rowwise else None
-            groups.append(Group(group.tensor.detach(), grad, *state, lr=rate, visible=rows))
+            groups.append(
+                Group(
+                    group.tensor.detach(),
+                    grad,
+                    self.first[name],
+                    self.second[name],
+                    self.count[name],
+                    lr=group.rate.at(progress) * rate_scale,
+                    visible=visible if group.rowwise else None,
+                )
+            )
         return adam_groups(groups, healthy, betas=BETAS, eps=EPS)
 
     def follow(self, rows: Rows) -> None:

@@ -36,8 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cuda_ext.modulate import modulate
-from guidance.toybox.layers import Attention, Conv, Up, WordBlock, doubled, norm, pooled, silu, zero
+from guidance.toybox.layers import Attention, Conv, Linear, Up, WordBlock, doubled, norm, pooled, through, zero
 from guidance.toybox.told import CAMERA_FEATURES, ray_features
 from guidance.toybox.volume import Given, Volume, seen_along
 from guidance.toybox.words import PAD
@@ -123,7 +122,7 @@ class TrunkBlock(nn.Module):
         self.shift = nn.Parameter(torch.zeros(6, width))  # what this block adds to the shared modulation
         self.attention = Attention(width)
         self.look = Attention(width, words)
-        self.up, self.down = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
+        self.up, self.down = Linear(width, 3 * width), Linear(3 * width, width)
         with torch.no_grad():
             self.shift[2], self.shift[5] = 1.0, 1.0
             for layer in (self.attention.out, self.look.out, self.down):
@@ -131,11 +130,10 @@ class TrunkBlock(nn.Module):
 
     def forward(self, x: Tensor, modulation: Tensor, text: Text, joint: int = 1) -> Tensor:  # [B, N, C], [B, 6, C]
         told = (modulation + self.shift.to(modulation.dtype)).to(x.dtype)
-        gate, gate_mlp = told[:, 2:3], told[:, 5:6]
-        seen = modulate(x, told[:, :2].flatten(1))
-        x = x + gate * self.attention(seen.reshape(-1, joint * seen.shape[1], seen.shape[2])).reshape(x.shape)
-        x = x + self.look(norm(x), text.words, text.mask)
-        return x + gate_mlp * self.down(F.relu(self.up(modulate(x, told[:, 3:5].flatten(1)))).square())
+        x = self.attention(x, told=told[:, :2].flatten(1), gate=told[:, 2], joint=joint)
+        x = self.look(x, text.words, text.mask)
+        y = through(self.up, x, told[:, 3:5].flatten(1), normed=True, act="relu2")
+        return through(self.down, y, gate=told[:, 5], residual=x)
 
 
 class ConvBlock(nn.Module):
@@ -151,7 +149,8 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         told = self.modulate(condition).to(x.dtype)
-        return x + self.second(silu(self.first(modulate(x, told, silu=True))))
+        y = through(self.first, x, told, normed=True, silu=True, act="silu")
+        return through(self.second, y, residual=x)
 
 
 class Prior(nn.Module):
@@ -189,13 +188,13 @@ class Prior(nn.Module):
             self.moment = nn.Linear(2 * net.moments, c, bias=False)
             started += [self.moment]
         if net.rays:
-            self.ray_middle, self.ray_core = (nn.Linear(net.rays, width, bias=False) for width in (net.middle, c))
+            self.ray_middle, self.ray_core = (Linear(net.rays, width, bias=False) for width in (net.middle, c))
             started += [self.ray_middle, self.ray_core]
         if net.volume:
             self.volume = Volume(net.words, net.volume, net.moments)
             seen = net.volume + 1
             self.seen_wide = Up(seen, net.wide)
-            self.seen_middle, self.seen_core = (nn.Linear(seen, width, bias=False) for width in (net.middle, c))
+            self.seen_middle, self.seen_core = (Linear(seen, width, bias=False) for width in (net.middle, c))
             started += [self.seen_wide, self.seen_middle, self.seen_core]
         if net.across:
             self.across = Attention(net.middle)
@@ -249,32 +248,31 @@ class Prior(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """v [B, h, w, 3] of a half-size state, and the last map; `extra` is what else the stem is told."""
         condition = told.condition
-        x = self.stem(self._seen(z, z - doubled(pooled(z)), s))
-        wide = x if extra is None else x + extra
+        x = through(self.stem, self._seen(z, z - doubled(pooled(z)), s), residual=extra)
+        wide = x if told.seen is None else through(self.seen_wide, told.seen, residual=x)
+        middle = None
         if told.seen is not None:
-            wide = wide + self.seen_wide(told.seen)
-        middle = self.to_middle(silu(wide))
-        if told.seen is not None:
-            middle = middle + self.seen_middle(told.seen)
+            middle = through(self.seen_middle, told.seen)
         if told.rays is not None:
-            middle = middle + self.ray_middle(told.rays)
-        middle = self.down_middle(middle, condition)
-        core = self.to_core(middle)
+            middle = through(self.ray_middle, told.rays, residual=middle)
+        middle = self.down_middle(through(self.to_middle, wide, silu=True, residual=middle), condition)
+        core = None
         if told.rays is not None:
-            core = core + self.ray_core(pooled(told.rays))
+            core = through(self.ray_core, pooled(told.rays))
         if told.seen is not None:
-            core = core + self.seen_core(pooled(told.seen))
+            core = through(self.seen_core, pooled(told.seen), residual=core)
+        core = through(self.to_core, middle, residual=core)
         x = core.flatten(1, 2) + self.place.to(core.dtype)
         modulation = self.modulate(condition).unflatten(-1, (6, -1))
         for block in self.trunk:
             x = block(x, modulation, text, joint)
-        x = middle + self.from_core(norm(x).unflatten(1, core.shape[1:3]))
-        x = x + self.look_middle(norm(x).flatten(1, 2), text.words, text.mask).unflatten(1, x.shape[1:3])
+        x = through(self.from_core, x.unflatten(1, core.shape[1:3]), normed=True, residual=middle)
+        x = self.look_middle(x.flatten(1, 2), text.words, text.mask).unflatten(1, x.shape[1:3])
         if joint > 1 and self.net.across:
-            x = x + self.across(norm(x).reshape(len(x) // joint, -1, x.shape[-1])).reshape(x.shape)
-        x = wide + self.from_middle(norm(self.up_middle(x, condition)))
+            x = self.across(x.flatten(1, 2), joint=joint).unflatten(1, x.shape[1:3])
+        x = through(self.from_middle, self.up_middle(x, condition), normed=True, residual=wide)
         x = self.up_wide(x, condition)  # read without a norm: a pixel's noise must keep its size
-        return self.answer(x).float(), x
+        return through(self.answer, x, wide=True), x
 
     def half_size(
         self,
@@ -288,7 +286,7 @@ class Prior(nn.Module):
     ) -> Tensor:
         """v of half-size states z [B, h, w, 3] of any noise; see `forward`."""
         s = torch.sigmoid(-log_snr).sqrt()[:, None, None, None]
-        extra = None if hint is None else self.hint_half(hint.to(self.dtype))
+        extra = None if hint is None else through(self.hint_half, hint.to(self.dtype))
         return self._half(z, s, *self._told(z, log_snr, text, camera, seen), joint, extra)[0]
 
     def _seen(self, z: Tensor, fine: Tensor, s: Tensor) -> Tensor:  # [B, H, W, 6]
@@ -316,15 +314,15 @@ class Prior(nn.Module):
         fine = z - doubled(low)
         r = radius(a, s)
         told, text = self._told(low / r, matched_log_snr(bar), text, camera, seen)
-        x = self.head_in(self._seen(z, fine, s))
+        x = through(self.head_in, self._seen(z, fine, s))
         extra = None
         if hint is not None:
-            x = x + self.hint_full(hint.to(self.dtype))
-            extra = self.hint_half(pooled(hint).to(self.dtype))
-        down = self.head_down(silu(x))
-        v_half, last = self._half(low / r, s / (2 * r), told, text, joint, down if extra is None else down + extra)
-        x = self.head_block(x + self.head_up(last), told.condition)
-        added = self.head_out(x).float()
+            x = through(self.hint_full, hint.to(self.dtype), residual=x)
+            extra = through(self.hint_half, pooled(hint).to(self.dtype))
+        extra = through(self.head_down, x, silu=True, residual=extra)
+        v_half, last = self._half(low / r, s / (2 * r), told, text, joint, extra)
+        x = self.head_block(through(self.head_up, last, residual=x), told.condition)
+        added = through(self.head_out, x, wide=True)
         guess = doubled(v_of_means(v_half, low, a, s)) + v_of_detail(fine, a, s, self.net.detail)
         return guess + self.net.detail * (a * a * self.net.detail**2 + s * s).rsqrt() * added
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from cuda_ext.antialias import antialias, edge_neighbours
 from cuda_ext.context import Context
 from cuda_ext.interpolate import interpolate
+from cuda_ext.packages import for_op
 from cuda_ext.raster import Raster, projection, raster
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.gather import taken
@@ -49,6 +50,11 @@ class View:
     clip: Tensor  # [B, V, 4]
     raster: Raster
     hit: Tensor  # [M]
+    backend: str = "auto"  # of the scene whose view it is
+
+    def runs(self, op: str) -> str:
+        """Which backend an op has."""
+        return for_op(self.backend, op)
 
     @property
     def points(self) -> Tensor:
@@ -58,16 +64,18 @@ class View:
     @property
     def depth(self) -> Tensor:
         """[B, H, W, 1] camera z, 0 where nothing is."""
-        return interpolate(self.clip[..., 3:], self.raster, self.surface.faces)[0]
+        how = self.runs("interpolate")
+        return interpolate(self.clip[..., 3:], self.raster, self.surface.faces, backend=how)[0]
 
     def read(self, attributes: Tensor, faces: Tensor | None = None) -> Tensor:
         """[M, C] of attributes [V, C]; `faces` when they have rows of their own (texture seams)."""
         faces = self.surface.faces if faces is None else faces
-        return taken(interpolate(attributes, self.raster, faces)[0].flatten(0, 2), self.hit)
+        value, _ = interpolate(attributes, self.raster, faces, backend=self.runs("interpolate"))
+        return taken(value.flatten(0, 2), self.hit)
 
     def texture_coordinates(self, uv: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
         """[M, 2] and their change per pixel [M, 4], for mip-mapped fetches."""
-        value, slope = interpolate(uv, self.raster, faces, derivatives=True)
+        value, slope = interpolate(uv, self.raster, faces, derivatives=True, backend=self.runs("interpolate"))
         assert slope is not None
         return taken(value.flatten(0, 2), self.hit), taken(slope.flatten(-2).flatten(0, 2), self.hit)
 
@@ -82,17 +90,17 @@ class View:
         views, height, width = self.raster.triangle.shape
         canvas = background[:, None].expand(-1, height * width, -1).reshape(-1, background.shape[1])
         picture = canvas.index_copy(0, self.hit, values.to(canvas)).reshape(views, height, width, -1)
-        surface = self.surface
-        return antialias(picture, self.raster, self.clip, surface.faces, neighbours=surface.neighbours)
+        faces, neighbours, how = self.surface.faces, self.surface.neighbours, self.runs("antialias")
+        return antialias(picture, self.raster, self.clip, faces, neighbours=neighbours, backend=how)
 
 
-def look(surface: Surface, cameras: Cameras, size: int) -> View:
+def look(surface: Surface, cameras: Cameras, size: int, backend: str = "auto") -> View:
     """Rasterise all views in one call."""
     camera = projection(cameras.fovy_deg, 1.0, NEAR, FAR).to(surface.vertices) @ cameras.world_to_camera()
     ones = torch.ones_like(surface.vertices[:, :1])
     clip = torch.cat([surface.vertices, ones], 1) @ camera.transpose(1, 2)
-    seen = raster(clip, surface.faces, (size, size))
-    return View(surface, cameras, clip, seen, (seen.triangle.reshape(-1) > 0).nonzero()[:, 0])
+    seen = raster(clip, surface.faces, (size, size), backend=for_op(backend, "raster"))
+    return View(surface, cameras, clip, seen, (seen.triangle.reshape(-1) > 0).nonzero()[:, 0], backend)
 
 
 def compose(view: View, rgb: Tensor, normal: Tensor, background: Tensor) -> Frames:

@@ -291,6 +291,6 @@ def test_backends():
     with pytest.raises(ValueError, match="float32"):
         backend.choose("splat", "native", like.double())
     with pytest.raises(ValueError, match=r"gsplat.*(not installed|CUDA only)"):
-        backend.choose("splat", "gsplat", like, adapters=("gsplat",))
+        backend.choose("splat", "gsplat", like)
     with pytest.raises(ValueError, match="nerfacc"):
-        backend.choose("splat", "nerfacc", like, adapters=("gsplat",))
+        backend.choose("splat", "nerfacc", like)

@@ -108,3 +108,21 @@ def test_march_and_composite_kernels_match_the_twins(cone):
     ours = (out, sums[:, :3], weights, grads["grad_sigma"], grads["grad_rgb"])
     for mine, twin_value in zip(ours, (*outputs, *expected), strict=True):
         torch.testing.assert_close(mine.double(), twin_value, rtol=2e-5, atol=2e-6)
+
+
+@needs_compiler
+def test_intervals_of_no_ray_are_cleared():
+    rays, used, count = 3, 50, 400  # more padding than the rays' warps have lanes
+    offsets = torch.tensor([0, 20, 20, used])
+    ends = torch.arange(count + 1) / 100.0
+    sigma, rgb = torch.ones(count), torch.ones(count, 2)
+    dirty = {"weights": torch.full((count,), 7.0), "grad_sigma": torch.full((count,), 7.0)}
+    dirty["grad_rgb"] = torch.full((count, 2), 7.0)
+    rest = {"out": torch.empty(rays, 2), "sums": torch.empty(rays, 4), "light": torch.empty(count)}
+    rest["grad_out"] = torch.ones(rays, 2)
+    inputs = (sigma, rgb, ends[:-1].contiguous(), ends[1:].contiguous(), offsets, 1e-4)
+    params = march_ops._composite_params(*inputs, **rest, **dirty)
+    on_host("march", "composite", params, 32 * rays)
+    on_host("march", "composite_backward", params, 32 * rays)
+    for name, tensor in dirty.items():
+        assert not tensor[used:].any() and (tensor[:used] < 7).all() and tensor[:used].any(), name

@@ -223,7 +223,7 @@ def test_what_cannot_be_is_one_line() -> None:
     x = torch.rand(3, 3)
     with pytest.raises(ValueError, match=r"tinycudann has another table .* layout: tcnn"):
         encode(x, own.init_table(), own, backend="tinycudann")
-    with pytest.raises(ValueError, match=r"tinycudann.*not installed.*BSD-3-Clause"):
+    with pytest.raises(ValueError, match=r"tinycudann.*(not installed.*BSD-3-Clause|CUDA only)"):
         encode(x, theirs_too.init_table(), theirs_too, backend="tinycudann")
     with pytest.raises(ValueError, match="layout 'tnn' is not one of own, tcnn"):
         HashGrid(layout="tnn")
@@ -231,3 +231,27 @@ def test_what_cannot_be_is_one_line() -> None:
         HashGrid(growth=1.5)
     with pytest.raises(ValueError, match=r"growth .* end at 2\^20"):
         HashGrid(layout="tcnn", growth=3.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["the paper's", "a given growth", "smooth"])
+def test_on_a_device(name: str) -> None:
+    """The package's own module on our table, to second order; and on its own table, by ours."""
+    tinycudann = pytest.importorskip("tinycudann", reason="needs tinycudann")
+    grid = GRIDS[name]
+    g = torch.Generator().manual_seed(2)
+    x, table = torch.rand(5000, 3, generator=g).cuda(), torch.randn(grid.rows, grid.features, generator=g).cuda()
+    grad, turn = torch.randn(5000, grid.width, generator=g).cuda(), torch.randn(5000, 3, generator=g).cuda()
+    results = []
+    for backend in ("tinycudann", "native"):
+        p, t, w = (value.clone().requires_grad_() for value in (x, table, grad))
+        y = encode(p, t, grid, active_levels=4, backend=backend)
+        slope = position_gradient(p, t, w, grid, active_levels=4, backend=backend)
+        loss = (y * grad).sum() + 1e-3 * (slope * turn).sum()
+        results.append([y, slope, *torch.autograd.grad(loss, (p, t, w))])
+    for theirs_there, ours in zip(*results, strict=True):
+        assert (theirs_there - ours).norm() < 1e-2 * ours.norm()
+    module = tinycudann.Encoding(3, config(grid), dtype=torch.float32)
+    ours = encode(x, table_of(module.params, grid), grid, backend="native")
+    assert (module(x) - ours).norm() < 1e-3 * ours.norm()
