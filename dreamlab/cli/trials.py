@@ -45,10 +45,6 @@ def processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def well(lines: list[str]) -> bool:
-    return all(line.startswith((WELL, "note")) for line in lines)
-
-
 def remembered(cache: Path, find: Callable[[], list[str]], again: bool) -> list[str]:
     """`find`'s lines, or those it gave when nothing of its subject was different."""
     if Path("/dev/nvidia0").exists():
@@ -57,12 +53,12 @@ def remembered(cache: Path, find: Callable[[], list[str]], again: bool) -> list[
     if not again:
         try:
             held = json.loads(kept.read_text("utf-8"))
-            if held["key"] == key(cache) and well(held["lines"]):
+            if held["key"] == key(cache):
                 return [*held["lines"], f"{WELL}kernels as tried {held['when']}; doctor --again tries them anew"]
         except (OSError, ValueError, KeyError, TypeError):
             pass
     lines = find()
-    if well(lines):
+    if all(line.startswith((WELL, "note")) for line in lines):
         import datetime
 
         when = datetime.datetime.now().astimezone().isoformat(" ", "minutes")

@@ -14,22 +14,22 @@ import pytest
 from dreamlab.core import threads
 from dreamlab.core.threads import Watch, choose, cores, fitting, quota
 
-LINE = "cpu{n} {user} 7777 {system} 100000 55 1 2 {steal} 0 0\n"
+LINE = "cpu{n} {user} {niced} {system} 100000 55 1 2 {steal} 0 0\n"
 
 
 def stat(path: Path, **busy: int) -> Path:
     """As the system writes it: a sum, our cores, and one that is not ours; niced work and waiting count for nothing."""
     own = "".join(LINE.format(n=n, **busy) for n in cores())
-    other = LINE.format(n=max(cores()) + 1, user=10**6, system=0, steal=0)
+    other = LINE.format(n=max(cores()) + 1, user=10**6, niced=0, system=0, steal=0)
     path.write_text(f"cpu  1 2 3 4 5 6 7 8 9 10\n{own}{other}intr 5\n", "ascii")
     return path
 
 
 def test_what_others_use_is_told_from_what_we_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of our cores was busy for 0.9 s of a second by the file's clock; 0.25 s of them all is ours."""
-    monkeypatch.setattr(threads, "STAT", stat(tmp_path / "stat", user=50, system=10, steal=0))
+    monkeypatch.setattr(threads, "STAT", stat(tmp_path / "stat", user=50, niced=7, system=10, steal=0))
     before = Watch.now()
-    stat(tmp_path / "stat", user=100, system=40, steal=10)
+    stat(tmp_path / "stat", user=100, niced=7777, system=40, steal=10)
     after = Watch.now()
     assert before is not None and after is not None
     tick = 100
