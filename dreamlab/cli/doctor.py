@@ -129,7 +129,7 @@ def _kernels() -> list[str]:
             where = build.machine_isa() if device == "cpu" else device
             twins = [op for op in built if op in TRIALS]  # the others are baselines of benches, which no recipe uses
             for op, wrong in (dict.fromkeys(built, "") | tried(twins, device)).items():
-                advice = f"{wrong}: a defect of ours; until it is mended, `backend: torch` of the op is right"
+                advice = f"{wrong}: a defect of ours; until it is mended, `backend: torch` of a scene avoids it"
                 lines.append(f"fix   native {op} ({where}): {advice}" if wrong else f"ok    native {op} ({where})")
     return lines
 
