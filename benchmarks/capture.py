@@ -5,8 +5,8 @@
 
 Two steps of a recipe are recorded op by op, on the CPU. A graph replays the ops, shapes and numbers of the step that
 was captured, so that it can stand for the other one only where these are the same. Printed are the launches of a step
-(ops that are no views), and where numbers of the host, shapes or ops differ, with the line of the project that made
-them."""
+(ops that are no views), and where numbers of the host, shapes or ops differ, with the line that made them.
+"""
 
 from __future__ import annotations
 

@@ -76,6 +76,7 @@ def splat_kernels(s: Splats) -> tuple[Kernel, ...]:
         Kernel("dl_splat_project", INPUTS * n, (RECORD + 8 + 4 + 4 + 4) * n, flops=420 * n),
         of_torch("sort splats by depth", 4 * 24 * n, 4 * 24 * n, 3),
         of_torch("gather and sum of counts", 24 * n, 12 * n, 3),
+        Kernel("dl_room"),
         of_torch("fill of keys", 0, HEADROOM * 2 * p),
         Kernel("dl_splat_emit", (8 + 8 + 8) * n, 4 * n + (2 + 4) * p, flops=60 * p),
         of_torch("sort pairs by tile", HEADROOM * 2 * 10 * p, HEADROOM * (2 * 10 * p + 8 * p), 3),
@@ -94,7 +95,6 @@ def splat_kernels(s: Splats) -> tuple[Kernel, ...]:
             "dl_splat_gather", RECORD * s.rows + 4 * p + 4 * s.tiles + (8 + 4 + 4 + INPUTS - 12) * n, INPUTS * n,
             flops=700 * n,
         ),
-        of_torch("fills of gradients", 0, INPUTS * n, 5),
     )  # fmt: skip
 
 
@@ -163,7 +163,8 @@ def march_kernels(rays: int, hit: int, samples: int, steps: int, cells: int, cha
     words, c = -(-steps // 64), channels
     return (
         Kernel("dl_march_mark", 24 * rays + cells * (1 + 1 / 64 + 1 / 4096), (8 + 8 * words) * rays, flops=400 * rays),
-        of_torch("coarse grids, sum of counts, fills", 8 * rays, 8 * rays + 16 * samples, 12),
+        of_torch("coarse grids, sum of counts, fills", 8 * rays, 8 * rays + 16 * samples, 9),
+        Kernel("dl_room"),
         Kernel("dl_march_write", 8 * rays + (24 + 8 * words) * hit, 16 * samples, flops=60 * samples),
         Kernel(
             "dl_composite", (12 + 4 * c) * samples + 8 * rays, 4 * samples + (16 + 4 * c) * rays, flops=90 * samples

@@ -28,7 +28,7 @@ NEEDED = (
 OPTIONAL = {
     "diffusers": "pretrained models, which this version has not",
     "transformers": "CLIP scores",
-    "xatlas": "better texture coordinates",
+    "uvunwrap": "more even texture coordinates",
     "open3d-cpu": "scene.surface: open3d",
     "usd-core": "USD files as a start",
 }
