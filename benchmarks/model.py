@@ -121,10 +121,10 @@ def checks_of(job: Job, machine: Machine, device: str | None) -> list[Check]:
 
 def entries(jobs: Iterable[Callable[[str], Job]] | None = None, machine: Machine | None = None) -> list[Check]:
     """Every job, timed only where there is a device."""
-    from benchmarks.model_ops import JOBS
+    from benchmarks import model_ops, model_surface
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = []
-    for make in JOBS if jobs is None else jobs:
+    for make in (*model_ops.JOBS, *model_surface.JOBS) if jobs is None else jobs:
         found += checks_of(make(device), machine or Machine(), device if device == "cuda" else None)
     return found
