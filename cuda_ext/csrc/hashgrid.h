@@ -55,7 +55,7 @@ DL_HD unsigned vertex_row(const GridLevel& level, unsigned i, unsigned j_step, u
 }
 
 template <class T>
-DL_HD T clamp_unit(T x) { return select(x < 0.f, T{}, select(x > 1.f, T{} + 1.f, x)); }  // NaN passes
+DL_HD T clamp_unit(T x) { return min_(T{} + 1.f, max_(T{}, x)); }  // NaN passes
 
 template <class T>
 DL_HD T inside_unit(T x) { return select(x >= 0.f, select(x <= 1.f, T{} + 1.f, T{}), T{}); }  // the clamp's derivative
@@ -75,7 +75,7 @@ DL_HD float exact_fraction(float x, float size, float cell) {
 template <class T>
 DL_HD T split_cell(T x, float size, T* fraction) {
   const T scaled = x * size;
-  const T cell = whole(select(scaled < size - 1.f, scaled, select(scaled >= size - 1.f, T{} + (size - 1.f), T{})));
+  const T cell = whole(max_(min_(T{} + (size - 1.f), scaled), T{}));
   const T f = exact_fraction(x, size, cell);
   const T below = cell - select(f < 0.f, T{} + 1.f, T{});  // the product was rounded up to the next vertex
   *fraction = exact_fraction(x, size, below);

@@ -88,9 +88,9 @@ Vi tile_range(Vf low, Vf high, int pixels, Vi& first, Vi& last) {
   constexpr float kMargin = 1e-3f;
   const Vf a = clamp_(low - (0.5f + kMargin), Vf{}, splat_f(float(pixels)));
   const Vf b = clamp_(high - (0.5f - kMargin), splat_f(-1.f), splat_f(float(pixels - 1)));
-  Vi from = __builtin_convertvector(a, Vi);
+  Vi from = to_int(a);
   from -= to_float(from) < a;                                 // a comparison is -1: round up
-  const Vi to = __builtin_convertvector(b + 1.f, Vi) - 1;      // rounds down, from -1 on
+  const Vi to = to_int(b + 1.f) - 1;                         // rounds down, from -1 on
   first = from / kTile;
   last = to / kTile + 1;
   return from <= to;
