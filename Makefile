@@ -13,7 +13,7 @@ ARGS ?=
 export DREAM_PROMPT := $(value PROMPT)
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: dream setup dev test lint types format bench blender mutants native doctor clean
+.PHONY: dream setup dev test gpu lint types format bench blender mutants native doctor clean
 
 dream: setup
 	@$(BIN)/dreamlab dream --prompt-env DREAM_PROMPT --recipe "$(RECIPE)" $(ARGS)
@@ -41,8 +41,17 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 native: setup
 	@$(BIN)/python -m cuda_ext.build
 
+# A process per core, at most four (each holds a gigabyte), which steal each other's tests.
 test: dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+
+# The first thing to run on a machine with a GPU and torch's CUDA build in $(VENV): parity of every op, every scene's
+# training, resume and export, then the kernels' times beside the model of them.
+gpu: dev
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
+	  || { echo "error: torch in $(VENV) sees no CUDA device; install its CUDA build there, and look at nvidia-smi"; exit 2; }
+	@$(BIN)/python -m pytest -m gpu $(ARGS)
+	@$(BIN)/dreamlab bench kernels --model --json gpu.json
 
 lint: dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

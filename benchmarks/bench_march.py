@@ -85,11 +85,11 @@ def kernel_checks(picture: Picture, occupied: Tensor, threads: int) -> list[Chec
     origins, directions = picture.rays()
     step = math.dist(*BOX) / DENSE
     samples = march(origins, directions, occupied, BOX, step=step)
-    inputs = [t.requires_grad_() for t in field(samples.points(origins, directions))]
+    density, colour = inputs = [t.requires_grad_() for t in field(samples.points(origins, directions))]
 
     def composite_both(backend: str) -> None:
         with torch.enable_grad():
-            got = composite(*inputs, samples, backend=backend)
+            got = composite(density, colour, samples, backend=backend)
             torch.autograd.grad(got.rgb.sum() + got.depth.sum() + got.distortion.sum(), inputs)
 
     checks = []

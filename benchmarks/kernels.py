@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All benches of the native ops.
 
-    python -m benchmarks.kernels [--json FILE] [--only NAME ...] [--scaling] [--threads N]
+    python -m benchmarks.kernels [--json FILE] [--only NAME ...] [--scaling] [--model] [--threads N]
 
 Exit code 1 when a floor is missed.
 """
@@ -37,16 +37,25 @@ def collect(only: list[str], scaling: bool) -> list[Check]:
     return checks
 
 
+def modelled() -> list[Check]:
+    """What the CUDA kernels would take on an H200 (benchmarks/model.py), beside times where there is a device."""
+    from benchmarks import model
+
+    return model.entries()
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
     parser.add_argument("--json", type=Path, default=None, help="write the checks here")
     parser.add_argument("--only", nargs="+", choices=names(), default=names(), help="ops to measure")
     parser.add_argument("--scaling", action="store_true", help="fitted exponents of time and memory instead of ratios")
+    parser.add_argument("--model", action="store_true", help="a model of the CUDA kernels on an H200 instead of ratios")
     parser.add_argument("--threads", type=int, default=None, help="thread count (default: torch's)")
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    return 0 if report(collect(options.only, options.scaling), options.json) else 1
+    checks = modelled() if options.model else collect(options.only, options.scaling)
+    return 0 if report(checks, options.json) else 1
 
 
 if __name__ == "__main__":

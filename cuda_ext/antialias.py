@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cuda_ext import backend as backends
-from cuda_ext import build
+from cuda_ext import build, raster_nvdiffrast
 from cuda_ext.check import check_alike, check_shape, require
 from cuda_ext.context import Context, Inputs
 from cuda_ext.raster import Raster, check_triangles, register, run, sum_buffer
@@ -48,7 +48,7 @@ def antialias(
     clip        corners in clip space
     triangles   the triangles that were rasterised
     neighbours  `edge_neighbours(triangles)`, built here when None
-    backend     auto, native or torch
+    backend     auto, native, torch or nvdiffrast
 
     Where two neighbouring pixels see different surfaces, the nearer surface ends at an edge between their centres.
     The pixel that the edge cuts takes colour from the other in proportion to the part of it that lies behind the
@@ -71,8 +71,10 @@ def antialias(
     check_shape("antialias", "neighbours", neighbours, (len(triangles), 3))
     require(neighbours.dtype == torch.int32, f"antialias: neighbours must be int32, got {neighbours.dtype}")
     depth = raster.depth.detach()
-    if backends.choose("antialias", backend, color) == "torch":
-        return reference.antialias(color, raster.triangle, depth, clip, triangles, neighbours)
+    chosen = backends.choose("antialias", backend, color)
+    if chosen != "native":
+        other = reference.antialias if chosen == "torch" else raster_nvdiffrast.antialias
+        return other(color, raster.triangle, depth, clip, triangles, neighbours)
     clip, triangles, ops = clip.contiguous(), triangles.int().contiguous(), torch.ops.dreamlab
     pairs = ops.antialias_silhouettes(
         raster.triangle.contiguous(), depth.contiguous(), clip.detach(), triangles, neighbours.contiguous()

@@ -7,59 +7,37 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import warnings
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cuda_ext import build, nvrtc
+from cuda_ext.packages import OURS, able, lacking, licence
+from dreamlab.core.errors import RecipeError
 
 
-@dataclass(frozen=True)
-class Package:
-    op: str
-    module: str
-    licence: str
-    install: str
-    no_adapter: str = ""  # why it cannot stand in for our op, where it cannot
+class NoBackend(RecipeError, ValueError):
+    """What was asked for by name, in a call or a recipe, cannot run here."""
 
 
-PACKAGES = {
-    "gsplat": Package("splat", "gsplat", "Apache-2.0", "pip install gsplat"),
-    "nerfacc": Package("march", "nerfacc", "MIT", "pip install nerfacc", "its march draws other samples than ours"),
-    "tinycudann": Package(
-        "hashgrid",
-        "tinycudann",
-        "BSD-3-Clause",
-        "build it from github.com/NVlabs/tiny-cuda-nn",
-        "its level resolutions and its table are another function than ours",
-    ),
-    "nvdiffrast": Package(
-        "raster", "nvdiffrast", "NVIDIA Source Code License, non-commercial use only", "build it from its repository"
-    ),
-}
-OURS = ("auto", "native", "torch")
-
-
-def choose(op: str, backend: str, like: Tensor, adapters: tuple[str, ...] = ()) -> str:
-    """`native`, `torch` or one of `adapters` (the packages this op can call), for inputs like `like`."""
-    if backend in adapters:
+def choose(op: str, backend: str, like: Tensor, half: bool = False) -> str:
+    """`native`, `torch` or a package that has the op, for inputs like `like`; `half`: it takes bfloat16, too."""
+    others = able(op)
+    if backend in others:
         reason = missing(backend, like)
         if reason:
-            raise ValueError(f"{op}: backend '{backend}' is not available: {reason}")
-        _name_licence(backend)
+            raise NoBackend(f"{op}: backend '{backend}' is not available: {reason}")
+        name_licence(backend)
         return backend
-    if backend in PACKAGES and PACKAGES[backend].no_adapter and PACKAGES[backend].op == op:
-        raise ValueError(f"{op}: {backend} is no stand-in: {PACKAGES[backend].no_adapter}; use native or torch")
     if backend not in OURS:
-        raise ValueError(f"{op}: backend '{backend}' is not one of {', '.join((*OURS, *adapters))}")
+        raise ValueError(f"{op}: backend '{backend}' is not one of {', '.join((*OURS, *others))}")
     if backend == "torch":
         return "torch"
-    reason = unavailable(op, like.dtype, like.device.type, like.device.index)
+    dtype = torch.float32 if half and like.dtype == torch.bfloat16 else like.dtype
+    reason = unavailable(op, dtype, like.device.type, like.device.index)
     if reason and backend == "native":
-        raise ValueError(f"{op}: backend 'native' is not available: {reason}; backend='torch' runs the twin")
+        raise NoBackend(f"{op}: backend 'native' is not available: {reason}; backend='torch' runs the twin")
     return "torch" if reason else "native"
 
 
@@ -78,17 +56,23 @@ def unavailable(op: str, dtype: torch.dtype, device_type: str, device_index: int
 unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def absent(package: str) -> str:
+    """One line that says why a package cannot be used on this machine; empty when it can."""
+    if reason := lacking(package):
+        return reason
+    if torch.version.cuda is None:
+        return "it runs on CUDA only, and this torch has no CUDA"
+    return "" if torch.cuda.is_available() else "it runs on CUDA only, and no CUDA device is visible"
+
+
 def missing(package: str, like: Tensor) -> str:
-    """One line that says why an installed package cannot be used; empty when it can."""
-    entry = PACKAGES[package]
-    if importlib.util.find_spec(entry.module) is None:
-        return f"it is not installed ({entry.install}; licence {entry.licence})"
-    if like.device.type != "cuda":
-        return f"it runs on CUDA only, the inputs are on {like.device}"
-    return ""
+    """One line that says why a package cannot run on inputs like `like`; empty when it can."""
+    if like.is_cuda:
+        return absent(package)
+    return lacking(package) or f"it runs on CUDA only, the inputs are on {like.device}"
 
 
 @functools.cache
-def _name_licence(package: str) -> None:
-    entry = PACKAGES[package]
-    warnings.warn(f"{entry.op} runs on {package}, licence: {entry.licence}", stacklevel=4)
+def name_licence(package: str) -> None:
+    """Once in a process."""
+    warnings.warn(licence(package), stacklevel=4)

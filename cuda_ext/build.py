@@ -28,11 +28,12 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from dreamlab.core.errors import RecipeError
+
+if TYPE_CHECKING:  # to find the cache needs no torch
+    from torch import Tensor
 
 SOURCES = Path(__file__).parent / "csrc"
 COMPILERS = ("c++", "g++", "clang++")
@@ -51,6 +52,8 @@ def machine_isa() -> str:
         if asked not in ISAS:
             raise RecipeError(f"DREAMLAB_ISA={asked} is not one of {', '.join(ISAS)}; unset it for this machine's own")
         return asked
+    import torch
+
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return "portable"
     return {"AVX512": "avx512", "AVX2": "avx2"}.get(torch.backends.cpu.get_cpu_capability(), "portable")
@@ -188,8 +191,15 @@ def pointer(tensor: Tensor | None) -> int | None:
     return tensor.data_ptr()
 
 
+def address(tensor: Tensor | None) -> int | None:
+    """The same for one whose strides the C function is told."""
+    return None if tensor is None else tensor.data_ptr()
+
+
 def threads() -> int:
     """Thread count handed to every launcher: what torch uses."""
+    import torch
+
     return torch.get_num_threads()
 
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`encode`: multiresolution hash encoding of positions, twice differentiable.
 
-tiny-cuda-nn cannot stand in for it: its levels put vertices elsewhere (x scale + 1/2) and wrap at x = 1, so that a
-table learned here means something else there.
+A grid of layout tcnn has tiny-cuda-nn's levels and its table; that package can then stand in (`hashgrid_tcnn`).
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ import torch
 from torch import Tensor
 
 from cuda_ext import backend as backends
-from cuda_ext import build, nvrtc
+from cuda_ext import build, hashgrid_tcnn, nvrtc
 from cuda_ext.check import check_alike, check_shape, require
 from cuda_ext.context import Context, Inputs
 from cuda_ext.reference import hashgrid as reference
-from cuda_ext.reference.hashgrid import HashGrid
+from cuda_ext.reference.hashgrid import LAYOUTS, HashGrid
 
-__all__ = ["HashGrid", "encode", "position_gradient"]
+__all__ = ["LAYOUTS", "HashGrid", "encode", "position_gradient"]
 
 HOST_READS = 0  # of either on CUDA, and of their derivatives
 
@@ -39,7 +38,7 @@ def encode(
     table          learnable rows of all levels (`grid.init_table()`)
     active_levels  levels from this one on are left out: their features are 0 and their rows receive no gradient;
                    raise it during training to go from coarse to fine. None means all
-    backend        auto, native or torch
+    backend        auto, native, torch, or of layout tcnn tinycudann
 
     Differentiable in positions and table, twice: a loss on gradients of a field (eikonal, normals) reaches both.
     With linear interpolation the gradient in positions jumps between cells; `HashGrid(smoothstep=True)` is smooth.
@@ -48,8 +47,10 @@ def encode(
     The equations are in `cuda_ext.reference.hashgrid`.
     """
     active = _check(positions, table, grid, active_levels)
-    if backends.choose("hashgrid", backend, positions) == "torch":
-        return reference.encode(positions, table, grid, active)
+    chosen = _choose(backend, positions, grid)
+    if chosen != "native":
+        other = reference.encode if chosen == "torch" else hashgrid_tcnn.encode
+        return other(positions, table, grid, active)
     return torch.ops.dreamlab.hashgrid_encode(positions.contiguous(), table.contiguous(), *_layout(grid, active))
 
 
@@ -71,8 +72,10 @@ def position_gradient(
     active = _check(positions, table, grid, active_levels)
     check_shape("hashgrid", "grad", grad, (positions.shape[0], grid.width))
     check_alike("hashgrid", positions=positions, grad=grad)
-    if backends.choose("hashgrid", backend, positions) == "torch":
-        return reference.position_gradient(positions, table, grad, grid, active)
+    chosen = _choose(backend, positions, grid)
+    if chosen != "native":
+        other = reference.position_gradient if chosen == "torch" else hashgrid_tcnn.position_gradient
+        return other(positions, table, grad, grid, active)
     tensors = (positions.contiguous(), table.contiguous(), grad.contiguous())
     return torch.ops.dreamlab.hashgrid_position_gradient(*tensors, *_layout(grid, active))
 
@@ -86,19 +89,26 @@ def _check(positions: Tensor, table: Tensor, grid: HashGrid, active_levels: int 
     return active
 
 
-# What follows are the torch ops. Each takes the grid as (cells per level, first rows, active levels, smoothstep):
+def _choose(backend: str, like: Tensor, grid: HashGrid) -> str:
+    own = backend == "tinycudann" and grid.layout == "own"
+    require(not own, "hashgrid: tinycudann has another table than layout own; use a grid of layout: tcnn")
+    return backends.choose("hashgrid", backend, like)
+
+
+# What follows are the torch ops. Each takes the grid as (vertices per axis, first rows and scales of its levels, shift,
+# active levels, smoothstep):
 #   encode(x, T) = y                          linear in T
 #   position_gradient(x, T, g) = dy/dx . g    linear in T and g
 #   table_gradient(x, g) = dy/dT . g          linear in g
 # and with a direction u (a cotangent of the positions) the derivative of encode and table_gradient along u, and of
 # position_gradient along u with respect to the positions. The first three are closed under differentiation.
-Layout = tuple[list[int], list[int], int, bool]
+Layout = tuple[list[int], list[int], list[float], float, int, bool]
 Op = Callable[..., object]
-_LAYOUT = "int[] cells, int[] offsets, int active, bool smooth"
+_LAYOUT = "int[] sides, int[] offsets, float[] scales, float shift, int active, bool smooth"
 
 
 def _layout(grid: HashGrid, active: int) -> Layout:
-    return grid.resolutions, grid.offsets, active, grid.smoothstep
+    return grid.sides, grid.offsets, grid.scales, grid.shift, active, grid.smoothstep
 
 
 class _Params(ctypes.Structure):
@@ -106,7 +116,9 @@ class _Params(ctypes.Structure):
 
     _fields_ = [
         ("offsets", ctypes.c_int64 * 33),
-        ("cells", ctypes.c_int32 * 32),
+        ("sides", ctypes.c_int32 * 32),
+        ("scales", ctypes.c_float * 32),
+        ("shift", ctypes.c_float),
         ("levels", ctypes.c_int32),
         ("active", ctypes.c_int32),
         ("features", ctypes.c_int32),
@@ -120,6 +132,15 @@ class _Params(ctypes.Structure):
     ]
 
 
+def _params(layout: Layout, features: int, positions: Tensor, *rest: Tensor | None) -> _Params:
+    """`rest`: table, gradient, direction and output."""
+    sides, offsets, scales, shift, active, smooth = layout
+    return _Params(
+        (ctypes.c_int64 * 33)(*offsets), (ctypes.c_int32 * 32)(*sides), (ctypes.c_float * 32)(*scales), shift,
+        len(sides), active, features, smooth, *map(build.pointer, (positions, *rest)), len(positions),
+    )  # fmt: skip
+
+
 def _run(
     name: str,
     out: Tensor,
@@ -131,15 +152,12 @@ def _run(
     direction: Tensor | None = None,
 ) -> Tensor:
     """Call the kernel `name` on the inputs' device; it fills `out`."""
-    cells, offsets, active, smooth = layout
-    p = build.pointer
-    params = _Params(
-        (ctypes.c_int64 * 33)(*offsets), (ctypes.c_int32 * 32)(*cells), len(cells), active, features, smooth,
-        p(positions), p(table), p(grad), p(direction), p(out), len(positions),
-    )  # fmt: skip
     if out.is_cuda:
-        levels = 1 if name == "position_gradient" else len(cells)  # one thread per sample, or per sample and level
-        blocks = ((len(positions) + 127) // 128, levels, 1)
+        table, grad = _aligned(table), _aligned(grad)
+    params = _params(layout, features, positions, table, grad, direction, out)
+    if out.is_cuda:
+        parts = 1 if name == "position_gradient" else thread_parts(len(layout[0]), features)
+        blocks = ((len(positions) + 127) // 128, parts, 1)
         nvrtc.launch("hashgrid", f"dl_hashgrid_{name}", out.device, blocks, (128, 1, 1), [params])
         return out
     lib = build.library("hashgrid")
@@ -147,6 +165,16 @@ def _run(
     if getattr(lib, f"dl_hashgrid_{name}")(ctypes.byref(params), build.threads()):
         raise MemoryError(f"hashgrid: no memory for the scratch space of {len(positions)} positions")
     return out
+
+
+def thread_parts(levels: int, features: int) -> int:
+    """How many threads of the CUDA kernels share a sample: `kPart` features each."""
+    return -(-levels * features // 8)
+
+
+def _aligned(tensor: Tensor | None) -> Tensor | None:
+    """The CUDA kernels read vectors of 16 bytes; a view may begin elsewhere."""
+    return tensor if tensor is None or tensor.data_ptr() % 16 == 0 else tensor.clone()
 
 
 def _encode(positions: Tensor, table: Tensor, *layout: *Layout, direction: Tensor | None = None) -> Tensor:
@@ -163,10 +191,9 @@ def _position_gradient(
 
 
 def _table_gradient(positions: Tensor, grad: Tensor, *layout: *Layout, direction: Tensor | None = None) -> Tensor:
-    cells, offsets = layout[0], layout[1]
-    features = grad.shape[1] // len(cells)
+    features = grad.shape[1] // len(layout[0])
     like = grad.new_zeros if grad.is_cuda else grad.new_empty  # the CPU launcher zeroes, a level per thread
-    out = like(offsets[-1], features)
+    out = like(layout[1][-1], features)
     return _run("table_gradient", out, features, layout, positions, None, grad, direction)
 
 
@@ -184,7 +211,7 @@ def _encode_backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (
         ops.hashgrid_position_gradient(positions, table, grad, *layout) if to_positions else None,
         ops.hashgrid_table_gradient(positions, grad, *layout) if to_table else None,
-        *[None] * 4,
+        *[None] * 6,
     )
 
 
@@ -195,7 +222,7 @@ def _table_gradient_backward(ctx: Context, turn: Tensor) -> tuple[Tensor | None,
     return (
         ops.hashgrid_position_gradient(positions, turn, grad, *layout) if to_positions else None,
         ops.hashgrid_encode(positions, turn, *layout) if to_grad else None,
-        *[None] * 4,
+        *[None] * 6,
     )
 
 
@@ -207,16 +234,16 @@ def _position_gradient_backward(ctx: Context, turn: Tensor) -> tuple[Tensor | No
         ops.hashgrid_position_turn(turn, positions, table, grad, *layout) if to_positions else None,
         ops.hashgrid_table_turn(turn, positions, grad, *layout) if to_table else None,
         ops.hashgrid_encode_turn(turn, positions, table, *layout) if to_grad else None,
-        *[None] * 4,
+        *[None] * 6,
     )
 
 
-def _fake_features(positions: Tensor, table: Tensor, cells: list[int], *_: object) -> Tensor:
-    return table.new_empty(positions.shape[0], len(cells) * table.shape[1])
+def _fake_features(positions: Tensor, table: Tensor, sides: list[int], *_: object) -> Tensor:
+    return table.new_empty(positions.shape[0], len(sides) * table.shape[1])
 
 
-def _fake_table(positions: Tensor, grad: Tensor, cells: list[int], offsets: list[int], *_: object) -> Tensor:
-    return grad.new_empty(offsets[-1], grad.shape[1] // len(cells))
+def _fake_table(positions: Tensor, grad: Tensor, sides: list[int], offsets: list[int], *_: object) -> Tensor:
+    return grad.new_empty(offsets[-1], grad.shape[1] // len(sides))
 
 
 def _define(name: str, tensors: str, kernel: Op, fake: Op, backward: Op | None = None) -> None:

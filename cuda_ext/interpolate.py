@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cuda_ext import backend as backends
-from cuda_ext import build
+from cuda_ext import build, raster_nvdiffrast
 from cuda_ext.check import check_alike, check_shape, require
 from cuda_ext.context import Context, Inputs
 from cuda_ext.raster import Raster, check_triangles, register, run, sum_buffer
@@ -36,7 +36,7 @@ def interpolate(
                  order: texture coordinates with seams have their own
     derivatives  also return [B, H, W, C, 2], the change per pixel to the right and down; else None. Of two texture
                  coordinates, `.flatten(-2)` is what `texture` takes as `uv_dxy`
-    backend      auto, native or torch
+    backend      auto, native, torch or nvdiffrast
 
     value = u a_0 + v a_1 + (1 - u - v) a_2, perspective-correct. Differentiable: attributes from both results,
     raster.uv (and through it the clip positions) from the values. First derivatives only. A triangle that names
@@ -52,8 +52,10 @@ def interpolate(
         shared or len(attributes) == views, f"interpolate: attributes have {len(attributes)} views, the raster {views}"
     )
     uv_dxy = raster.uv_dxy if derivatives else None
-    if backends.choose("interpolate", backend, attributes) == "torch":
-        return reference.interpolate(attributes, triangles, raster.triangle, raster.uv, uv_dxy)
+    chosen = backends.choose("interpolate", backend, attributes)
+    if chosen != "native":
+        other = reference.interpolate if chosen == "torch" else raster_nvdiffrast.interpolate
+        return other(attributes, triangles, raster.triangle, raster.uv, uv_dxy)
     value, slope = torch.ops.dreamlab.interpolate(
         attributes.contiguous(), triangles.int().contiguous(), raster.triangle.contiguous(), raster.uv.contiguous(),
         None if uv_dxy is None else uv_dxy.detach().contiguous(),

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cuda_ext import backend as backends
-from cuda_ext import build, nvrtc, room
+from cuda_ext import build, march_nerfacc, nvrtc, room
 from cuda_ext.check import check_alike, check_shape, require
 from cuda_ext.context import Context, Inputs
 from cuda_ext.reference import march as reference
@@ -67,7 +68,7 @@ def march(
     capacity             None: as many intervals as there are, which waits for the GPU once. A number: always that many;
                          the tail is padding that belongs to no ray, and what exceeds it is dropped from the last rays,
                          which a warning says
-    backend              auto, native or torch
+    backend              auto, native, torch or nerfacc
 
     Nothing is differentiable. Rays that miss, or hold a number that is not finite, get no interval.
     """
@@ -86,9 +87,11 @@ def march(
     require(steps <= MAX_STEPS, f"march: step {step} cuts the box into {steps} intervals, at most {MAX_STEPS}")
     if jitter is not None:
         check_shape("march", "jitter", jitter, (origins.shape[0],))
-    if backends.choose("march", backend, origins) == "torch":
+    chosen = backends.choose("march", backend, origins)
+    if chosen != "native":
+        other = reference.march if chosen == "torch" else march_nerfacc.march
         with torch.no_grad():
-            return reference.march(
+            return other(
                 origins, directions, occupied, bounds,
                 step=step, near=near, far=far, cone=cone, jitter=jitter, capacity=capacity,
             )  # fmt: skip
@@ -114,7 +117,7 @@ def composite(
     rgb      C channels: colours, normals, features
     samples  from `march`
     stop     intervals that are reached by less than this part of the light are skipped
-    backend  auto, native or torch
+    backend  auto, native, torch or nerfacc
 
     Differentiable in sigma and rgb from every output, once. Not differentiable: the interval ends, the stopping.
     All outputs are premultiplied sums: put a background behind with `rgb + (1 - alpha) * background`, and divide the
@@ -130,8 +133,10 @@ def composite(
         f"got {offsets.dtype} {list(offsets.shape)} on {offsets.device}",
     )
     check_alike("composite", sigma=sigma, rgb=rgb, t_start=samples.t_start, t_end=samples.t_end)
-    if backends.choose("march", backend, sigma) == "torch":
-        return reference.composite(sigma, rgb, samples, stop=stop)
+    chosen = backends.choose("march", backend, sigma)
+    if chosen != "native":
+        other = reference.composite if chosen == "torch" else march_nerfacc.composite
+        return other(sigma, rgb, samples, stop=stop)
     ends = (samples.t_start.contiguous(), samples.t_end.contiguous(), samples.offsets.contiguous())
     out, sums, weights = torch.ops.dreamlab.composite(sigma.contiguous(), rgb.contiguous(), *ends, stop)
     return Composited(out, sums[:, 0:1], sums[:, 1:2], sums[:, 2:3], weights)
@@ -181,9 +186,10 @@ class _CompositeParams(ctypes.Structure):
 
 
 def _call(kernel: str, params: ctypes.Structure, device: torch.device, items: int) -> None:
-    """Run a launcher on the CPU, or its kernel with one thread per item."""
+    """Run a launcher on the CPU, or its kernel with one thread (march_mark) or a warp per item."""
     if device.type == "cuda":
-        nvrtc.launch("march", f"dl_{kernel}", device, ((items + 127) // 128, 1, 1), (128, 1, 1), [params])
+        threads = items * (1 if kernel == "march_mark" else 32)
+        nvrtc.launch("march", f"dl_{kernel}", device, ((threads + 127) // 128, 1, 1), (128, 1, 1), [params])
         return
     lib = build.library("march")
     assert lib is not None
@@ -276,12 +282,16 @@ def _composite(
     return out, sums, weights
 
 
+def _for_kernels(rays: int) -> Callable[[Tensor], Tensor]:
+    """Room that the kernels of rays fill, padding too; without rays all is padding and nothing runs."""
+    return torch.empty_like if rays else torch.zeros_like
+
+
 def _composite_fake(
     sigma: Tensor, rgb: Tensor, t_start: Tensor, t_end: Tensor, offsets: Tensor, stop: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     rays = offsets.shape[0] - 1
-    zeros = torch.zeros_like if sigma.is_cuda else torch.empty_like  # no CUDA thread sees the padding
-    return sigma.new_empty(rays, rgb.shape[1]), sigma.new_empty(rays, 4), zeros(sigma)
+    return sigma.new_empty(rays, rgb.shape[1]), sigma.new_empty(rays, 4), _for_kernels(rays)(sigma)
 
 
 def _composite_backward(
@@ -297,7 +307,7 @@ def _composite_backward(
     weights: Tensor,
     stop: float,
 ) -> tuple[Tensor, Tensor]:
-    new = torch.zeros_like if sigma.is_cuda else torch.empty_like
+    new = _for_kernels(len(offsets) - 1)
     grad_sigma, grad_rgb, light = new(sigma), new(rgb), torch.empty_like(sigma)
     params = _composite_params(
         sigma, rgb, t_start, t_end, offsets, stop,

@@ -3,7 +3,8 @@
 
 NVRTC comes with torch's CUDA wheels (package nvidia-cuda-nvrtc); everything is reached through ctypes and nothing
 is loaded before the first kernel is asked for. Cubins are cached by content hash and architecture next to the CPU
-libraries. NVRTC sees no system headers, so `csrc/*.h` include none when `__CUDACC_RTC__` is defined.
+libraries. A GPU newer than this NVRTC gets PTX for the newest architecture it knows, which the driver compiles.
+NVRTC sees no system headers, so `csrc/*.h` include none when `__CUDACC_RTC__` is defined.
 """
 
 from __future__ import annotations
@@ -69,20 +70,46 @@ def compiler_library() -> ctypes.CDLL | None:
     return None
 
 
-def compile_cubin(op: str, arch: str) -> bytes:
-    """The kernels of `op` for `arch` (e.g. "sm_90"), from the cache or compiled now."""
-    source = build.SOURCES / f"{op}_cuda.cu"
-    files = build.included(source)
+def target(lib: ctypes.CDLL, capability: tuple[int, int]) -> str:
+    """What to compile for: "sm_90" where this NVRTC knows the GPU, else PTX of the newest older one, "compute_90"."""
+    count = ctypes.c_int()
+    lib.nvrtcGetNumSupportedArchs(ctypes.byref(count))
+    known = (ctypes.c_int * count.value)()
+    lib.nvrtcGetSupportedArchs(known)
+    wanted = 10 * capability[0] + capability[1]
+    older = [arch for arch in known if arch <= wanted]
+    if not older:
+        raise RuntimeError(
+            f"{compiler_version(lib)} knows sm_{min(known, default=0)} and newer, the GPU is sm_{wanted}; "
+            "install an older nvidia-cuda-nvrtc"
+        )
+    return f"sm_{wanted}" if wanted in older else f"compute_{max(older)}"
+
+
+def compile_for(op: str, capability: tuple[int, int]) -> bytes:
+    """The kernels of `op` for a GPU, a cubin or PTX."""
+    return compile_cubin(op, target(_compiler(), capability))
+
+
+def _compiler() -> ctypes.CDLL:
     lib = compiler_library()
     if lib is None:
         raise RuntimeError("libnvrtc was not found (pip install nvidia-cuda-nvrtc)")
-    target = build.place(f"{op}-{arch}-{build.content_key(files, arch, compiler_version(lib), *OPTIONS)}.cubin")
-    if target.exists():
-        return target.read_bytes()
+    return lib
+
+
+def compile_cubin(op: str, arch: str) -> bytes:
+    """The kernels of `op` for `arch` (e.g. "sm_90", or "compute_90" for PTX), from the cache or compiled now."""
+    source = build.SOURCES / f"{op}_cuda.cu"
+    files = build.included(source)
+    lib = _compiler()
+    place = build.place(f"{op}-{arch}-{build.content_key(files, arch, compiler_version(lib), *OPTIONS)}.cubin")
+    if place.exists():
+        return place.read_bytes()
     cubin = _compile(lib, source, [path for path in files if path != source], arch)
-    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as file:
         file.write(cubin)
-    Path(file.name).replace(target)
+    Path(file.name).replace(place)
     return cubin
 
 
@@ -124,6 +151,8 @@ def _compile(lib: ctypes.CDLL, source: Path, headers: list[Path], arch: str) -> 
         check(
             lib.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*map(os.fsencode, options)))
         )
+        if arch.startswith("compute_"):
+            return text(lib.nvrtcGetPTXSize, lib.nvrtcGetPTX)
         return text(lib.nvrtcGetCUBINSize, lib.nvrtcGetCUBIN)
     finally:
         lib.nvrtcDestroyProgram(ctypes.byref(program))
@@ -154,12 +183,22 @@ def function(op: str, kernel: str, device_index: int) -> ctypes.c_void_p:
 @functools.cache
 def _module(op: str, device_index: int) -> ctypes.c_void_p:
     """The kernels of `op`, for the device's architecture, in its primary context."""
-    major, minor = torch.cuda.get_device_capability(device_index)
-    cubin, module = compile_cubin(op, f"sm_{major}{minor}"), ctypes.c_void_p()
+    code, module = compile_for(op, torch.cuda.get_device_capability(device_index)), ctypes.c_void_p()
+    if torch.cuda.is_current_stream_capturing():
+        raise ValueError(f"{op}: its kernels are not loaded yet; run it once before capturing a graph")
     with torch.cuda.device(device_index):
         torch.cuda.current_stream().synchronize()  # makes sure the primary context is current
-        _call("cuModuleLoadData", ctypes.byref(module), cubin)
+        try:
+            _call("cuModuleLoadData", ctypes.byref(module), code)
+        except RuntimeError as error:
+            raise RuntimeError(f"{error} ({op}, {compiler_version(_compiler())}, {_driver_version()})") from None
     return module
+
+
+def _driver_version() -> str:
+    version = ctypes.c_int()
+    driver().cuDriverGetVersion(ctypes.byref(version))
+    return f"driver for CUDA {version.value // 1000}.{version.value % 1000 // 10}"
 
 
 def launch(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cuda_ext import backend as backends
-from cuda_ext import build, nvrtc
+from cuda_ext import build, nvrtc, raster_nvdiffrast
 from cuda_ext.check import check_alike, check_shape, check_size, require
 from cuda_ext.context import Context, Inputs
 from cuda_ext.reference import raster as reference
@@ -67,7 +67,7 @@ def raster(
     clip        corners in clip space (OpenGL), one set per view; [V, 4] is a batch of one. See `projection`
     triangles   int32 or int64 rows of `clip`; both faces are drawn
     size        (height, width) of the picture, at most 32768 each
-    backend     auto, native, torch or nvdiffrast (CUDA only, when installed; its `depth` carries no gradient)
+    backend     auto, native, torch or nvdiffrast (whose `depth` carries no gradient)
 
     A pixel is covered when its centre is. Corners are snapped to 1/256 pixel and a centre on a common edge goes to
     one side by the top-left rule: neighbours leave no crack and no double hit. Triangles are cut at the near and
@@ -84,26 +84,14 @@ def raster(
     check_shape("raster", "clip", clip, ("B", "V", 4))
     check_alike("raster", clip=clip)
     check_triangles("raster", triangles, clip)
-    chosen = backends.choose("raster", backend, clip, ("nvdiffrast",))
-    if chosen == "nvdiffrast":
-        return _nvdiffrast(clip, triangles, height, width)
-    if chosen == "torch":
-        triangle, uv, depth, uv_dxy = reference.raster(clip, triangles, height, width)
-        return Raster(triangle, uv, depth, uv_dxy)
+    chosen = backends.choose("raster", backend, clip)
+    if chosen != "native":
+        other = reference.raster if chosen == "torch" else raster_nvdiffrast.raster
+        return Raster(*other(clip, triangles, height, width))
     triangles = triangles.int().contiguous()
     clip, ops = clip.contiguous(), torch.ops.dreamlab
     triangle = ops.raster_visible(clip.detach(), triangles, height, width)
     return Raster(triangle, *ops.raster_barycentrics(clip, triangles, triangle))
-
-
-def _nvdiffrast(clip: Tensor, triangles: Tensor, height: int, width: int) -> Raster:
-    """The package's rasteriser; its row 0 is the bottom, so y is turned over on the way in."""
-    import nvdiffrast.torch as dr
-
-    context = dr.RasterizeCudaContext(clip.device)
-    upright = clip * clip.new_tensor([1.0, -1.0, 1.0, 1.0])
-    seen, slope = dr.rasterize(context, upright.contiguous(), triangles.int().contiguous(), resolution=[height, width])
-    return Raster(seen[..., 3].int(), seen[..., :2], seen[..., 2], slope.detach())
 
 
 def check_triangles(where: str, triangles: Tensor, like: Tensor) -> None:

@@ -9,12 +9,15 @@ takes more; `report` says it at once, where waiting is no harm.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from cuda_ext import build, nvrtc
 
 PASSES = 4
 HEADROOM = 1.5
@@ -46,6 +49,17 @@ class _Kind:
     said: float = 0.0
     passes: int = 0
     coming: Later | None = None
+
+    def count(self, total: Tensor, items: int, capacity: int) -> None:
+        """What a pass has needed and lost, on the device."""
+        if total.is_cuda and not nvrtc.unavailable("room", total.device.index):
+            numbers = [ctypes.c_void_p(build.pointer(t)) for t in (self.seen, total)]
+            arguments = [*numbers, ctypes.c_int64(items), ctypes.c_int64(capacity)]
+            nvrtc.launch("room", "dl_room", total.device, (1, 1, 1), (1, 1, 1), arguments)
+            return
+        if items:
+            self.seen[:1].copy_(torch.maximum(self.seen[:1], total / items))
+        self.seen[1:].add_((total - capacity).clamp(min=0))
 
     def learn(self, numbers: list[float]) -> None:
         """A line when the loss has doubled since the last one, so that a run that always loses stays readable."""
@@ -94,8 +108,7 @@ def room(op: str, shape: tuple[int, ...], items: int, total: Tensor, exact: bool
                 return number
         kind.look()
     capacity = math.ceil(kind.most * items * HEADROOM) + 1
-    kind.seen[:1].copy_(torch.maximum(kind.seen[:1], total / max(items, 1)))
-    kind.seen[1:].add_((total - capacity).clamp(min=0))
+    kind.count(total, items, capacity)
     if not capturing:
         kind.send()
     return capacity
@@ -104,7 +117,7 @@ def room(op: str, shape: tuple[int, ...], items: int, total: Tensor, exact: bool
 def note(op: str, total: Tensor, capacity: int) -> None:
     """Counts what of `total` [] int64 a caller's own `capacity` leaves out. On the CPU it is said at once."""
     kind = _kind(op, like=total)
-    kind.seen[1:].add_((total - capacity).clamp(min=0))
+    kind.count(total, 0, capacity)
     if not total.is_cuda:
         kind.learn(kind.seen.tolist())
     elif not torch.cuda.is_current_stream_capturing():

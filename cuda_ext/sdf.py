@@ -12,7 +12,7 @@ from cuda_ext import backend as backends
 from cuda_ext import build, nvrtc
 from cuda_ext.check import check_alike, check_shape, require
 from cuda_ext.reference import sdf as reference
-from cuda_ext.reference.sdf import LIGHT, PART, ROW
+from cuda_ext.sdf_layout import LIGHT, PART, ROW
 
 __all__ = ["MAX_ROWS", "draw", "sdf"]
 

@@ -71,7 +71,7 @@ def splat(
     if stats is not None:
         check_shape("splat", "stats.grad_norm", stats.grad_norm, (means.shape[0],))
     require(dilation >= 0 and near > 0, f"splat: dilation must be >= 0 and near > 0, got {dilation} and {near}")
-    chosen = backends.choose("splat", backend, means, adapters=("gsplat",))
+    chosen = backends.choose("splat", backend, means)
     if chosen != "native":
         other = reference.splat if chosen == "torch" else splat_gsplat.splat
         return other(

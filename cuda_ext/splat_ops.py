@@ -191,14 +191,16 @@ def _splat_backward(
 def empty_grads(
     means: Tensor, colors: Tensor | None, sh: Tensor | None, extra: Tensor | None, probe_views: int
 ) -> dict[str, Tensor]:
-    """Zeros; absent inputs get an empty tensor, because an op returns tensors only."""
+    """Zeros, but for what CUDA's kernel writes for every splat. Absent inputs get an empty tensor: an op returns
+    tensors only."""
     none, count = means.new_empty((0,)), means.shape[0]
+    new = means.new_empty if means.is_cuda else means.new_zeros
     return {
-        "d_means": means.new_zeros((count, 3)),
-        "d_quats": means.new_zeros((count, 4)),
-        "d_scales": means.new_zeros((count, 3)),
-        "d_opacities": means.new_zeros((count,)),
-        "d_colors": none if colors is None else torch.zeros_like(colors),
+        "d_means": new((count, 3)),
+        "d_quats": new((count, 4)),
+        "d_scales": new((count, 3)),
+        "d_opacities": new((count,)),
+        "d_colors": none if colors is None else new(colors.shape),
         "d_sh": none.clone() if sh is None else torch.zeros_like(sh),
         "d_extra": none.clone() if extra is None else torch.zeros_like(extra),
         "d_probe": means.new_zeros((probe_views, count, 2)),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cuda_ext import backend as backends
-from cuda_ext import build
+from cuda_ext import build, raster_nvdiffrast
 from cuda_ext.check import check_alike, check_shape, require
 from cuda_ext.context import Context, Inputs
 from cuda_ext.raster import register, run, sum_buffer
@@ -43,7 +43,7 @@ def texture(
                the pixel's footprint in texels. At most one of the two; with neither the fetch is bilinear from `image`
     boundary   wrap (repeat, glTF's default) or clamp (to the outermost texels)
     max_level  coarsest level to use; None goes down to 1 x 1
-    backend    auto, native or torch
+    backend    auto, native, torch or nvdiffrast
 
     The pyramid is part of the op: each level is the exact area average of the one before, sizes are halved and
     rounded down, so an image with odd sides keeps its mean too. Differentiable: image (all levels folded back),
@@ -67,8 +67,11 @@ def texture(
         check_shape("texture", "level", level, tuple(uv.shape[:3]))
     levels = 1 if level is None and uv_dxy is None else len(level_sizes(height, width, max_level))
     wrap = boundary == "wrap"
-    if backends.choose("texture", backend, image) == "torch":
+    chosen = backends.choose("texture", backend, image)
+    if chosen != "native":
         level = level if uv_dxy is None else reference.mip_level(uv_dxy, height, width)
+        if chosen == "nvdiffrast":
+            return raster_nvdiffrast.fetch(image, uv, level, levels, boundary)
         return reference.fetch(reference.mip_pyramid(image, levels), uv, level, height, width, levels, wrap)
     ops, image = torch.ops.dreamlab, image.contiguous()
     pyramid = image.flatten(1, 2) if levels == 1 else ops.texture_pyramid(image, levels)

@@ -9,16 +9,19 @@ from pathlib import Path
 
 import torch
 
+from cuda_ext.backend import name_licence
+from cuda_ext.packages import licence
 from dreamlab import recipe
+from dreamlab.core import ahead
 from dreamlab.core.device import known_device
 from dreamlab.core.errors import InputError, Interrupted, RecipeError
 from dreamlab.core.files import write_atomic
 from dreamlab.core.text import shell
 from dreamlab.core.types import Scene
-from dreamlab.export import Views, export_mesh, export_pictures
+from dreamlab.export import Views, export_mesh, export_pictures, warm
 from dreamlab.export.report import check_not_older
 from dreamlab.recipe import Recipe, as_plain
-from dreamlab.recipe.checks import check
+from dreamlab.recipe.checks import check, packages
 from dreamlab.recipe.given import own_files, placed
 from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
@@ -43,8 +46,9 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
         assembler = Assembler(wanted, device, run.path)
         run.set_state(state="running", error=None)
         run.event("start", device=device, threads=torch.get_num_threads())
+        name_packages(run, wanted)
         run.log(f"started on {device} with {torch.get_num_threads()} threads, torch {torch.__version__}")
-        scene = train(run, wanted, assembler, on_tick, stop)
+        scene = train(run, wanted, assembler, then(on_tick, lambda: ahead.begin(warm)), stop)
         steps = sum(stage.steps for stage in wanted.stages)
         views: Views = {}
         files = export_mesh(run, wanted, scene, steps, views=views)
@@ -56,6 +60,27 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
         run.event("finished", files=[path.name for path in files])
         run.log(f"finished: {', '.join(path.name for path in files)}")
     return files
+
+
+def then(on_tick: Callable[[Tick], None], once: Callable[[], None]) -> Callable[[Tick], None]:
+    """`on_tick`, and `once` after the first: by then training has begun, and waits for nothing of it."""
+    begun = False
+
+    def both(tick: Tick) -> None:
+        nonlocal begun
+        on_tick(tick)
+        if not begun:
+            begun = True
+            once()
+
+    return both
+
+
+def name_packages(run: Run, wanted: Recipe) -> None:
+    """Whose code runs it, under which licences: heard once, and kept by the run."""
+    for name in packages(wanted):
+        name_licence(name)
+        run.log(licence(name))
 
 
 def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene, int]:

@@ -3,22 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from guidance.oracle import Oracle
-from guidance.picture import Picture
-from guidance.shared.kind import GuidanceKind
-from guidance.toybox.prior import Toybox
-from guidance.toybox.roles import ToyboxControl, ToyboxNovel, ToyboxVideo, ToyboxViews
-from guidance.truth import Truth
+from dreamlab.core.table import Table
 
-GUIDANCE: Mapping[str, GuidanceKind] = {
-    "oracle": Oracle,
-    "picture": Picture,
-    "toybox": Toybox,
-    "toybox-control": ToyboxControl,
-    "toybox-novel": ToyboxNovel,
-    "toybox-video": ToyboxVideo,
-    "toybox-views": ToyboxViews,
-    "truth": Truth,
-}
+if TYPE_CHECKING:
+    from guidance.shared.kind import GuidanceKind
+
+GUIDANCE: Table[GuidanceKind] = Table(
+    __name__,
+    {
+        "oracle": "oracle.Oracle",
+        "picture": "picture.Picture",
+        "toybox": "toybox.prior.Toybox",
+        "toybox-control": "toybox.roles.ToyboxControl",
+        "toybox-novel": "toybox.roles.ToyboxNovel",
+        "toybox-video": "toybox.roles.ToyboxVideo",
+        "toybox-views": "toybox.roles.ToyboxViews",
+        "truth": "truth.Truth",
+    },
+)

@@ -4,24 +4,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from dreamlab.core.cards import SceneKind
-from renderers.compose import Several
-from renderers.dmtet import DMTet
-from renderers.field4d import Field4D
-from renderers.gaussians import Gaussians
-from renderers.gaussians4d import Gaussians4D
-from renderers.hash_field import HashField
-from renderers.hyper_field import HyperField
-from renderers.mesh import TexturedMesh
+from dreamlab.core.table import Table
 
-SCENES: Mapping[str, SceneKind] = {
-    "gaussians": Gaussians,
-    "gaussians4d": Gaussians4D,
-    "field": HashField,
-    "field4d": Field4D,
-    "hyper_field": HyperField,
-    "dmtet": DMTet,
-    "mesh": TexturedMesh,
-    "several": Several,
+if TYPE_CHECKING:
+    from dreamlab.core.cards import SceneKind
+
+SCENES: Table[SceneKind] = Table(
+    __name__,
+    {
+        "gaussians": "gaussians.Gaussians",
+        "gaussians4d": "gaussians4d.Gaussians4D",
+        "field": "hash_field.HashField",
+        "field4d": "field4d.Field4D",
+        "hyper_field": "hyper_field.HyperField",
+        "dmtet": "dmtet.DMTet",
+        "mesh": "mesh.TexturedMesh",
+        "several": "compose.Several",
+    },
+)
+
+# What scenes of a kind call of `cuda_ext`, as far as a package could run it; their cards say which at given settings.
+_SURFACE = ("raster", "interpolate", "antialias")
+OPS: Mapping[str, tuple[str, ...]] = {
+    "gaussians": ("splat",),
+    "gaussians4d": ("splat",),
+    "field": ("hashgrid", "march"),
+    "field4d": ("hashgrid", "march"),
+    "hyper_field": ("hashgrid", "march"),
+    "dmtet": (*_SURFACE, "hashgrid"),
+    "mesh": (*_SURFACE, "texture", "hashgrid"),
+    "several": (),  # it is the objects that have a backend
 }

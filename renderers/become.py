@@ -28,6 +28,7 @@ from dreamlab.core.triangles import scattered
 from dreamlab.core.types import Scene
 from renderers.gaussian.seeds import Seeds, on_surface
 from renderers.surface.extraction import extract
+from renderers.surface.material import SurfaceField
 from renderers.surface.views import Kept, compare, device_of
 
 RESOLUTION = 96  # of the grid on which a surface is found when the target does not say
@@ -52,6 +53,13 @@ class Gathering(Protocol):
 
 
 @runtime_checkable
+class Painted(Protocol):
+    """A scene whose colours may be in a hash grid: as many numbers can be another function."""
+
+    field: SurfaceField
+
+
+@runtime_checkable
 class Seeding(Protocol):
     """A scene that knows where it is dense, better than a surface of it would."""
 
@@ -68,6 +76,8 @@ def become(source: Scene, target: Scene, stream: torch.Generator) -> tuple[Scene
     kind = target.kind
     before = {name: value.shape for name, value in source.state_dict().items()}
     same = {name: value.shape for name, value in target.state_dict().items()} == before
+    if isinstance(source, Painted) and isinstance(target, Painted):
+        same = same and source.field == target.field
     moves = (source.kind, kind) in BEGIN_TO_MOVE
     if moves or (source.kind == kind and (same or kind in SEEDED or kind not in SURFACES)):
         target.load_state_dict(source.state_dict())

@@ -94,8 +94,8 @@ class Several:
         for name, spec in at.items():
             complaint = complaint or (f"objects.{name}: {wrong}" if (wrong := _unfit(name, spec)) else "")
         clouds = [spec.settings for spec in at.values() if spec.kind == "gaussians"]
-        if not complaint and len({(one.dilation, one.compensate) for one in clouds}) > 1:
-            complaint = "objects: all Gaussians need the same dilation and compensate"
+        if not complaint and len({(one.dilation, one.compensate, one.backend) for one in clouds}) > 1:
+            complaint = "objects: all Gaussians need the same dilation, compensate and backend"
         if complaint:
             return SceneCard(complaint=complaint)
         cards = {name: MEMBERS[spec.kind].card(spec.settings) for name, spec in at.items()}
@@ -105,6 +105,7 @@ class Several:
             {name: "an object that has it" for name in cls.penalties if name not in able | {"box"}},
             normals=all(one.normals for one in cards.values()),
             starts=tuple((spec.source, spec.kind) for spec in at.values() if spec.source is not None),
+            backing=tuple(replace(b, where=f"objects.{name}.") for name, one in cards.items() for b in one.backing),
             complaint=next((f"objects.{name}.{one.complaint}" for name, one in cards.items() if one.complaint), ""),
         )
 
@@ -245,6 +246,7 @@ class Several:
             extra=torch.cat(labels),
             dilation=settings.dilation,
             compensate=settings.compensate,
+            backend=settings.backend,
         )
         assert drawn.extra is not None
         return Layer(torch.cat([drawn.rgb, drawn.normal, drawn.extra], -1), drawn.alpha, drawn.depth)

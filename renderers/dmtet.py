@@ -9,7 +9,7 @@ sees the surface. Stages that draw normals (Fantasia3D, arXiv:2303.13873) set `s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple, Self
 
 import torch
@@ -23,6 +23,7 @@ from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Training, Triangles
+from renderers.backing import GridSettings, backend_setting, backing
 from renderers.surface.draw import Surface, compose, laplacian, look, normal_consistency, vertex_normals
 from renderers.surface.extraction import extract
 from renderers.surface.files import read_mesh
@@ -62,6 +63,8 @@ class DMTet:
         shows: str = setting("color", choices=SHOWS, help="normal: over black; normal_mask: 4 channels, for latents")
         levels: int = setting(8, low=1, high=32, help="of the colour's hash grid")
         finest: int = setting(256, low=8, high=8192, help="cells per side of its last level")
+        hashgrid: GridSettings = field(default_factory=GridSettings)
+        backend: str = backend_setting()
         tidy: int = setting(50, low=0, help="steps between removals of specks and bubbles; 0: never")
         lr_sdf: Schedule = setting(ramp(0.01, 0.002, curve="exp"), low=0)
         lr_deform: Schedule = setting(ramp(0.02, 0.005, curve="exp"), low=0)
@@ -70,17 +73,20 @@ class DMTet:
 
     @classmethod
     def card(cls, settings: Settings) -> SceneCard:
-        named = settings.start == "mesh"
+        s, grid = settings, _colours(settings)
+        lost = s.start == "mesh" and not s.mesh
+        shape = (s.levels, grid.features, grid.log2_entries, grid.base_resolution, s.finest)
         return SceneCard(
             cls.penalties,
             normals=True,
-            complaint="start: mesh needs `mesh: FILE`" if named and not settings.mesh else "",
+            backing=(backing(s.backend, "raster", "interpolate", "antialias", "hashgrid"),),
+            complaint="start: mesh needs `mesh: FILE`" if lost else s.hashgrid.complaint(s.backend, shape),
         )
 
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings = settings
         self.grid = KuhnGrid(settings.resolution, settings.extent)
-        self.field = SurfaceField(3, levels=settings.levels, finest_resolution=settings.finest, extent=settings.extent)
+        self.field = _colours(settings)
         shape = read_mesh(settings.mesh) if settings.start == "mesh" else None
         points, radii = self.grid.vertices(), settings.radii
         sdf = ellipsoid(points, radii) if shape is None else signed_distances(shape, points)
@@ -123,7 +129,7 @@ class DMTet:
 
     def colour(self, points: Tensor) -> Tensor:
         """[N, 3] sRGB at points of the surface."""
-        return self.field(self._colour_params(), points).sigmoid()
+        return self.field(self._colour_params(), points, self.settings.backend).sigmoid()
 
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         shown = self.surface()
@@ -132,7 +138,7 @@ class DMTet:
             background = background.new_zeros(len(background), 4 if latent else 3)
         if not len(shown.faces):
             return self._nothing(len(cameras), size, background)
-        view = look(Surface.of(shown.vertices, shown.faces), cameras, size)
+        view = look(Surface.of(shown.vertices, shown.faces), cameras, size, self.settings.backend)
         normal = torch.nn.functional.normalize(view.read(shown.normals), dim=-1)
         if self.settings.shows == "color":
             rgb = self.colour(view.points)
@@ -184,7 +190,7 @@ class DMTet:
 
     def adopt(self, source: Scene, stream: torch.Generator) -> None:
         """Take the surface and the colours of another scene; from a grid of half the resolution exactly."""
-        if isinstance(source, DMTet) and source.grid.extent == self.grid.extent:
+        if isinstance(source, DMTet) and source.field == self.field:
             if source.grid.resolution == self.grid.resolution:
                 return self.load_state_dict(source.state_dict())
             if 2 * source.grid.resolution == self.grid.resolution:
@@ -210,6 +216,14 @@ class DMTet:
             if not len(shown.faces):
                 raise Diverged("empty geometry: the distance has one sign everywhere; train longer or lower lr_sdf")
             return Triangles(Mesh(shown.vertices, shown.faces, self.colour(shown.vertices), shown.normals))
+
+
+def _colours(s: DMTet.Settings) -> SurfaceField:
+    """The field of a grid's colours."""
+    layout, growth = s.hashgrid.layout, s.hashgrid.growth
+    return SurfaceField(
+        3, levels=s.levels, finest_resolution=s.finest, extent=s.extent, layout=layout, growth=growth
+    )  # fmt: skip
 
 
 def ellipsoid(points: Tensor, radii: tuple[float, float, float]) -> Tensor:

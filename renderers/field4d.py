@@ -9,17 +9,19 @@ of a moment is blended first and read once. The temporal tables start at zero: t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cuda_ext.hashgrid import HashGrid, encode, position_gradient
+from cuda_ext.hashgrid import encode, position_gradient
+from dreamlab.core.cards import SceneCard
 from dreamlab.core.knots import between
 from dreamlab.core.schedules import Schedule, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Offer, ParamGroup
+from renderers.backing import GridSettings
 from renderers.hash_field import FieldSettings, HashField
 
 
@@ -42,12 +44,17 @@ class Field4D(HashField):
     settings: MovingFieldSettings
     moves: ClassVar[bool] = True
 
+    @classmethod
+    def card(cls, settings: FieldSettings) -> SceneCard:
+        assert isinstance(settings, MovingFieldSettings)
+        (grid, shape), still = _moving(settings), super().card(settings)
+        return replace(still, complaint=still.complaint or grid.complaint(settings.backend, shape))
+
     def __init__(self, settings: MovingFieldSettings, generator: torch.Generator) -> None:
-        s = settings
-        finest = max(s.base, s.temporal_finest)
-        self.moving = HashGrid(s.levels, s.features, s.temporal_log2, s.base, finest, s.smoothstep)
+        grid, shape = _moving(settings)
+        self.moving = grid.made(*shape, settings.smoothstep)
         super().__init__(settings, generator)
-        self.params["temporal"] = torch.zeros(s.moments, self.moving.rows, s.features)
+        self.params["temporal"] = torch.zeros(settings.moments, self.moving.rows, settings.features)
         self._own(self.params)
 
     def groups(self) -> Mapping[str, ParamGroup]:
@@ -64,25 +71,27 @@ class Field4D(HashField):
             return still
         if view is None or time is None:
             moment = unit.new_zeros(()) if time is None else time.reshape(())
-            return still + encode(unit, self.table_at(moment), self.moving, active_levels=self.active)
-        parts = [
-            encode(part, self.table_at(moment), self.moving, active_levels=self.active)
-            for part, moment in zip(by_view(unit, view, len(time)), time, strict=True)
-        ]
+            return still + self._moved(unit, moment)
+        parts = [self._moved(part, moment) for part, moment in zip(by_view(unit, view, len(time)), time, strict=True)]
         return still + torch.cat(parts)
 
     def slope(self, unit: Tensor, grad: Tensor, view: Tensor | None, time: Tensor | None) -> Tensor:
         still = super().slope(unit, grad, view, time)
         if view is None or time is None:
             moment = unit.new_zeros(()) if time is None else time.reshape(())
-            table = self.table_at(moment)
-            return still + position_gradient(unit, table, grad, self.moving, active_levels=self.active)
+            return still + self._bent(unit, grad, moment)
         pairs = zip(by_view(unit, view, len(time)), by_view(grad, view, len(time)), time, strict=True)
-        parts = [
-            position_gradient(part, self.table_at(moment), pull, self.moving, active_levels=self.active)
-            for part, pull, moment in pairs
-        ]
-        return still + torch.cat(parts)
+        return still + torch.cat([self._bent(part, pull, moment) for part, pull, moment in pairs])
+
+    def _moved(self, unit: Tensor, moment: Tensor) -> Tensor:
+        """[M, width] of the temporal grid at a time []."""
+        how = self.runs("hashgrid")
+        return encode(unit, self.table_at(moment), self.moving, active_levels=self.active, backend=how)
+
+    def _bent(self, unit: Tensor, grad: Tensor, moment: Tensor) -> Tensor:
+        """[M, 3] gradient of those features . grad."""
+        table, how = self.table_at(moment), self.runs("hashgrid")
+        return position_gradient(unit, table, grad, self.moving, active_levels=self.active, backend=how)
 
     def cell_density(self, points: Tensor, turn: int) -> Tensor:
         """The most a cell holds at a few moments: refreshes go round all of them."""
@@ -106,6 +115,11 @@ class Field4D(HashField):
         """Also of a field that does not move yet."""
         still = torch.zeros_like(self.params["temporal"]).detach()
         super().load_state_dict({"temporal": still, **state})
+
+
+def _moving(s: MovingFieldSettings) -> tuple[GridSettings, tuple[int, int, int, int, int]]:
+    """The layout and shape of the temporal grid; `growth` is of the static one."""
+    return replace(s.hashgrid, growth=None), (s.levels, s.features, s.temporal_log2, s.base, s.temporal_finest)
 
 
 def by_view(rows: Tensor, view: Tensor, count: int) -> list[Tensor]:

@@ -17,6 +17,7 @@ from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Progress, Schedule, constant, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Depths, Frames, LevelSet, Offer, ParamGroup, Rows, Splats, Training
+from renderers.backing import backend_setting, backing
 from renderers.gaussian import densify
 from renderers.gaussian.densify import DensifySettings
 from renderers.gaussian.density import LEVEL, density_of, level_set
@@ -50,6 +51,7 @@ class GaussianSettings:
     compensate: bool = setting(True, help="opacity scaled by what the low-pass took (Mip-splatting)")
     surface: str = setting("density", choices=WAYS, help="how a mesh is found: a level of the density, fused depths")
     densify: DensifySettings = field(default_factory=DensifySettings)
+    backend: str = backend_setting()
 
 
 class Gaussians:
@@ -66,6 +68,7 @@ class Gaussians:
         return SceneCard(
             cls.penalties,
             normals=True,
+            backing=(backing(settings.backend, "splat"),),
             complaint="start: file needs `file: FILE`" if named and not settings.file else "",
         )
 
@@ -171,6 +174,7 @@ class Gaussians:
             dilation=s.dilation,
             compensate=s.compensate,
             stats=self.stats if training is not None and s.densify.kind == "adaptive" else None,
+            backend=s.backend,
         )
 
     def penalty(self, name: str, frames: Frames) -> Tensor:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from cuda_ext.hashgrid import HashGrid, encode, position_gradient
+from cuda_ext.hashgrid import encode, position_gradient
 from cuda_ext.march import refresh_density
+from cuda_ext.packages import for_op
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import safe_normalize
@@ -25,6 +26,7 @@ from dreamlab.core.schedules import Progress, Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.triangles import scattered
 from dreamlab.core.types import Depths, Frames, LevelSet, Mesh, Offer, ParamGroup, Rows, Training
+from renderers.backing import GridSettings, backend_setting, backing, while_building
 from renderers.field import density as densities
 from renderers.field import volume
 from renderers.gaussian.seeds import Seeds, from_field
@@ -56,6 +58,8 @@ class FieldSettings:
     base: int = setting(8, low=1, high=1024, help="cells per axis of the coarsest level")
     finest: int = setting(256, low=1, high=65536)
     smoothstep: bool = setting(False, help="gradients without jumps between cells")
+    hashgrid: GridSettings = field(default_factory=GridSettings)
+    backend: str = backend_setting()
     active: Schedule = setting(ramp(5, 10, end=When(0.3)), low=1, high=32, help="levels in use, coarse to fine")
     hidden: int = setting(32, low=1, high=256, help="width of the heads")
     density: str = setting("softplus", choices=densities.ACTIVATIONS)
@@ -119,11 +123,14 @@ class HashField:
         lacking |= {} if normals else {"orient": "normals: analytic"}
         dark = max(s.shading.lit.values) > 0 and not normals
         complaint = "shading.lit: a lit field needs normals; set normals to analytic or finite" if dark else ""
-        return SceneCard(cls.penalties, lacking, cls.moves, normals, s.latent, complaint=complaint)
+        complaint = complaint or s.hashgrid.complaint(s.backend, _shape(s))
+        runs = (backing(s.backend, "hashgrid", "march"),)
+        return SceneCard(cls.penalties, lacking, cls.moves, normals, s.latent, backing=runs, complaint=complaint)
 
     def __init__(self, settings: FieldSettings, generator: torch.Generator) -> None:
         s = self.settings = settings
-        self.grid = HashGrid(s.levels, s.features, s.log2_entries, s.base, max(s.base, s.finest), s.smoothstep)
+        self.backend = while_building(s.backend)
+        self.grid = s.hashgrid.made(*_shape(s), s.smoothstep)
         self.distance = s.density in ("volsdf", "neus")
         self.bounds = volume.box(s.radius)
         channels = 4 if s.latent else 3
@@ -143,6 +150,7 @@ class HashField:
         self._refresh(0)
         if s.file and not self.moves:
             self._begin_as(read_mesh(s.file), generator)
+        self.backend = s.backend
 
     def _begin_as(self, mesh: Mesh, stream: torch.Generator) -> None:
         """Learn a surface: distances where the field has them, else a density, SOLID inside and none outside; and its
@@ -203,11 +211,16 @@ class HashField:
     # ---- the function of space --------------------------------------------------------------------------------------
     def features(self, unit: Tensor, view: Tensor | None, time: Tensor | None) -> Tensor:
         """[M, width] at points of the unit cube; `view` [M] and `time` [B] are for fields that move."""
-        return encode(unit, self.params["table"], self.grid, active_levels=self.active)
+        return encode(unit, self.params["table"], self.grid, active_levels=self.active, backend=self.runs("hashgrid"))
 
     def slope(self, unit: Tensor, grad: Tensor, view: Tensor | None, time: Tensor | None) -> Tensor:
         """[M, 3] gradient of features . grad in the unit cube."""
-        return position_gradient(unit, self.params["table"], grad, self.grid, active_levels=self.active)
+        table, how = self.params["table"], self.runs("hashgrid")
+        return position_gradient(unit, table, grad, self.grid, active_levels=self.active, backend=how)
+
+    def runs(self, op: str) -> str:
+        """Which backend an op of this scene has."""
+        return for_op(self.backend, op)
 
     def unit(self, points: Tensor) -> Tensor:
         return points / (2 * self.settings.radius) + 0.5
@@ -297,7 +310,8 @@ class HashField:
         s = self.settings
         if training is not None:
             self.active = min(s.levels, int(s.active.at(training.progress)))
-        found = volume.cast(cameras, size, self.occupied, self.bounds, s.step, training, s.samples_per_ray)
+        how = self.runs("march")
+        found = volume.cast(cameras, size, self.occupied, self.bounds, s.step, training, s.samples_per_ray, how)
         if s.samples_per_ray is None:
             with torch.no_grad():
                 if not self.moves:
@@ -373,15 +387,21 @@ class HashField:
     def state_dict(self) -> dict[str, Tensor]:
         state = {name: value.detach() for name, value in self.params.items()}
         state |= {f"background.{name}": value.detach() for name, value in self.background.params.items()}
-        return state | {"occupancy": self.occupancy, "active": torch.tensor([self.active])}
+        state |= {"occupancy": self.occupancy, "active": torch.tensor([self.active]), "levels": self._levels()}
+        return state
+
+    def _levels(self) -> Tensor:
+        """What says which function a table is, though another had as many rows."""
+        return torch.tensor([*self.grid.scales, self.grid.shift])
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         device = self.params["table"].device
-        for name, value in self.params.items():
-            if state[name].shape != value.shape:
+        for name, value in {**self.params, "levels": self._levels()}.items():
+            found = state[name]
+            if found.shape != value.shape or (name == "levels" and not torch.equal(found.to(value), value)):
                 raise ValueError(
-                    f"field: {name} is {list(state[name].shape)} in the state and {list(value.shape)} in the recipe; "
-                    "levels, features, log2_entries, base, finest and hidden must be equal"
+                    f"field: {name} is {list(found.shape)} in the state and {list(value.shape)} in the recipe; "
+                    "levels, features, log2_entries, base, finest, hashgrid and hidden must be equal"
                 )
         self._own({name: state[name].to(device) for name in self.params})
         own = self.background.params
@@ -430,6 +450,10 @@ class HashField:
             return self.colour_at(points.to(device)).cpu()
 
         return from_field(density, colour, self.settings.radius, count, stream)
+
+
+def _shape(s: FieldSettings) -> tuple[int, int, int, int, int]:
+    return s.levels, s.features, s.log2_entries, s.base, s.finest
 
 
 def _weights(rows: int, columns: int, generator: torch.Generator) -> Tensor:

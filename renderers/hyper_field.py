@@ -166,7 +166,7 @@ class MadeField(HashField):
         base = maker.base
         self.settings, self.grid, self.distance, self.bounds = base.settings, base.grid, base.distance, base.bounds
         self.background: Background = base.background
-        self.active = base.active
+        self.active, self.backend = base.active, base.backend
         self.params = {**base.params, **maker.weights(code)}
         self.maker, self.index = maker, index
         self.known = index is not None  # where it is

@@ -10,13 +10,14 @@ arXiv:2405.17176).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from cuda_ext.packages import for_op
 from cuda_ext.texture import texture
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.cards import SceneCard
@@ -26,6 +27,7 @@ from dreamlab.core.settings import FILES, setting
 from dreamlab.core.text import did_you_mean
 from dreamlab.core.triangles import areas
 from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles
+from renderers.backing import GridSettings, backend_setting, backing
 from renderers.light.environment import ENVIRONMENTS, environment
 from renderers.light.montecarlo import Draws, shade_montecarlo
 from renderers.light.pbr import Material
@@ -65,11 +67,13 @@ class TexturedMesh:
         asset: str = setting("", file="asset", help="a mesh that is painted at its own texture coordinates, as it is")
         faces: int = setting(20_000, low=8, high=2_000_000, help="at most, after simplifying what it is made from")
         resolution: int = setting(96, low=8, high=512, help="of the grid that another scene's surface is found on")
-        unwrap: str = setting("auto", choices=METHODS, help="texture coordinates; auto: xatlas when installed")
+        unwrap: str = setting("auto", choices=METHODS, help="texture coordinates; auto: uvunwrap when installed")
         material: str = setting("texture", choices=MATERIALS)
         texture: int = setting(512, low=16, high=8192, help="texels per side, also of exported textures")
         levels: int = setting(12, low=1, high=32, help="of the hash grid")
         finest: int = setting(512, low=8, high=8192, help="cells per side of its last level")
+        hashgrid: GridSettings = field(default_factory=GridSettings)
+        backend: str = backend_setting()
         shading: str = setting("flat", choices=SHADINGS)
         lights: tuple[str, ...] = setting(("studio",), file="light", help="environments by name, or .hdr or .exr files")
         samples: int = setting(32, low=1, high=4096, help="montecarlo: from the light, and as many from the material")
@@ -90,13 +94,18 @@ class TexturedMesh:
         unknown = [name for name in s.lights if name not in ENVIRONMENTS and not FILES["light"](name)]
         for name in unknown if s.shading != "flat" else ():
             complaint = f"lights: {name!r} is no .hdr or .exr file{did_you_mean(name, ENVIRONMENTS)}"
-        return SceneCard(cls.penalties, normals=True, complaint=complaint)
+        ops = ["raster", "interpolate", "antialias", "texture"]
+        if s.material == "hash":
+            grid = _skin(s, 5)
+            shape = (s.levels, grid.features, grid.log2_entries, grid.base_resolution, s.finest)
+            ops, complaint = [*ops, "hashgrid"], complaint or s.hashgrid.complaint(s.backend, shape)
+        return SceneCard(cls.penalties, normals=True, backing=(backing(s.backend, *ops),), complaint=complaint)
 
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings, self.generator = settings, generator
         self.ranges = Ranges(settings.roughness, settings.metallic)
         self.channels = 8 if settings.bump > 0 else 5
-        self.field = SurfaceField(self.channels, levels=settings.levels, finest_resolution=settings.finest, extent=1.5)
+        self.field = _skin(settings, self.channels)
         pictures = [] if settings.shading == "flat" else [environment(name) for name in settings.lights]
         self.light = Lighting.of(pictures) if pictures else None
         if settings.asset:
@@ -156,7 +165,7 @@ class TexturedMesh:
     def _inherit(self, source: TexturedMesh) -> None:
         """State for state where the sizes agree; else base colour, roughness and metallic, read at the new texels."""
         mine, theirs = ({name: value.shape for name, value in each.params.items()} for each in (self, source))
-        if mine == theirs:
+        if mine == theirs and source.field == self.field:
             return self.load_state_dict(source.state_dict())
         self._dress(source.surface, source.atlas)
         at = texels(self.atlas, self.settings.texture)
@@ -191,9 +200,12 @@ class TexturedMesh:
         """At the pixels that a view covers; `shift` [M, 3] reads beside them (hash grid only)."""
         if self.settings.material == "hash":
             points = view.points if shift is None else view.points + shift
-            return self.ranges.coat(self.field(self.params, points), self.settings.bump)
+            return self.ranges.coat(self.field(self.params, points, self.settings.backend), self.settings.bump)
         uv, slope = view.texture_coordinates(self.atlas.uv, self.atlas.faces)
-        raw = texture(self.params["texture"], uv[None, None], uv_dxy=slope[None, None], boundary="clamp", max_level=4)
+        raw = texture(
+            self.params["texture"], uv[None, None], uv_dxy=slope[None, None], boundary="clamp", max_level=4,
+            backend=for_op(self.settings.backend, "texture"),
+        )  # fmt: skip
         return self.ranges.coat(raw[0, 0], self.settings.bump)
 
     def bent(self, view: View, bump: Tensor | None) -> Tensor:
@@ -208,7 +220,7 @@ class TexturedMesh:
         return safe_normalize(normal + bump[:, :1] * across + bump[:, 1:2] * up)
 
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
-        view = look(self.surface, cameras, size)
+        view = look(self.surface, cameras, size, self.settings.backend)
         made = self.material(view)
         normal = self.bent(view, made.bump)
         stream = torch.Generator(view.hit.device).manual_seed(0) if training is None else training.stream
@@ -240,7 +252,8 @@ class TexturedMesh:
             arguments = (self.light, material, points, normal, to_eye, which, self.boxes, stream, samples, s.specular)
             linear = shade_montecarlo(*arguments)
         else:
-            linear = shade(self.light, material, normal, to_eye, which, s.specular)
+            how = for_op(s.backend, "texture")
+            linear = shade(self.light, material, normal, to_eye, which, s.specular, how)
         return linear_to_srgb(linear.clamp(0, 1))
 
     def penalty(self, name: str, frames: Frames) -> Tensor:
@@ -250,7 +263,8 @@ class TexturedMesh:
             change = (image[1:] - image[:-1]).abs().mean((0, 1)) + (image[:, 1:] - image[:, :-1]).abs().mean((0, 1))
             return (change * image.new_tensor([0.25, 0.25, 0.25, 0.1, 0.1])).sum()
         points, shift = frames.extra["points"], frames.extra["shift"]
-        here, there = (self.ranges.coat(self.field(self.params, p), 0.0) for p in (points, points + shift))
+        read = (self.field(self.params, p, self.settings.backend) for p in (points, points + shift))
+        here, there = (self.ranges.coat(raw, 0.0) for raw in read)
         finish = (here.roughness - there.roughness).abs().mean() + (here.metallic - there.metallic).abs().mean()
         return 0.25 * (here.base - there.base).abs().mean() + 0.1 * finish
 
@@ -318,6 +332,14 @@ class TexturedMesh:
         colours = texture(textures.base, atlas.uv[None, None], boundary="clamp")[0, 0]
         vertices, normals = self.surface.vertices[atlas.source], self.normals[atlas.source]
         return Triangles(Mesh(vertices, atlas.faces, colours, normals, atlas.uv, self.tangents, textures), whole=True)
+
+
+def _skin(s: TexturedMesh.Settings, channels: int) -> SurfaceField:
+    """The field of a material that is kept in a hash grid."""
+    layout, growth = s.hashgrid.layout, s.hashgrid.growth
+    return SurfaceField(
+        channels, levels=s.levels, finest_resolution=s.finest, extent=1.5, layout=layout, growth=growth
+    )  # fmt: skip
 
 
 def _tangent_frame(normal: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:

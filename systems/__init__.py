@@ -3,68 +3,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from systems.asd import ASD
-from systems.balanced import Balanced
-from systems.bootstrapped import Bootstrapped
-from systems.bridge import Bridge
-from systems.cds import CDS
-from systems.cfd import CFD
-from systems.csd import CSD
-from systems.csds import CSDS
-from systems.csm import CSM
-from systems.dsd import DSD
-from systems.engine.rule import RuleKind
-from systems.grid import Grid
-from systems.hifa import HiFA
-from systems.ism import ISM
-from systems.jsd import JSD
-from systems.mvdream import MVDream
-from systems.nfsd import NFSD
-from systems.order import Order
-from systems.photometric import Photometric
-from systems.rfds import RFDS
-from systems.sdi import SDI
-from systems.sds import SDS
-from systems.semantic import Semantic
-from systems.sgc import SGC
-from systems.shape_guides import Box, Cloud
-from systems.sjc import SJC
-from systems.style import Style
-from systems.tsm import TSM
-from systems.video import Video
-from systems.vsd import VSD
+from dreamlab.core.table import Table
 
-SYSTEMS: Mapping[str, RuleKind] = {
-    "sds": SDS,
-    "hifa": HiFA,
-    "sjc": SJC,
-    "csd": CSD,
-    "nfsd": NFSD,
-    "ism": ISM,
-    "tsm": TSM,
-    "csm": CSM,
-    "cds": CDS,
-    "asd": ASD,
-    "balanced": Balanced,
-    "vsd": VSD,
-    "photometric": Photometric,
-    "cfd": CFD,
-    "sdi": SDI,
-    "dsd": DSD,
-    "rfds": RFDS,
-    "jsd": JSD,
-    "order": Order,
-    "mvdream": MVDream,
-    "bridge": Bridge,
-    "csds": CSDS,
-    "style": Style,
-    "grid": Grid,
-    "video": Video,
-    "semantic": Semantic,
-    "bootstrapped": Bootstrapped,
-    "sgc": SGC,
-    "box": Box,
-    "cloud": Cloud,
-}
+if TYPE_CHECKING:
+    from systems.engine.rule import RuleKind
+
+SYSTEMS: Table[RuleKind] = Table(
+    __name__,
+    {
+        "sds": "sds.SDS",
+        "hifa": "hifa.HiFA",
+        "sjc": "sjc.SJC",
+        "csd": "csd.CSD",
+        "nfsd": "nfsd.NFSD",
+        "ism": "ism.ISM",
+        "tsm": "tsm.TSM",
+        "csm": "csm.CSM",
+        "cds": "cds.CDS",
+        "asd": "asd.ASD",
+        "balanced": "balanced.Balanced",
+        "vsd": "vsd.VSD",
+        "photometric": "photometric.Photometric",
+        "cfd": "cfd.CFD",
+        "sdi": "sdi.SDI",
+        "dsd": "dsd.DSD",
+        "rfds": "rfds.RFDS",
+        "jsd": "jsd.JSD",
+        "order": "order.Order",
+        "mvdream": "mvdream.MVDream",
+        "bridge": "bridge.Bridge",
+        "csds": "csds.CSDS",
+        "style": "style.Style",
+        "grid": "grid.Grid",
+        "video": "video.Video",
+        "semantic": "semantic.Semantic",
+        "bootstrapped": "bootstrapped.Bootstrapped",
+        "sgc": "sgc.SGC",
+        "box": "shape_guides.Box",
+        "cloud": "shape_guides.Cloud",
+    },
+)

@@ -12,6 +12,8 @@ import functools
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,12 @@ HEADER = Path(__file__).parent / "cuda_on_host.h"
 KERNEL = re.compile(r'extern "C" __global__ void\s*(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\(')
 
 
+WATCHED = ("-DCUDA_TRAFFIC", "-fsanitize=thread", "-fno-tree-slp-vectorize", "-fno-tree-vectorize")
+
+
 @functools.cache
-def library(op: str) -> ctypes.CDLL:
-    """The kernels of `op` as C functions host_<kernel>(grid, threads, arguments)."""
+def library(op: str, watched: bool = False) -> ctypes.CDLL:
+    """The kernels of `op` as C functions host_<kernel>(grid, threads, arguments); `watched` by cuda_traffic.h."""
     compiler = build.compiler()
     if compiler is None:
         pytest.skip("no host compiler")
@@ -43,10 +48,21 @@ def library(op: str) -> ctypes.CDLL:
         lines.append(f'extern "C" __attribute__((visibility("default"))) void host_{kernel}({arguments}) {{ {body} }}')
     folder = Path(tempfile.mkdtemp(prefix="cuda-on-host-"))
     (folder / f"{op}.cpp").write_text("\n".join(lines))
-    flags = ["-std=c++17", "-O2", "-w", "-shared", "-fPIC", "-fvisibility=hidden", "-U_FORTIFY_SOURCE"]
-    command = [compiler[0], *flags, f"-I{build.SOURCES}", str(folder / f"{op}.cpp"), "-o", str(folder / f"{op}.so")]
-    answer = subprocess.run(command, capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr[:3000]
+    flags = ["-std=c++17", "-O2", "-w", "-fPIC", "-fno-strict-aliasing", "-fvisibility=hidden", "-U_FORTIFY_SOURCE"]
+    flags += WATCHED * watched
+    compiled = [
+        compiler[0],
+        *flags,
+        "-c",
+        f"-I{build.SOURCES}",
+        str(folder / f"{op}.cpp"),
+        "-o",
+        str(folder / f"{op}.o"),
+    ]
+    linked = [compiler[0], "-shared", str(folder / f"{op}.o"), "-o", str(folder / f"{op}.so")]
+    for command in (compiled, linked):  # apart: the sanitizer's own library is not wanted
+        answer = subprocess.run(command, capture_output=True, text=True)
+        assert answer.returncode == 0, answer.stderr[:3000]
     return ctypes.CDLL(str(folder / f"{op}.so"))
 
 
@@ -65,4 +81,57 @@ def launch(
     if min(grid) == 0:
         return
     pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
-    getattr(library(op), f"host_{kernel}")((ctypes.c_uint * 3)(*grid), ctypes.c_uint(block[0]), pointers)
+    run = getattr(library(op, _watching is not None), f"host_{kernel}")
+    if _watching is not None:
+        _watching.begin(library(op, True))
+    run((ctypes.c_uint * 3)(*grid), ctypes.c_uint(block[0]), pointers)
+    if _watching is not None:
+        _watching.end(library(op, True), kernel)
+
+
+class Counts(ctypes.Structure):
+    """`Counts` of cuda_traffic.h: by what was done (read, write, add) unless said."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64 * 3) for name in ("requests", "sectors", "bytes", "fresh")),
+        ("shared", ctypes.c_int64),
+        ("rounds", ctypes.c_int64),
+    ]
+
+    def moved(self, name: str = "fresh") -> int:
+        """Bytes read, written and added to."""
+        return sum(getattr(self, name)) * (32 if name == "sectors" else 1)
+
+
+class Traffic:
+    """What kernels have asked of the memory, each launch by itself."""
+
+    def __init__(self, memory: Callable[[], list[tuple[int, int]]]) -> None:
+        self.memory = memory  # ranges of the device's memory: [first, end)
+        self.launches: list[tuple[str, Counts]] = []
+
+    def begin(self, lib: ctypes.CDLL) -> None:
+        flat = [address for pair in self.memory() for address in pair]
+        lib.host_traffic_begin((ctypes.c_size_t * len(flat))(*flat), ctypes.c_int64(len(flat) // 2))
+
+    def end(self, lib: ctypes.CDLL, kernel: str) -> None:
+        self.launches.append((kernel, Counts()))
+        lib.host_traffic_end(ctypes.byref(self.launches[-1][1]))
+
+    def of(self, kernel: str) -> Counts:
+        (found,) = [counts for name, counts in self.launches if name == kernel]
+        return found
+
+
+_watching: Traffic | None = None
+
+
+@contextmanager
+def traffic(memory: Callable[[], list[tuple[int, int]]]) -> Iterator[Traffic]:
+    """Kernels launched in the block are watched (ten times slower)."""
+    global _watching
+    _watching = Traffic(memory)
+    try:
+        yield _watching
+    finally:
+        _watching = None

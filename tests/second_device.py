@@ -268,9 +268,14 @@ def addresses(value: Any) -> Iterator[int]:
         yield from (held or 0 for held in value)
 
 
-def _launch(op: str, kernel: str, device: torch.device, grid: Any, block: Any, arguments: list[Any]) -> None:
+def memory() -> list[tuple[int, int]]:
+    """Where the device's memory is: [first, end) of every tensor that lives."""
     storages = [t.inner.untyped_storage() for t in _live.values()]
-    ranges = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in storages]
+    return [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in storages if s.nbytes()]
+
+
+def _launch(op: str, kernel: str, device: torch.device, grid: Any, block: Any, arguments: list[Any]) -> None:
+    ranges = memory()
     for value in arguments:
         for address in addresses(value):
             if address and not any(low <= address < high for low, high in ranges):

@@ -22,8 +22,8 @@ NAMES = {  # of a package, where it is another than that of what it brings
     "open3d": "open3d-cpu",
     "pxr": "usd-core",
 }
-# Never asked of a user by name: torch's CUDA wheels bring the first, the other's licence is its user's own affair.
-ELSEWHERE = {"nvidia", "nvdiffrast"}
+# Never asked of a user by name: torch's CUDA wheels bring the first, the others are in no registry.
+ELSEWHERE = {"nvidia", "nvdiffrast", "tinycudann"}
 # Run by hand from a checkout, beside the tests; and by Blender, with what Blender has.
 OF_TESTS = {"benchmarks/mutants.py"}
 IN_BLENDER = {"bpy", "mathutils", "blender_look"}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -114,3 +115,19 @@ def test_documented_links_exist() -> None:
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_figures_in_the_pages_are_those_of_the_benches(tmp_path: Path) -> None:
+    """Every table of figures says what the JSON beside it says; one that does not would be seen."""
+    from benchmarks.tables import filled
+
+    folder, count = ROOT / "docs" / "benchmarks", 0
+    for name, text in pages().items():
+        count += text.count("<!-- figures ")
+        assert filled(text, folder) == text, f"{name}: run python -m benchmarks.tables"
+    assert count >= 2
+    check = {"name": "a", "value": 12.345, "unit": "x", "floor": 13, "better": "higher", "note": "as measured"}
+    (tmp_path / "a.json").write_text(json.dumps({"checks": [check, check | {"name": "b", "better": "lower"}]}))
+    page = "<!-- figures a.json -->\n| `a` | 99x | | told by a person |\n<!-- end -->\n"
+    assert "| `a` | 12.35x | 13 **missed** | told by a person |" in (made := filled(page, tmp_path))
+    assert "| `b` | 12.35x | at most 13 | as measured |" in made and filled(made, tmp_path) == made

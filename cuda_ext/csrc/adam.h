@@ -17,6 +17,29 @@ struct AdamParams {
   int64_t rows, columns;      // shape of the parameter
 };
 
+// One of the tensors that a launch on CUDA steps together.
+struct AdamTensor {
+  float* param;
+  const float* grad;
+  float *exp_avg, *exp_avg_sq;
+  int64_t* step;              // advanced by 1 at the end
+  const uint8_t* visible;     // as above
+  int64_t count, columns;
+  float lr;
+  int32_t first;              // the first of its blocks of kAdamChunk numbers
+};
+
+constexpr int kAdamTensors = 32;  // of a launch
+constexpr int kAdamChunk = 1024;
+
+struct AdamGroups {
+  AdamTensor tensor[kAdamTensors];
+  int32_t tensors, blocks;
+  float decay1, decay2, keep2, log_beta1, log_beta2, eps;
+  uint8_t* healthy;           // device scalar: 0 leaves everything as it is
+  uint32_t* done;             // device scalar: blocks that are through
+};
+
 // Bias corrections of step t = step + 1; 1 - beta^t through expm1.
 struct AdamScale {
   float rate;    // lr / (1 - beta1^t)

@@ -6,24 +6,31 @@
 
 namespace dl {
 
-// One level of the encoding: `cells` cells and cells + 1 vertices per axis.
+// One level of the encoding: a position x lies at x scale + shift between vertices, of which a row has `side`.
 struct GridLevel {
-  int cells;
+  float scale, shift;
+  float last;       // the cell at x = 1
+  int wraps;        // the corner after the last of a dense row is the first of the next; of the level's last, its first
   int hashed;       // 0: row = i + j * step_y + k * step_z    1: row = (i ^ j * step_y ^ k * step_z) & mask
-  unsigned step_y;  // dense: cells + 1                        hashed: prime of y
-  unsigned step_z;  // dense: (cells + 1)^2                    hashed: prime of z
+  unsigned step_y;  // dense: side                             hashed: prime of y
+  unsigned step_z;  // dense: side^2                           hashed: prime of z
+  unsigned rows;
   unsigned mask;    // rows - 1; used as a mask when hashed
   long long first;  // row of the level in the whole table
 };
 
-DL_HD GridLevel grid_level(long long cells, long long first, long long end) {
-  const long long side = cells + 1;
+DL_HD GridLevel grid_level(long long side, float scale, float shift, long long first, long long end) {
   GridLevel level;
-  level.cells = static_cast<int>(cells);
+  level.scale = scale;
+  level.shift = shift;
+  const float top = scale + shift, below = static_cast<float>(static_cast<int>(top));
+  level.last = below < top || top < 1.f ? below : below - 1.f;
+  level.wraps = shift != 0.f;
   level.hashed = side * side * side > end - first;
   level.step_y = level.hashed ? 2654435761u : static_cast<unsigned>(side);
   level.step_z = level.hashed ? 805459861u : static_cast<unsigned>(side * side);
-  level.mask = static_cast<unsigned>(end - first - 1);
+  level.rows = static_cast<unsigned>(end - first);
+  level.mask = level.rows - 1u;
   level.first = first;
   return level;
 }
@@ -33,7 +40,9 @@ constexpr int kMaxLevels = 32;
 // One call: the encoding, its inputs and its output.
 struct GridParams {
   int64_t offsets[kMaxLevels + 1];  // first row of each level; after the last one the number of rows
-  int32_t cells[kMaxLevels];        // per axis
+  int32_t sides[kMaxLevels];        // vertices per axis
+  float scales[kMaxLevels];
+  float shift;
   int32_t levels;
   int32_t active;          // levels in use: 0..active-1, the others are zero
   int32_t features;        // F per level: 1, 2, 4 or 8
@@ -45,13 +54,15 @@ struct GridParams {
   float* out;
   int64_t count;
 
-  DL_HD GridLevel level(int l) const { return grid_level(cells[l], offsets[l], offsets[l + 1]); }
+  DL_HD GridLevel level(int l) const { return grid_level(sides[l], scales[l], shift, offsets[l], offsets[l + 1]); }
   DL_HD int width() const { return levels * features; }
 };
 
 // Row, within the level, of vertex (i, j, k); the products come ready because neighbours share them.
 DL_HD unsigned vertex_row(const GridLevel& level, unsigned i, unsigned j_step, unsigned k_step) {
-  return level.hashed ? ((i ^ j_step ^ k_step) & level.mask) : i + j_step + k_step;
+  if (level.hashed) return (i ^ j_step ^ k_step) & level.mask;
+  const unsigned row = i + j_step + k_step;
+  return level.wraps && row >= level.rows ? row - level.rows : row;
 }
 
 template <class T>
@@ -62,23 +73,24 @@ DL_HD T inside_unit(T x) { return select(x >= 0.f, select(x <= 1.f, T{} + 1.f, T
 
 DL_HD float whole(float x) { return static_cast<float>(static_cast<int>(x)); }  // of x >= 0
 
-// x * size - cell with one rounding, so that no compiler's choice about fused operations moves a sample.
-DL_HD float exact_fraction(float x, float size, float cell) {
+// x * scale - origin with one rounding, so that no compiler's choice about fused operations moves a sample.
+DL_HD float exact_fraction(float x, float scale, float origin) {
 #if defined(__FMA__) || defined(__CUDA_ARCH__) || defined(__aarch64__)
-  return fmaf(x, size, -cell);
+  return fmaf(x, scale, -origin);
 #else
-  return static_cast<float>(static_cast<double>(x) * size - cell);
+  return static_cast<float>(static_cast<double>(x) * scale - origin);
 #endif
 }
 
-// x in [0, 1] -> cell in 0..size-1 and the fraction inside it: 1 at the far border of the last cell, NaN for NaN.
-template <class T>
-DL_HD T split_cell(T x, float size, T* fraction) {
-  const T scaled = x * size;
-  const T cell = whole(max_(min_(T{} + (size - 1.f), scaled), T{}));
-  const T f = exact_fraction(x, size, cell);
-  const T below = cell - select(f < 0.f, T{} + 1.f, T{});  // the product was rounded up to the next vertex
-  *fraction = exact_fraction(x, size, below);
+// x in [0, 1] -> cell in 0..last and the fraction inside it: 1 at the far border of the last cell, NaN for NaN.
+template <bool kShifted, class T>
+DL_HD T split_cell(T x, const GridLevel& level, T* fraction) {
+  const float scale = level.scale, shift = kShifted ? level.shift : 0.f, last = level.last;
+  const T place = kShifted ? x * scale + shift : x * scale;
+  const T cell = whole(max_(min_(T{} + last, place), T{}));
+  const T f = exact_fraction(x, scale, cell - shift);
+  const T below = cell - select(f < 0.f, T{} + 1.f, T{});  // the place was rounded up to the next vertex
+  *fraction = exact_fraction(x, scale, below - shift);
   return below;
 }
 

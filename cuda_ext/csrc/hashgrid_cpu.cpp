@@ -27,7 +27,8 @@ constexpr int64_t kChunk = 1 << 17;  // samples that pass through all levels tog
 // A block of 16 samples in one level. Corner 2 q + a lies on side a of x and in column q = side of y + 2 * side of z.
 struct Block {
   uint32_t near[4][kLanes];                        // rows of the corners on side 0 of x
-  uint32_t flip[kLanes];                           // hashed: near ^ flip is the row on side 1; dense: near + 1 is
+  uint32_t flip[kLanes];                           // hashed: near ^ flip is the row on side 1
+  uint32_t rows;                                   // wrapped: of the level, where the row on side 1 is 0 again
   float side[3][2][kLanes];                        // weights along each axis; of y and z only with kCurves
   float column[4][kLanes];                         // weights of the columns: y times z
   float slope[3][kLanes], curve[3][kLanes];        // d side[.][1] / d position, and once more
@@ -35,24 +36,26 @@ struct Block {
 };
 
 enum Order { kValues, kSlopes, kCurves };  // how many derivatives of the weights a launcher needs
+enum Kind { kDense, kWrapped, kHashed };   // row on side 1 of x: the next; the next but behind the last the first; any
 
-template <Order order>
-__attribute__((noinline)) void locate(const GridLevel& level, int smooth, const float* const position[3], int64_t at,
+template <Order order, bool kShifted>
+__attribute__((noinline)) void locate(const GridLevel& whose, int smooth, const float* const position[3], int64_t at,
                                       Block* b) {
-  const float size = static_cast<float>(level.cells);
+  const GridLevel level = whose;  // its numbers stay in registers while the block's are stored
   Vu vertex[3][2];
   Vf side[3][2], slope[3];
   for (int a = 0; a < 3; ++a) {
     const Vf x = load(position[a] + at);
     Vf f;
-    vertex[a][0] = to_unsigned(to_int(split_cell(clamp_unit(x), size, &f)));
+    vertex[a][0] = to_unsigned(to_int(split_cell<kShifted>(clamp_unit(x), level, &f)));
     side[a][1] = ease(f, smooth);
     side[a][0] = 1.f - side[a][1];
-    if (order >= kSlopes) store(b->slope[a], slope[a] = ease_slope(f, smooth) * (size * inside_unit(x)));
-    if (order >= kCurves) store(b->curve[a], ease_curve(f, smooth) * (size * size * inside_unit(x)));
+    if (order >= kSlopes) store(b->slope[a], slope[a] = ease_slope(f, smooth) * (level.scale * inside_unit(x)));
+    if (order >= kCurves) store(b->curve[a], ease_curve(f, smooth) * (level.scale * level.scale * inside_unit(x)));
   }
   vertex[1][0] *= level.step_y, vertex[2][0] *= level.step_z;
   vertex[1][1] = vertex[1][0] + level.step_y, vertex[2][1] = vertex[2][0] + level.step_z;
+  b->rows = level.rows;
   if (level.hashed) store(b->flip, (vertex[0][0] ^ (vertex[0][0] + 1u)) & level.mask);
   for (int c = 0; c < 2; ++c) {
     store(b->side[0][c], side[0][c]);
@@ -63,7 +66,9 @@ __attribute__((noinline)) void locate(const GridLevel& level, int smooth, const 
     if (level.hashed) {
       store(b->near[q], (vertex[0][0] ^ vertex[1][y] ^ vertex[2][z]) & level.mask);
     } else {
-      store(b->near[q], vertex[0][0] + vertex[1][y] + vertex[2][z]);
+      Vu row = vertex[0][0] + vertex[1][y] + vertex[2][z];
+      if (kShifted) row -= to_unsigned(row >= level.rows) & level.rows;
+      store(b->near[q], row);
     }
     store(b->column[q], side[2][z] * side[1][y]);
     if (order < kSlopes) continue;
@@ -85,7 +90,7 @@ inline void ask(const GridLevel& level, const Block& b, const float* rows, int f
   }
 }
 
-// Calls work(block, first, hashed) for every 16 of `count` samples, `lead` blocks after its rows were asked for: they
+// Calls work(block, first, kind) for every 16 of `count` samples, `lead` blocks after its rows were asked for: they
 // are random accesses to a level that may fill the second-level cache several times. Rows that nobody has just written
 // may come from memory and need two blocks' time.
 template <Order order, int lead, class Work>
@@ -94,18 +99,22 @@ inline void over_blocks(const GridLevel& level, int smooth, const float* const p
   Block blocks[lead + 1];
   const bool large = static_cast<int64_t>(level.mask) * features > 1 << 17;  // numbers: half of a typical cache
   const int64_t total = (count + kLanes - 1) / kLanes;
+  const auto place = level.shift == 0.f ? locate<order, false> : locate<order, true>;
   for (int64_t i = 0; i < total + lead; ++i) {
     if (i < total) {
       Block& next = blocks[i % (lead + 1)];
-      locate<order>(level, smooth, position, i * kLanes, &next);
+      place(level, smooth, position, i * kLanes, &next);
       if (large) ask(level, next, rows, features);
     }
     if (i < lead) continue;
     const Block& here = blocks[(i - lead) % (lead + 1)];
+    const int64_t first = (i - lead) * kLanes;
     if (level.hashed) {
-      work(here, (i - lead) * kLanes, std::true_type{});
+      work(here, first, std::integral_constant<Kind, kHashed>{});
+    } else if (level.shift == 0.f) {
+      work(here, first, std::integral_constant<Kind, kDense>{});
     } else {
-      work(here, (i - lead) * kLanes, std::false_type{});
+      work(here, first, std::integral_constant<Kind, kWrapped>{});
     }
   }
 }
@@ -128,18 +137,20 @@ inline int thread_index() {
 }
 
 // Where the rows of column q of sample k lie.
-template <int F, bool kHashed>
+template <int F, Kind kind>
 struct Corners {
   uint32_t near, far;
 
-  Corners(const Block& b, int q, int k) : near(b.near[q][k]), far(kHashed ? near ^ b.flip[k] : near + 1) {}
+  Corners(const Block& b, int q, int k) : near(b.near[q][k]), far(kind == kHashed ? near ^ b.flip[k] : near + 1) {
+    if (kind == kWrapped && far == b.rows) far = 0;
+  }
   Pair<F> load(const float* rows) const {
     const float *a = rows + size_t{near} * F, *c = rows + size_t{far} * F;
-    return kHashed ? Pair<F>::load(a, c) : Pair<F>::load_beside(a);
+    return kind == kDense ? Pair<F>::load_beside(a) : Pair<F>::load(a, c);
   }
   void add(const Pair<F>& part, float* rows) const {
     float *a = rows + size_t{near} * F, *c = rows + size_t{far} * F;
-    kHashed ? part.add_to(a, c) : part.add_beside(a);
+    kind == kDense ? part.add_beside(a) : part.add_to(a, c);
   }
 };
 
@@ -254,14 +265,14 @@ int encode(const GridParams& p, int threads) {
       const float* rows = p.table + level.first * F;
       float* into = chunk.array(l * F);
       constexpr Order order = kTurn ? kSlopes : kValues;
-      over_blocks<order, 2>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i, auto h) {
+      over_blocks<order, 2>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i, auto kind) {
         float x_turn[2][kLanes], column_turn[4][kLanes];
         if (kTurn) turn(b, u, i, x_turn, column_turn);
         Pairs<F> sums, turned;
         for (int k = 0; k < kLanes; ++k) {
           Pair<F> sum = Pair<F>::zero(), other = Pair<F>::zero();
           for (int q = 0; q < 4; ++q) {
-            const Pair<F> pair = Corners<F, h>(b, q, k).load(rows);
+            const Pair<F> pair = Corners<F, kind>(b, q, k).load(rows);
             sum.add(pair, b.column[q][k]);
             if (kTurn) other.add(pair, column_turn[q][k]);
           }
@@ -304,11 +315,11 @@ int position_gradient(const GridParams& p, int threads) {
       const float* rows = p.table + level.first * F;
       const float* g = chunk.array(l * F);
       constexpr Order order = kTurn ? kCurves : kSlopes;
-      over_blocks<order, 2>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i, auto h) {
+      over_blocks<order, 2>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i, auto kind) {
         float d[8][kLanes];  // rows . grad
         for (int q = 0; q < 4; ++q) {
           Pairs<F> pairs;
-          for (int k = 0; k < kLanes; ++k) pairs.at[k] = Corners<F, h>(b, q, k).load(rows);
+          for (int k = 0; k < kLanes; ++k) pairs.at[k] = Corners<F, kind>(b, q, k).load(rows);
           pairs.dot(g + i * F, d[2 * q], d[2 * q + 1]);
         }
         if (kTurn) {
@@ -337,7 +348,7 @@ void add_to_level(const GridParams& p, int l, const float* const x[3], const flo
   const GridLevel level = p.level(l);
   float* rows = p.out + level.first * F;
   constexpr Order order = kTurn ? kSlopes : kValues;
-  over_blocks<order, 1>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i, auto h) {
+  over_blocks<order, 1>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i, auto kind) {
     float x_turn[2][kLanes], column_turn[4][kLanes];
     if (kTurn) turn(b, u, i, x_turn, column_turn);
     const int lanes = static_cast<int>(std::min<int64_t>(kLanes, count - i));
@@ -348,7 +359,7 @@ void add_to_level(const GridParams& p, int l, const float* const x[3], const flo
       for (int q = 0; q < 4; ++q) {
         Pair<F> part = mixed.at[k].times(kTurn ? column_turn[q][k] : b.column[q][k]);
         if (kTurn) part.add(turned.at[k], b.column[q][k]);
-        Corners<F, h>(b, q, k).add(part, rows);
+        Corners<F, kind>(b, q, k).add(part, rows);
       }
     }
   });

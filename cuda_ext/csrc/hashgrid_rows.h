@@ -13,8 +13,8 @@ namespace dl {
 
 DL_HD Vf whole(Vf x) { return to_float(to_int(x)); }  // of x >= 0
 
-// x * size - cell with one rounding, see hashgrid.h.
-DL_HD Vf exact_fraction(Vf x, float size, Vf cell) { return fused(x, size, cell); }
+// x * scale - origin with one rounding, see hashgrid.h.
+DL_HD Vf exact_fraction(Vf x, float scale, Vf origin) { return fused(x, scale, origin); }
 
 }  // namespace dl
 

@@ -29,7 +29,7 @@ struct SplatView {
 };
 
 // What the rasteriser reads of a splat: 64 bytes.
-struct SplatRecord {
+struct alignas(16) SplatRecord {
   float u, v;           // centre, px
   float a, b, c;        // log2(alpha) = top - a dx^2 - b dx dy - c dy^2
   float top;            // log2 of the compensated opacity
@@ -65,7 +65,7 @@ struct SplatParams {
   SplatOptions options;
   SplatRecord* records;       // [B, N]
   uint16_t* rects;            // [B, N, 4] tiles x0 y0 x1 y1, upper ends excluded
-  uint32_t* keys;             // [B, N] scratch: order in depth; 0 where no tile is touched
+  uint32_t* keys;             // [B, N] scratch: order in depth; where no tile is touched 0 on the CPU, kNowhere on CUDA
   int32_t* offsets;           // [B, N] index of the splat's first pair in `slots`
   int32_t* starts;            // [B * tiles + 1] index of the tile's first pair
   int32_t* pairs;             // [M] splat

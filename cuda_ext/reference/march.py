@@ -88,13 +88,9 @@ def march(
     capacity: int | None = None,
 ) -> Samples:
     """[R, 3], [R, 3], bool [X, Y, Z] -> Samples; the loop runs over intervals, every ray at once."""
-    enter, leave = ray_box(origins, directions, bounds)
-    start, end = enter.clamp(min=near), leave.clamp(max=far)
-    valid = (start < end) & start.isfinite() & end.isfinite()
+    start, end, t = clipped(origins, directions, bounds, step, near, far, cone, jitter)
     shift = torch.zeros_like(start) if jitter is None else jitter
-    valid &= shift.isfinite()
     least, slope = start.new_tensor(step), start.new_tensor(cone)
-    t = _fused(shift, torch.maximum(start * slope, least), start)
     starts, ends, keep = [], [], []
     for k in range(steps_bound(bounds, step)):
         if cone == 0:
@@ -102,19 +98,43 @@ def march(
         width = torch.maximum(t * slope, least)
         middle = t + 0.5 * width
         points = _fused(directions, middle[:, None], origins)
-        keep.append(valid & (middle < end) & _occupied_at(points, occupied, bounds))
+        keep.append((start < end) & (middle < end) & _occupied_at(points, occupied, bounds))
         starts.append(t)
         ends.append(t + width)
         t = t + width
     mask = torch.stack(keep, 1)  # [R, K]
     offsets = torch.cat([mask.new_zeros(1, dtype=torch.int64), mask.sum(1).cumsum(0)])
-    t_start, t_end = torch.stack(starts, 1)[mask], torch.stack(ends, 1)[mask]
-    if capacity is not None:
-        room.note("march", offsets[-1], capacity)
-        offsets = offsets.clamp(max=capacity)
-        spare = origins.new_zeros(max(capacity - len(t_start), 0))
-        t_start, t_end = torch.cat([t_start[:capacity], spare]), torch.cat([t_end[:capacity], spare])
-    return Samples(offsets, t_start, t_end)
+    return padded(offsets, torch.stack(starts, 1)[mask], torch.stack(ends, 1)[mask], capacity)
+
+
+def clipped(
+    origins: Tensor,
+    directions: Tensor,
+    bounds: Bounds,
+    step: float,
+    near: float,
+    far: float,
+    cone: float,
+    jitter: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The part of each ray that is marched, from start [R] to end [R] (none of it where start >= end), and where its
+    first interval begins [R]."""
+    enter, leave = ray_box(origins, directions, bounds)
+    start, end = enter.clamp(min=near), leave.clamp(max=far)
+    shift = torch.zeros_like(start) if jitter is None else jitter
+    valid = (start < end) & start.isfinite() & end.isfinite() & shift.isfinite()
+    start, end = torch.where(valid, start, 0), torch.where(valid, end, 0)
+    return start, end, _fused(shift, torch.maximum(start * start.new_tensor(cone), start.new_tensor(step)), start)
+
+
+def padded(offsets: Tensor, t_start: Tensor, t_end: Tensor, capacity: int | None) -> Samples:
+    """The intervals of all rays, with a capacity exactly that many."""
+    if capacity is None:
+        return Samples(offsets, t_start, t_end)
+    room.note("march", offsets[-1], capacity)
+    spare = t_start.new_zeros(max(capacity - len(t_start), 0))
+    t_start, t_end = torch.cat([t_start[:capacity], spare]), torch.cat([t_end[:capacity], spare])
+    return Samples(offsets.clamp(max=capacity), t_start, t_end)
 
 
 def _fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

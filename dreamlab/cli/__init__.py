@@ -18,6 +18,7 @@ from dreamlab.cli.app import app
 from dreamlab.core.allocator import keep_memory
 from dreamlab.core.errors import DiskError, DreamError, Interrupted, OutOfMemory, is_disk_error
 from dreamlab.core.files import remedy
+from dreamlab.core.threads import watch
 
 __all__ = ["about", "app", "dream", "main", "runs", "texture", "toybox"]
 
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     keep_memory()
+    watch()
     warnings.showwarning = lambda message, *where, **more: print(f"note: {message}", file=sys.stderr)
     write_names_as_bytes()
     try:

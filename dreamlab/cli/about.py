@@ -32,22 +32,30 @@ def show(what: Annotated[str, typer.Argument(metavar="recipe")], name: str) -> N
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(metavar="kernels|prior|scenes|startup|step|systems")],
+    what: Annotated[str, typer.Argument(metavar="export|gpu|kernels|prior|scale|scenes|startup|step|systems")],
     json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
     scaling: Annotated[
         bool, typer.Option(help="kernels: cost against count, resolution and views, with exponents")
     ] = False,
+    model: Annotated[
+        bool, typer.Option(help="kernels: bytes, flops and launches on CUDA and what they would take on an H200")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="scale: draw it into this SVG")] = None,
 ) -> None:
     """Ratios measured side by side: a table on stdout, JSON in a file. Exit 1 when a floor is missed."""
     from dreamlab.cli.inspection import measure
 
-    raise typer.Exit(0 if measure(what, json, scaling) else 1)
+    raise typer.Exit(0 if measure(what, json, scaling, model, plot) else 1)
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    again: Annotated[
+        bool, typer.Option("--again", help="try the kernels even if nothing of theirs has changed")
+    ] = False,
+) -> None:
     """Versions, devices, kernels, disk, ports, and what to do about each."""
     from dreamlab.cli.doctor import examine
 
-    for line in examine():
-        print(line)
+    for line in examine(again):
+        print(line, flush=True)

@@ -13,10 +13,13 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cuda_ext.packages import PACKAGES, able, lacking
+from dreamlab.cli.trials import PACKAGE, remembered
 from dreamlab.core.errors import OutOfMemory
+from dreamlab.core.programs import INSTALL_PACKER, blender, lacking_blender, packer
 
 NEEDED = (
     *("torch", "numpy", "scipy", "safetensors", "PyYAML", "omegaconf", "trimesh", "rich", "typer"),
@@ -25,21 +28,23 @@ NEEDED = (
 OPTIONAL = {
     "diffusers": "pretrained models, which this version has not",
     "transformers": "CLIP scores",
-    "xatlas": "better texture coordinates",
-    "gsplat": "splatting by another package, on CUDA",
+    "uvunwrap": "more even texture coordinates",
     "open3d-cpu": "scene.surface: open3d",
     "usd-core": "USD files as a start",
 }
 STUDIO_PORT = 7860
-PACKAGE = Path(__file__).parents[2]
 WEIGHTS = (PACKAGE / "guidance" / "weights", PACKAGE / "dreamlab" / "metrics" / "weights")
 TRIAL_S = 120
-INSTALL_PACKER = "neither gltf-transform nor gltfpack is found (npm install --global @gltf-transform/cli)"
 
 
-def examine() -> list[str]:
-    """Lines that start with ok, note or fix."""
-    return [*_software(), *programs(), *_room(), *_devices(), *_kernels(), *weights(WEIGHTS), *_disk(), *_port()]
+def examine(again: bool = False) -> Iterator[str]:
+    """Lines that start with ok, note or fix; those that need no torch come first. `again`: kernels are tried even if
+    nothing of theirs has changed."""
+    for part in (_software, packages, programs, _room, lambda: weights(WEIGHTS), _disk, _port):
+        yield from part()
+    from cuda_ext.build import cache_folder
+
+    yield from remembered(cache_folder(), lambda: [*_devices(), *_kernels()], again)
 
 
 def _software() -> list[str]:
@@ -55,16 +60,26 @@ def _software() -> list[str]:
     return lines
 
 
+def packages() -> list[str]:
+    """Packages that scenes may name as their backend, each with its licence."""
+    from renderers import OPS
+
+    lines = []
+    for name, package in PACKAGES.items():
+        use = f"`backend: {name}` of {', '.join(kind for kind, ops in OPS.items() if name in able(*ops))}"
+        reason = lacking(name)
+        said = f"note  {name}: {reason}" if reason else f"ok    {name}: licence {package.licence}; needs CUDA"
+        lines.append(f"{said}; for {use}")
+    return lines
+
+
 def programs() -> list[str]:
     """Programs of others that some exports go through."""
-    from dreamlab.export.writers.blender import found, lacking
-    from dreamlab.export.writers.packed import packer
-
-    blender, packs = found(), packer()
+    found, packs = blender(), packer()
     return [
-        f"ok    formats fbx, abc, blend: through {blender[0]}"
-        if blender
-        else f"note  formats fbx, abc, blend: {lacking()}",
+        f"ok    formats fbx, abc, blend: through {found}"
+        if found
+        else f"note  formats fbx, abc, blend: {lacking_blender()}",
         f"ok    preset web: packed by {packs}" if packs else f"note  preset web packs nothing: {INSTALL_PACKER}",
     ]
 

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from configs import names
+from cuda_ext.packages import able
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors
+from dreamlab.core.formats import ABOUT, MISSING
+from dreamlab.core.table import Table
 from dreamlab.core.text import did_you_mean
-
-if TYPE_CHECKING:
-    from dreamlab.core.cards import Entry
 
 LISTS = ("systems", "scenes", "guidance", "recipes", "objects", "formats")
 
@@ -31,14 +30,19 @@ def describe(path: Path) -> list[str]:
     return described(path)
 
 
-def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
+def measure(
+    what: str, json_file: Path | None, scaling: bool = False, model: bool = False, plot: Path | None = None
+) -> bool:
     """Run a bench by name; whether every floor was met."""
-    from benchmarks import kernels, prior, scenes, startup, step, systems
+    from benchmarks import export, gpu, kernels, prior, scale, scenes, startup, step, systems
     from dreamlab.metrics.figures import report
 
     benches = {
-        "kernels": lambda: kernels.collect(kernels.names(), scaling),
+        "export": export.parts,
+        "gpu": gpu.measure,
+        "kernels": lambda: kernels.modelled() if model else kernels.collect(kernels.names(), scaling),
         "prior": prior.measure,
+        "scale": lambda: scale.measure(plot=plot),
         "scenes": scenes.measure,
         "startup": startup.measure,
         "step": step.measure,
@@ -46,13 +50,13 @@ def measure(what: str, json_file: Path | None, scaling: bool = False) -> bool:
     }
     if what not in benches:
         raise RecipeError(f"bench {what!r}{did_you_mean(what, benches)}")
-    if scaling and what != "kernels":
-        raise RecipeError(f"bench {what}: only `bench kernels` has --scaling")
+    if (scaling or model) and what != "kernels":
+        raise RecipeError(f"bench {what}: only `bench kernels` has --{'scaling' if scaling else 'model'}")
+    if scaling and model:
+        raise RecipeError("bench kernels: --scaling measures and --model does not; give one of them")
+    if plot is not None and what != "scale":
+        raise RecipeError(f"bench {what}: only `bench scale` has --plot")
     return report(benches[what](), json_file)
-
-
-def missing(why: str) -> str:
-    return f" ({why})" if why else ""
 
 
 def draw_sheet(names: list[str], out: Path, seed: int, size: int) -> Path:
@@ -109,18 +113,21 @@ def listing(what: str) -> list[str]:
 
         return [f"{name:<16} parts: {', '.join(CATEGORIES[name].nameable)}" for name in sorted(CATEGORIES)]
     if what == "formats":
-        from dreamlab.export.formats import WRITERS
+        lines = []
+        for name, about in ABOUT.items():
+            why = MISSING[name]() if name in MISSING else ""
+            lines.append(f"{name:<12} {about}" + (f" ({why})" if why else ""))
+        return lines
+    from guidance import GUIDANCE
+    from renderers import OPS, SCENES
+    from systems import SYSTEMS
 
-        return [f"{name:<10} {kind.about}{missing(kind.missing())}" for name, kind in WRITERS.items()]
-    from dreamlab.recipe.tables import TABLES
-
-    if what == "systems":
-        costs = {name: f"; evaluations per view: {rule.cost}" for name, rule in TABLES.systems.items()}
-        return _entries(TABLES.systems, costs)
-    return _entries(TABLES.section(what), {})
-
-
-def _entries(table: Mapping[str, Entry], more: Mapping[str, str]) -> list[str]:
-    """Name, what it is, its paper, and `more` of it."""
-    about = {name: (entry.__doc__ or "").strip().splitlines()[0] for name, entry in table.items()}
-    return [f"{name:<16} {about[name]} [{entry.paper}{more.get(name, '')}]" for name, entry in table.items()]
+    tables: dict[str, Table[Any]] = {"systems": SYSTEMS, "scenes": SCENES, "guidance": GUIDANCE}
+    lines = []
+    for name in tables[what]:
+        said = tables[what].spoken(name)
+        more = f"; evaluations per view: {said.cost}" if said.cost else ""
+        if what == "scenes" and (others := able(*OPS[name])):
+            more = f"; backend: ours or {', '.join(others)}"
+        lines.append(f"{name:<16} {said.line} [{said.paper}{more}]")
+    return lines

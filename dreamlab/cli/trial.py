@@ -13,7 +13,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cuda_ext import adam, antialias, hashgrid, interpolate, march, raster, sdf, splat, texture, volume
+from cuda_ext import (
+    adam,
+    antialias,
+    density,
+    hashgrid,
+    interpolate,
+    march,
+    raster,
+    sdf,
+    seen,
+    sky,
+    splat,
+    texture,
+    volume,
+)
 from dreamlab.core.cameras import orbit
 
 CLOSE = 2e-3  # of the largest value of a result; float32 sums in another order differ by far less
@@ -37,6 +51,13 @@ def try_adam(device: str, backend: str) -> Results:
     visible = torch.arange(30, device=device) % 3 == 0
     adam.adam(param, rand(30, 3, seed=4).to(device), first, second, step, lr=0.1, visible=visible, backend=backend)
     return [param, first, second]
+
+
+def try_density(device: str, backend: str) -> Results:
+    turns = torch.linalg.qr(rand(30, 3, 3)).Q
+    given = (12 * rand(30, 3, seed=1), turns, 0.6 + rand(30, 3, seed=2), rand(30, 4, seed=3))
+    places, turns, widths, weights = (each.to(device) for each in given)
+    return [density.density(places, turns, widths, weights, (12, 9, 14), backend=backend)]
 
 
 def try_hashgrid(device: str, backend: str) -> Results:
@@ -90,6 +111,23 @@ def try_sdf(device: str, backend: str) -> Results:
     return [*sdf.sdf(program("ball").rows.to(device), points, backend=backend)]
 
 
+def try_seen(device: str, backend: str) -> Results:
+    cameras, size = orbit([0.0, 110.0], 20.0), 12
+    points = 0.6 * (rand(40, 3) - 0.5)
+    layers = torch.cat([rand(2, size, size, 3, seed=1), torch.tensor([3.2, 1.0]).expand(2, size, size, 2)], -1)
+    known = (cameras.camera_to_world[:, :3, 3], cameras.world_to_camera()[:, :3], cameras.focal_px(size))
+    given = (points, torch.nn.functional.normalize(points, dim=-1), layers, *known)
+    return [seen.seen(*(each.to(device) for each in given), grazing=0.15, behind=1.5, backend=backend)]
+
+
+def try_sky(device: str, backend: str) -> Results:
+    turns = torch.linalg.qr(rand(6, 3, 3)).Q
+    corners, points = (rand(8, 3, seed=seed) - 0.5 for seed in (1, 2))
+    faces = torch.tensor([(i, (i + 3) % 8, (i + 5) % 8) for i in range(8)])
+    given = (each.to(device) for each in (corners, faces, points, torch.nn.functional.normalize(points, dim=-1), turns))
+    return [sky.sky(*given, pixels=24, slack=0.05, backend=backend)]
+
+
 def try_splat(device: str, backend: str) -> Results:
     cameras = orbit([0.0, 110.0], 20.0).to(device=device)
     means, scales = 0.8 * rand(40, 3) - 0.4, 0.02 + 0.1 * rand(40, 3, seed=1)
@@ -112,11 +150,14 @@ def try_volume(device: str, backend: str) -> Results:
 TRIALS: dict[str, Callable[[str, str], Results]] = {
     "adam": try_adam,
     "antialias": lambda device, backend: _surface(device, backend, "antialias"),
+    "density": try_density,
     "hashgrid": try_hashgrid,
     "interpolate": lambda device, backend: _surface(device, backend, "interpolate"),
     "march": try_march,
     "raster": lambda device, backend: _surface(device, backend, "raster"),
     "sdf": try_sdf,
+    "seen": try_seen,
+    "sky": try_sky,
     "splat": try_splat,
     "texture": lambda device, backend: _surface(device, backend, "texture"),
     "volume": try_volume,

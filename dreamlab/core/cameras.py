@@ -46,6 +46,9 @@ class Cameras:
         )
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Cameras:
+        here = self.camera_to_world
+        if dtype in (None, here.dtype) and (device is None or torch.device(device) == here.device):
+            return self
         fields = {name: value.to(device, dtype) for name, value in vars(self).items() if value is not None}
         return replace(self, **fields)
 
@@ -249,8 +252,10 @@ def _draw_elevation(settings: OrbitSettings, count: int, generator: torch.Genera
     low, high = settings.elevation_deg
     u, coin = torch.rand(count, generator=generator), torch.rand(count, generator=generator)
     degrees = low + (high - low) * u
+    if settings.elevation == "degrees":
+        return degrees
     sin_low, sin_high = math.sin(math.radians(low)), math.sin(math.radians(high))
     sphere = torch.rad2deg(torch.asin((sin_low + (sin_high - sin_low) * u).clamp(-1, 1)))
     if settings.elevation == "mix":
         return torch.where(coin < 0.5, degrees, sphere)
-    return degrees if settings.elevation == "degrees" else sphere
+    return sphere

@@ -58,6 +58,15 @@ class RuleCard:
 
 
 @dataclass(frozen=True)
+class Backing:
+    """What runs the ops of a scene, or of an object in one."""
+
+    backend: str  # auto, native, torch, or the package that was asked for
+    able: tuple[str, ...]  # packages that have one of its ops
+    where: str = ""  # of the object in the scene's settings, with a dot at the end
+
+
+@dataclass(frozen=True)
 class SceneCard:
     """What a scene with these settings is made of and what its frames hold."""
 
@@ -67,6 +76,7 @@ class SceneCard:
     normals: bool = False  # its frames have normals
     latents: bool = False  # its frames have latents
     many: bool = False  # `Maker`: one generator for many prompts
+    backing: tuple[Backing, ...] = ()
     starts: tuple[tuple[str, str], ...] = ()  # (stage, kind) of what in it takes over from an earlier stage
     complaint: str = ""  # what is wrong between its settings
 

@@ -48,6 +48,8 @@ class Schedule:
     curve: str = "linear"
 
     def at(self, progress: Progress) -> float:
+        if len(self.points) == 1:  # nearly all of them, in every step
+            return self.points[0][1]
         now = progress.fraction
         moments = [when.fraction(progress.total) for when, _ in self.points]
         values = [value for _, value in self.points]

@@ -40,9 +40,21 @@ from dreamlab.export.staging import Staged, complete
 from dreamlab.recipe import Recipe
 from dreamlab.run.folder import Run
 from dreamlab.run.preview import save_between, save_preview
+from renderers.surface import finish
 
 Views = dict[Path, Viewed | None]  # of every asset, by its folder
 CHECK, PICTURES = "check.png", "pictures"
+
+
+def warm() -> None:
+    """Import what an export needs and nothing before it did; its children then find it there."""
+    import imageio_ffmpeg  # noqa: F401
+    import trimesh.exchange.gltf
+    import trimesh.visual  # noqa: F401
+    from PIL import Image, ImageDraw, PngImagePlugin  # noqa: F401
+
+    Image.preinit()
+    finish.warm()
 
 
 def assets(run: Run, recipe: Recipe, scene: Scene) -> Iterable[tuple[Path, str, Scene]]:
@@ -114,7 +126,7 @@ def write(
         looked = None
     if looked is not None:
         name, view = looked
-        facts["check"], picture = check.check(scene, view, made.steps)
+        facts["check"], picture = check.check(scene, view, made.steps, made.views)
         facts["check"]["file"] = name
         kept = {key: facts["check"][key] for key in ("psnr", "silhouette_iou", "views")}
         facts["changes"] = [*became, {"now": "export", **kept}]

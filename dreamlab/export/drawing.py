@@ -3,22 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from cuda_ext.texture import texture
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.safemath import safe_normalize
 from dreamlab.core.types import Frames, Mesh, Scene, Textures, Track
-from renderers.surface.draw import Surface, View, compose, look, vertex_normals
+from renderers.surface.draw import View, compose, look, vertex_normals
 from renderers.surface.material import Coat
-from renderers.surface.pictures import joined_by_place
+from renderers.surface.pictures import Drawable, fetch
 from renderers.surface.views import device_of
 
+CHUNK = 8  # views under light, drawn at once
 PLAIN = (0.8, 0.0)  # roughness and metallic of a surface without textures, as its file says
 
 
@@ -58,19 +58,28 @@ class Viewed:
             parts.append(self._drawn(at(self.moves, moment), cameras[some], size, background[some]))
         return Frames.cat(parts)
 
+    @cached_property
+    def body(self) -> Drawable:
+        return Drawable(self.mesh)
+
+    def pictures(self, cameras: Cameras, size: int, background: Tensor) -> tuple[Tensor, Tensor]:
+        """Colours and alpha alone, of many views at once where it stands still and is not lit."""
+        if self.light is None and (self.moves is None or cameras.time is None):
+            device = self.mesh.vertices.device
+            return self.body.pictures(cameras.to(device), size, background.to(device))
+        parts = [self.render(cameras[i : i + CHUNK], size, background[i : i + CHUNK])
+                 for i in range(0, len(cameras), CHUNK)]  # fmt: skip
+        return torch.cat([each.rgb for each in parts]), torch.cat([each.alpha for each in parts])
+
     def _drawn(self, vertices: Tensor, cameras: Cameras, size: int, background: Tensor) -> Frames:
-        """Corners of one place are one vertex to the silhouettes: seams are none."""
-        mesh = self.mesh
-        places, faces, row = joined_by_place(vertices, mesh.faces)
-        view = look(Surface.of(places, faces), cameras, size)
-        still = vertices is mesh.vertices
-        normals = mesh.normals if still else vertex_normals(places, faces)[row]
+        mesh, still = self.mesh, vertices is self.mesh.vertices
+        body = self.body if still else Drawable(replace(mesh, vertices=vertices))
+        surface, row = body.joined
+        view = look(surface, cameras, size)
+        normals = mesh.normals if still else vertex_normals(surface.vertices, surface.faces)[row]
         normal = safe_normalize(view.read(normals, mesh.faces))
-        if mesh.textures is None or mesh.uv is None:
-            return compose(view, view.read(mesh.colours, mesh.faces), normal, background)
-        if self.light is None:
-            base = fetch(view, mesh, mesh.uv, [mesh.textures.base])[0]
-            return compose(view, base, normal, background)
+        if self.light is None or mesh.textures is None or mesh.uv is None:
+            return compose(view, body.base(view), normal, background)
         made, slope = coat(view, mesh, mesh.textures, mesh.uv)
         if slope is not None and mesh.tangents is not None and still:
             normal = bent(normal, view.read(mesh.tangents, mesh.faces), slope)
@@ -85,15 +94,6 @@ def at(track: Track, moment: float) -> Tensor:
         return track.points[-1]
     share = (moment - times[i]) / (times[i + 1] - times[i])
     return torch.lerp(track.points[i], track.points[i + 1], share)
-
-
-def fetch(view: View, mesh: Mesh, uv: Tensor, layers: Sequence[Tensor]) -> list[Tensor]:
-    """Pictures as the pixels of a view see them."""
-    where, slope = view.texture_coordinates(uv, mesh.faces)
-    return [
-        texture(each, where[None, None], uv_dxy=slope[None, None], boundary="clamp", max_level=4)[0, 0]
-        for each in layers
-    ]
 
 
 def coat(view: View, mesh: Mesh, textures: Textures, uv: Tensor) -> tuple[Coat, Tensor | None]:

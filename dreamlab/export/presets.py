@@ -20,6 +20,7 @@ from functools import partial
 
 import torch
 
+from dreamlab.core.programs import lacking_blender
 from dreamlab.core.rotation import matrix
 from dreamlab.core.types import Skin, Track
 from dreamlab.export.formats import WRITERS
@@ -29,7 +30,7 @@ from dreamlab.export.levels import coarser_file, level_files, thinned
 from dreamlab.export.painted import painted
 from dreamlab.export.png import png_bytes
 from dreamlab.export.product import Companion, Files, Product
-from dreamlab.export.writers.blender import lacking, through_blender
+from dreamlab.export.writers.blender import through_blender
 from dreamlab.export.writers.maps import maps, open_sky
 from dreamlab.export.writers.obj import obj
 from dreamlab.export.writers.packed import packed_files
@@ -58,7 +59,7 @@ def files_of(kind: str, made: Product, preset: str) -> Files:
 
 
 def _blender(made: Product) -> Files:
-    return {**level_files(made), **({} if lacking() else through_blender(made, "blend"))}
+    return {**level_files(made), **({} if lacking_blender() else through_blender(made, "blend"))}
 
 
 def _unity(made: Product) -> Product:

@@ -51,14 +51,8 @@ def packed(files: Files) -> bytes:
     return kept.getvalue()
 
 
-def _there() -> str:
-    return ""
-
-
 class Format(NamedTuple):
     """A way to write an asset."""
 
     write: Callable[[Product], Files]
     of: str = "mesh"  # or splats
-    missing: Callable[[], str] = _there  # what must be installed for it and is not, in one line
-    about: str = ""  # one line for people

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cuda_ext.reference import sdf as layout
+from cuda_ext import sdf_layout as layout
 from dreamlab.toybox.colours import COLOURS, Finish
 from dreamlab.toybox.program import OBJECT_RADIUS, Program, Sketch, rotation
 from dreamlab.toybox.scene import join, transformed

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cuda_ext.backend import absent
+from cuda_ext.packages import PACKAGES
 from dreamlab.core.cards import GuidanceCard, RuleCard, SceneCard
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.types import Prompt
@@ -65,6 +67,7 @@ def check_scene(stage: Stage, scene: SceneCard, kinds: dict[str, str], where: st
     """A scene by itself, what it starts from, and what is asked of its state."""
     if scene.complaint:
         raise RecipeError(f"{where}.scene: {scene.complaint}")
+    check_backing(scene, stage.scene.kind, where)
     if stage.scene.source is not None and scene.starts:
         raise RecipeError(f"{where}: the scene starts from {stage.scene.source!r}, so none of its objects can")
     for source, kind in TABLES.takeovers(stage.scene):
@@ -73,6 +76,25 @@ def check_scene(stage: Stage, scene: SceneCard, kinds: dict[str, str], where: st
     for name in stage.regularisers:
         if name in scene.lacking:
             raise RecipeError(f"{where}: regularisers.{name}: this {stage.scene.kind} needs {scene.lacking[name]}")
+
+
+def check_backing(scene: SceneCard, kind: str, where: str) -> None:
+    """Whether the packages that are asked for have an op of the scene, and can run here."""
+    for runs in scene.backing:
+        if runs.backend not in PACKAGES:
+            continue
+        place, ops = f"{where}.scene.{runs.where}backend", PACKAGES[runs.backend].ops
+        if runs.backend not in runs.able:
+            said = f"{runs.backend} runs {', '.join(ops)}, which this {kind} does not call"
+            raise RecipeError(f"{place}: {said}; packages that it can use: {', '.join(runs.able)}")
+        if reason := absent(runs.backend):
+            raise RecipeError(f"{place}: {runs.backend}: {reason}; auto is ours")
+
+
+def packages(recipe: Recipe) -> tuple[str, ...]:
+    """Those that a recipe's scenes ask for."""
+    asked = (runs.backend for stage in recipe.stages for runs in TABLES.scene(stage.scene).backing)
+    return tuple(dict.fromkeys(name for name in asked if name in PACKAGES))
 
 
 def check_prompts(recipe: Recipe, stage: Stage, scene: SceneCard, where: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from dreamlab.core.cameras import OrbitSettings
 from dreamlab.core.files import Json
+from dreamlab.core.formats import ABOUT
 from dreamlab.core.prompting import Prompting
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import Section, Spec, setting
@@ -18,10 +19,7 @@ from dreamlab.recipe.picture import PictureSettings
 
 BACKGROUNDS = ("random", "white", "black", "gray")
 SIGHTS = ("rgb", "normal", "normal_mask", "latent")
-FORMATS = (  # dreamlab/export/formats.py writes them
-    "glb", "gltf", "obj", "ply", "stl", "usdz", "maps", "splat-glb", "splat-ply", "splat", "spz",
-    "splat-frames", "fbx", "abc", "blend"
-)  # fmt: skip
+FORMATS = tuple(ABOUT)
 ALL = "all"  # of the formats, those that can be written
 PICTURES = ("sheet", "mp4", "gif", "poster")
 PRESETS = ("none", "blender", "unity", "unreal", "godot", "web")  # dreamlab/export/presets.py says what they mean

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +13,15 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.encoding import bag_of_words, squeezed
-from dreamlab.core.errors import InputError
+from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.streams import Streams, derive
+from dreamlab.core.threads import one_thread
 from dreamlab.core.types import Encoder, Guidance, Maker, Prompt, Scene
 from dreamlab.recipe import Recipe, Stage
 from dreamlab.recipe.bind import Spec
-from dreamlab.recipe.checks import check, prompts_of
+from dreamlab.recipe.checks import check, packages, prompts_of
 from dreamlab.recipe.given import placed
 from dreamlab.recipe.picture import read_picture
 from dreamlab.recipe.tables import TABLES
@@ -73,7 +75,12 @@ class BuiltStage:
     def turn(self, i: int) -> tuple[Scene, Prompt]:
         """The scene and prompt of step `i`: what a maker makes of its prompts takes turns."""
         which = i % len(self.prompts)
-        return (self.scene.made(which) if isinstance(self.scene, Maker) else self.scene), self.prompts[which]
+        return (self.scene if self.maker is None else self.maker.made(which)), self.prompts[which]
+
+    @functools.cached_property
+    def maker(self) -> Maker | None:
+        """Asked once: a protocol is asked attribute by attribute."""
+        return self.scene if isinstance(self.scene, Maker) else None
 
 
 def giver(scene: Scene) -> Scene:
@@ -88,6 +95,8 @@ class Assembler:
         self.recipe = recipe = placed(recipe, folder)
         check(recipe)
         self.device = torch.device(device)
+        for name in packages(recipe) if self.device.type != "cuda" else ():
+            raise RecipeError(f"backend: {name}: it runs on CUDA only, and the run is on {device}; use --device cuda")
         image = read_picture(Path(recipe.image.file), recipe.image) if recipe.image.file else None
         self.prompts = tuple(replace(prompt, image=image) for prompt in prompts_of(recipe))
         self.streams = Streams(recipe.seed, self.device)
@@ -175,6 +184,7 @@ class Assembler:
     def guidance(self, spec: Spec) -> Guidance:
         """A guidance, built once per run."""
         if spec not in self._guidance:
-            made = TABLES.guidance[spec.kind].build(spec.settings, worlds_of(self.recipe.seed))
-            self._guidance[spec] = made.to(self.device)
+            with one_thread():  # hundreds of small tensors
+                made = TABLES.guidance[spec.kind].build(spec.settings, worlds_of(self.recipe.seed))
+                self._guidance[spec] = made.to(self.device)
         return self._guidance[spec]

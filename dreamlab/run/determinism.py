@@ -9,21 +9,25 @@ from typing import Any
 
 import torch
 
+from dreamlab.core.threads import choose
 from dreamlab.run.folder import Run
 
 
 @contextmanager
 def deterministic(run: Run) -> Iterator[None]:
-    """For the time of the work in a run. It keeps the thread count it began with: sums in another order differ in their
-    last bits. What the process had set before is put back."""
+    """For the time of the work in a run. It keeps the thread count it began with (`core.threads` chooses it): sums in
+    another order differ in their last bits. What the process had set before is put back."""
     threads, before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     filled: Any = torch.utils.deterministic  # a module with a property, which no annotation knows
     fills = filled.fill_uninitialized_memory
     own = run.state().get("threads")
     if own is None:
-        run.set_state(threads=threads)
+        own, why = choose(threads)
+        run.set_state(threads=own)
+        if why:
+            run.warn(why)
     try:
-        if own is not None and own != threads:
+        if own != threads:
             torch.set_num_threads(own)
         # The same flag as use_deterministic_algorithms(True, warn_only=True), which imports a compiler to set it.
         torch.set_deterministic_debug_mode("warn")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cuda_ext.adam import adam
+from cuda_ext.adam_groups import Group, adam_groups
 from dreamlab.core.schedules import Progress
 from dreamlab.core.types import Rows, Scene
 
@@ -27,27 +27,31 @@ class Adam:
             name: torch.zeros((), dtype=torch.int64, device=tensor.device) for name, tensor in tensors.items()
         }
 
-    def step(self, progress: Progress, healthy: Tensor, visible: Tensor | None = None, rate_scale: float = 1.0) -> None:
-        """One update from the `.grad` of each group, then clear the gradients.
+    def step(
+        self, progress: Progress, healthy: Tensor, visible: Tensor | None = None, rate_scale: float = 1.0
+    ) -> Tensor:
+        """One update from the `.grad` of each group, then clear the gradients; all or nothing.
 
-        `healthy` [] bool; `visible` [N] bool leaves the rows that no view saw alone, in groups made of rows.
+        `healthy` [] bool; `visible` [N] bool leaves the rows that no view saw alone, in groups made of rows. Returns
+        whether there was an update: `healthy`, and every gradient finite.
         """
+        groups = []
         for name, group in self.scene.groups().items():
             grad, group.tensor.grad = group.tensor.grad, None
             if grad is None:
                 continue
-            adam(
-                group.tensor.detach(),
-                grad,
-                self.first[name],
-                self.second[name],
-                self.count[name],
-                lr=group.rate.at(progress) * rate_scale,
-                betas=BETAS,
-                eps=EPS,
-                visible=visible if group.rowwise else None,
-                skip=~healthy,
+            groups.append(
+                Group(
+                    group.tensor.detach(),
+                    grad,
+                    self.first[name],
+                    self.second[name],
+                    self.count[name],
+                    lr=group.rate.at(progress) * rate_scale,
+                    visible=visible if group.rowwise else None,
+                )
             )
+        return adam_groups(groups, healthy, betas=BETAS, eps=EPS)
 
     def follow(self, rows: Rows) -> None:
         """The moments of groups made of rows, after the scene has changed its rows."""

@@ -20,6 +20,7 @@ ELEVATION_DEG, DISTANCE, FOVY_DEG = 15.0, 3.2, 42.0
 SHOWN = 4  # prompts in a preview
 FPS = 24
 CHUNK = 8  # views rendered in one call; bounds memory
+RUNS = 3  # zlib's Z_RLE: PNGs of renders in a third of the time, and within 15 % of the size, of a search for matches
 
 
 def render_views(scene: Scene, cameras: Cameras, size: int, device: torch.device) -> Iterator[np.ndarray]:
@@ -33,7 +34,7 @@ def render_views(scene: Scene, cameras: Cameras, size: int, device: torch.device
 
 def to_bytes(rgb: Tensor) -> np.ndarray:
     """[B, H, W, 3] in [0, 1] to uint8, rounded."""
-    return (rgb.clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()
+    return (rgb * 255).add_(0.5).clamp_(0.5, 255.5).byte().cpu().numpy()
 
 
 def orbit_views(count: int) -> Cameras:
@@ -81,7 +82,7 @@ def save_sheet(pictures: list[np.ndarray], path: Path, columns: int, text: Mappi
     told = PngInfo()
     for name, words in (text or {}).items():
         told.add_itxt(name, words)
-    Image.fromarray(sheet).save(temporary, format="PNG", pnginfo=told)
+    Image.fromarray(sheet).save(temporary, format="PNG", pnginfo=told, compress_type=RUNS)
     temporary.replace(path)
 
 
@@ -113,8 +114,9 @@ def save_video(pictures: Iterator[np.ndarray], path: Path, width: int, height: i
     program, temporary = _ffmpeg(path), path.with_name(f".{path.stem}.tmp.mp4")
     command = [program, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
     command += ["-s", f"{width}x{height or width}"]
-    command += ["-r", str(FPS), "-i", "-", "-an", "-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
-    command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-movflags", "+faststart", str(temporary)]
+    command += ["-r", str(FPS), "-i", "-", "-an", "-c:v", "libx264", "-preset", "veryfast", "-crf", "16"]
+    command += ["-pix_fmt", "yuv420p", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-movflags", "+faststart"]
+    command += [str(temporary)]
     try:
         ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError as error:

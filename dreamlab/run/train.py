@@ -94,10 +94,7 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
     if loss.requires_grad:  # not so when no term has a view in this step
         loss.backward()
     healthy = healthy & torch.isfinite(loss.detach())
-    for group in stage.scene.groups().values():
-        if group.tensor.grad is not None:
-            healthy = healthy & torch.isfinite(group.tensor.grad).all()
-    stage.optimiser.step(progress, healthy, frames.visible, rate_scale)
+    healthy = stage.optimiser.step(progress, healthy, frames.visible, rate_scale)
     if (moved := scene.adapt(progress, frames, healthy)) is not None:
         stage.optimiser.follow(moved)
     ring.push(i, loss=loss, grad_rms=grad_rms, alpha=frames.alpha.detach().mean(), healthy=healthy)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cuda_ext import sdf as op
-from cuda_ext.reference import sdf as layout
+from cuda_ext import sdf_layout as layout
 from dreamlab.core.cameras import Cameras
 from dreamlab.toybox.program import Program
 

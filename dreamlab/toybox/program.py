@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from cuda_ext import sdf as op
-from cuda_ext.reference import sdf as layout
+from cuda_ext import sdf_layout as layout
 from dreamlab.toybox.colours import MATERIALS, PATTERNS, Finish, linear
+
+if TYPE_CHECKING:  # whoever lists the objects need not load torch
+    import torch
+    from torch import Tensor
 
 Vec = Sequence[float]
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
@@ -56,11 +57,15 @@ class Program:
 
     def sdf(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Signed distance [K, N] and part id [K, N] of points [K, N, 3] ."""
+        from cuda_ext import sdf as op
+
         return op.sdf(self.rows, points)
 
 
 def stack(programs: Sequence[Program]) -> Program:
     """One batch of several; shorter tables are padded with empty rows and parts."""
+    import torch
+
     height = max(p.rows.shape[1] for p in programs)
     width = max(p.parts.shape[1] for p in programs)
 
@@ -367,6 +372,8 @@ class Sketch:
 
         `finishes` names every part and orders their ids. `measured` fixes centre and radius (moving objects keep one).
         """
+        import torch
+
         centre, radius = measured or self.measure()
         scale = 1.0 if fit is None else fit / radius
         ids = {name: i for i, name in enumerate(finishes)}

@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guidance.toybox.layers import Attention, Conv, Up, WordBlock, doubled, norm, pooled, zero
+from guidance.toybox.layers import Attention, Conv, Linear, Up, WordBlock, doubled, norm, pooled, through, zero
 from guidance.toybox.told import CAMERA_FEATURES, ray_features
 from guidance.toybox.volume import Given, Volume, seen_along
 from guidance.toybox.words import PAD
@@ -122,18 +122,18 @@ class TrunkBlock(nn.Module):
         self.shift = nn.Parameter(torch.zeros(6, width))  # what this block adds to the shared modulation
         self.attention = Attention(width)
         self.look = Attention(width, words)
-        self.up, self.down = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
+        self.up, self.down = Linear(width, 3 * width), Linear(3 * width, width)
         with torch.no_grad():
             self.shift[2], self.shift[5] = 1.0, 1.0
             for layer in (self.attention.out, self.look.out, self.down):
                 layer.weight.mul_(0.3)
 
     def forward(self, x: Tensor, modulation: Tensor, text: Text, joint: int = 1) -> Tensor:  # [B, N, C], [B, 6, C]
-        a, b, gate, c, d, gate_mlp = (modulation + self.shift.to(modulation.dtype)).unsqueeze(2).unbind(1)
-        seen = norm(x) * (1 + a) + b
-        x = x + gate * self.attention(seen.reshape(-1, joint * seen.shape[1], seen.shape[2])).reshape(x.shape)
-        x = x + self.look(norm(x), text.words, text.mask)
-        return x + gate_mlp * self.down(F.relu(self.up(norm(x) * (1 + c) + d)).square())
+        told = (modulation + self.shift.to(modulation.dtype)).to(x.dtype)
+        x = self.attention(x, told=told[:, :2].flatten(1), gate=told[:, 2], joint=joint)
+        x = self.look(x, text.words, text.mask)
+        y = through(self.up, x, told[:, 3:5].flatten(1), normed=True, act="relu2")
+        return through(self.down, y, gate=told[:, 5], residual=x)
 
 
 class ConvBlock(nn.Module):
@@ -148,8 +148,9 @@ class ConvBlock(nn.Module):
             self.second.weight.mul_(0.3)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        scale, shift = self.modulate(condition)[:, None, None].chunk(2, -1)
-        return x + self.second(F.silu(self.first(F.silu(norm(x) * (1 + scale) + shift))))
+        told = self.modulate(condition).to(x.dtype)
+        y = through(self.first, x, told, normed=True, silu=True, act="silu")
+        return through(self.second, y, residual=x)
 
 
 class Prior(nn.Module):
@@ -187,13 +188,13 @@ class Prior(nn.Module):
             self.moment = nn.Linear(2 * net.moments, c, bias=False)
             started += [self.moment]
         if net.rays:
-            self.ray_middle, self.ray_core = (nn.Linear(net.rays, width, bias=False) for width in (net.middle, c))
+            self.ray_middle, self.ray_core = (Linear(net.rays, width, bias=False) for width in (net.middle, c))
             started += [self.ray_middle, self.ray_core]
         if net.volume:
             self.volume = Volume(net.words, net.volume, net.moments)
             seen = net.volume + 1
             self.seen_wide = Up(seen, net.wide)
-            self.seen_middle, self.seen_core = (nn.Linear(seen, width, bias=False) for width in (net.middle, c))
+            self.seen_middle, self.seen_core = (Linear(seen, width, bias=False) for width in (net.middle, c))
             started += [self.seen_wide, self.seen_middle, self.seen_core]
         if net.across:
             self.across = Attention(net.middle)
@@ -242,37 +243,37 @@ class Prior(nn.Module):
         seen = None if seen is None else seen.to(self.dtype)
         return Told(condition, rays, seen), Text(words, F.pad(text.mask, (0, 1)))
 
-    def _half(
-        self, z: Tensor, s: Tensor, told: Told, text: Text, joint: int, extra: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """v [B, h, w, 3] of a half-size state, and the last map; `extra` is what else the stem is told."""
+    def _stem(self, z: Tensor, s: Tensor, extra: Tensor | None = None) -> Tensor:  # [B, h, w, C]
+        """What is seen of a half-size state before any word; `extra` is what else it is told."""
+        return through(self.stem, self._seen(z, z - doubled(pooled(z)), s), residual=extra)
+
+    def _half(self, x: Tensor, told: Told, text: Text, joint: int) -> tuple[Tensor, Tensor]:
+        """v [B, h, w, 3] of a half-size state seen as `x`, and the last map."""
         condition = told.condition
-        x = self.stem(self._seen(z, z - doubled(pooled(z)), s))
-        wide = x if extra is None else x + extra
+        wide = x if told.seen is None else through(self.seen_wide, told.seen, residual=x)
+        middle = None
         if told.seen is not None:
-            wide = wide + self.seen_wide(told.seen)
-        middle = self.to_middle(F.silu(wide))
-        if told.seen is not None:
-            middle = middle + self.seen_middle(told.seen)
+            middle = through(self.seen_middle, told.seen)
         if told.rays is not None:
-            middle = middle + self.ray_middle(told.rays)
-        middle = self.down_middle(middle, condition)
-        core = self.to_core(middle)
+            middle = through(self.ray_middle, told.rays, residual=middle)
+        middle = self.down_middle(through(self.to_middle, wide, silu=True, residual=middle), condition)
+        core = None
         if told.rays is not None:
-            core = core + self.ray_core(pooled(told.rays))
+            core = through(self.ray_core, pooled(told.rays))
         if told.seen is not None:
-            core = core + self.seen_core(pooled(told.seen))
+            core = through(self.seen_core, pooled(told.seen), residual=core)
+        core = through(self.to_core, middle, residual=core)
         x = core.flatten(1, 2) + self.place.to(core.dtype)
         modulation = self.modulate(condition).unflatten(-1, (6, -1))
         for block in self.trunk:
             x = block(x, modulation, text, joint)
-        x = middle + self.from_core(norm(x).unflatten(1, core.shape[1:3]))
-        x = x + self.look_middle(norm(x).flatten(1, 2), text.words, text.mask).unflatten(1, x.shape[1:3])
+        x = through(self.from_core, x.unflatten(1, core.shape[1:3]), normed=True, residual=middle)
+        x = self.look_middle(x.flatten(1, 2), text.words, text.mask).unflatten(1, x.shape[1:3])
         if joint > 1 and self.net.across:
-            x = x + self.across(norm(x).reshape(len(x) // joint, -1, x.shape[-1])).reshape(x.shape)
-        x = wide + self.from_middle(norm(self.up_middle(x, condition)))
+            x = self.across(x.flatten(1, 2), joint=joint).unflatten(1, x.shape[1:3])
+        x = through(self.from_middle, self.up_middle(x, condition), normed=True, residual=wide)
         x = self.up_wide(x, condition)  # read without a norm: a pixel's noise must keep its size
-        return self.answer(x).float(), x
+        return through(self.answer, x, wide=True), x
 
     def half_size(
         self,
@@ -286,8 +287,8 @@ class Prior(nn.Module):
     ) -> Tensor:
         """v of half-size states z [B, h, w, 3] of any noise; see `forward`."""
         s = torch.sigmoid(-log_snr).sqrt()[:, None, None, None]
-        extra = None if hint is None else self.hint_half(hint.to(self.dtype))
-        return self._half(z, s, *self._told(z, log_snr, text, camera, seen), joint, extra)[0]
+        extra = None if hint is None else through(self.hint_half, hint.to(self.dtype))
+        return self._half(self._stem(z, s, extra), *self._told(z, log_snr, text, camera, seen), joint)[0]
 
     def _seen(self, z: Tensor, fine: Tensor, s: Tensor) -> Tensor:  # [B, H, W, 6]
         """A state, and its 2 x 2 detail in units of the noise: where the picture is flat that is the noise itself,
@@ -310,21 +311,39 @@ class Prior(nn.Module):
         `seen` is what `seen` says of the same rows, if the caller has it already."""
         bar = alpha_bar.clamp(1e-9, 1 - 1e-6).float()
         a, s = (value[:, None, None, None] for value in (bar.sqrt(), (1 - bar).sqrt()))
-        low = pooled(z)
-        fine = z - doubled(low)
-        r = radius(a, s)
-        told, text = self._told(low / r, matched_log_snr(bar), text, camera, seen)
-        x = self.head_in(self._seen(z, fine, s))
+        alike = halves_alike(z, bar, hint)
+        few = len(z) // alike  # what is seen before any word is the same for the rest
+
+        def each(x: Tensor) -> Tensor:
+            return x if alike == 1 else x.repeat(alike, 1, 1, 1)
+
+        low = pooled(z[:few])
+        fine = z[:few] - doubled(low)
+        r = radius(a[:few], s[:few])
+        x = through(self.head_in, self._seen(z[:few], fine, s[:few]))
         extra = None
         if hint is not None:
-            x = x + self.hint_full(hint.to(self.dtype))
-            extra = self.hint_half(pooled(hint).to(self.dtype))
-        down = self.head_down(F.silu(x))
-        v_half, last = self._half(low / r, s / (2 * r), told, text, joint, down if extra is None else down + extra)
-        x = self.head_block(x + self.head_up(last), told.condition)
-        added = self.head_out(x).float()
+            x = through(self.hint_full, hint[:few].to(self.dtype), residual=x)
+            extra = through(self.hint_half, pooled(hint[:few]).to(self.dtype))
+        extra = through(self.head_down, x, silu=True, residual=extra)
+        stem = each(self._stem(low / r, s[:few] / (2 * r), extra))
+        low, fine, x, r = each(low), each(fine), each(x), each(r)
+        told, text = self._told(low / r, matched_log_snr(bar), text, camera, seen)
+        v_half, last = self._half(stem, told, text, joint)
+        x = self.head_block(through(self.head_up, last, residual=x), told.condition)
+        added = through(self.head_out, x, wide=True)
         guess = doubled(v_of_means(v_half, low, a, s)) + v_of_detail(fine, a, s, self.net.detail)
         return guess + self.net.detail * (a * a * self.net.detail**2 + s * s).rsqrt() * added
+
+
+def halves_alike(z: Tensor, bar: Tensor, hint: Tensor | None) -> int:
+    """2 where the second half of the rows are the states of the first, as a prompt's and nobody's are; else 1. Not
+    asked on a GPU, which would wait, nor of what learns."""
+    few = len(z) // 2
+    if few == 0 or len(z) % 2 or z.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return 1
+    told = [x for x in (bar, z, hint) if x is not None]
+    return 2 if all(torch.equal(x[:few], x[few:]) for x in told) else 1
 
 
 def backdrop(z: Tensor, log_snr: Tensor) -> Tensor:  # [M, h, w, 3] -> [M, 3]

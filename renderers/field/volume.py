@@ -39,6 +39,7 @@ class Cast:
     directions: Tensor  # [M, 3] of the ray each sample lies on
     view: Tensor  # [M] int64
     rays: Tensor  # [R, 3] directions
+    backend: str = "auto"  # that marched, and composites
 
     def only(self, sigma: Tensor, faint: float = FAINT) -> Cast:
         """Those samples that can be seen at all, by densities [M] evaluated beforehand.
@@ -47,10 +48,11 @@ class Cast:
         `faint`. The number that remains is read by the host.
         """
         s = self.samples
-        seen = composite(sigma, torch.zeros_like(sigma)[:, None], s, stop=HIDDEN).weights > faint
+        none = torch.zeros_like(sigma)[:, None]
+        seen = composite(sigma, none, s, stop=HIDDEN, backend=self.backend).weights > faint
         before, rows = torch.nn.functional.pad(seen.cumsum(0), (1, 0)), seen.nonzero()[:, 0]
         samples = Samples(before[s.offsets], s.t_start[rows], s.t_end[rows], s.ray_index()[rows])
-        return Cast(samples, self.points[rows], self.directions[rows], self.view[rows], self.rays)
+        return Cast(samples, self.points[rows], self.directions[rows], self.view[rows], self.rays, self.backend)
 
     def before(self, core: Tensor, bounds: Bounds) -> Cast:
         """Those samples that do not lie behind a dense `core` [X, Y, Z], a cheap lower bound of the density."""
@@ -73,6 +75,7 @@ def cast(
     step: float,
     training: Training | None,
     per_ray: int | None = None,
+    backend: str = "auto",
 ) -> Cast:
     """Samples along all rays; while training every ray starts at a random part of a step.
 
@@ -85,11 +88,14 @@ def cast(
     if training is not None:
         jitter = torch.rand(len(rays), generator=training.stream, device=training.stream.device).to(rays)
     capacity = None if per_ray is None else per_ray * len(rays)
-    samples = march(origins, rays, occupied, bounds, step=step, jitter=jitter, capacity=capacity)
+    samples = march(
+        origins, rays, occupied, bounds, step=step, jitter=jitter, capacity=capacity, backend=backend
+    )  # fmt: skip
     index = samples.ray_index()
     middle = 0.5 * (samples.t_start + samples.t_end)
     along = rays[index]
-    return Cast(samples, origins[index] + along * middle[:, None], along, index // (size * size), rays)
+    points, view = origins[index] + along * middle[:, None], index // (size * size)
+    return Cast(samples, points, along, view, rays, backend)
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class Layers:
 
 def compose(sigma: Tensor, values: Tensor, found: Cast, cameras: Cameras, size: int) -> Layers:
     """Densities [M] per metre and values [M, C] to pictures."""
-    sums = composite(sigma, values, found.samples)
+    sums = composite(sigma, values, found.samples, backend=found.backend)
     shape = (len(cameras), size, size, -1)
     alpha = sums.alpha.reshape(shape)
     ahead = -cameras.camera_to_world[:, :3, 2]  # the cosine turns a way along the ray into camera z

@@ -60,11 +60,11 @@ def wrapped(picture: Tensor) -> Tensor:
     return torch.cat([picture[:, :, -1:], picture, picture[:, :, :1]], 2)
 
 
-def fetch(pictures: Tensor, direction: Tensor, which: Tensor) -> Tensor:
+def fetch(pictures: Tensor, direction: Tensor, which: Tensor, backend: str = "auto") -> Tensor:
     """[M, C] of `wrapped` pictures [E, H, W + 2, C] in unit directions [M, 3], bilinear; picture `which` [M] each."""
     uv, width = to_uv(direction), pictures.shape[2] - 2
     uv = torch.stack([(uv[:, 0] * width + 1) / (width + 2), uv[:, 1]], -1)[None, None]
-    read = [texture(picture, uv, boundary="clamp")[0, 0] for picture in pictures]
+    read = [texture(picture, uv, boundary="clamp", backend=backend)[0, 0] for picture in pictures]
     return read[0] if len(read) == 1 else torch.stack(read)[which, torch.arange(len(which), device=which.device)]
 
 
@@ -94,10 +94,11 @@ class Lighting:
         """[M, 3]: irradiance / pi at unit normals [M, 3] under environments `which` [M]."""
         return torch.einsum("mk,mkc->mc", cosine_harmonics(normal), taken(self.diffuse, which)).clamp(min=0)
 
-    def reflected(self, direction: Tensor, roughness: Tensor, which: Tensor) -> Tensor:
+    def reflected(self, direction: Tensor, roughness: Tensor, which: Tensor, backend: str = "auto") -> Tensor:
         """[M, 3]: blurred radiance from unit directions [M, 3], between the two nearest levels of roughness [M, 1]."""
-        sharp = fetch(self.radiance, direction, which)[:, None]
-        levels = torch.cat([sharp, fetch(self.specular, direction, which).unflatten(-1, (LEVELS - 1, 3))], 1)
+        sharp = fetch(self.radiance, direction, which, backend)[:, None]
+        rough = fetch(self.specular, direction, which, backend)
+        levels = torch.cat([sharp, rough.unflatten(-1, (LEVELS - 1, 3))], 1)
         at = roughness.clamp(0, 1) * (LEVELS - 1)
         hat = (1 - (at - torch.arange(LEVELS, device=at.device)).abs()).clamp(min=0)
         return (hat[..., None] * levels).sum(1)
@@ -110,6 +111,7 @@ def shade(
     to_eye: Tensor,  # [M, 3]
     which: Tensor,  # [M] int64
     specular: float = 1.0,
+    backend: str = "auto",  # of `texture`
 ) -> Tensor:
     """[M, 3] linear radiance towards the eye by the split sum; no shadows, no light between parts."""
     nv = (normal * to_eye).sum(-1, keepdim=True).clamp(1e-4, 1)
@@ -120,8 +122,9 @@ def shade(
     towards = safe_normalize(normal + (mirrored - normal) * smooth * (smooth.clamp(min=1e-6).sqrt() + 1 - smooth))
     table = brdf_table().to(nv)
     lookup = (torch.cat([nv, roughness], -1) * (len(table) - 1) + 0.5) / len(table)
-    scale, bias, passed = texture(table, lookup[None, None], boundary="clamp")[0, 0].split(1, -1)
-    arriving = light.reflected(towards, roughness, which)
+    read = texture(table, lookup[None, None], boundary="clamp", backend=backend)
+    scale, bias, passed = read[0, 0].split(1, -1)
+    arriving = light.reflected(towards, roughness, which, backend)
     diffuse = material.base * light.irradiance(normal, which) * (1 - specular * (1 - passed))
     dielectric = diffuse + specular * (F0_DIELECTRIC * scale + bias) * arriving
     metal = (material.base * scale + bias) * arriving

@@ -6,10 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cuda_ext.antialias import antialias, edge_neighbours
+from cuda_ext.context import Context
 from cuda_ext.interpolate import interpolate
+from cuda_ext.packages import for_op
 from cuda_ext.raster import Raster, projection, raster
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.gather import taken
@@ -42,6 +45,11 @@ class View:
     clip: Tensor  # [B, V, 4]
     raster: Raster
     hit: Tensor  # [M]
+    backend: str = "auto"  # of the scene whose view it is
+
+    def runs(self, op: str) -> str:
+        """Which backend an op has."""
+        return for_op(self.backend, op)
 
     @property
     def points(self) -> Tensor:
@@ -51,16 +59,18 @@ class View:
     @property
     def depth(self) -> Tensor:
         """[B, H, W, 1] camera z, 0 where nothing is."""
-        return interpolate(self.clip[..., 3:], self.raster, self.surface.faces)[0]
+        how = self.runs("interpolate")
+        return interpolate(self.clip[..., 3:], self.raster, self.surface.faces, backend=how)[0]
 
     def read(self, attributes: Tensor, faces: Tensor | None = None) -> Tensor:
         """[M, C] of attributes [V, C]; `faces` when they have rows of their own (texture seams)."""
         faces = self.surface.faces if faces is None else faces
-        return taken(interpolate(attributes, self.raster, faces)[0].flatten(0, 2), self.hit)
+        value, _ = interpolate(attributes, self.raster, faces, backend=self.runs("interpolate"))
+        return taken(value.flatten(0, 2), self.hit)
 
     def texture_coordinates(self, uv: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
         """[M, 2] and their change per pixel [M, 4], for mip-mapped fetches."""
-        value, slope = interpolate(uv, self.raster, faces, derivatives=True)
+        value, slope = interpolate(uv, self.raster, faces, derivatives=True, backend=self.runs("interpolate"))
         assert slope is not None
         return taken(value.flatten(0, 2), self.hit), taken(slope.flatten(-2).flatten(0, 2), self.hit)
 
@@ -75,17 +85,17 @@ class View:
         views, height, width = self.raster.triangle.shape
         canvas = background[:, None].expand(-1, height * width, -1).reshape(-1, background.shape[1])
         picture = canvas.index_copy(0, self.hit, values.to(canvas)).reshape(views, height, width, -1)
-        surface = self.surface
-        return antialias(picture, self.raster, self.clip, surface.faces, neighbours=surface.neighbours)
+        faces, neighbours, how = self.surface.faces, self.surface.neighbours, self.runs("antialias")
+        return antialias(picture, self.raster, self.clip, faces, neighbours=neighbours, backend=how)
 
 
-def look(surface: Surface, cameras: Cameras, size: int) -> View:
+def look(surface: Surface, cameras: Cameras, size: int, backend: str = "auto") -> View:
     """Rasterise all views in one call."""
     camera = projection(cameras.fovy_deg, 1.0, NEAR, FAR).to(surface.vertices) @ cameras.world_to_camera()
     ones = torch.ones_like(surface.vertices[:, :1])
     clip = torch.cat([surface.vertices, ones], 1) @ camera.transpose(1, 2)
-    seen = raster(clip, surface.faces, (size, size))
-    return View(surface, cameras, clip, seen, (seen.triangle.reshape(-1) > 0).nonzero()[:, 0])
+    seen = raster(clip, surface.faces, (size, size), backend=for_op(backend, "raster"))
+    return View(surface, cameras, clip, seen, (seen.triangle.reshape(-1) > 0).nonzero()[:, 0], backend)
 
 
 def compose(view: View, rgb: Tensor, normal: Tensor, background: Tensor) -> Frames:
@@ -107,7 +117,7 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     flat = total.detach().abs().amax(-1, keepdim=True) < NO_AREA
     up = torch.zeros_like(total)
     up[:, 1] = 1.0
-    return torch.nn.functional.normalize(torch.where(flat, up, total), dim=-1, eps=0.1 * NO_AREA)
+    return F.normalize(torch.where(flat, up, total), dim=-1, eps=0.1 * NO_AREA)
 
 
 def directed_edges(faces: Tensor) -> Tensor:
@@ -123,11 +133,48 @@ def normal_consistency(normals: Tensor, faces: Tensor) -> Tensor:
 
 def laplacian(vertices: Tensor, faces: Tensor) -> Tensor:
     """Mean distance of a vertex from the mean of its neighbours (uniform weights)."""
-    edges = directed_edges(faces)
-    edges = torch.cat([edges, edges.flip(1)])
-    start, end = edges.unbind(1)
-    total = torch.zeros_like(vertices).index_add(0, start, taken(vertices, end))
-    count = torch.zeros_like(vertices[:, :1]).index_add(0, start, vertices.new_ones(len(end), 1))
-    used = (count > 0).squeeze(1)
-    offset = (total / count.clamp(min=1) - vertices).square().sum(-1)
-    return ((offset + 1e-20).sqrt() * used).sum() / used.sum().clamp(min=1)
+    return Neighbours.of(faces, len(vertices)).roughness(vertices)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Means over the neighbours of each vertex, while triangles stay what they are."""
+
+    columns: Tensor  # [E] the neighbours of vertex after vertex
+    starts: Tensor  # [V] of them
+    many: Tensor  # [E] how many triangles say so
+    whole: Tensor  # [V] the sum of those
+
+    @staticmethod
+    def of(faces: Tensor, count: int) -> Neighbours:
+        edges = directed_edges(faces)
+        key, many = torch.unique(torch.cat([edges, edges.flip(1)]) @ edges.new_tensor([count, 1]), return_counts=True)
+        rows, columns, many = key // count, key % count, many.float()
+        starts = torch.searchsorted(rows, torch.arange(count, device=rows.device))
+        return Neighbours(columns, starts, many, torch.zeros_like(many[:1]).expand(count).index_add(0, rows, many))
+
+    def roughness(self, vertices: Tensor) -> Tensor:
+        """Mean distance of a vertex from the mean of its neighbours (uniform weights)."""
+        total = NeighbourSums.apply(vertices, self.columns, self.starts, self.many.to(vertices))
+        used = self.whole > 0
+        offset = (total / self.whole.clamp(min=1)[:, None] - vertices).square().sum(-1)
+        return ((offset + 1e-20).sqrt() * used).sum() / used.sum().clamp(min=1)
+
+
+class NeighbourSums(torch.autograd.Function):
+    """Sums of rows, without a scatter either way: who is a neighbour of whom is mutual."""
+
+    @staticmethod
+    def forward(ctx: Context, values: Tensor, columns: Tensor, starts: Tensor, many: Tensor) -> Tensor:
+        ctx.save_for_backward(columns, starts, many)
+        return F.embedding_bag(columns, values, starts, mode="sum", per_sample_weights=many)
+
+    @staticmethod
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
+        columns, starts, many = ctx.saved_tensors
+        return (
+            F.embedding_bag(columns, grad.contiguous(), starts, mode="sum", per_sample_weights=many),
+            None,
+            None,
+            None,
+        )

@@ -119,7 +119,7 @@ def fitting(scene: Scene, levels: Levels) -> Bare:
         except Diverged:
             return
         view = look(Surface.of(bare.vertices.to(truth.device), bare.faces.to(truth.device)), cameras, SIZE)
-        scores[level] = score = silhouette_iou(outline(view), truth) - HIDDEN * unseen(view)
+        scores[level] = score = silhouette_iou(covered(view), truth) - HIDDEN * unseen(view)
         if best is None or score > best[0]:
             best = (score, bare)
 
@@ -135,10 +135,9 @@ def fitting(scene: Scene, levels: Levels) -> Bare:
     return best[1]
 
 
-def outline(view: View) -> Tensor:
-    """[B, H, W, 1] coverage of a surface."""
-    device = view.clip.device
-    return view.over(torch.ones(len(view.hit), 1, device=device), torch.zeros(len(view.cameras), 1, device=device))
+def covered(view: View) -> Tensor:
+    """[B, H, W, 1] 1 where a pixel's middle is on a surface: which side of a half its smooth coverage lies, closely."""
+    return (view.raster.triangle > 0).to(view.clip)[..., None]
 
 
 def unseen(view: View) -> float:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cuda_ext.hashgrid import HashGrid, encode
+from cuda_ext.packages import for_op
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.types import ParamGroup
@@ -34,10 +36,13 @@ class SurfaceField:
     finest_resolution: int = 256
     hidden: int = 32
     extent: float = 1.0
+    layout: str = "own"
+    growth: float | None = None
 
-    @property
+    @cached_property
     def grid(self) -> HashGrid:
-        return HashGrid(self.levels, self.features, self.log2_entries, self.base_resolution, self.finest_resolution)
+        shape = (self.levels, self.features, self.log2_entries, self.base_resolution, self.finest_resolution)
+        return HashGrid(*shape, layout=self.layout, growth=self.growth)
 
     def start(self, generator: torch.Generator, table_scale: float = 1e-4) -> dict[str, Tensor]:
         """The output layer begins small: all channels near zero."""
@@ -49,10 +54,10 @@ class SurfaceField:
             "bias": torch.zeros(self.channels),
         }
 
-    def __call__(self, params: Mapping[str, Tensor], points: Tensor) -> Tensor:
+    def __call__(self, params: Mapping[str, Tensor], points: Tensor, backend: str = "auto") -> Tensor:
         """[N, channels] at points [N, 3]."""
         unit = (points / self.extent + 1) / 2
-        features = encode(unit, params["table"], self.grid)
+        features = encode(unit, params["table"], self.grid, backend=for_op(backend, "hashgrid"))
         return (features @ params["layer1"]).relu() @ params["layer2"] + params["bias"]
 
     def learn(

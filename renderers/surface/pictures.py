@@ -8,19 +8,24 @@ are averaged over the pixels of a finer picture, and a surface is drawn with the
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cuda_ext.texture import texture
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.types import Frames, Mesh, Scene
-from renderers.surface.draw import Surface, compose, look
+from renderers.surface.draw import Surface, View, look
 from renderers.surface.views import Kept, all_around, background, device_of, psnr, silhouette_iou
 
 CHUNK = 8  # views drawn at once
+PIXELS = 1 << 19  # of a surface's pictures, drawn at once
+COARSEST = 4  # mip level: beyond it charts run into one another
 FINER = 2  # pixels along a side of each pixel compared
 SOLID = 0.5  # alpha of what counts as the object
 
@@ -55,49 +60,98 @@ def hardened(frames: Frames) -> tuple[Tensor, Tensor]:
 
 def taken_of(scene: Scene, count: int, size: int) -> Shots:
     """`count` views from all around, `size` pixels a side; not pooled."""
+    return Shots(all_around(count), *hardened(over_black(scene, count, size)))
+
+
+def over_black(scene: Scene, count: int, size: int) -> Frames:
+    """Colours and alpha of them as the scene draws them, on the host."""
     cameras, parts = all_around(count).to(device_of(scene)), []
     with torch.no_grad():
         for start in range(0, count, CHUNK):
             some = cameras[start : start + CHUNK]
-            pictures = hardened(scene.render(some, size, torch.zeros_like(background(some))))
-            parts.append(tuple(each.cpu() for each in pictures))
+            drawn = scene.render(some, size, torch.zeros_like(background(some)))
+            parts.append((drawn.rgb[..., :3].cpu(), drawn.alpha.cpu()))
     rgb, alpha = (torch.cat(each) for each in zip(*parts, strict=True))
-    return Shots(cameras.to("cpu"), rgb, alpha)
+    return Frames(rgb, alpha, alpha, torch.zeros(count, 3))
 
 
 def averaged(pictures: Tensor, times: int) -> Tensor:
     """[B, H, W, C] over squares of `times` pixels a side."""
-    small = torch.nn.functional.avg_pool2d(pictures.permute(0, 3, 1, 2), times)
-    return small.permute(0, 2, 3, 1).contiguous()
+    high, wide = (side // times * times for side in pictures.shape[1:3])
+    total = pictures[:, 0:high:times, 0:wide:times].clone()
+    for i in range(1, times**2):  # a sixth of the time of avg_pool2d, which wants channels first
+        total += pictures[:, i // times : high : times, i % times : wide : times]
+    return total / times**2
 
 
 def joined_by_place(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Vertices of equal place as one: places [P, 3], faces [F, 3] of them, and the place of each vertex [V]."""
     import numpy as np
 
-    rows = np.ascontiguousarray(vertices.detach().float().cpu().numpy() + 0.0)  # -0 is 0
-    keys = rows.view([("x", "f4"), ("y", "f4"), ("z", "f4")])[:, 0]
-    _, first, back = np.unique(keys, return_index=True, return_inverse=True)
-    place = torch.from_numpy(back.reshape(-1)).to(vertices.device)
-    return vertices[torch.from_numpy(first).to(vertices.device)], place[faces], place
+    rows = vertices.detach().float().cpu().numpy() + 0.0  # -0 is 0
+    order = np.lexsort(rows.T[::-1])
+    ordered = rows[order]
+    fresh = np.ones(len(rows), bool)
+    fresh[1:] = (ordered[1:] != ordered[:-1]).any(1)
+    back = np.empty(len(rows), np.int64)
+    back[order] = fresh.cumsum() - 1
+    first = torch.from_numpy(order[fresh]).to(vertices.device)  # the sort keeps the order of equals
+    place = torch.from_numpy(back).to(vertices.device)
+    return vertices[first], place[faces], place
+
+
+@dataclass(frozen=True)
+class Drawable:
+    """A surface that is drawn again and again. Corners of one place are one vertex to the silhouettes: seams are
+    none."""
+
+    mesh: Mesh
+
+    @cached_property
+    def joined(self) -> tuple[Surface, Tensor]:
+        """With silhouettes of its own, and the row in it of each vertex."""
+        places, faces, row = joined_by_place(self.mesh.vertices, self.mesh.faces)
+        return Surface.of(places, faces), row
+
+    def views(self, cameras: Cameras, size: int) -> Iterator[tuple[slice, View]]:
+        """All of them, some at a time."""
+        step = max(PIXELS // size**2, 1)
+        for start in range(0, len(cameras), step):
+            some = slice(start, min(start + step, len(cameras)))
+            yield some, look(self.joined[0], cameras[some], size)
+
+    def base(self, view: View) -> Tensor:
+        """[M, 3] its own colour at the pixels of a view, of its texture or of its vertices, without light."""
+        mesh = self.mesh
+        if mesh.textures is None or mesh.uv is None:
+            return view.read(mesh.colours, mesh.faces)
+        return fetch(view, mesh, mesh.uv, [mesh.textures.base])[0]
+
+    def pictures(self, cameras: Cameras, size: int, background: Tensor) -> tuple[Tensor, Tensor]:
+        """Colours over `background` [B, 3] and alpha, [B, S, S, 3] and [B, S, S, 1]."""
+        parts = []
+        with torch.no_grad():
+            for some, view in self.views(cameras, size):
+                ground = background[some]
+                blank = torch.cat([ground, ground.new_zeros(len(ground), 1)], 1)
+                parts.append(view.over(F.pad(self.base(view), (0, 1), value=1.0), blank))
+        whole = torch.cat(parts)
+        return whole[..., :3], whole[..., 3:]
+
+
+def fetch(view: View, mesh: Mesh, uv: Tensor, layers: Sequence[Tensor]) -> list[Tensor]:
+    """Textures as the pixels of a view see them."""
+    where, slope = view.texture_coordinates(uv, mesh.faces)
+    return [
+        texture(each, where[None, None], uv_dxy=slope[None, None], boundary="clamp", max_level=COARSEST)[0, 0]
+        for each in layers
+    ]
 
 
 def drawn(mesh: Mesh, cameras: Cameras, size: int) -> Shots:
-    """A surface by its base colour, of its texture or of its vertices, without light."""
-    places, faces, _ = joined_by_place(mesh.vertices, mesh.faces)
-    surface, parts = Surface.of(places, faces), []
-    with torch.no_grad():
-        for start in range(0, len(cameras), CHUNK):
-            some = cameras[start : start + CHUNK]
-            view = look(surface, some, size)
-            if mesh.textures is not None and mesh.uv is not None:
-                uv, slope = view.texture_coordinates(mesh.uv, mesh.faces)
-                rgb = texture(mesh.textures.base, uv[None, None], uv_dxy=slope[None, None], boundary="clamp")[0, 0]
-            else:
-                rgb = view.read(mesh.colours, mesh.faces)
-            parts.append(compose(view, rgb, torch.zeros_like(rgb), background(some)))
-    frames = replace(Frames.cat(parts), normal=None)
-    return Shots(cameras, frames.rgb.clamp(0, 1), frames.alpha.clamp(0, 1))
+    """A surface by its base colour."""
+    rgb, alpha = Drawable(mesh).pictures(cameras, size, background(cameras))
+    return Shots(cameras, rgb.clamp(0, 1), alpha.clamp(0, 1))
 
 
 def likeness(truth: Shots, other: Shots) -> Kept:

@@ -7,9 +7,10 @@ branches; this file evaluates them in one network call, counts the calls, and tu
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -278,15 +279,22 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
 
 
+@functools.cache
+def _supervised(kind: type) -> bool:
+    """As `isinstance(..., Supervised)`, which asks a protocol attribute by attribute in every step."""
+    return issubclass(kind, Supervised)
+
+
 def distil(system: System | Supervised, look: Look, z: Tensor) -> Distilled:
     """One term of one step: `z` [B, C, h, w] carries the graph back to the scene."""
-    if isinstance(system, Supervised):
-        measured = system.loss(look)
+    if _supervised(type(system)):
+        measured = cast(Supervised, system).loss(look)
         finite, count = torch.isfinite(measured), (look.calls, look.rows, look.trained)
         return Distilled(measured, torch.zeros_like(measured), finite, *count)
-    grad = system.gradient(look)
+    rule = cast(System, system)
+    grad = rule.gradient(look)
     finite = torch.isfinite(grad).all()
-    loss, used = loss_from_gradient(z, grad, system.clip(look.progress))
+    loss, used = loss_from_gradient(z, grad, rule.clip(look.progress))
     if look.beside is not None:
         loss, finite = loss + look.beside, finite & torch.isfinite(look.beside.detach())
     return Distilled(loss, used.square().mean().sqrt(), finite, look.calls, look.rows, look.trained)

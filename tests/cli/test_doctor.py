@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from dreamlab.cli.doctor import WEIGHTS, weights
+from cuda_ext.packages import PACKAGES
+from dreamlab.cli.doctor import WEIGHTS, packages, weights
+from dreamlab.cli.inspection import listing
 from dreamlab.cli.trial import TRIALS
 from dreamlab.core import digests
 from dreamlab.core.errors import ModelError
@@ -71,6 +74,19 @@ def test_damaged_weights_are_not_read(shipped: list[Path]) -> None:
     load_reader(shipped[0].parent / READER)
 
 
+def test_packages_are_named_with_their_licence_and_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed or not: each in one line, its licence in it once."""
+    for found in (None, object()):
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.util, "find_spec", lambda name, found=found: found)
+            lines = packages()
+        assert [line.split()[0] for line in lines] == (["note"] if found is None else ["ok"]) * 4
+        for line, (name, package) in zip(lines, PACKAGES.items(), strict=True):
+            assert line.count(package.licence) == 1 and f"`backend: {name}` of " in line
+    assert lines[0].endswith("of gaussians, gaussians4d") and "non-commercial" in lines[1]
+    assert "; backend: ours or nvdiffrast, tinycudann]" in next(x for x in listing("scenes") if x.startswith("dmtet"))
+
+
 def test_every_op_is_tried() -> None:
     from cuda_ext.build import operations
 
@@ -99,3 +115,27 @@ def test_kernels_that_fail_are_told_from_those_that_do_not(tmp_path: Path) -> No
     said = json.loads(done.stdout)
     assert said["adam"].startswith("differs from its torch twin by up to")
     assert said["volume"] == "ends its process (exit code -4)" and said["texture"] == ""
+
+
+def test_what_was_well_and_is_unchanged_is_not_tried_again(tmp_path: Path) -> None:
+    from dreamlab.cli.trials import remembered
+
+    asked: list[str] = []
+
+    def find(line: str = "ok    native adam") -> list[str]:
+        asked.append(line)
+        return [line, "note  CUDA: none"]
+
+    library = tmp_path / "adam.so"
+    library.write_bytes(b"one")
+    first = remembered(tmp_path, find, False)
+    assert remembered(tmp_path, find, False)[:-1] == first and len(asked) == 1
+    assert remembered(tmp_path, find, True) == first and len(asked) == 2
+    library.write_bytes(b"two")
+    assert remembered(tmp_path, find, False) == first and len(asked) == 3
+    library.write_bytes(b"three")
+    for _ in range(2):  # what is to be mended is said until it is
+        assert remembered(tmp_path, lambda: find("fix   native adam"), False)[0].startswith("fix")
+    assert len(asked) == 5
+    (tmp_path / "tried.json").write_text("{")
+    assert remembered(tmp_path, find, False) == first and len(asked) == 6

@@ -29,6 +29,29 @@ def test_what_a_child_makes_comes_back_and_what_it_changes_does_not() -> None:
     assert kept.tolist() == [0, 0, 0] and 0 < done.seconds < 5
 
 
+def test_tensors_of_all_kinds_and_sizes_come_back_as_they_were_and_are_the_callers_own() -> None:
+    kinds = (torch.float64, torch.float16, torch.bfloat16, torch.int16, torch.uint8, torch.bool)
+    made = {f"{kind}": (torch.arange(7) % 2).to(kind) for kind in kinds}
+    made |= {"none": torch.zeros(0, 3, dtype=torch.int64), "one": torch.tensor(2.5), "turned": torch.rand(5, 4).T}
+    for tensors in (made, {"none": made["none"]}, {}):
+        found = bounded(lambda tensors=tensors: (tensors, {}), "work").tensors
+        assert list(found) == list(tensors)
+        for name, value in tensors.items():
+            assert found[name].dtype == value.dtype and torch.equal(found[name], value), name
+            found[name].add_(1) if value.dtype != torch.bool else found[name].logical_not_()
+            assert not value.numel() or not torch.equal(found[name], value), "what came back can be written to"
+    with pytest.raises(Unbounded, match="which no answer holds"):
+        bounded(lambda: ({"a": torch.zeros(2, dtype=torch.complex64)}, {}), "work")
+
+
+def test_a_child_does_not_look_through_what_the_parent_has() -> None:
+    """Collecting garbage there would copy every page of the parent's objects."""
+    import gc
+
+    mine = [[] for _ in range(10_000)]  # type: ignore[var-annotated]
+    assert bounded(lambda: ({}, {"n": len(gc.get_objects())}), "work").facts["n"] < len(mine)
+
+
 @pytest.mark.parametrize(
     ("way", "said"),
     [

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The frame: cache, two builders at once, no compiler, choice of backend."""
 
+import contextlib
 import ctypes
 import os
+import re
 import subprocess
 import sys
+import types
 import warnings
 
 import pytest
@@ -184,6 +187,12 @@ class NoCompiler:
     def nvrtcVersion(self, major, minor):
         major._obj.value, minor._obj.value = self.version
 
+    def nvrtcGetNumSupportedArchs(self, count):
+        count._obj.value = 2
+
+    def nvrtcGetSupportedArchs(self, known):
+        known[:] = [80, 90]
+
     def nvrtcGetProgramLogSize(self, program, size):
         size._obj.value = 100
 
@@ -200,20 +209,57 @@ class NoCompiler:
         return 0
 
 
-@pytest.mark.parametrize("library", [None, "fails", "real"])
+@pytest.mark.parametrize("library", [None, "fails"])
 def test_without_kernels_for_this_gpu_auto_takes_the_twin(library, cuda_device, tmp_path, monkeypatch):
     monkeypatch.setenv("DREAMLAB_CACHE", str(tmp_path))
-    if library == "real" and nvrtc.compiler_library() is None:
-        pytest.skip("needs libnvrtc (pip install nvidia-cuda-nvrtc)")
-    if library != "real":
-        monkeypatch.setattr(nvrtc, "compiler_library", lambda: NoCompiler() if library else None)
+    monkeypatch.setattr(nvrtc, "compiler_library", lambda: NoCompiler() if library else None)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         reasons = {backend.unavailable("adam", torch.float32, "cuda", index) for index in (0, None)}
     (said,), (reason,) = [str(w.message) for w in seen], reasons
-    expected = "adam_cuda.cu for sm_999: NVRTC_ERROR_INVALID_OPTION nvrtc: error: invalid value for --gpu-architecture"
+    expected = "adam_cuda.cu for compute_90: NVRTC_ERROR_INVALID_OPTION nvrtc: error: invalid value"
     assert (expected if library else "libnvrtc was not found") in reason
     assert reason in said and "torch twin" in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("capability", "compiled"), [((9, 0), "sm_90"), ((8, 9), "compute_80"), ((12, 0), "compute_90")]
+)
+def test_a_gpu_this_compiler_does_not_know_gets_ptx_of_the_newest_older_one(capability, compiled):
+    assert nvrtc.target(NoCompiler(), capability) == compiled
+    with pytest.raises(RuntimeError, match=r"nvrtc 13.0 knows sm_80 and newer, the GPU is sm_75; install an older"):
+        nvrtc.target(NoCompiler(), (7, 5))
+
+
+@pytest.mark.skipif(nvrtc.compiler_library() is None, reason="needs libnvrtc (pip install nvidia-cuda-nvrtc)")
+def test_the_driver_is_handed_ptx_for_an_unknown_gpu_and_its_answer_is_one_line(cuda_device, tmp_path, monkeypatch):
+    monkeypatch.setenv("DREAMLAB_CACHE", str(tmp_path))
+    handed = []
+
+    class Driver:
+        """Refuses what it is handed."""
+
+        def cuModuleLoadData(self, module, code):
+            handed.append(code)
+            return 222
+
+        def cuGetErrorString(self, code, text):
+            text._obj.value = b"the provided PTX was compiled with an unsupported toolchain."
+
+        def cuDriverGetVersion(self, version):
+            version._obj.value = 12040
+
+    monkeypatch.setattr(nvrtc, "driver", Driver)
+    monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: types.SimpleNamespace(synchronize=lambda: None))
+    with pytest.warns(UserWarning, match="torch twin"):
+        reason = nvrtc.unavailable("adam", 0)
+    assert "unsupported toolchain. (adam, nvrtc 13" in reason and "driver for CUDA 12.4)" in reason
+    (text,) = {code.rstrip(b"\0").decode() for code in handed}
+    newest = re.search(r"^\.target sm_(\d+)$", text, re.M)
+    assert newest and int(newest[1]) >= 90 and ".entry dl_adam_groups" in text
+    assert handed[0].endswith(b"\0")  # how the driver tells its end
 
 
 def test_a_cubin_of_another_compiler_is_not_taken(tmp_path, monkeypatch):
@@ -245,6 +291,6 @@ def test_backends():
     with pytest.raises(ValueError, match="float32"):
         backend.choose("splat", "native", like.double())
     with pytest.raises(ValueError, match=r"gsplat.*(not installed|CUDA only)"):
-        backend.choose("splat", "gsplat", like, adapters=("gsplat",))
+        backend.choose("splat", "gsplat", like)
     with pytest.raises(ValueError, match="nerfacc"):
-        backend.choose("splat", "nerfacc", like, adapters=("gsplat",))
+        backend.choose("splat", "nerfacc", like)

@@ -48,3 +48,14 @@ def test_nvrtc_compiles_and_caches(op, arch, tmp_path, monkeypatch):
     assert kernels and all(name.encode() in cubin for name in kernels)
     (cached,) = (tmp_path / "native").iterdir()
     assert cached.read_bytes() == cubin == nvrtc.compile_cubin(op, arch)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc on PATH")
+@pytest.mark.parametrize(("arch", "vectors"), [("sm_80", 0), ("sm_90", 8)])
+def test_a_row_of_the_hash_table_is_added_to_at_once_where_the_device_can(arch, vectors, tmp_path):
+    source, out = build.SOURCES / "hashgrid_cuda.cu", tmp_path / "x.ptx"
+    command = ["nvcc", "-std=c++17", "-ptx", f"-arch={arch}", "-o", str(out), str(source)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    for row in ("v2.f32", "v4.f32"):
+        found = out.read_text().count(f"red.global.add.{row}")
+        assert found >= vectors if vectors else found == 0

@@ -13,13 +13,33 @@ import pytest
 import torch
 from torch import Tensor
 
-from cuda_ext import adam, antialias, hashgrid, interpolate, march, nvrtc, raster, room, sdf, splat, texture, volume
+from cuda_ext import (
+    adam,
+    adam_groups,
+    antialias,
+    density,
+    hashgrid,
+    interpolate,
+    march,
+    modulate,
+    nvrtc,
+    raster,
+    room,
+    sdf,
+    seen,
+    sky,
+    splat,
+    texture,
+    volume,
+)
+from cuda_ext.adam_groups import Group
 from cuda_ext.hashgrid import HashGrid
 from dreamlab.core.cameras import orbit
 from dreamlab.toybox.draw import Light
 from dreamlab.toybox.program import stack
 from dreamlab.toybox.shapes import program
 from tests.cuda_ext.raster_scenes import mesh_tensors, soup, sphere, to_clip, views
+from tests.cuda_ext.test_seen import scene as seen_scene
 from tests.cuda_ext.test_splat import make_scene
 from tests.second_device import Mixed, OnDevice, second_device
 from tests.sync_counter import syncs
@@ -65,6 +85,18 @@ def run_adam(device: str, backend: str) -> Results:
             grad = rand(40, 3, seed=3).to(device)
             adam.adam(param, grad, first, second, step, visible=visible, skip=skip, **how)
     return [param, first, second, step]
+
+
+def run_adam_groups(device: str, backend: str) -> Results:
+    groups = []
+    for i, shape in enumerate([(40, 3), (7,), (1100, 2)]):
+        tensors = [rand(*shape, seed=4 * i + k) for k in range(4)]
+        visible = None if i else torch.arange(40, device=device) % 3 == 0
+        given = (*tensors[:3], tensors[3].abs())
+        groups.append(Group(*(t.to(device) for t in given), torch.tensor(i, device=device), 0.1, visible))
+    flags = [torch.tensor(flag, device=device) for flag in (True, False)]
+    stepped = [adam_groups.adam_groups(groups, flag, backend=backend) for flag in flags]
+    return [*stepped, *(t for group in groups for t in (group[0], *group[2:5]))]
 
 
 def run_hashgrid(device: str, backend: str) -> Results:
@@ -128,12 +160,47 @@ def run_sdf(device: str, backend: str) -> Results:
     return [*sdf.draw(*tables, *size, backend=backend), *sdf.sdf(tables[0], points, backend=backend)]
 
 
+def run_density(device: str, backend: str) -> Results:
+    turns = torch.linalg.qr(rand(50, 3, 3)).Q
+    given = (16 * rand(50, 3, seed=1) - 2, turns, 0.6 + 2 * rand(50, 3, seed=2), rand(50, 4, seed=3))
+    return [density.density(*(each.to(device) for each in given), (12, 9, 21), backend=backend)]
+
+
+def run_seen(device: str, backend: str) -> Results:
+    given = (each.to(device) for each in seen_scene(200, 4, 20))
+    return [seen.seen(*given, grazing=0.15, behind=1.5, backend=backend)]
+
+
+def run_sky(device: str, backend: str) -> Results:
+    vertices, faces = mesh_tensors(sphere(1))
+    turns = torch.linalg.qr(rand(6, 3, 3)).Q
+    points = 0.8 * torch.rand(60, 3, generator=torch.Generator().manual_seed(1)) - 0.4
+    given = (0.7 * vertices, faces, points, torch.nn.functional.normalize(points, dim=-1), turns)
+    return [sky.sky(*(each.to(device) for each in given), pixels=20, slack=0.05, backend=backend)]
+
+
 def run_volume(device: str, backend: str) -> Results:
     grid, row = rand(3, 5, 6, 4, 7).to(device).requires_grad_(), torch.tensor([2, 0, 2]).to(device)
     near, direction = (0.5 * rand(3, 20, 3, seed=i).to(device) for i in (1, 2))
     direction = torch.nn.functional.normalize(direction, dim=-1)
     out = volume.volume(grid, row, near, direction, samples=14, shift=2.0, gain=1.2, backend=backend)
     return with_gradients([out], [grid])
+
+
+def run_modulate(device: str, backend: str) -> Results:
+    found: Results = []
+    for shape, groups, dtype in (
+        ((3, 5, 4, 48), 1, torch.float32),
+        ((2, 9, 112), 2, torch.float32),
+        ((2, 7, 33), 1, torch.bfloat16),
+    ):
+        x = rand(*shape, seed=7).to(device, dtype).requires_grad_()
+        told = None if groups > 1 else rand(shape[0], 2 * shape[-1], seed=1).to(device, dtype).requires_grad_()
+        leaves = [x] if told is None else [x, told]
+        for silu in (True, False):
+            out = modulate.modulate(x, told, silu=silu, groups=groups, backend=backend)
+            found += [y.float() for y in with_gradients([out.float()], leaves)]
+    return found
 
 
 @dataclass(frozen=True)
@@ -147,6 +214,8 @@ class Op:
 OPS = {
     "splat": Op(run_splat, splat.HOST_READS, 2e-3, 1e-4),
     "adam": Op(run_adam, adam.HOST_READS),
+    "density": Op(run_density, density.HOST_READS, 2e-3),
+    "adam groups": Op(run_adam_groups, adam_groups.HOST_READS),
     "hashgrid": Op(run_hashgrid, hashgrid.HOST_READS),
     "march with room": Op(run_march, 0),
     "march": Op(lambda device, backend: run_march(device, backend, None), march.HOST_READS),
@@ -157,7 +226,10 @@ OPS = {
     ),
     "raster behind": Op(run_raster_behind, raster.HOST_READS, 0.01),
     "sdf": Op(run_sdf, sdf.HOST_READS, 0.02, 4e-3),
+    "seen": Op(run_seen, seen.HOST_READS, 0.01, 1e-4),
+    "sky": Op(run_sky, sky.HOST_READS, 0.05),
     "volume": Op(run_volume, volume.HOST_READS),
+    "modulate": Op(run_modulate, modulate.HOST_READS, 0.02, 5e-5),  # a bfloat16 may round the other way
 }
 
 
@@ -168,10 +240,14 @@ def device() -> Iterator[None]:
 
 
 def compare(ours: Results, theirs: Results, op: Op) -> None:
+    assert all(isinstance(x, OnDevice) for x in ours) and not any(isinstance(x, OnDevice) for x in theirs)
+    compare_numbers(ours, theirs, op)
+
+
+def compare_numbers(ours: Results, theirs: Results, op: Op) -> None:
     assert len(ours) == len(theirs)
     for i, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-        assert isinstance(mine, OnDevice) and not isinstance(other, OnDevice)
-        mine, other = mine.detach().cpu().double(), other.detach().double()
+        mine, other = mine.detach().cpu().double(), other.detach().cpu().double()
         scale = other.abs().mean().clamp(min=1e-6)
         wrong = (mine - other).abs() > op.tolerance * (other.abs() + scale)
         share = wrong.double().mean().item() if wrong.numel() else 0.0
@@ -195,7 +271,7 @@ def test_twins_run_on_a_device_without_mixing(name: str, device: None) -> None:
     compare(OPS[name].run("cuda", "torch"), OPS[name].run("cpu", "torch"), Op(OPS[name].run, 0))
 
 
-@pytest.mark.parametrize("name", ["adam", "volume", "march", "splat"])
+@pytest.mark.parametrize("name", ["adam", "volume", "modulate", "march", "splat"])
 def test_without_kernels_auto_runs_the_twin_there(name: str, device: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvrtc, "_failure", lambda op, index: "sm_999 is not known")
     monkeypatch.setattr(nvrtc, "launch", None)

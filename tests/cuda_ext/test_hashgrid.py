@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cuda_ext import build
-from cuda_ext.hashgrid import HashGrid, _layout, encode, position_gradient
+from cuda_ext.hashgrid import LAYOUTS, HashGrid, _layout, encode, position_gradient
 
 needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
 BACKENDS = ["torch", pytest.param("native", marks=needs_compiler)]
@@ -47,8 +47,9 @@ def assert_near(ours, reference, bound, where):
 @pytest.mark.parametrize("active", [None, 3])
 @pytest.mark.parametrize("smoothstep", [False, True])
 @pytest.mark.parametrize("features", [1, 2, 4, 8])
-def test_native_matches_twin_to_second_order(features, smoothstep, active):
-    grid = HashGrid(**SMALL, features=features, smoothstep=smoothstep)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_native_matches_twin_to_second_order(layout, features, smoothstep, active):
+    grid = HashGrid(**SMALL, features=features, smoothstep=smoothstep, layout=layout)
     tensors = scene(grid)
     ours = derivatives(grid, tensors, "native", active)
     twin = derivatives(grid, [t.double() for t in tensors], "torch", active)
@@ -71,12 +72,14 @@ def test_native_matches_twin_across_chunks_of_samples():
         assert_near(a, b, 1e-6 if a.shape[0] == len(x) else 2e-5, f"output {i}")
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("smoothstep", [False, True])
-def test_twin_against_finite_differences(smoothstep):
-    grid = HashGrid(levels=3, log2_entries=4, base_resolution=1, finest_resolution=7, smoothstep=smoothstep)
+def test_twin_against_finite_differences(smoothstep, layout):
+    grid = HashGrid(3, 2, 4, base_resolution=1, finest_resolution=7, smoothstep=smoothstep, layout=layout)
     x, table, *_ = scene(grid, count=12, dtype=torch.float64)
     x = x[8:].clamp(0.01, 0.99)
-    assert ((x[..., None] * torch.tensor(grid.resolutions)).frac() - 0.5).abs().max() < 0.4999  # off the cell borders
+    places = x[..., None] * torch.tensor(grid.scales) + grid.shift
+    assert (places.frac() - 0.5).abs().max() < 0.4999  # off the cell borders
     inputs = (x.requires_grad_(), table.requires_grad_())
     assert torch.autograd.gradcheck(lambda a, b: encode(a, b, grid, active_levels=2), inputs)
     assert torch.autograd.gradgradcheck(lambda a, b: encode(a, b, grid), inputs)
@@ -103,8 +106,9 @@ def test_dense_level_reproduces_a_trilinear_function(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("smoothstep", [False, True])
-def test_constant_table_is_a_constant_field(backend, smoothstep):
-    grid = HashGrid(**SMALL, smoothstep=smoothstep)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_constant_table_is_a_constant_field(backend, smoothstep, layout):
+    grid = HashGrid(**SMALL, smoothstep=smoothstep, layout=layout)
     x = scene(grid)[0].requires_grad_()
     y = encode(x, torch.full((grid.rows, 2), 3.0), grid, backend=backend)
     torch.testing.assert_close(y, torch.full_like(y, 3.0), rtol=1e-6, atol=0)
@@ -218,11 +222,12 @@ def test_same_bits_twice_and_for_any_thread_count():
 
 
 @needs_compiler
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("isa", ["avx2", "portable"])
-def test_other_instruction_sets_agree(isa, monkeypatch):
+def test_other_instruction_sets_agree(isa, layout, monkeypatch):
     if list(build.ISAS).index(isa) < list(build.ISAS).index(build.machine_isa()):
         pytest.skip(f"this machine has no {isa}")
-    grid = HashGrid(**SMALL, smoothstep=True)
+    grid = HashGrid(**SMALL, smoothstep=True, layout=layout)
     tensors = scene(grid)
     twin = derivatives(grid, [t.double() for t in tensors], "torch", None)
     monkeypatch.setenv("DREAMLAB_ISA", isa)
@@ -246,7 +251,7 @@ def test_no_positions(backend):
 
 @needs_compiler
 def test_the_ops_are_registered_soundly_and_compile():
-    grid = HashGrid(levels=3, log2_entries=6, base_resolution=2, finest_resolution=9)
+    grid = HashGrid(levels=3, log2_entries=6, base_resolution=2, finest_resolution=9, layout="tcnn")
     x, table, grad, turn, _ = scene(grid, count=20)
     layout = _layout(grid, 3)
     leaves = [t.clone().requires_grad_() for t in (x, table, grad)]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuda_ext import build
-from cuda_ext.hashgrid import HashGrid, encode, position_gradient
+from cuda_ext.hashgrid import LAYOUTS, HashGrid, encode, position_gradient
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
 ANY = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=True)
@@ -20,9 +20,10 @@ NEAR_BORDERS = st.sampled_from([0.0, -0.0, 1.0, 0.5, 1e-45, 1 - 2**-24, 1 + 2**-
     smoothstep=st.booleans(),
     features=st.sampled_from([1, 2, 4, 8]),
     poison=st.none() | ANY,
+    layout=st.sampled_from(LAYOUTS),
 )
-def test_any_position_and_any_table(points, smoothstep, features, poison):
-    grid = HashGrid(4, features, 6, 2, 2**20, smoothstep)
+def test_any_position_and_any_table(points, smoothstep, features, poison, layout):
+    grid = HashGrid(4, features, 6, 2, 2**20, smoothstep, layout)
     x = torch.tensor(points, dtype=torch.float32)
     g = torch.Generator().manual_seed(0)
     table, grad = torch.randn(grid.rows, features, generator=g), torch.randn(len(x), grid.width, generator=g)
@@ -50,9 +51,10 @@ def test_any_position_and_any_table(points, smoothstep, features, poison):
     base=st.integers(1, 40),
     more=st.integers(0, 5000),
     log2_entries=st.integers(3, 12),
+    layout=st.sampled_from(LAYOUTS),
 )
-def test_any_shape_of_the_grid(count, levels, base, more, log2_entries):
-    grid = HashGrid(levels, 2, log2_entries, base, base + more)
+def test_any_shape_of_the_grid(count, levels, base, more, log2_entries, layout):
+    grid = HashGrid(levels, 2, log2_entries, base, base + more, layout=layout)
     g = torch.Generator().manual_seed(count)
     x, table = torch.rand(count, 3, generator=g), torch.randn(grid.rows, 2, generator=g)
     grad = torch.randn(count, grid.width, generator=g)

@@ -14,7 +14,7 @@ import torch
 from cuda_ext import build
 from cuda_ext import hashgrid as hashgrid_ops
 from cuda_ext import march as march_ops
-from cuda_ext.hashgrid import HashGrid, encode
+from cuda_ext.hashgrid import LAYOUTS, HashGrid, encode
 from cuda_ext.march import Samples, composite, march
 from tests import cuda_on_host
 
@@ -28,22 +28,21 @@ def on_host(op, kernel, params, items, levels=1, threads=32):
 
 
 @needs_compiler
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("smoothstep", [False, True])
+@pytest.mark.parametrize("levels", [4, 5])  # 5 x 2 features are no whole number of vectors of 4
 @pytest.mark.parametrize("features", [1, 2, 4, 8])
-def test_hashgrid_kernels_match_the_twin(features, smoothstep):
-    grid = HashGrid(4, features, 8, 3, 29, smoothstep)
-    active, count = 3, 77
+def test_hashgrid_kernels_match_the_twin(features, levels, smoothstep, layout):
+    grid = HashGrid(levels, features, 8, 3, 29, smoothstep, layout)
+    active, count = levels - 1, 77
     g = torch.Generator().manual_seed(0)
     x, table = torch.rand(count, 3, generator=g) * 1.1 - 0.05, torch.randn(grid.rows, features, generator=g)
     grad, turn = torch.randn(count, grid.width, generator=g), torch.randn(count, 3, generator=g)
 
     def run(kernel, out, direction=None):
-        p = build.pointer
-        params = hashgrid_ops._Params(
-            (ctypes.c_int64 * 33)(*grid.offsets), (ctypes.c_int32 * 32)(*grid.resolutions),
-            grid.levels, active, features, smoothstep, p(x), p(table), p(grad), p(direction), p(out), count,
-        )  # fmt: skip
-        on_host("hashgrid", f"hashgrid_{kernel}", params, count, 1 if kernel == "position_gradient" else grid.levels)
+        params = hashgrid_ops._params(hashgrid_ops._layout(grid, active), features, x, table, grad, direction, out)
+        parts = 1 if kernel == "position_gradient" else hashgrid_ops.thread_parts(grid.levels, features)
+        on_host("hashgrid", f"hashgrid_{kernel}", params, count, parts)
         return out
 
     leaves = [t.double().requires_grad_() for t in (x, table, grad)]
@@ -85,7 +84,7 @@ def test_march_and_composite_kernels_match_the_twins(cone):
     )  # fmt: skip
     on_host("march", "march_mark", params, rays)
     offsets.copy_(offsets.cumsum(0))
-    on_host("march", "march_write", params, rays)
+    on_host("march", "march_write", params, 32 * rays)
     assert torch.equal(offsets, twin.offsets)
     assert torch.equal(ends[0], twin.t_start) and torch.equal(ends[1], twin.t_end)
     assert torch.equal(ray, twin.ray_index())
@@ -97,8 +96,8 @@ def test_march_and_composite_kernels_match_the_twins(cone):
     inputs = (sigma, rgb, *ends, offsets, 1e-3)
     given = dict(zip(("grad_out", "grad_sums", "grad_weights"), cotangents, strict=True))
     params = march_ops._composite_params(*inputs, out=out, sums=sums, weights=weights, **given, **grads)
-    on_host("march", "composite", params, rays)
-    on_host("march", "composite_backward", params, rays)
+    on_host("march", "composite", params, 32 * rays)
+    on_host("march", "composite_backward", params, 32 * rays)
     s, c = sigma.double().requires_grad_(), rgb.double().requires_grad_()
     exact = Samples(offsets, *ends.double())
     picture = composite(s, c, exact, stop=1e-3, backend="torch")
@@ -109,3 +108,21 @@ def test_march_and_composite_kernels_match_the_twins(cone):
     ours = (out, sums[:, :3], weights, grads["grad_sigma"], grads["grad_rgb"])
     for mine, twin_value in zip(ours, (*outputs, *expected), strict=True):
         torch.testing.assert_close(mine.double(), twin_value, rtol=2e-5, atol=2e-6)
+
+
+@needs_compiler
+def test_intervals_of_no_ray_are_cleared():
+    rays, used, count = 3, 50, 400  # more padding than the rays' warps have lanes
+    offsets = torch.tensor([0, 20, 20, used])
+    ends = torch.arange(count + 1) / 100.0
+    sigma, rgb = torch.ones(count), torch.ones(count, 2)
+    dirty = {"weights": torch.full((count,), 7.0), "grad_sigma": torch.full((count,), 7.0)}
+    dirty["grad_rgb"] = torch.full((count, 2), 7.0)
+    rest = {"out": torch.empty(rays, 2), "sums": torch.empty(rays, 4), "light": torch.empty(count)}
+    rest["grad_out"] = torch.ones(rays, 2)
+    inputs = (sigma, rgb, ends[:-1].contiguous(), ends[1:].contiguous(), offsets, 1e-4)
+    params = march_ops._composite_params(*inputs, **rest, **dirty)
+    on_host("march", "composite", params, 32 * rays)
+    on_host("march", "composite_backward", params, 32 * rays)
+    for name, tensor in dirty.items():
+        assert not tensor[used:].any() and (tensor[:used] < 7).all() and tensor[:used].any(), name

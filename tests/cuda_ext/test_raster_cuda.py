@@ -148,14 +148,15 @@ def test_antialias_kernels(name: str) -> None:
         assert_close_except(a, b, 0, "gradient", 1e-5)
 
 
-def test_volume_kernels() -> None:
+@pytest.mark.parametrize("channels", [2, 7, 40])  # of a warp's 32 lanes
+def test_volume_kernels(channels: int) -> None:
     g = torch.Generator().manual_seed(0)
-    grid, row = torch.randn(3, 5, 6, 4, 7, generator=g), torch.tensor([2, 0, 2])
+    grid, row = torch.randn(3, 5, 6, 4, channels, generator=g), torch.tensor([2, 0, 2])
     near, direction = (0.5 * torch.randn(3, 40, 3, generator=g) for _ in range(2))
     inputs = (grid, row, near, torch.nn.functional.normalize(direction, dim=-1), 14, 1.0, 2.0, 1.2)
-    params, out = volume._params(*inputs), torch.full((3, 40, 8), 7.0)
-    run("volume", "dl_volume", params, [out], 120)
+    params, out = volume._params(*inputs), torch.full((3, 40, channels + 1), 7.0)
+    run("volume", "dl_volume", params, [out], 32 * 120)
     assert_close_except(out, torch.ops.dreamlab.volume(*inputs), 0, "value", 1e-5)
     found = torch.zeros_like(grid)
-    run("volume", "dl_volume_backward", params, [out, found], 120)
+    run("volume", "dl_volume_backward", params, [out, found], 32 * 120)
     assert_close_except(found, torch.ops.dreamlab.volume_backward(*inputs, out), 0, "grad grid", 1e-4)

@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 
 from dreamlab.cli.doctor import programs
 from dreamlab.core.errors import InputError
+from dreamlab.core.formats import MISSING
 from dreamlab.core.safemath import linear_to_srgb
 from dreamlab.core.types import Mesh, Textures
 from dreamlab.export.formats import WRITERS
@@ -193,15 +194,15 @@ def program(folder: Path, text: str) -> str:
 def test_without_blender_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("DREAMLAB_BLENDER", raising=False)
-    assert "https://www.blender.org/download" in WRITERS["fbx"].missing()
+    assert "https://www.blender.org/download" in MISSING["fbx"]()
     assert any(line.startswith("note  formats fbx, abc, blend: Blender is not found") for line in programs())
     with pytest.raises(InputError, match=r"^abc: Blender is not found: install it"):
         WRITERS["abc"].write(made("coloured"))
     monkeypatch.setenv("DREAMLAB_BLENDER", "/nowhere/blender")
-    assert "'/nowhere/blender', which is no program here" in WRITERS["blend"].missing()
+    assert "'/nowhere/blender', which is no program here" in MISSING["blend"]()
     monkeypatch.delenv("DREAMLAB_BLENDER")
     found = program(tmp_path, "exit 0")
-    assert WRITERS["fbx"].missing() == "" and f"ok    formats fbx, abc, blend: through {found}" in programs()
+    assert MISSING["fbx"]() == "" and f"ok    formats fbx, abc, blend: through {found}" in programs()
 
 
 def test_a_blender_that_fails_or_hangs_costs_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

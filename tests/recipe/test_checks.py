@@ -6,13 +6,16 @@ from __future__ import annotations
 from dataclasses import fields
 
 import pytest
+import torch
 
+from cuda_ext import packages
 from dreamlab import recipe
 from dreamlab.core.device import known_device
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.settings import with_files
 from dreamlab.recipe.checks import check
 from dreamlab.recipe.tables import TABLES
+from dreamlab.run.assemble import Assembler
 
 STAGE = """
 prompt: a rocking red mushroom with a white stem
@@ -44,6 +47,7 @@ def text(
 CLIP = "{kind: oracle, others: 1, clip: %d}"
 VIDEO = "{kind: video, frames: %d}"
 MOVING = "{kind: gaussians4d, count: 16}"
+SEVERAL = "{kind: several, objects: {a: {scene: %s}, b: {scene: gaussians}}}"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +67,8 @@ MOVING = "{kind: gaussians4d, count: 16}"
         {"scene": "{kind: field, normals: finite}", "stage": "regularisers: {orient: 0.1}"},
         {"scene": "{kind: field, latent: true}", "term": "see: latent"},
         {"guidance": "truth", "system": "{kind: photometric, normal: 1}"},
+        {"scene": "{kind: field, hashgrid: {layout: tcnn}, backend: native}"},
+        {"scene": "{kind: mesh, material: hash, hashgrid: {layout: tcnn, growth: 1.3}, backend: torch}"},
     ],
     ids=str,
 )
@@ -114,6 +120,20 @@ def test_what_fits_is_let_through(case: dict[str, str]) -> None:
         ({"scene": "{kind: mesh, shading: pbr, lights: []}"}, "needs at least one of `lights`"),
         ({"scene": "{kind: several, objects: {}}"}, "objects: name at least one"),
         ({"system": "{kind: vsd, net: adapter}"}, "trains an adapter, which oracle does not offer"),
+        (
+            {"scene": "{kind: field, backend: nvdiffrast}"},
+            "scene.backend: nvdiffrast runs raster, interpolate, texture",
+        ),
+        ({"scene": "{kind: field, backend: gsplat}"}, "call; packages that it can use: nerfacc, tinycudann"),
+        (
+            {"scene": "{kind: mesh, backend: tinycudann}"},
+            "which this mesh does not call; packages that it can use: nvd",
+        ),
+        ({"scene": "{kind: dmtet, backend: tinycudann}"}, "backend: tinycudann has other tables than layout own"),
+        ({"scene": "{kind: field, hashgrid: {growth: 1.5}}"}, "hashgrid.growth: layout own grows to `finest`"),
+        ({"scene": "{kind: field, hashgrid: {layout: tcnn, growth: 9}}"}, "growth 9.0 must be at least 1 and end at"),
+        ({"scene": SEVERAL % "{kind: field, backend: gsplat}"}, "scene.objects.a.backend: gsplat runs splat, which th"),
+        ({"scene": SEVERAL % "{kind: gaussians, backend: torch}"}, "need the same dilation, compensate and backend"),
         ({"system": "{kind: bootstrapped, width: 10}"}, "width 10 is not a multiple of 4"),
     ],
     ids=str,
@@ -123,6 +143,39 @@ def test_what_does_not_fit_is_one_line_that_says_where(case: dict[str, str], sai
         check(recipe.load(text(**case), TABLES))  # type: ignore[arg-type]
     assert said in str(error.value) and str(error.value).startswith("stages.0 ('shape')")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("scene", "package"),
+    [
+        ("{kind: gaussians, backend: gsplat}", "gsplat"),
+        ("{kind: dmtet, backend: nvdiffrast}", "nvdiffrast"),
+        ("{kind: field4d, backend: nerfacc}", "nerfacc"),
+        ("{kind: hyper_field, backend: tinycudann, hashgrid: {layout: tcnn}}", "tinycudann"),
+    ],
+)
+def test_what_a_package_lacks_is_one_line(scene: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not installed; installed for a torch that has no CUDA, for one that sees no device, and for a run on the CPU."""
+    wanted = recipe.load(text(scene=scene), TABLES)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        RecipeError, match=rf"^stages\.0 \('shape'\)\.scene\.backend: {package}: it is not installed .*lice"
+    ):
+        check(wanted)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(
+        RecipeError, match=rf"{package}: it runs on CUDA only, and this torch has no CUDA; auto is ours"
+    ):
+        check(wanted)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RecipeError, match=rf"{package}: it runs on CUDA only, and no CUDA device is visible"):
+        check(wanted)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    check(wanted)
+    with pytest.raises(RecipeError, match=rf"backend: {package}: it runs on CUDA only, and the run is on cpu"):
+        Assembler(wanted, "cpu")
 
 
 def test_every_packaged_recipe_passes() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cloud stops on a grid: every cell against the sum over all Gaussians in double, and how much work it is."""
+"""What a cloud stops on a grid: every cell against the sum over all Gaussians in double."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.rotation import matrix
-from renderers.gaussian import density
 from renderers.gaussian.density import NARROW, REACH, Density, density_of
 
 Cloud = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -26,7 +25,7 @@ def cloud(count: int, size: float, seed: int = 0) -> Cloud:
 
 def everywhere(found: Density) -> Tensor:
     """[X, Y, Z, 3] places of the grid."""
-    axes = [low + found.cell * torch.arange(n) for low, n in zip(found.low.tolist(), found.size, strict=True)]
+    axes = [low + found.cell * torch.arange(n) for low, n in zip(found.low.tolist(), found.values.shape, strict=True)]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
 
 
@@ -34,8 +33,8 @@ def summed(found: Density, made: Cloud) -> tuple[Tensor, Tensor]:
     """[X, Y, Z] and [X, Y, Z, 3] in double, one Gaussian after another; and the worst that a cut-off may move."""
     means, quats, scales, opacity, colours = (value.double() for value in made)
     places = everywhere(found).double()
-    total = places.new_zeros(*found.size, 4)
-    edge = places.new_zeros(found.size)
+    total = places.new_zeros(*found.values.shape, 4)
+    edge = places.new_zeros(found.values.shape)
     for i in range(len(means)):
         local = (places - means[i]) @ matrix(quats[i]) / scales[i].clamp(min=NARROW * found.cell)
         d2 = local.square().sum(-1)
@@ -66,40 +65,3 @@ def test_colours_between_cells_are_weighted_by_what_stops_there() -> None:
     middle = found.colour(torch.zeros(1, 3))[0]
     torch.testing.assert_close(middle, torch.tensor([0.75, 0.25, 0.0]), atol=2e-3, rtol=0)
     assert found.colour(means)[0, 0] > 0.95 and found.colour(torch.full((1, 3), 9.0)).isfinite().all()
-
-
-def test_what_is_done_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = cloud(50, 0.06)
-    whole = density_of(*made, 40)
-    monkeypatch.setattr(density, "PAIRS", 97)
-    monkeypatch.setattr(density, "BLOCK", 32)
-    parts = density_of(*made, 40)
-    torch.testing.assert_close(parts.bricks, whole.bricks, atol=1e-5, rtol=1e-5)
-
-
-def bricks_of(made: Cloud, cell: float) -> int:
-    """Pairs of a Gaussian and a brick that are evaluated, on a grid of 100 cells a side."""
-    means, quats, scales, _, _ = made
-    turns, widths = matrix(quats), (scales / cell).clamp(min=NARROW)
-    inverse = turns.transpose(1, 2) / widths[:, :, None]
-    reach = REACH * (turns * widths[:, None]).square().sum(-1).sqrt()
-    pairs = density._pairs(means / cell + 50, inverse, reach, (100, 100, 100))
-    return sum(len(brick) for _, brick in pairs)
-
-
-def test_the_work_grows_with_the_gaussians_and_with_the_cells_they_touch() -> None:
-    """Twice the Gaussians, twice the pairs; a disc touches an area, not the volume of the box around it."""
-    g = torch.Generator().manual_seed(0)
-    turns = torch.randn(400, 4, generator=g)
-    means = 0.3 * torch.rand(400, 3, generator=g)
-    spare = torch.zeros(400)
-
-    def of(scales: list[float], some: int) -> int:
-        made = (means[:some], turns[:some], torch.tensor(scales).expand(some, 3), spare, means)
-        return bricks_of(made, 0.01)
-
-    ball, disc, large = [0.03] * 3, [0.1, 0.1, 0.001], [0.1] * 3
-    assert of(ball, 400) == pytest.approx(2 * of(ball, 200), rel=0.05)
-    cells = 4 / 3 * torch.pi * (REACH * 3) ** 3  # that a ball touches
-    assert of(ball, 400) * density.BRICK**3 < 3 * 400 * cells
-    assert of(disc, 100) < 0.2 * of(large, 100)

@@ -33,7 +33,7 @@ def splat_notes(splats: Splats | None, formats: Iterable[str]) -> list[str]:
     return lines
 
 
-def _format(name: str, about: str, data: Callable[[Product, Splats], bytes]) -> Format:
+def _format(name: str, data: Callable[[Product, Splats], bytes]) -> Format:
     def write(made: Product) -> Files:
         if made.splats is None:
             raise InputError(f"{name}: this scene is not made of Gaussians alone; export a mesh of it")
@@ -42,7 +42,7 @@ def _format(name: str, about: str, data: Callable[[Product, Splats], bytes]) -> 
             raise InputError(f"{name}: none of the scene's Gaussians is finite and to be seen; train longer")
         return {name: data(made, cloud)}
 
-    return Format(write, of="splats", about=about)
+    return Format(write, of="splats")
 
 
 def _glb(made: Product, cloud: Splats) -> bytes:
@@ -55,15 +55,12 @@ def _ply(made: Product, cloud: Splats) -> bytes:
 
 
 SPLAT_WRITERS: Mapping[str, Format] = {
-    "splat-glb": _format("splats.glb", "Gaussians in glTF (KHR_gaussian_splatting), the format of record", _glb),
-    "splat-ply": _format("splats.ply", "Gaussians in the PLY of 3DGS", _ply),
+    "splat-glb": _format("splats.glb", _glb),
+    "splat-ply": _format("splats.ply", _ply),
     "splat": _format(
         "splats.splat",
-        "Gaussians in 32 bytes each, for the web",
         lambda made, cloud: dot_splat_bytes(cloud, made.splatting.axes),
     ),
-    FRAMES: Format(frames_file, of="splats", about="moving Gaussians: a PLY of 3DGS for each moment, in one zip"),
-    "spz": _format(
-        "splats.spz", "Gaussians by Niantic's SPZ, a tenth of the PLY", lambda made, cloud: spz_bytes(cloud)
-    ),
+    FRAMES: Format(frames_file, of="splats"),
+    "spz": _format("splats.spz", lambda made, cloud: spz_bytes(cloud)),
 }

@@ -4,48 +4,35 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 from dreamlab.core.errors import InputError
+from dreamlab.core.programs import blender, lacking_blender
 from dreamlab.export.glb import gltf_of
 from dreamlab.export.painted import painted
 from dreamlab.export.product import Files, Product
 
-VARIABLE = "DREAMLAB_BLENDER"
 SECONDS = 300.0
 _SCRIPT = Path(__file__).with_name("in_blender.py")
 
 
 def found() -> list[str]:
-    """The beginning of a command that runs a script in Blender; nothing where there is none. The variable names the
-    program, or a Python that has the package bpy."""
-    named = os.environ.get(VARIABLE, "")
-    program = shutil.which(named) if named else shutil.which("blender")
-    if program is None:
+    """The beginning of a command that runs our script in Blender; nothing where there is none."""
+    program = blender()
+    if not program:
         return []
     if Path(program).name.startswith("python"):
         return [program, "-I", str(_SCRIPT)]
     return [program, "--background", "--factory-startup", "--python-exit-code", "1", "--python", str(_SCRIPT), "--"]
 
 
-def lacking() -> str:
-    """One line for those who have no Blender."""
-    if found():
-        return ""
-    named = os.environ.get(VARIABLE)
-    if named:
-        return f"{VARIABLE} names {named!r}, which is no program here; give Blender's, or a Python that has bpy"
-    return f"Blender is not found: install it (https://www.blender.org/download), or name its program in {VARIABLE}"
-
-
 def through_blender(made: Product, kind: str) -> Files:
     """`model.kind`, saved by Blender; InputError in one line where it cannot."""
     command = found()
     if not command:
-        raise InputError(f"{kind}: {lacking()}")
+        raise InputError(f"{kind}: {lacking_blender()}")
     # What this process's Python may import is not what Blender's may.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +50,7 @@ def through_blender(made: Product, kind: str) -> Files:
         except subprocess.TimeoutExpired:
             raise InputError(f"{kind}: Blender was not done after {SECONDS:.0f} s; try a coarser mesh") from None
         except OSError as error:
-            raise InputError(f"{kind}: {command[0]} does not start ({error.strerror}); {lacking()}") from None
+            raise InputError(f"{kind}: {command[0]} does not start ({error.strerror}); {lacking_blender()}") from None
         if done.returncode == 0 and target.is_file():
             return {target.name: target.read_bytes()}
     said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]

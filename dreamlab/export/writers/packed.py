@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dreamlab.core.programs import packer
 from dreamlab.export.product import Files
 
 SECONDS = 120.0
@@ -19,11 +20,6 @@ _IN, _OUT = "<in>", "<out>"
 _KEEP = [
     word for step in ("simplify", "join", "flatten", "palette", "instance", "prune") for word in (f"--{step}", "false")
 ]
-
-
-def packer() -> str:
-    """The program that is found; nothing where none is."""
-    return shutil.which("gltf-transform") or shutil.which("gltfpack") or ""
 
 
 def packed_files(glb: bytes) -> Files:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cuda_ext.adam import adam
 from dreamlab.core.types import Mesh
-from renderers.surface.draw import Surface, laplacian, look, vertex_normals
+from renderers.surface.draw import Neighbours, Surface, look, vertex_normals
 from renderers.surface.pictures import Shots
 
 STEPS, VIEWS = 48, 4
@@ -27,7 +27,7 @@ FOLDED = 0.2  # a triangle whose normal turns farther (cosine) from its old one 
 
 def fitted(mesh: Mesh, shots: Shots, steps: int = STEPS) -> Mesh:
     """The same triangles, elsewhere and otherwise coloured."""
-    start = Surface.of(mesh.vertices, mesh.faces)
+    start, around = Surface.of(mesh.vertices, mesh.faces), Neighbours.of(mesh.faces, len(mesh.vertices))
     vertices, colours = (value.detach().clone().requires_grad_() for value in (mesh.vertices, mesh.colours))
     moments = [(torch.zeros_like(each), torch.zeros_like(each), torch.zeros((), dtype=torch.int64))
                for each in (vertices, colours)]  # fmt: skip
@@ -39,7 +39,7 @@ def fitted(mesh: Mesh, shots: Shots, steps: int = STEPS) -> Mesh:
             order += torch.randperm(len(shots.cameras), generator=stream).tolist()
         index, order = order[:VIEWS], order[VIEWS:]
         loss = error(Surface(vertices, start.faces, start.neighbours), colours, shots.take(index))
-        slopes = torch.autograd.grad(loss + SMOOTH * laplacian(vertices, start.faces), (vertices, colours))
+        slopes = torch.autograd.grad(loss + SMOOTH * around.roughness(vertices), (vertices, colours))
         for value, slope, known, rate in zip((vertices, colours), slopes, moments, RATES, strict=True):
             adam(value.detach(), slope.contiguous(), *known, lr=rate * pace, betas=(0.8, 0.95))
     vertices, colours = unfolded(mesh.vertices, vertices.detach(), mesh.faces), colours.detach().clamp(0, 1)

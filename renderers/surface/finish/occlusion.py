@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much of a white sky reaches points of a surface: the cosine-weighted share of directions in which nothing of the
-surface itself is in the way, by depth pictures from all around, of parallel rays.
+surface itself is in the way, by height pictures from all around, of parallel rays.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cuda_ext.interpolate import interpolate
-from cuda_ext.raster import raster
+from cuda_ext.sky import sky
 
-DIRECTIONS = 128
+DIRECTIONS = 128  # half of them, and their opposites
 PIXELS = 256  # a side of a depth picture
-CHUNK = 16  # pictures in memory at once
 NEAR = 1.5  # pixels: what is nearer than that along a ray is the surface itself
 
 
@@ -40,26 +38,10 @@ def occlusion(
     low, high = vertices.aminmax(dim=0)
     centre, radius = (low + high) / 2, float((high - low).norm()) / 2 + 1e-6
     pixel = 2 * radius / pixels
-    ways = directions(count)
-    seen, whole = torch.zeros(len(points)), torch.zeros(len(points))
     places, raised = (vertices - centre) / radius, (points + NEAR * pixel * normals - centre) / radius
-    for some in ways.split(CHUNK):
-        frame = frames(some)  # [B, 3, 3] rows: right, up, toward the sky
-        clip = places @ frame.transpose(1, 2)
-        clip = torch.cat([clip * clip.new_tensor([1.0, 1.0, -1.0]), torch.ones_like(clip[..., :1])], -1)
-        picture = raster(clip, faces, (pixels, pixels))
-        height = interpolate(-clip[..., 2:3].contiguous(), picture, faces)[0][..., 0]
-        height = torch.where(picture.triangle > 0, height, -2.0)
-        at = raised @ frame.transpose(1, 2)  # [B, M, 3]
-        column = ((at[..., 0] + 1) / 2 * pixels).long().clamp(0, pixels - 1)
-        row = ((1 - at[..., 1]) / 2 * pixels).long().clamp(0, pixels - 1)
-        front = height.flatten(1).gather(1, row * pixels + column)
-        cosine = (normals @ some.T).T.clamp(min=0)
-        # A pixel's middle may lie off the ray by half of its side, on a surface that is steep there.
-        slack = 2 * NEAR / pixels
-        seen += (cosine * (at[..., 2] > front - slack)).sum(0)
-        whole += cosine.sum(0)
-    return (seen / whole.clamp(min=1e-6))[:, None].clamp(0, 1)
+    # A pixel's middle may lie off the ray by half of its side, on a surface that is steep there.
+    ways = frames(directions(count)[: count // 2])
+    return sky(places, faces, raised, normals, ways, pixels=pixels, slack=2 * NEAR / pixels)[:, None].clamp(0, 1)
 
 
 def frames(ways: Tensor) -> Tensor:

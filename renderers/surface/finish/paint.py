@@ -9,20 +9,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from cuda_ext.texture import texture
+from cuda_ext.seen import seen
 from renderers.surface.draw import Surface, look
 from renderers.surface.pictures import SOLID, Shots
 
 GRAZING = 0.15  # cosine to the eye below which a picture says nothing of a point
-POWER = 4  # of the cosine in a picture's weight
 BEHIND = 1.5  # pixels by which a point may lie behind what is seen at its place, over the cosine
 CLIFF = 6.0  # pixels' widths of depth within a pixel's neighbourhood that make it an edge
 TRUSTED = 0.05  # of weight: what was seen less takes more and more of its colour from around
 NEIGHBOURS = 12  # points that a colour is filled from
 TURN = 0.15  # metres that a unit of difference between normals counts for
-SLICE = 1 << 18  # points at once
 
 
 class Lens(NamedTuple):
@@ -61,31 +58,11 @@ def largest(pictures: Tensor) -> Tensor:
 def seen_colours(lens: Lens, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
     """Colours [M, 3] of points, and the weight of all that saw them [M, 1]: cos^4 of the angle to the eye, over the
     square of the distance (1 at the mean distance of the cameras)."""
-    parts = zip(points.split(SLICE), normals.split(SLICE), strict=True)
-    colours, weights = zip(*(_seen(lens, *part) for part in parts), strict=True)
-    return torch.cat(colours), torch.cat(weights)
-
-
-def _seen(lens: Lens, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
-    total, weights = torch.zeros(len(points), 3), torch.zeros(len(points), 1)
-    cameras, size = lens.shots.cameras, lens.shots.size
-    eyes, focal = cameras.camera_to_world[:, :3, 3], cameras.focal_px(size)
-    usual = eyes.norm(dim=-1).mean()
-    for i in range(len(cameras)):
-        cosine = (normals * normalize(eyes[i] - points, dim=-1)).sum(-1)
-        rows = (cosine > GRAZING).nonzero()[:, 0]
-        to_camera = cameras[i : i + 1].world_to_camera()[0]
-        local = points[rows] @ to_camera[:3, :3].T + to_camera[:3, 3]
-        away = -local[:, 2]
-        uv = local[:, :2] * (focal[i] / away.clamp(min=1e-6) / size)[:, None] * points.new_tensor([1.0, -1.0]) + 0.5
-        rgb, depth, good = texture(lens.layers[i], uv[None, None], boundary="clamp")[0, 0].split([3, 1, 1], -1)
-        cosine = cosine[rows]
-        hidden = away > depth[:, 0] + BEHIND * away / focal[i] / cosine
-        inside = ((uv > 0) & (uv < 1)).all(-1)
-        weight = cosine**POWER * (usual / away).square() * (inside & ~hidden & (good[:, 0] > 0.99))
-        total.index_add_(0, rows, weight[:, None] * rgb)
-        weights.index_add_(0, rows, weight[:, None])
-    return total / weights.clamp(min=1e-9), weights
+    cameras = lens.shots.cameras
+    eyes, focal = cameras.camera_to_world[:, :3, 3], cameras.focal_px(lens.shots.size)
+    known = (lens.layers, eyes, cameras.world_to_camera()[:, :3], focal)
+    sums = seen(points, normals, *known, grazing=GRAZING, behind=BEHIND) * eyes.norm(dim=-1).mean().square()
+    return sums[:, :3] / sums[:, 3:].clamp(min=1e-9), sums[:, 3:]
 
 
 def spread(points: Tensor, normals: Tensor, colours: Tensor, weights: Tensor) -> Tensor:

@@ -38,6 +38,8 @@ def repaired(mesh: Mesh, shots: Shots | None) -> tuple[Mesh, Json]:
     kept = worth_keeping(start.vertices, faces, shots)
     facts["removed_parts"] = int(torch.unique(parts_of(faces, len(start.vertices))[~kept]).numel())
     whole = used(replace(start, faces=faces[kept]))
+    if not any(facts.values()) and len(whole.vertices) == len(mesh.vertices):
+        return replace(mesh, normals=vertex_normals(mesh.vertices, mesh.faces)), facts  # in the order that it had
     return replace(whole, normals=vertex_normals(whole.vertices, whole.faces)), facts
 
 

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bytes of benchmarks/model.py against what the kernels do: they run on the host, and every load and store of the
+device's memory is counted by tests/cuda_traffic.h."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks import model_ops
+from benchmarks.model import SECTOR, Job
+from tests.cuda_on_host import Traffic, traffic
+from tests.second_device import memory, second_device
+
+JOBS: dict[str, Callable[[str], Job]] = {
+    "splat": lambda device: model_ops.splat_job(200, 45, device),
+    "hashgrid": lambda device: model_ops.hashgrid_job(150, device, 12),
+    "march": lambda device: model_ops.march_job(12, device),
+    "adam": lambda device: model_ops.adam_job(900, device, (3, 4, 1)),
+    "volume": lambda device: model_ops.volume_job(2, device, 30),
+}
+PER_REQUEST = 4  # rounds that a warp's request for 16 bytes a lane takes at least
+
+
+@functools.cache
+def watched(name: str) -> tuple[Job, Traffic]:
+    with second_device():
+        job = JOBS[name]("cuda")
+        with traffic(memory) as seen:
+            job.run()
+    return job, seen
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_the_model_s_bytes_are_those_that_kernels_move(name: str) -> None:
+    job, seen = watched(name)
+    modelled = {kernel.name: kernel for kernel in job.kernels if not kernel.name.startswith("torch")}
+    assert [kernel for kernel, _ in seen.launches] == list(modelled)
+    for kernel, counts in seen.launches:
+        model = modelled[kernel]
+        for expected, found in zip((model.read, model.written, model.added), counts.fresh, strict=True):
+            apart = found - expected
+            if kernel == "dl_march_mark" and found < expected:
+                continue  # an upper bound: rays do not ask for every cell
+            assert abs(apart) <= 0.025 * expected + 16 * SECTOR, (kernel, list(counts.fresh), model)
+
+
+def test_scattered_reads_and_adds_are_what_the_model_says() -> None:
+    for name, kernels in (
+        ("hashgrid", ("dl_hashgrid_encode", "dl_hashgrid_table_gradient")),
+        ("volume", ("dl_volume",)),
+    ):
+        job, seen = watched(name)
+        for kernel in kernels:
+            (model,) = (k for k in job.kernels if k.name == kernel)
+            assert 0.8 < seen.of(kernel).moved("sectors") / model.sectors < 1.3, kernel
+
+
+def test_records_come_to_shared_memory_without_bank_conflicts() -> None:
+    for kernel in ("dl_splat_forward", "dl_splat_gather"):
+        counts = watched("splat")[1].of(kernel)
+        assert 0 < counts.rounds <= 2 * PER_REQUEST * counts.shared
+    assert (
+        watched("splat")[1].of("dl_splat_forward").rounds
+        <= PER_REQUEST * watched("splat")[1].of("dl_splat_forward").shared
+    )
+
+
+def test_a_warp_adds_a_cell_s_channels_at_once_and_a_lane_a_row_of_the_table() -> None:
+    volume = watched("volume")[1].of("dl_volume_backward")
+    assert volume.bytes[2] > 60 * volume.requests[2]  # 20 channels of 4 bytes, at least 15 of them
+    assert volume.sectors[2] <= 4 * volume.requests[2]
