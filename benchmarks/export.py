@@ -181,7 +181,8 @@ def splat_file(kind: str, scene: Gaussians) -> Check:
     """From the scene to the bytes of a file."""
     began, walked = time.perf_counter(), time.process_time()
     splats = scene.splats()
-    none = Mesh(*(torch.zeros(0, 3) for _ in range(4)))
+    nothing = torch.zeros(0, 3)
+    none = Mesh(nothing, nothing, nothing, nothing)
     ((_, data),) = SPLAT_WRITERS[kind].write(Product("cloud", none, splats=splats)).items()
     taken, spent = time.perf_counter() - began, time.process_time() - walked
     name = f"export_{kind}_{len(splats.means)}"

@@ -83,6 +83,11 @@ SDXL = Shape(
 )  # fmt: skip
 
 
+def frozen(net: Any) -> Any:
+    """diffusers' types do not say that its networks are torch's modules."""
+    return net.requires_grad_(False)
+
+
 class Steps:
     """A scene of splats and networks of a shape; each method is one step of a rule on it."""
 
@@ -92,9 +97,9 @@ class Steps:
         torch.manual_seed(0)
         self.shape, self.device, self.dtype = shape, device, dtype
         like = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
-        self.unet = UNet2DConditionModel(**shape.unet).requires_grad_(False).to(**like)
-        self.vae = AutoencoderKL(**shape.vae).requires_grad_(False).to(**like)
-        self.tiny = AutoencoderTiny().requires_grad_(False).to(**like)
+        self.unet = frozen(UNet2DConditionModel(**shape.unet)).to(**like)
+        self.vae = frozen(AutoencoderKL(**shape.vae)).to(**like)
+        self.tiny = frozen(AutoencoderTiny()).to(**like)
         if compiled:
             self.unet = torch.compile(self.unet, mode="reduce-overhead")
             self.vae.encoder = torch.compile(self.vae.encoder)

@@ -21,8 +21,8 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json
 
 METHODS = ("auto", "own", "uvunwrap", "xatlas")
-# As measured (docs/export.md): uvunwrap is as fast as ours with a third of the spread, xatlas ten times slower than ours
-# for less of the square; so it is taken by name, or where ours finds no room.
+# As measured (docs/export.md): uvunwrap is as fast as ours with a fifth of the spread, xatlas slower than ours for less
+# of the square; so it is taken by name, or where ours finds no room.
 ORDER = ("uvunwrap", "own", "xatlas")
 GUTTER = 2.0  # texels kept free around a chart; half of it, and again, when the charts are too many
 SECONDS = 120.0  # of wall time that a package may take
