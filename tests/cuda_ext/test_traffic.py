@@ -21,7 +21,7 @@ JOBS: dict[str, Callable[[str], Job]] = {
     "march": lambda device: model_ops.march_job(12, device),
     "adam": lambda device: model_ops.adam_job(900, device, (3, 4, 1)),
     "volume": lambda device: model_ops.volume_job(2, device, 30),
-    "surface": lambda device: model_surface.surface_job(300, 40, 32, device),
+    "surface": lambda device: model_surface.surface_job(300, 40, 160, device),
 }
 AT_MOST = ("dl_march_mark",)  # an upper bound: rays do not ask for every cell
 # A lower bound: silhouettes, which depend on the mesh, ask for a few numbers more.
