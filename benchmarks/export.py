@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an export costs as a cloud of Gaussians grows: from the scene to the complete mesh file.
+"""What an export costs: in parts, and as a cloud of Gaussians and the turntable's views grow.
 
-    python -m benchmarks.export [--json FILE] [--count N ...]
+    python -m benchmarks.export [--json FILE] [--count N ...] [--parts [--run FOLDER]]
 
+`parts` (`dreamlab bench export`): all that the default recipe's export does, part by part, of a cloud of 4,096
+Gaussians or of what a run has made; imports are done before, as they are while a run trains. One thread; the aim is a
+second.
 `shell`: as large as their distance, like Gaussians that have multiplied. `wide`: with a deviation of 0.03 m however
 many they are, which is what a long training leaves where nothing pulls on sizes. `splats`: a million Gaussians in every
 format of Gaussians. `finish`: an isosurface of 200,000 triangles to a textured GLB of 20,000. Seconds are CPU time, of
@@ -18,22 +21,36 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import argparse
 import math
 import resource
+import shutil
+import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.harness import fitted_exponent
 from dreamlab import recipe
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.schedules import constant
-from dreamlab.core.types import Frames, Mesh, ParamGroup, Training, Triangles
+from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Training, Triangles
+from dreamlab.export import opened, warm
+from dreamlab.export.check import check
+from dreamlab.export.drawing import Viewed
 from dreamlab.export.glb import gltf_of
-from dreamlab.export.making import make
+from dreamlab.export.making import all_files, make
+from dreamlab.export.pictures import Kept, of_file, of_scene, save_pictures, turning
 from dreamlab.export.product import Product
 from dreamlab.export.splats.writers import SPLAT_WRITERS
 from dreamlab.metrics.figures import Check, report
+from dreamlab.pipeline import finished_scene
+from dreamlab.recipe import Recipe
 from dreamlab.recipe.tables import TABLES
+from dreamlab.run.folder import Run
 from renderers.gaussians import Gaussians
 from renderers.surface.draw import Surface, compose, look, vertex_normals
 from renderers.surface.finish import FinishSettings, finish
@@ -45,6 +62,10 @@ WIDE = 0.03  # metres
 SPLATS = (1_000_000, 10.0)  # Gaussians, and the most seconds that a format of them may take
 SURFACE = (200_000, 196)  # triangles of the isosurface that is finished, and cells a side that give so many
 FINISHED = ((1024, 6.0), (2048, None), (4096, None))  # texels a side, and the most seconds that they may take
+AIM = 1.0  # second for all parts together
+PARTS = 4.0  # seconds that they may take
+TURNS = (12, 24, 48, 96)  # views of a turntable
+EXPONENT = 1.05
 RECIPE = """
 prompt: a red mushroom with a white stem
 stages:
@@ -81,11 +102,87 @@ def measured(count: int, wide: bool) -> Check:
     return Check(name, spent, "s", floor, "lower", f"GLB of {size / 1e6:.1f} MB")
 
 
+def growth(counts: Sequence[int]) -> list[Check]:
+    """Rows of `measured`, and how fast they rise: the export's cost beside the cloud's is none of it."""
+    rows = []
+    for wide in (False, True):
+        found = [measured(count, wide) for count in counts]
+        rows += found
+        if len(counts) > 2:
+            slope = fitted_exponent([float(n) for n in counts], [each.value for each in found])
+            rows.append(Check(f"export_exponent_{'wide' if wide else 'shell'}", round(slope, 3), "", EXPONENT, "lower"))
+    return rows
+
+
+def parts(run: Path | None = None) -> list[Check]:
+    """CPU seconds of each part, of children too; the surface's own steps as the report has them."""
+    with one_thread(), tempfile.TemporaryDirectory() as folder:
+        scene, wanted = _made(run, Path(folder))
+        warm()
+        out, rows = Path(folder) / "out", []
+        out.mkdir()
+
+        def row(name: str, work: Callable[[], Any]) -> Any:
+            began = _spent()
+            found = work()
+            rows.append(Check(f"export_{name}", round(_spent() - began, 3), "s", None, "lower"))
+            return found
+
+        ready = row("surface", lambda: make(scene, wanted, wanted.prompt, 0, ("glb",)))
+        files = row("files", lambda: all_files(["glb"], ready.product, "none", []))
+        for name, data in files["glb"].items():
+            (out / name).write_bytes(data)
+        _, view = row("read_back", lambda: opened(out, files["glb"], ready.where, scene))
+        checked, _ = row("check", lambda: check(scene, view, ready.steps, ready.views))
+        settings = replace(wanted.export, pictures=("sheet", "mp4", "poster"))
+        row("pictures", lambda: save_pictures(out, settings, scene, view, torch.device("cpu"), {}))
+        total = sum(each.value for each in rows)
+        steps = [Check(f"export_surface_{step['name']}", round(step["seconds"], 3), "s", None, "lower")
+                 for step in ready.steps]  # fmt: skip
+        note = f"the aim is {AIM:g} s; {checked['psnr']} dB, silhouettes {checked['silhouette_iou']}"
+        rows = [rows[0], *steps, *rows[1:], Check("export_all", round(total, 3), "s", PARTS, "lower", note)]
+        if run is None:
+            rows += _views(scene, view)
+    return rows
+
+
+def _made(run: Path | None, folder: Path) -> tuple[Scene, Recipe]:
+    if run is None:
+        return cloud(4_096, False), recipe.load(RECIPE, TABLES)
+    shutil.copytree(run, folder / "run")
+    wanted, scene, _ = finished_scene(Run.open(folder / "run"))
+    return scene, wanted
+
+
+def _views(scene: Scene, view: Viewed) -> list[Check]:
+    """A turntable's pictures, without the film."""
+    both = [(of_scene(scene, torch.device("cpu")), Kept()), (of_file(view), Kept())]
+    taken = []
+    for turns in TURNS:
+        began = _spent()
+        for _ in turning(both, 256, turns):
+            pass
+        taken.append(_spent() - began)
+    slope, said = fitted_exponent([float(n) for n in TURNS], taken), ", ".join(f"{each:.2f}" for each in taken)
+    return [Check("export_exponent_views", round(slope, 3), "", EXPONENT, "lower", f"s for {TURNS} views: {said}")]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def splat_file(kind: str, scene: Gaussians) -> Check:
     """From the scene to the bytes of a file."""
     began, walked = time.perf_counter(), time.process_time()
     splats = scene.splats()
-    none = Mesh(*(torch.zeros(0, 3) for _ in range(4)))
+    nothing = torch.zeros(0, 3)
+    none = Mesh(nothing, nothing, nothing, nothing)
     ((_, data),) = SPLAT_WRITERS[kind].write(Product("cloud", none, splats=splats)).items()
     taken, spent = time.perf_counter() - began, time.process_time() - walked
     name = f"export_{kind}_{len(splats.means)}"
@@ -144,9 +241,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.export", description=__doc__)
     parser.add_argument("--json", type=Path, default=None, help="write the checks here")
     parser.add_argument("--count", type=int, nargs="+", default=list(COUNTS), help="Gaussians")
+    parser.add_argument("--parts", action="store_true", help="all parts of the default recipe's export, and no more")
+    parser.add_argument("--run", type=Path, default=None, help="a run whose scene is exported, with --parts")
     options = parser.parse_args(arguments)
+    if options.parts:
+        return 0 if report(parts(options.run), options.json) else 1
     measured(options.count[0], False)  # imports and first calls belong to no row
-    checks = [measured(count, wide) for wide in (False, True) for count in options.count]
+    checks = growth(options.count)
     million = cloud(SPLATS[0], False)
     checks += [splat_file(kind, million) for kind in SPLAT_WRITERS]
     checks += [finished(texels, most) for texels, most in FINISHED]

@@ -14,6 +14,11 @@ from torch import Tensor
 
 from cuda_ext import build, nvrtc
 from cuda_ext.packages import OURS, able, lacking, licence
+from dreamlab.core.errors import RecipeError
+
+
+class NoBackend(RecipeError, ValueError):
+    """What was asked for by name, in a call or a recipe, cannot run here."""
 
 
 def choose(op: str, backend: str, like: Tensor, half: bool = False) -> str:
@@ -22,7 +27,7 @@ def choose(op: str, backend: str, like: Tensor, half: bool = False) -> str:
     if backend in others:
         reason = missing(backend, like)
         if reason:
-            raise ValueError(f"{op}: backend '{backend}' is not available: {reason}")
+            raise NoBackend(f"{op}: backend '{backend}' is not available: {reason}")
         name_licence(backend)
         return backend
     if backend not in OURS:
@@ -32,7 +37,7 @@ def choose(op: str, backend: str, like: Tensor, half: bool = False) -> str:
     dtype = torch.float32 if half and like.dtype == torch.bfloat16 else like.dtype
     reason = unavailable(op, dtype, like.device.type, like.device.index)
     if reason and backend == "native":
-        raise ValueError(f"{op}: backend 'native' is not available: {reason}; backend='torch' runs the twin")
+        raise NoBackend(f"{op}: backend 'native' is not available: {reason}; backend='torch' runs the twin")
     return "torch" if reason else "native"
 
 

@@ -44,14 +44,16 @@ def modulate(
 
     Differentiable: x, told. First derivatives only.
     """
-    require(x.dim() >= 2 and x.dtype in DTYPES, f"modulate: x is {list(x.shape)} of {x.dtype}; give [B, ..., C] floats")
-    width = x.shape[-1]
-    require(groups >= 1 and width % groups == 0 and width >= 1, f"modulate: {groups} groups of {width} numbers")
+    width = x.shape[-1] if x.dim() else 0
+    if x.dim() < 2 or x.dtype not in DTYPES or width < 1:
+        raise ValueError(f"modulate: x is {list(x.shape)} of {x.dtype}; give [B, ..., C] floats")
+    if groups < 1 or width % groups:
+        raise ValueError(f"modulate: {groups} groups of {width} numbers")
     if told is not None:
         check_shape("modulate", "told", told, (len(x), 2 * width))
-        require(groups == 1, f"modulate: told is of one group, got {groups}")
-        alike = told.dtype == x.dtype and told.device == x.device
-        require(alike, f"modulate: told is {told.dtype} on {told.device}, x is {x.dtype} on {x.device}")
+        require(groups == 1, "modulate: told is of one group")
+        if told.dtype != x.dtype or told.device != x.device:
+            raise ValueError(f"modulate: told is {told.dtype} on {told.device}, x is {x.dtype} on {x.device}")
     if backends.choose("modulate", backend, x, half=True) == "torch" or (backend == "auto" and width > MOST_WIDTH):
         return reference.modulate(x, told, normed, silu, groups)
     require(width <= MOST_WIDTH, f"modulate: native rows are at most {MOST_WIDTH} wide, got {width}")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cuda_ext import backend as backends
 from cuda_ext import build
-from cuda_ext.check import check_shape, require
+from cuda_ext.check import require
 from cuda_ext.modulate import MOST_WIDTH, even_rows
 from cuda_ext.modulate import Params as ModulateParams
 from cuda_ext.raster import register, run
@@ -76,28 +76,51 @@ def project(
 
     Not differentiable: with gradients compose it of `modulate` and torch's products.
     """
-    taps = layer.weight.shape[1]
-    require(x.dtype in (torch.float32, torch.bfloat16), f"project: x is {x.dtype}; give float32 or bfloat16")
-    require(x.dim() >= 2 and x.shape[-1] == layer.inputs, f"project: x is {list(x.shape)} for {layer.inputs} inputs")
-    require(layer.weight.dtype == x.dtype, f"project: the layer is packed as {layer.weight.dtype}, x is {x.dtype}")
-    require(act in ACTS, f"project: act {act!r} is not one of {', '.join(ACTS)}")
-    require(step == 1 or (step == 2 and taps == 9), f"project: step is 1, or 2 over neighbours; got {step}")
-    require(x.dim() == 4 or (taps == 1 and not children), f"project: x must be [B, H, W, C], got {list(x.shape)}")
-    require(taps == 1 or not (x.shape[1] % step or x.shape[2] % step), f"project: {list(x.shape)} in steps of {step}")
-    require(not children or layer.outputs % (4 * LANES) == 0, f"project: {layer.outputs} outputs of four children")
-    for name, given, size in (("told", told, 2 * layer.inputs), ("gate", gate, layer.outputs)):
-        if given is not None:
-            check_shape("project", name, given, (len(x), size))
-            require(given.dtype == x.dtype, f"project: {name} is {given.dtype}, x is {x.dtype}")
-    if residual is not None:
-        check_shape("project", "residual", residual, _shape(x, layer.outputs, step, children))
-        require(residual.dtype == (torch.float32 if wide else x.dtype), f"project: residual is {residual.dtype}")
+    if complaint := _complaint(x, layer, told, act, gate, residual, step, children, wide):
+        raise ValueError(f"project: {complaint}")
     fits = layer.inputs <= MOST_WIDTH
     native = backends.choose("project", backend, x, half=True) == "native" and (fits or backend == "native")
-    require(fits or not native, f"project: native rows are at most {MOST_WIDTH} wide, got {layer.inputs}")
+    require(fits or not native, "project: native rows are at most 1024 wide")
     call = torch.ops.dreamlab.project if native else reference.project
     how = (layer.outputs, step, normed, silu, act, children, wide)
     return call(x, layer.weight, layer.bias, told, gate, residual, *how)
+
+
+def _complaint(
+    x: Tensor, layer: Packed, told: Tensor | None, act: str, gate: Tensor | None, residual: Tensor | None,
+    step: int, children: bool, wide: bool,
+) -> str:  # fmt: skip
+    """What is wrong with the inputs; said only where something is, for layers are called by the thousand."""
+    taps, dtype = layer.weight.shape[1], x.dtype
+    if dtype not in (torch.float32, torch.bfloat16):
+        return f"x is {dtype}; give float32 or bfloat16"
+    if x.dim() < 2 or x.shape[-1] != layer.inputs:
+        return f"x is {list(x.shape)} for {layer.inputs} inputs"
+    if layer.weight.dtype != dtype:
+        return f"the layer is packed as {layer.weight.dtype}, x is {dtype}"
+    if act not in ACTS:
+        return f"act {act!r} is not one of {', '.join(ACTS)}"
+    if step != 1 and (step != 2 or taps == 1):
+        return f"step is 1, or 2 over neighbours; got {step}"
+    if x.dim() != 4 and (taps > 1 or children):
+        return f"x must be [B, H, W, C], got {list(x.shape)}"
+    if step == 2 and (x.shape[1] % 2 or x.shape[2] % 2):
+        return f"{list(x.shape)} in steps of 2"
+    if children and layer.outputs % (4 * LANES):
+        return f"{layer.outputs} outputs of four children"
+    like = _shape(x, layer.outputs, step, children)
+    given = (
+        ("told", told, (len(x), 2 * layer.inputs)),
+        ("gate", gate, (len(x), layer.outputs)),
+        ("residual", residual, like),
+    )
+    for name, tensor, shape in given:
+        if tensor is not None:
+            if tuple(tensor.shape) != shape:
+                return f"{name} must be {list(shape)}, got {list(tensor.shape)}"
+            if tensor.dtype != (torch.float32 if wide and name == "residual" else dtype):
+                return f"{name} is {tensor.dtype}, x is {dtype}"
+    return ""
 
 
 @functools.cache

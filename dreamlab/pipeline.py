@@ -46,9 +46,7 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
         assembler = Assembler(wanted, device, run.path)
         run.set_state(state="running", error=None)
         run.event("start", device=device, threads=torch.get_num_threads())
-        for name in packages(wanted):
-            name_licence(name)
-            run.log(licence(name))
+        name_packages(run, wanted)
         run.log(f"started on {device} with {torch.get_num_threads()} threads, torch {torch.__version__}")
         scene = train(run, wanted, assembler, then(on_tick, lambda: ahead.begin(warm)), stop)
         steps = sum(stage.steps for stage in wanted.stages)
@@ -76,6 +74,13 @@ def then(on_tick: Callable[[Tick], None], once: Callable[[], None]) -> Callable[
             once()
 
     return both
+
+
+def name_packages(run: Run, wanted: Recipe) -> None:
+    """Whose code runs it, under which licences: heard once, and kept by the run."""
+    for name in packages(wanted):
+        name_licence(name)
+        run.log(licence(name))
 
 
 def finished_scene(run: Run, device: str = "cpu") -> tuple[Recipe, Scene, int]:

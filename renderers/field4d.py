@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from cuda_ext.hashgrid import encode, position_gradient
+from dreamlab.core.cards import SceneCard
 from dreamlab.core.knots import between
 from dreamlab.core.schedules import Schedule, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Offer, ParamGroup
+from renderers.backing import GridSettings
 from renderers.hash_field import FieldSettings, HashField
 
 
@@ -42,13 +44,17 @@ class Field4D(HashField):
     settings: MovingFieldSettings
     moves: ClassVar[bool] = True
 
+    @classmethod
+    def card(cls, settings: FieldSettings) -> SceneCard:
+        assert isinstance(settings, MovingFieldSettings)
+        (grid, shape), still = _moving(settings), super().card(settings)
+        return replace(still, complaint=still.complaint or grid.complaint(settings.backend, shape))
+
     def __init__(self, settings: MovingFieldSettings, generator: torch.Generator) -> None:
-        s = settings
-        shape = (s.levels, s.features, s.temporal_log2, s.base, s.temporal_finest)
-        own = replace(s.hashgrid, growth=None)  # `growth` is of the static grid
-        self.moving = own.made(*shape, s.smoothstep)
+        grid, shape = _moving(settings)
+        self.moving = grid.made(*shape, settings.smoothstep)
         super().__init__(settings, generator)
-        self.params["temporal"] = torch.zeros(s.moments, self.moving.rows, s.features)
+        self.params["temporal"] = torch.zeros(settings.moments, self.moving.rows, settings.features)
         self._own(self.params)
 
     def groups(self) -> Mapping[str, ParamGroup]:
@@ -109,6 +115,11 @@ class Field4D(HashField):
         """Also of a field that does not move yet."""
         still = torch.zeros_like(self.params["temporal"]).detach()
         super().load_state_dict({"temporal": still, **state})
+
+
+def _moving(s: MovingFieldSettings) -> tuple[GridSettings, tuple[int, int, int, int, int]]:
+    """The layout and shape of the temporal grid; `growth` is of the static one."""
+    return replace(s.hashgrid, growth=None), (s.levels, s.features, s.temporal_log2, s.base, s.temporal_finest)
 
 
 def by_view(rows: Tensor, view: Tensor, count: int) -> list[Tensor]:

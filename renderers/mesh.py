@@ -67,7 +67,7 @@ class TexturedMesh:
         asset: str = setting("", file="asset", help="a mesh that is painted at its own texture coordinates, as it is")
         faces: int = setting(20_000, low=8, high=2_000_000, help="at most, after simplifying what it is made from")
         resolution: int = setting(96, low=8, high=512, help="of the grid that another scene's surface is found on")
-        unwrap: str = setting("auto", choices=METHODS, help="texture coordinates; auto: xatlas when installed")
+        unwrap: str = setting("auto", choices=METHODS, help="texture coordinates; auto: uvunwrap when installed")
         material: str = setting("texture", choices=MATERIALS)
         texture: int = setting(512, low=16, high=8192, help="texels per side, also of exported textures")
         levels: int = setting(12, low=1, high=32, help="of the hash grid")

@@ -62,9 +62,8 @@ def test_every_import_is_declared() -> None:
 
 
 def test_nothing_is_declared_that_no_code_reads() -> None:
-    """But diffusers: the guidance of pretrained models, which this version has not, is what `models` is for."""
     assert CORE - imported(*OURS).keys() == set()
-    assert EXTRAS - imported(*OURS).keys() == {"diffusers"}
+    assert EXTRAS - imported(*OURS).keys() == set()
 
 
 def test_what_the_core_imports_at_once_is_no_extra() -> None:

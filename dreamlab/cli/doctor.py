@@ -20,7 +20,6 @@ from cuda_ext.packages import PACKAGES, able, lacking
 from dreamlab.cli.trials import PACKAGE, remembered
 from dreamlab.core.errors import OutOfMemory
 from dreamlab.core.programs import INSTALL_PACKER, blender, lacking_blender, packer
-from renderers import OPS
 
 NEEDED = (
     *("torch", "numpy", "scipy", "safetensors", "PyYAML", "omegaconf", "trimesh", "rich", "typer"),
@@ -29,7 +28,7 @@ NEEDED = (
 OPTIONAL = {
     "diffusers": "pretrained models, which this version has not",
     "transformers": "CLIP scores",
-    "xatlas": "better texture coordinates",
+    "uvunwrap": "more even texture coordinates",
     "open3d-cpu": "scene.surface: open3d",
     "usd-core": "USD files as a start",
 }
@@ -63,6 +62,8 @@ def _software() -> list[str]:
 
 def packages() -> list[str]:
     """Packages that scenes may name as their backend, each with its licence."""
+    from renderers import OPS
+
     lines = []
     for name, package in PACKAGES.items():
         use = f"`backend: {name}` of {', '.join(kind for kind, ops in OPS.items() if name in able(*ops))}"
@@ -126,9 +127,10 @@ def _kernels() -> list[str]:
                 lines.append(f"fix   native {op}: {build.why_not(op).splitlines()[0]}; its torch twin runs, slower")
         for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
             where = build.machine_isa() if device == "cpu" else device
-            twins = [op for op in built if op in TRIALS]  # the others are baselines of benches, which no recipe uses
-            for op, wrong in (dict.fromkeys(built, "") | tried(twins, device)).items():
-                advice = f"{wrong}: a defect of ours; until it is mended, `backend: torch` of the op is right"
+            there = [op for op in built if device == "cpu" or (build.SOURCES / f"{op}_cuda.cu").exists()]
+            twins = [op for op in there if op in TRIALS]  # the others are baselines of benches, which no recipe uses
+            for op, wrong in (dict.fromkeys(there, "") | tried(twins, device)).items():
+                advice = f"{wrong}: a defect of ours; until it is mended, `backend: torch` of a scene avoids it"
                 lines.append(f"fix   native {op} ({where}): {advice}" if wrong else f"ok    native {op} ({where})")
     return lines
 

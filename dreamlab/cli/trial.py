@@ -16,10 +16,13 @@ from torch import Tensor
 from cuda_ext import (
     adam,
     antialias,
+    attend,
     density,
     hashgrid,
     interpolate,
     march,
+    modulate,
+    project,
     raster,
     sdf,
     seen,
@@ -51,6 +54,11 @@ def try_adam(device: str, backend: str) -> Results:
     visible = torch.arange(30, device=device) % 3 == 0
     adam.adam(param, rand(30, 3, seed=4).to(device), first, second, step, lr=0.1, visible=visible, backend=backend)
     return [param, first, second]
+
+
+def try_attend(device: str, backend: str) -> Results:
+    query, told = rand(2, 5, 32).to(device), rand(2, 9, 64, seed=1).to(device)
+    return [attend.attend(query - 0.5, told - 0.5, heads=2, backend=backend)]
 
 
 def try_density(device: str, backend: str) -> Results:
@@ -104,6 +112,16 @@ def _surface(device: str, backend: str, wanted: str) -> Results:
     return with_gradients([antialias.antialias(picture, seen, clip, faces, backend=backend)], [clip])
 
 
+def try_modulate(device: str, backend: str) -> Results:
+    x, told = rand(2, 7, 40).to(device).requires_grad_(), rand(2, 80, seed=1).to(device).requires_grad_()
+    return with_gradients([modulate.modulate(x, told, silu=True, backend=backend)], [x, told])
+
+
+def try_project(device: str, backend: str) -> Results:
+    layer = project.pack(rand(20, 24, 3, 3, seed=1).to(device) - 0.5, rand(20, seed=2).to(device))
+    return [project.project(rand(2, 4, 6, 24).to(device), layer, normed=True, act="silu", backend=backend)]
+
+
 def try_sdf(device: str, backend: str) -> Results:
     from dreamlab.toybox.shapes import program
 
@@ -150,10 +168,13 @@ def try_volume(device: str, backend: str) -> Results:
 TRIALS: dict[str, Callable[[str, str], Results]] = {
     "adam": try_adam,
     "antialias": lambda device, backend: _surface(device, backend, "antialias"),
+    "attend": try_attend,
     "density": try_density,
     "hashgrid": try_hashgrid,
     "interpolate": lambda device, backend: _surface(device, backend, "interpolate"),
     "march": try_march,
+    "modulate": try_modulate,
+    "project": try_project,
     "raster": lambda device, backend: _surface(device, backend, "raster"),
     "sdf": try_sdf,
     "seen": try_seen,

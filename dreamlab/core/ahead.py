@@ -14,7 +14,7 @@ from collections.abc import Callable
 _under_way: list[threading.Thread] = []
 
 
-def begin(imports: Callable[[], None]) -> None:
+def begin(imports: Callable[[], object]) -> None:
     """Call it beside what runs. A package that is missing is said by what needs it, later."""
 
     def work() -> None:

@@ -126,7 +126,7 @@ def write(
         looked = None
     if looked is not None:
         name, view = looked
-        facts["check"], picture = check.check(scene, view, made.steps)
+        facts["check"], picture = check.check(scene, view, made.steps, made.views)
         facts["check"]["file"] = name
         kept = {key: facts["check"][key] for key in ("psnr", "silhouette_iou", "views")}
         facts["changes"] = [*became, {"now": "export", **kept}]

@@ -53,17 +53,21 @@ def compared(scene: Frames, file: Frames) -> list[Compared]:
     return found
 
 
-def looked_at(scene: Scene, file: Viewed, cameras: Cameras, size: int = SIZE) -> tuple[Frames, Frames]:
-    """Pictures of both over white, on the host, at a finer size: FINER pixels a side for each that is compared."""
-    device = device_of(scene)
-    mine: list[Frames] = []
+def looked_at(scene: Scene, cameras: Cameras, size: int = SIZE) -> Frames:
+    """Pictures of it, on the host, at a finer size: FINER pixels a side for each that is compared."""
+    there, mine = cameras.to(device_of(scene)), list[Frames]()
     with torch.no_grad():
         for start in range(0, len(cameras), CHUNK):
-            some = cameras[start : start + CHUNK]
-            there = some.to(device)
-            mine.append(_host(scene.render(there, FINER * size, background(there))))
+            some = there[start : start + CHUNK]
+            mine.append(_host(scene.render(some, FINER * size, background(some))))
+    return Frames.cat(mine)
+
+
+def looked_back(file: Viewed, cameras: Cameras, size: int = SIZE) -> Frames:
+    """Of the file."""
+    with torch.no_grad():
         rgb, alpha = (each.cpu() for each in file.pictures(cameras, FINER * size, background(cameras)))
-    return Frames.cat(mine), Frames(rgb, alpha, alpha, background(cameras))
+    return Frames(rgb, alpha, alpha, background(cameras))
 
 
 def _host(frames: Frames) -> Frames:
@@ -78,8 +82,9 @@ def hard(frames: Frames) -> Frames:
 
 
 def soft(frames: Frames) -> Frames:
-    """As they are, at that size."""
-    return _pooled((frames.rgb, frames.alpha), frames)
+    """As they are over white, at that size."""
+    white = frames.rgb + (1 - frames.alpha) * (1 - frames.background[:, None, None])
+    return _pooled((white, frames.alpha), frames)
 
 
 def _pooled(pictures: tuple[Tensor, Tensor], frames: Frames) -> Frames:
@@ -87,11 +92,12 @@ def _pooled(pictures: tuple[Tensor, Tensor], frames: Frames) -> Frames:
     return Frames(rgb, alpha, alpha, frames.background)
 
 
-def check(scene: Scene, file: Viewed, steps: Sequence[Json]) -> tuple[Json, np.ndarray]:
+def check(scene: Scene, file: Viewed, steps: Sequence[Json], known: Frames | None = None) -> tuple[Json, np.ndarray]:
     """How far the file is from the scene, and what to look at: a row of views each of the scene, the file, and four
-    times their difference. Below a floor the step that lost most is named."""
+    times their difference. Below a floor the step that lost most is named. `known`: the scene's pictures, over any one
+    colour, where they have been taken before."""
     cameras = all_around(VIEWS)
-    mine, drawn = looked_at(scene, file, cameras)
+    mine, drawn = looked_at(scene, cameras) if known is None else known, looked_back(file, cameras)
     found: Json = {"views": VIEWS, **_mean(compared(hard(mine), hard(drawn)))}
     found["psnr_soft"] = _mean(compared(soft(mine), soft(drawn)))["psnr"]
     if file.moves is not None:
@@ -107,8 +113,7 @@ def check(scene: Scene, file: Viewed, steps: Sequence[Json]) -> tuple[Json, np.n
 
 def _moment(scene: Scene, file: Viewed, moment: float) -> list[Compared]:
     cameras = replace(all_around(SHOWN), time=torch.full((SHOWN,), moment))
-    mine, drawn = looked_at(scene, file, cameras)
-    return compared(hard(mine), hard(drawn))
+    return compared(hard(looked_at(scene, cameras)), hard(looked_back(file, cameras)))
 
 
 def _mean(views: Sequence[Compared]) -> Json:

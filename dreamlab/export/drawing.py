@@ -15,7 +15,7 @@ from dreamlab.core.safemath import safe_normalize
 from dreamlab.core.types import Frames, Mesh, Scene, Textures, Track
 from renderers.surface.draw import View, compose, look, vertex_normals
 from renderers.surface.material import Coat
-from renderers.surface.pictures import Body, fetch
+from renderers.surface.pictures import Drawable, fetch
 from renderers.surface.views import device_of
 
 CHUNK = 8  # views under light, drawn at once
@@ -59,8 +59,8 @@ class Viewed:
         return Frames.cat(parts)
 
     @cached_property
-    def body(self) -> Body:
-        return Body(self.mesh)
+    def body(self) -> Drawable:
+        return Drawable(self.mesh)
 
     def pictures(self, cameras: Cameras, size: int, background: Tensor) -> tuple[Tensor, Tensor]:
         """Colours and alpha alone, of many views at once where it stands still and is not lit."""
@@ -73,7 +73,7 @@ class Viewed:
 
     def _drawn(self, vertices: Tensor, cameras: Cameras, size: int, background: Tensor) -> Frames:
         mesh, still = self.mesh, vertices is self.mesh.vertices
-        body = self.body if still else Body(replace(mesh, vertices=vertices))
+        body = self.body if still else Drawable(replace(mesh, vertices=vertices))
         surface, row = body.joined
         view = look(surface, cameras, size)
         normals = mesh.normals if still else vertex_normals(surface.vertices, surface.faces)[row]

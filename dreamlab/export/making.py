@@ -13,8 +13,9 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json
 from dreamlab.core.formats import MISSING
 from dreamlab.core.text import slug
-from dreamlab.core.types import Scene, Splatting
+from dreamlab.core.types import Frames, Scene, Splatting
 from dreamlab.export.formats import WRITERS
+from dreamlab.export.levels import level_files
 from dreamlab.export.motion import motion_within_bounds
 from dreamlab.export.origin import origin_of
 from dreamlab.export.placing import Placing, placed, placing
@@ -41,6 +42,7 @@ class Ready:
     health: Json
     motion: Json  # how it moves in the file, and how far that is from the scene's motion
     levels: list[Json]  # how far each level of detail is from the finest
+    views: Frames  # of the scene, for the check
 
 
 def make(scene: Scene, recipe: Recipe, prompt: str, step: int, formats: Sequence[str]) -> Ready:
@@ -62,7 +64,15 @@ def make(scene: Scene, recipe: Recipe, prompt: str, step: int, formats: Sequence
         splatting=s.splats,
         origin=origin_of(recipe, prompt, step),
     )
-    return Ready(placed(made, where), where, surface.steps, surface.health, moves, [each.facts for each in coarser])
+    return Ready(
+        placed(made, where),
+        where,
+        surface.steps,
+        surface.health,
+        moves,
+        [each.facts for each in coarser],
+        surface.views,
+    )
 
 
 def asked(wanted: Sequence[str], made: Product) -> tuple[list[str], list[str]]:
@@ -105,7 +115,8 @@ def all_files(formats: Sequence[str], made: Product, preset: str, note: list[str
     """By format. A writer that fails costs its own format alone; one must be there in the end. A preset's folder holds
     a zip of everything."""
     found: dict[str, Files] = {}
-    for kind in (*formats, BESIDE):
+    nothing_beside = PRESETS[preset].beside is level_files and not made.levels and made.motion is None
+    for kind in formats if nothing_beside else (*formats, BESIDE):
         try:
             found[kind] = written(kind, made, preset)
         except Unbounded as error:

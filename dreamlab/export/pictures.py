@@ -18,6 +18,7 @@ from dreamlab.export.drawing import Viewed
 from dreamlab.export.provenance import KEY, one_line
 from dreamlab.recipe.grammar import Export
 from dreamlab.run.preview import CHUNK, orbit_views, render_views, save_gif, save_sheet, save_video, to_bytes
+from renderers.surface.pictures import averaged
 
 SHEET_VIEWS, COLUMNS = 12, 4
 POSTER, POSTER_VIEW = 512, 1  # pixels; of eight views around, a little from the side
@@ -117,8 +118,7 @@ def poster(scene: Scene, file: Viewed | None, device: torch.device) -> np.ndarra
         return next(render_views(scene, camera, POSTER, device))
     with torch.no_grad():
         large = file.pictures(camera, 2 * POSTER, torch.ones(1, 3))[0]  # four samples a pixel
-    smooth = torch.nn.functional.avg_pool2d(large.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
-    return to_bytes(smooth)[0]
+    return to_bytes(averaged(large, 2))[0]
 
 
 def labelled(picture: np.ndarray, word: str) -> np.ndarray:

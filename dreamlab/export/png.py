@@ -20,7 +20,7 @@ def png_bytes(picture: Tensor, origin: Json | None = None) -> bytes:
     kept, told = io.BytesIO(), PngInfo()
     if line := one_line(origin or {}):
         told.add_itxt(KEY, line)
-    values = (picture.detach().cpu().clamp(0, 1) * 255 + 0.5).byte().numpy()
+    values = (picture.detach().cpu() * 255).add_(0.5).clamp_(0.5, 255.5).byte().numpy()
     Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(
         kept, format="PNG", pnginfo=told, compress_type=RUNS
     )

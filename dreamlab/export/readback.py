@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 READ = (".glb", ".gltf", ".obj", ".ply", ".stl")  # of those, the first that was written is the one looked at
 GRAY = 0.8  # of a file without colours
+ROUGH = 204  # of 255, of a material that says nothing
 SECONDS = 120.0
 _PICTURES = ("base", "roughness", "metallic", "normal", "occlusion")
 
@@ -33,7 +34,8 @@ def read_back(path: Path) -> Mesh:
         raise Unbounded(f"reading {path.name} back: it has no triangles")
     textures = None
     if "base" in found:
-        textures = Textures(*(found.get(name) for name in _PICTURES))  # type: ignore[arg-type]
+        pictures = [None if name not in found else found[name].float().div_(255) for name in _PICTURES]
+        textures = Textures(*pictures)  # type: ignore[arg-type]
     normals = found.get("normals")
     if normals is None:
         normals = vertex_normals(vertices, faces)
@@ -81,24 +83,24 @@ def _looks(visual: Any, count: int, linear: bool) -> dict[str, Tensor]:
 
 
 def _pictures(material: PBRMaterial) -> dict[str, Tensor]:
-    """By their role in `Textures`; a material that is not glTF's has a base colour alone."""
+    """By their role in `Textures`, in bytes; a material that is not glTF's has a base colour alone."""
     base = getattr(material, "baseColorTexture", None)
     if base is None:
         base = getattr(material, "image", None)
     if base is None:
         return {}
-    found = {"base": _floats(base)[..., :3]}
+    found = {"base": _bytes(base)}
     packed = getattr(material, "metallicRoughnessTexture", None)
-    blank = torch.ones_like(found["base"][..., :1])
-    rough, metal = (blank * 0.8, blank * 0.0) if packed is None else _floats(packed)[..., 1:3].split(1, -1)
-    found |= {"roughness": rough.contiguous(), "metallic": metal.contiguous()}
+    blank = torch.zeros_like(found["base"][..., :1])
+    rough, metal = (blank + ROUGH, blank) if packed is None else _bytes(packed)[..., 1:3].split(1, -1)
+    found |= {"roughness": rough, "metallic": metal}
     for name, picture in (("normal", "normalTexture"), ("occlusion", "occlusionTexture")):
         if getattr(material, picture, None) is not None:
             channels = 3 if name == "normal" else 1
-            found[name] = _floats(getattr(material, picture))[..., :channels].contiguous()
+            found[name] = _bytes(getattr(material, picture))[..., :channels]
     return found
 
 
-def _floats(picture: Any) -> Tensor:
-    """[H, W, 3] in [0, 1]."""
-    return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / np.float32(255))
+def _bytes(picture: Any) -> Tensor:
+    """[H, W, 3]"""
+    return torch.from_numpy(np.array(picture.convert("RGB")))

@@ -13,7 +13,7 @@ import torch
 from dreamlab.core.bounded import bounded
 from dreamlab.core.files import Json
 from dreamlab.core.foreign.gltf import GltfFile
-from dreamlab.core.foreign.headers import glb_document
+from dreamlab.core.foreign.headers import Refused, glb_document
 from dreamlab.core.types import Track
 
 MOMENTS = 48  # at most, of a clip
@@ -22,7 +22,7 @@ MOMENTS = 48  # at most, of a clip
 def motion_back(path: Path) -> Track | None:
     """Where the vertices of a GLB's first mesh are over its animation, time running from 0 to 1; none: it stands still.
     `Unbounded` where that cannot be told."""
-    if path.suffix != ".glb":
+    if path.suffix != ".glb" or stands_still(path):
         return None
 
     def work() -> tuple[dict[str, torch.Tensor], Json]:
@@ -31,6 +31,14 @@ def motion_back(path: Path) -> Track | None:
 
     found = bounded(work, f"reading the motion of {path.name} back", 60.0).tensors
     return Track(found["times"], found["points"]) if found else None
+
+
+def stands_still(path: Path) -> bool:
+    """Whether its document says so: no need for a child then."""
+    try:
+        return not glb_document(path.read_bytes()).get("animations")
+    except Refused:
+        return False  # a child says why
 
 
 def _track(data: bytes) -> Track | None:

@@ -34,7 +34,7 @@ def render_views(scene: Scene, cameras: Cameras, size: int, device: torch.device
 
 def to_bytes(rgb: Tensor) -> np.ndarray:
     """[B, H, W, 3] in [0, 1] to uint8, rounded."""
-    return (rgb.clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()
+    return (rgb * 255).add_(0.5).clamp_(0.5, 255.5).byte().cpu().numpy()
 
 
 def orbit_views(count: int) -> Cameras:

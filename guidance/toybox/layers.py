@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cuda_ext.attend import attend
 from cuda_ext.modulate import modulate
 from cuda_ext.project import Packed, pack, project, swift
 
@@ -21,13 +22,14 @@ class Readied:
     """The weights of a layer packed for answers; made anew when they change or others stand in their place."""
 
     def __init__(self) -> None:
-        self._weight: Tensor | None = None
-        self._state = (0, 0)
+        self._given: tuple[Tensor, ...] = ()  # kept alive: another tensor at the same address is another
+        self._states: list[tuple[int, int]] = []
 
     def of(self, weight: Tensor, bias: Tensor | None) -> Packed:
-        state = (weight.data_ptr(), weight._version)
-        if self._weight is not weight or self._state != state:
-            self._weight, self._state, self._packed = weight, state, pack(weight, bias)
+        given = (weight,) if bias is None else (weight, bias)
+        states = [(x.data_ptr(), x._version) for x in given]
+        if states != self._states or any(x is not y for x, y in zip(given, self._given, strict=True)):
+            self._given, self._states, self._packed = given, states, pack(weight, bias)
         return self._packed
 
 
@@ -58,8 +60,8 @@ def silu(x: Tensor) -> Tensor:
 
 
 def pooled(x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, H/2, W/2, C]
-    b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+    rows = (x[:, ::2] + x[:, 1::2]) / 4  # ten times as fast as a mean over two short axes
+    return rows[:, :, ::2] + rows[:, :, 1::2]
 
 
 def doubled(x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, 2H, 2W, C]
@@ -161,6 +163,10 @@ class Attention(nn.Module):
 
         q = through(self.q, x, told, normed=True)
         kv = through(self.kv, x, told, normed=True) if source is None else through(self.kv, source)
+        if answers(self.q, x):
+            queries, told_keys = (y.reshape(-1, joint * y.shape[1], y.shape[2]) for y in (q, kv))
+            seen = attend(queries, told_keys, mask, heads=self.heads).reshape(x.shape)
+            return through(self.out, seen, gate=gate, residual=x)
         key, value = kv.chunk(2, -1)
         q, k = (split(norm(y, self.heads)) for y in (q, key))
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)

@@ -52,9 +52,16 @@ def wanted(vertices: Tensor, faces: Tensor) -> Tensor:
     return (kept if bool(kept.any()) else ~kept)[part]
 
 
+def named(faces: Tensor, vertices: int) -> tuple[Tensor, Tensor]:
+    """The vertices that faces name, in their order, and the faces in their numbers."""
+    there = torch.zeros(vertices, dtype=torch.bool, device=faces.device)
+    there[faces.flatten()] = True
+    return there.nonzero()[:, 0], (there.cumsum(0) - 1)[faces]
+
+
 def used(mesh: Mesh) -> Mesh:
     """Without the vertices that no face names."""
-    rows, faces = torch.unique(mesh.faces, return_inverse=True)
+    rows, faces = named(mesh.faces, len(mesh.vertices))
     return Mesh(mesh.vertices[rows], faces, mesh.colours[rows], mesh.normals[rows])
 
 

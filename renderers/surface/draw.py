@@ -35,6 +35,11 @@ class Surface:
     def of(vertices: Tensor, faces: Tensor) -> Surface:
         return Surface(vertices, faces, edge_neighbours(faces))
 
+    @staticmethod
+    def bare(vertices: Tensor, faces: Tensor) -> Surface:
+        """For those who ask what is seen and smooth no silhouette."""
+        return Surface(vertices, faces, faces.new_zeros(0, 3, dtype=torch.int32))
+
 
 @dataclass(frozen=True)
 class View:
@@ -151,7 +156,7 @@ class Neighbours:
         key, many = torch.unique(torch.cat([edges, edges.flip(1)]) @ edges.new_tensor([count, 1]), return_counts=True)
         rows, columns, many = key // count, key % count, many.float()
         starts = torch.searchsorted(rows, torch.arange(count, device=rows.device))
-        return Neighbours(columns, starts, many, torch.zeros_like(many[:1]).expand(count).index_add(0, rows, many))
+        return Neighbours(columns, starts, many, many.new_zeros(count).index_add(0, rows, many))
 
     def roughness(self, vertices: Tensor) -> Tensor:
         """Mean distance of a vertex from the mean of its neighbours (uniform weights)."""
@@ -172,9 +177,5 @@ class NeighbourSums(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         columns, starts, many = ctx.saved_tensors
-        return (
-            F.embedding_bag(columns, grad.contiguous(), starts, mode="sum", per_sample_weights=many),
-            None,
-            None,
-            None,
-        )
+        sums = F.embedding_bag(columns, grad.contiguous(), starts, mode="sum", per_sample_weights=many)
+        return sums, None, None, None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dreamlab.core.errors import Diverged
 from dreamlab.core.types import Depths, LevelSet, Mesh, Offer, Scene, Triangles
-from renderers.surface.clean import fewer_faces, wanted, without_floaters
+from renderers.surface.clean import fewer_faces, named, wanted, without_floaters
 from renderers.surface.draw import NEAR, Surface, View, look, vertex_normals
 from renderers.surface.fusion import fuse, fuse_open3d
 from renderers.surface.isosurface import isosurface
@@ -41,7 +41,7 @@ class Bare:
 
     def clean(self) -> Bare:
         """Without floaters, and without the vertices that no face names then."""
-        rows, faces = torch.unique(self.faces[wanted(self.vertices, self.faces)], return_inverse=True)
+        rows, faces = named(self.faces[wanted(self.vertices, self.faces)], len(self.vertices))
         return Bare(self.vertices[rows], faces, lambda: self.colours()[rows])
 
     def mesh(self) -> Mesh:
@@ -118,7 +118,7 @@ def fitting(scene: Scene, levels: Levels) -> Bare:
             bare = levels.at(level).clean()
         except Diverged:
             return
-        view = look(Surface.of(bare.vertices.to(truth.device), bare.faces.to(truth.device)), cameras, SIZE)
+        view = look(Surface.bare(bare.vertices.to(truth.device), bare.faces.to(truth.device)), cameras, SIZE)
         scores[level] = score = silhouette_iou(covered(view), truth) - HIDDEN * unseen(view)
         if best is None or score > best[0]:
             best = (score, bare)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from dreamlab.cli.doctor import WEIGHTS, weights
+from cuda_ext.packages import PACKAGES
+from dreamlab.cli.doctor import WEIGHTS, packages, weights
+from dreamlab.cli.inspection import listing
 from dreamlab.cli.trial import TRIALS
 from dreamlab.core import digests
 from dreamlab.core.errors import ModelError
@@ -69,6 +72,19 @@ def test_damaged_weights_are_not_read(shipped: list[Path]) -> None:
             load(path)
     shutil.copy(reader, shipped[0].parent / READER)  # a user's own, of which nobody knows what it should be
     load_reader(shipped[0].parent / READER)
+
+
+def test_packages_are_named_with_their_licence_and_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed or not: each in one line, its licence in it once."""
+    for found in (None, object()):
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.util, "find_spec", lambda name, found=found: found)
+            lines = packages()
+        assert [line.split()[0] for line in lines] == (["note"] if found is None else ["ok"]) * 4
+        for line, (name, package) in zip(lines, PACKAGES.items(), strict=True):
+            assert line.count(package.licence) == 1 and f"`backend: {name}` of " in line
+    assert lines[0].endswith("of gaussians, gaussians4d") and "non-commercial" in lines[1]
+    assert "; backend: ours or nvdiffrast, tinycudann]" in next(x for x in listing("scenes") if x.startswith("dmtet"))
 
 
 def test_every_op_is_tried() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from pathlib import Path
 
@@ -29,10 +30,7 @@ def test_a_child_is_forked_when_the_imports_are_done() -> None:
 
 
 def test_a_missing_package_is_said_by_what_needs_it(recwarn: pytest.WarningsRecorder) -> None:
-    def imports() -> None:
-        import no_such_package  # type: ignore[import-not-found]  # noqa: F401
-
-    ahead.begin(imports)
+    ahead.begin(lambda: importlib.import_module("no_such_package"))
     ahead.settled()
     assert not recwarn.list, "an exception of a thread is a warning of pytest's"
 

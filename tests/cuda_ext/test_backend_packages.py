@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cuda_ext import backend, packages
+from dreamlab.core.errors import RecipeError
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,13 @@ def test_one_line_says_why(op: str, name: str, expected: str) -> None:
     with pytest.raises(ValueError, match=expected) as caught:
         backend.choose(op, name, torch.zeros(1))
     assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_run_is_the_users_affair_and_no_defect() -> None:
+    """The command line prints it alone, without a word of a defect."""
+    for op, name, like in (("splat", "gsplat", torch.zeros(1)), ("march", "native", torch.zeros(1).double())):
+        with pytest.raises(RecipeError, match=f"^{op}: backend '{name}' is not available: "):
+            backend.choose(op, name, like)
 
 
 def test_a_missing_package_or_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +19,12 @@ import numpy as np
 import pytest
 import torch
 
-from dreamlab import pipeline
+from cuda_ext import backend
+from dreamlab import pipeline, recipe
 from dreamlab.cli.inspection import describe
 from dreamlab.core.errors import DiskError, DreamError, InputError, OutOfMemory, RecipeError
 from dreamlab.core.files import disk_errors, sha256
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.checkpoint import committed
 from dreamlab.run.folder import Run
 from dreamlab.run.preview import save_video
@@ -289,3 +292,18 @@ def test_a_full_standard_output_is_said(tmp_path: Path) -> None:
     assert ended.returncode == 7
     assert ended.stderr.startswith("error: standard output or a file: cannot be written (No space left on device)")
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_run_says_whose_code_runs_it_once_and_keeps_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's licence is heard once in a process, kept in the log of every run, and its name in the recipe."""
+    wanted = recipe.load(TINY.replace("count: 48", "count: 48, backend: gsplat"), TABLES)
+    assert "backend: gsplat" in recipe.dump(wanted)
+    backend.name_licence.cache_clear()
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        pipeline.name_packages(run, wanted)
+        pipeline.name_packages(run, wanted)
+        pipeline.name_packages(run, recipe.load(TINY, TABLES))
+    backend.name_licence.cache_clear()
+    assert [str(each.message) for each in heard] == ["gsplat runs splat; its licence: Apache-2.0"]
+    assert (run.path / "log.txt").read_text().count("gsplat runs splat; its licence: Apache-2.0") == 2

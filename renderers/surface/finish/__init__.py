@@ -17,7 +17,7 @@ from torch import Tensor
 from dreamlab.core.bounded import GIB
 from dreamlab.core.errors import Diverged, OutOfMemory
 from dreamlab.core.files import Json
-from dreamlab.core.types import Mesh, Scene
+from dreamlab.core.types import Frames, Mesh, Scene
 from renderers.surface.atlas import Atlas, methods, unwrap
 from renderers.surface.clean import fewer_faces
 from renderers.surface.extraction import extract
@@ -28,8 +28,8 @@ from renderers.surface.finish.journal import Journal, Way
 from renderers.surface.finish.parcel import packed, unpacked
 from renderers.surface.finish.repair import repaired, sound
 from renderers.surface.finish.simplify import decimated
-from renderers.surface.pictures import FINER, Shots, taken_of
-from renderers.surface.views import SIZE, VIEWS, device_of
+from renderers.surface.pictures import FINER, Shots, hardened, over_black, taken_of
+from renderers.surface.views import SIZE, VIEWS, all_around, device_of
 
 __all__ = ["METALLIC", "ROUGHNESS", "FinishSettings", "Finished", "finish"]
 
@@ -59,6 +59,7 @@ class Finished(NamedTuple):
     mesh: Mesh
     steps: list[Json]  # name, way, why, seconds, psnr, iou of each
     health: Json
+    views: Frames  # of the scene, as `over_black` has them: VIEWS of FINER * SIZE pixels a side
 
 
 def finish(scene: Scene, settings: FinishSettings) -> Finished:
@@ -66,11 +67,12 @@ def finish(scene: Scene, settings: FinishSettings) -> Finished:
     journal = Journal(settings.seconds, settings.memory)
     warm()
     mesh, whole = _extracted(scene, settings, journal)
-    journal.truth = truth = taken_of(scene, VIEWS, FINER * SIZE).pooled(FINER)
+    views = over_black(scene, VIEWS, FINER * SIZE)
+    journal.truth = truth = Shots(all_around(VIEWS), *hardened(views)).pooled(FINER)
     if whole:
         journal.truth = None  # a material is shown under light, and nothing of the shape changes
         mesh = _dressed(mesh, journal)
-        return Finished(mesh, journal.steps, health(mesh))
+        return Finished(mesh, journal.steps, health(mesh), views)
     journal.measure(mesh)
     shots = taken_of(scene, TAKEN, picture_size(settings.texture))
     mesh = _repaired(mesh, shots, journal)
@@ -79,7 +81,7 @@ def finish(scene: Scene, settings: FinishSettings) -> Finished:
         fine, mesh = _fitted(fine, mesh, shots, truth, journal)
     if settings.texture:
         mesh = _textured(fine, mesh, shots, settings.texture, journal)
-    return Finished(mesh, journal.steps, health(mesh))
+    return Finished(mesh, journal.steps, health(mesh), views)
 
 
 def warm() -> None:

@@ -109,7 +109,9 @@ class Grown:
         away, (row, column) = distance_transform_edt(empty.reshape(at.size, at.size).numpy(), return_indices=True)
         near = (torch.from_numpy(away.reshape(-1)) <= max(GROWN * at.size, 2)).nonzero()[:, 0]
         there = torch.from_numpy(row.reshape(-1)[near].astype("int64") * at.size + column.reshape(-1)[near])
-        return Grown(at, near, torch.searchsorted(at.hit, there))  # `hit` grows
+        place = torch.empty(at.size**2, dtype=torch.int64)
+        place[at.hit] = torch.arange(len(at.hit))
+        return Grown(at, near, place[there])
 
     def picture(self, values: Tensor, blank: Tensor | None = None) -> Tensor:
         """[size, size, C] of values [M, C]; far from charts `blank` [C], or else their mean."""
