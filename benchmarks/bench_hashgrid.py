@@ -90,6 +90,9 @@ def entries() -> list[Check]:
         share = round(memory_bound(case) / timing["native"].wall_median, 3)
         pair = (timing["native"], timing["twin"])
         checks.append(ratio_check(name, *pair, floor, threads=threads, slow_threads=threads, bound_share=share))
+    timing = interleave({"own": case.both, "tcnn": make_case(layout="tcnn").both})
+    pair = (timing["own"], timing["tcnn"])
+    checks.append(ratio_check("hashgrid_own_vs_layout_tcnn", *pair, None, threads=threads, slow_threads=threads))
     timing = interleave({"many": case.both, "one": on_threads(1, case.both)})
     return [*checks, two_threads_check("hashgrid", timing["many"], timing["one"], threads)]
 

@@ -83,9 +83,8 @@ SDXL = Shape(
 )  # fmt: skip
 
 
-def frozen(net: Any) -> Any:
-    """diffusers' types do not say that its networks are torch's modules."""
-    return net.requires_grad_(False)
+def frozen(network: Any, like: dict[str, Any]) -> Any:
+    return network.requires_grad_(False).to(**like)
 
 
 class Steps:
@@ -97,9 +96,9 @@ class Steps:
         torch.manual_seed(0)
         self.shape, self.device, self.dtype = shape, device, dtype
         like = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
-        self.unet = frozen(UNet2DConditionModel(**shape.unet)).to(**like)
-        self.vae = frozen(AutoencoderKL(**shape.vae)).to(**like)
-        self.tiny = frozen(AutoencoderTiny()).to(**like)
+        self.unet = frozen(UNet2DConditionModel(**shape.unet), like)
+        self.vae = frozen(AutoencoderKL(**shape.vae), like)
+        self.tiny = frozen(AutoencoderTiny(), like)
         if compiled:
             self.unet = torch.compile(self.unet, mode="reduce-overhead")
             self.vae.encoder = torch.compile(self.vae.encoder)

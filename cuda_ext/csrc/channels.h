@@ -8,6 +8,7 @@ namespace dl {
 // A number of channels the compiler knows; 0 means "ask p".
 template <int C>
 struct Known {
+  static constexpr int value = C;
   template <class Params>
   static int64_t of(const Params& p) { return C ? C : p.channels; }
 };

@@ -66,7 +66,8 @@ def pooled(x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, H/2, W/2, C]
 
 def doubled(x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, 2H, 2W, C]
     b, h, w, c = x.shape
-    return x[:, :, None, :, None].expand(b, h, 2, w, 2, c).reshape(b, 2 * h, 2 * w, c)
+    rows = torch.cat([x, x], -1).reshape(b, h, 1, 2 * w * c)
+    return rows.expand(b, h, 2, 2 * w * c).reshape(b, 2 * h, 2 * w, c)
 
 
 class Up(Linear):

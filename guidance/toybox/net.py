@@ -216,15 +216,16 @@ class Prior(nn.Module):
         row = torch.arange(len(text.words), device=text.words.device)
         return replace(text, volume=self.volume(text.words, text.mask, moment, given), volume_row=row)
 
-    def seen(self, text: Text, camera: Tensor) -> Tensor | None:  # [M, h, w, C + 1]
-        """What the cells at a quarter of the picture's size see of the volume; nothing where no camera is told."""
+    def seen(self, text: Text, camera: Tensor, rays: Tensor | None = None) -> Tensor | None:  # [M, h, w, C + 1]
+        """What the cells at a quarter of the picture's size see of the volume; nothing where no camera is told. `rays`
+        are those of the cells, if the caller has them."""
         if not self.net.volume:
             return None
         if text.volume is None:
             text = self.shaped(text, camera[:, CAMERA_FEATURES:] if self.net.moments else None)
         assert text.volume is not None and text.volume_row is not None
         told = camera[:, CAMERA_FEATURES - 1] > 0
-        rays = ray_features(camera[:, :CAMERA_FEATURES], self.net.size // 4)
+        rays = ray_features(camera[:, :CAMERA_FEATURES], self.net.size // 4) if rays is None else rays
         return seen_along(text.volume, text.volume_row, rays) * told[:, None, None, None]
 
     def _told(self, z: Tensor, log_snr: Tensor, text: Text, camera: Tensor, seen: Tensor | None) -> tuple[Told, Text]:
@@ -238,8 +239,9 @@ class Prior(nn.Module):
         around = self.around(backdrop(z, log_snr).to(self.dtype))
         condition = F.silu(time + view + self.summary(text.words[:, 0]) + around)
         words = torch.cat([text.words, self.camera_word(view)[:, None]], 1)
-        rays = ray_features(camera[:, :CAMERA_FEATURES], z.shape[1] // 2).to(self.dtype) if self.net.rays else None
-        seen = self.seen(text, camera) if seen is None else seen
+        rays = ray_features(camera[:, :CAMERA_FEATURES], z.shape[1] // 2) if self.net.rays else None
+        seen = self.seen(text, camera, rays) if seen is None else seen
+        rays = None if rays is None else rays.to(self.dtype)
         seen = None if seen is None else seen.to(self.dtype)
         return Told(condition, rays, seen), Text(words, F.pad(text.mask, (0, 1)))
 
