@@ -70,10 +70,74 @@ DL_HD float read(const float* grid, const Around& here, int64_t channel) {
   return sum;
 }
 
+DL_HD float optical_depth_at(const VolumeParams& p, const float* grid, const Around& here) {
+  return here.inside ? p.gain * softplus(read(grid, here, 0) - p.shift) : 0.f;
+}
+
 // Where the grid of a ray's view starts; -1 when the view names one that is not there.
 DL_HD int64_t grid_start(const VolumeParams& p, int64_t ray) {
   const int64_t row = p.row[ray / p.rays];
   return row >= 0 && row < p.grids ? row * p.depth * p.height * p.width * p.channels : -1;
+}
+
+// out [C + 1]: channels - 1 features, how much of the ray ends, how far before its middle; zeros without a grid.
+DL_HD void volume_ray(const VolumeParams& p, int64_t ray, int64_t channels, float* out) {
+  for (int64_t c = 0; c <= channels; ++c) out[c] = 0.f;
+  const int64_t start = grid_start(p, ray);
+  if (start < 0) return;
+  const float *grid = p.grid + start, *near = p.near + 3 * ray, *direction = p.direction + 3 * ray;
+  float clear = 1.f;
+  for (int k = 0; k < p.samples; ++k) {
+    const float t = sample_at(p, k);
+    const Around here = around(p, near, direction, t);
+    if (!here.inside) continue;
+    const float after = clear * exp2_(-1.44269504f * optical_depth_at(p, grid, here)), ends = clear - after;
+    clear = after;
+    for (int i = 0; i < 8; ++i) {
+      const float weight = ends * here.weight[i];
+      const float* cell = grid + here.at[i];
+      for (int64_t c = 1; c < channels; ++c) out[c - 1] += weight * cell[c];
+    }
+    out[channels - 1] += ends;
+    out[channels] -= ends * t;
+  }
+}
+
+// Calls add(cell, weight, ends, gradient of channel 0) for each cell around each sample: the caller adds
+// weight x ends x grad[c - 1] to channel c of the cell, and weight x the gradient to channel 0. Never without a grid.
+template <class Add>
+DL_HD void volume_ray_backward(const VolumeParams& p, int64_t ray, int64_t channels, const float* grad, const Add& add) {
+  const int64_t start = grid_start(p, ray);
+  if (start < 0) return;
+  const float *grid = p.grid + start, *near = p.near + 3 * ray, *direction = p.direction + 3 * ray;
+  float gain[kMaxSamples], clear[kMaxSamples + 1];  // what a sample's end would add to the loss; T
+  clear[0] = 1.f;
+  for (int k = 0; k < p.samples; ++k) {
+    const float t = sample_at(p, k);
+    const Around here = around(p, near, direction, t);
+    clear[k + 1] = clear[k] * exp2_(-1.44269504f * optical_depth_at(p, grid, here));
+    gain[k] = grad[channels - 1] - grad[channels] * t;
+    if (!here.inside) continue;
+    float sum = 0.f;
+    for (int i = 0; i < 8; ++i) {
+      const float* cell = grid + here.at[i];
+      float each = 0.f;
+      for (int64_t c = 1; c < channels; ++c) each += grad[c - 1] * cell[c];
+      sum += here.weight[i] * each;
+    }
+    gain[k] += sum;
+  }
+  float later = 0.f;  // sum of gain x ends behind k
+  for (int k = p.samples - 1; k >= 0; --k) {
+    const Around here = around(p, near, direction, sample_at(p, k));
+    const float ends = clear[k] - clear[k + 1];
+    if (here.inside) {
+      const float slope = p.gain * sigmoid(read(grid, here, 0) - p.shift) * (gain[k] * clear[k + 1] - later);
+      for (int i = 0; i < 8; ++i)
+        if (here.weight[i] != 0.f) add(here.at[i], here.weight[i], ends, slope);
+    }
+    later += gain[k] * ends;
+  }
 }
 
 }  // namespace dl
