@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Benches of the hash grid: against the torch twin, and against itself on one thread.
 
-Where the time goes, in CPU time on one core of an EPYC (Zen 5, 3.6 GHz, 1 MB second-level cache), 2^18 samples, 16
-levels of 2^19 rows: encode 42 ms, table gradient 51 ms, position gradient 51 ms. In cycles per sample and level with
-everything in the first-level cache: locate 5, ask for eight rows 7, read and mix them 10, add to them 12. The rest is
-waiting: the 33 MB of features and the 50 MB gradient of the table are fresh pages in every step, turning the features
-costs 7 ms each way, and eleven levels of 4 MB are accessed at random. Half of the time is instructions, which puts the
-floor of 40 out of reach of a twin that gathers with `index_select` (1.9 s forward and backward).
+Where the time goes, in CPU time on one core of an EPYC (Zen 4, 1 MB second-level cache), 2^18 samples, 16 levels of
+2^19 rows: encode 35-38 ms, table gradient 47-50 ms, position gradient 41 ms. A level that fits the first two caches
+costs 18 cycles a sample to encode and 23 to add to, one of 4 MB 34 and 42: each sample reads 4.5 cache lines of it. The
+33 MB of features and the 50 MB gradient of the table are fresh pages in every step, about 5 ms. The twin gathers with
+`index_select` in 1.9-2.3 s, which puts 40 times that out of reach of instructions alone.
 """
 
 from __future__ import annotations

@@ -35,9 +35,13 @@ def test_all_rows_visible_is_torch_adam(backend, shape):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_hidden_rows_keep_their_bits_and_visible_ones_do_not_depend_on_them(backend):
-    visible = torch.rand(301, generator=torch.Generator().manual_seed(1)) < 0.3
-    ours, all_rows = state((301, 7)), state((301, 7))
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("blocks", [False, True], ids=["scattered", "blocks"])
+def test_hidden_rows_keep_their_bits_and_visible_ones_do_not_depend_on_them(backend, width, blocks):
+    visible = torch.rand(461, generator=torch.Generator().manual_seed(1)) < 0.3
+    if blocks:  # of 64: two together, and two by themselves with a mixed one between
+        visible[:128], visible[128:192], visible[192:256], visible[320:384] = True, False, True, True
+    ours, all_rows = state((461, width)), state((461, width))
     before = [t.clone() for t in ours[:4]]
     adam(*ours, lr=0.1, visible=visible, backend=backend)
     adam(*all_rows, lr=0.1, backend=backend)

@@ -19,7 +19,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 @pytest.fixture(autouse=True)
 def _native() -> None:
-    if build.library("project") is None:
+    if build.compiler() is None:
         pytest.skip("no host compiler")
 
 
