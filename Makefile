@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+OPS := adam antialias attend density interpolate modulate project raster sdf seen sky splat texture volume
 PROMPT ?= a red mushroom with a white stem
 RECIPE ?= toybox
 ARGS ?=
@@ -28,7 +29,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	  || { echo "error: python venv is missing (Debian: apt-get install python3-venv)"; exit 2; }
 	@echo "installing into $(VENV): about a minute the first time"
 	@$(PIP) install --quiet --editable .
-	@$(BIN)/python -m cuda_ext.build adam sdf splat raster interpolate antialias texture > /dev/null \
+	@$(BIN)/python -m cuda_ext.build $(OPS) > /dev/null \
 	  || echo "note: no native ops (see above); the torch twins are used, slower"
 	@touch $@
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import math
 import resource
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -143,7 +144,7 @@ def scaling() -> list[Check]:
         for _, case in cases:
             case.both()
             times.append(min(time_once(case.both)[1] for _ in range(3)))
-            memory.append(saved_bytes(case))
+            memory.append(saved_bytes(case.forward))
         sizes = [float(size) for size, _ in cases]
         details = {
             "sizes": sizes,
@@ -157,7 +158,7 @@ def scaling() -> list[Check]:
     return checks
 
 
-def saved_bytes(case: Case) -> int:
+def saved_bytes(forward: Callable[[], object]) -> int:
     """Bytes the forward pass keeps for backward, pictures included."""
     held: dict[int, int] = {}
 
@@ -166,5 +167,5 @@ def saved_bytes(case: Case) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        case.forward()
+        forward()
     return sum(held.values())

@@ -16,7 +16,7 @@ from cuda_ext.antialias import antialias
 from cuda_ext.interpolate import interpolate
 from cuda_ext.raster import Raster, raster
 from cuda_ext.reference.texture import level_sizes
-from cuda_ext.texture import texture
+from cuda_ext.texture import SMALL, texture
 
 CHANNELS = 3  # of the image
 
@@ -65,18 +65,35 @@ def raster_kernels(s: Seen) -> tuple[Kernel, ...]:
     )
 
 
+def pyramid_kernels(sizes: list[int], c: int) -> tuple[list[Kernel], list[Kernel]]:
+    """Of levels of `sizes` texels of `c` bytes: up from the image, and the gradient down to it."""
+    small = next(i for i, size in enumerate(sizes) if size <= SMALL)  # from here on a block makes all
+    up, down = max(small, 1), small
+    fine, made, rest = sum(sizes[: up - 1]), sum(sizes[1:up]), sum(sizes[up:])
+    name = "dl_texture_pyramid"
+    ascending = [
+        Kernel(name, c * fine, c * made, flops=8 * c * made, launches=up - 1),
+        Kernel(f"{name}_small", c * sizes[up - 1], c * rest, flops=8 * c * rest),
+    ]
+    least, most = sum(sizes[down:]), sum(sizes[:down])
+    descending = [
+        Kernel(f"{name}_small_backward", c * least, c * (least - 1), flops=8 * c * least),
+        Kernel(f"{name}_backward", c * (most + sum(sizes[1 : down + 1])), c * most, flops=8 * c * most, launches=down),
+    ]
+    return [k for k in ascending if k.launches], [k for k in descending if k.launches]
+
+
 def surface_kernels(s: Seen, side: int, touched: int) -> tuple[Kernel, ...]:
     """Two texture coordinates with derivatives, an image of `side`, of whose pyramid `touched` bytes are read."""
     t, v, p, c = s.triangles, s.vertices, s.pixels, 4 * CHANNELS
     sizes = [h * w for h, w in level_sizes(side, side)]
-    coarse = sum(sizes[1:])
-    levels, walk = len(sizes) - 1, s.facets + s.corner(8)
-    fine = sum(sizes[:-1]) + coarse
+    walk = s.facets + s.corner(8)
+    up, down = pyramid_kernels(sizes, c)
     return (
         *raster_kernels(s),
         Kernel("dl_interpolate", 4 * p + s.hit(8) + s.hit(16) + walk, 24 * p, flops=40 * p),
         of_torch("copy of the image", c * sizes[0], c * sizes[0]),
-        Kernel("dl_texture_pyramid", c * sum(sizes[:-1]), c * coarse, flops=8 * c * coarse, launches=levels),
+        *up,
         Kernel("dl_texture_level", 16 * p, 4 * p, flops=20 * p),
         Kernel("dl_texture_fetch", 12 * p + touched, c * p, sectors=4 * 2 * SECTOR * p, flops=20 * c * p),
         Kernel("dl_antialias_facing", 12 * t + 16 * v, t, flops=20 * t),
@@ -90,7 +107,7 @@ def surface_kernels(s: Seen, side: int, touched: int) -> tuple[Kernel, ...]:
             flops=40 * c * p,
         ),
         Kernel("dl_texture_level_backward", 20 * p, 16 * p, flops=30 * p),
-        Kernel("dl_texture_pyramid_backward", c * fine, c * sum(sizes[:-1]), flops=8 * c * fine, launches=levels),
+        *down,
         Kernel(
             "dl_interpolate_backward", 4 * p + 2 * (s.hit(8) + s.hit(16)) + walk, 8 * p, s.corner(8),
             sectors=2 * 6 * SECTOR * p, flops=60 * p,

@@ -43,7 +43,7 @@ def here(name: str, size: int) -> Point:
     torch.set_num_threads(1)
     work = AXES[name].prepare(size)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from now on
-    before = _status("VmRSS")
+    before = status_bytes("VmRSS")
     times = []
     for i in range(1 + REPEATS):
         began = time.process_time()
@@ -51,10 +51,10 @@ def here(name: str, size: int) -> Point:
         times.append(time.process_time() - began)
         if i == 0 and times[0] > LONG_S:
             break
-    return Point(size, min(times[1:] or times), max(_status("VmHWM") - before, 0))
+    return Point(size, min(times[1:] or times), max(status_bytes("VmHWM") - before, 0))
 
 
-def _status(field: str) -> int:
+def status_bytes(field: str) -> int:
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:"))
 

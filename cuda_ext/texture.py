@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ __all__ = ["texture"]
 HOST_READS = 0  # on CUDA, both ways
 BOUNDARIES = ("wrap", "clamp")
 MAX_LEVELS = 32
+SMALL = 4096  # texels of the largest level that one block makes on CUDA, with all smaller ones
 
 
 def texture(
@@ -154,17 +156,20 @@ def _pyramid_backward(grad: Tensor, height: int, width: int, levels: int) -> Ten
 
 
 def _each_level(function: str, tensors: list[Tensor], height: int, width: int, order: range) -> None:
-    """The CPU function does all levels; on CUDA each level is a kernel, told which by the field `levels`."""
-    first = tensors[0]
+    """The CPU function does all levels. On CUDA each large one is a kernel, told which by the field `levels`, and the
+    small ones are one together, told the first and the last by `levels` and `rows`."""
+    first, ascending = tensors[0], order.step > 0
     params = _params(first, None, None, height, width, len(order) + 1, False)
     if not first.is_cuda:
         run("texture", function, params, tensors, 0)
         return
-    sizes = level_sizes(height, width)
-    for i in order:
-        params.levels = i
-        h, w = sizes[i if order.step > 0 else i - 1]
-        run("texture", function, params, tensors, len(first) * h * w)
+    texels = {i: math.prod(size) for i, size in enumerate(level_sizes(height, width), 0 if ascending else 1)}
+    large, small = [i for i in order if texels[i] > SMALL], [i for i in order if texels[i] <= SMALL]
+    one_by_one = [(function, i, i, len(first) * texels[i]) for i in large]
+    together = [(function.replace("pyramid", "pyramid_small"), small[0], small[-1], 256 * len(first))] if small else []
+    for kernel, begin, end, threads in one_by_one + together if ascending else together + one_by_one:
+        params.levels, params.rows = begin, end
+        run("texture", kernel, params, tensors, threads)
 
 
 def _fetch(

@@ -397,6 +397,8 @@ class HashField:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         device = self.params["table"].device
         for name, value in {**self.params, "levels": self._levels()}.items():
+            if name == "levels" and name not in state and self.settings.hashgrid.layout == "own":
+                continue  # of before there was another layout
             found = state[name]
             if found.shape != value.shape or (name == "levels" and not torch.equal(found.to(value), value)):
                 raise ValueError(

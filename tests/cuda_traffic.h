@@ -108,21 +108,20 @@ UNWATCHED static void charge(const std::vector<Access>& request) {
   }
 }
 
-// A block has ended: its accesses, warp by warp.
+// A block has ended: its requests in the order in which they were made.
 UNWATCHED static void finish(unsigned threads) {
   if (!on) return;
   on = false;
-  for (unsigned warp = 0; warp < threads; warp += 32) {
-    std::map<std::pair<uintptr_t, unsigned>, std::vector<Access>> requests;
-    for (unsigned lane = warp; lane < std::min(warp + 32, threads) && lane < lanes.size(); lane++) {
-      std::map<uintptr_t, unsigned> times;
-      for (const Access& access : lanes[lane]) requests[{access.place, times[access.place]++}].push_back(access);
-    }
-    std::vector<const std::vector<Access>*> in_order;
-    for (const auto& each : requests) in_order.push_back(&each.second);
-    std::sort(in_order.begin(), in_order.end(), [](auto* a, auto* b) { return (*a)[0].time < (*b)[0].time; });
-    for (const auto* each : in_order) charge(*each);
+  std::map<std::pair<uintptr_t, uint64_t>, std::vector<Access>> requests;  // by place; by warp and how often it was there
+  for (unsigned lane = 0; lane < threads && lane < lanes.size(); lane++) {
+    std::map<uintptr_t, uint64_t> times;
+    for (const Access& access : lanes[lane])
+      requests[{access.place, uint64_t(lane / 32) << 48 | times[access.place]++}].push_back(access);
   }
+  std::vector<const std::vector<Access>*> in_order;
+  for (const auto& each : requests) in_order.push_back(&each.second);
+  std::sort(in_order.begin(), in_order.end(), [](auto* a, auto* b) { return (*a)[0].time < (*b)[0].time; });
+  for (const auto* each : in_order) charge(*each);
   for (auto& lane : lanes) lane.clear();
   on = true;
 }

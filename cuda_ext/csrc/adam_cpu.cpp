@@ -13,6 +13,7 @@ using namespace dl;
 constexpr int kWord = 64;          // rows
 constexpr int64_t kChunk = 128;    // words a thread takes at a time
 constexpr int64_t kLine = 16;      // floats in a cache line
+constexpr int64_t kAhead = 7 * kLine;  // asked for before their turn in a long range; 10 lines gain nothing
 
 struct Buffers {
   float *x, *m, *v;
@@ -37,9 +38,35 @@ void update_masked(const Buffers& b, int64_t i, uint32_t bits, const AdamParams&
 #endif
 }
 
+// The same, where all 16 numbers are this thread's: the others are written back as they were, which costs less than a
+// store under a mask.
+void update_chosen(const Buffers& b, int64_t i, uint32_t bits, const AdamParams& p, const AdamScale& s) {
+#if defined(__AVX512F__)
+  const __mmask16 on = __mmask16(bits);
+  const Vf old_x = load(b.x + i), old_m = load(b.m + i), old_v = load(b.v + i);
+  Vf x = old_x, m = old_m, v = old_v;
+  adam_update(x, load(b.g + i), m, v, p, s);
+  store(b.x + i, (Vf)_mm512_mask_mov_ps((__m512)old_x, on, (__m512)x));
+  store(b.m + i, (Vf)_mm512_mask_mov_ps((__m512)old_m, on, (__m512)m));
+  store(b.v + i, (Vf)_mm512_mask_mov_ps((__m512)old_v, on, (__m512)v));
+#else
+  update_masked(b, i, bits, p, s);
+#endif
+}
+
+void prefetch_range(const Buffers& b, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; i += kLine) {
+    __builtin_prefetch(b.x + i, 1);
+    __builtin_prefetch(b.m + i, 1);
+    __builtin_prefetch(b.v + i, 1);
+    __builtin_prefetch(b.g + i);
+  }
+}
+
 void update_range(const Buffers& b, int64_t begin, int64_t end, const AdamParams& p, const AdamScale& s) {
   int64_t i = begin;
   for (; i + kLanes <= end; i += kLanes) {
+    if (i + kAhead < end) prefetch_range(b, i + kAhead, i + kAhead + 1);
     Vf x = load(b.x + i), m = load(b.m + i), v = load(b.v + i);
     adam_update(x, load(b.g + i), m, v, p, s);
     store(b.x + i, x), store(b.m + i, m), store(b.v + i, v);
@@ -62,17 +89,10 @@ uint64_t visible_word(const AdamParams& p, int64_t row, int count) {
   return word;
 }
 
-void prefetch_range(const Buffers& b, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; i += kLine) {
-    __builtin_prefetch(b.x + i, 1);
-    __builtin_prefetch(b.m + i, 1);
-    __builtin_prefetch(b.v + i, 1);
-    __builtin_prefetch(b.g + i);
-  }
-}
-
 void prefetch_rows(const Buffers& b, uint64_t word, int64_t row, int64_t columns) {
-  if (columns <= 4 || word == ~uint64_t(0)) return prefetch_range(b, row * columns, (row + kWord) * columns);
+  const int64_t first = row * columns, last = first + kWord * columns;
+  if (word == ~uint64_t(0)) return prefetch_range(b, first, first + kAhead < last ? first + kAhead : last);
+  if (columns <= 4) return prefetch_range(b, first, last);
   for (; word; word &= word - 1) {
     const int64_t begin = (row + __builtin_ctzll(word)) * columns;
     prefetch_range(b, begin, begin + columns);
@@ -82,7 +102,12 @@ void prefetch_rows(const Buffers& b, uint64_t word, int64_t row, int64_t columns
 // 16 rows of `columns` <= 4 numbers: repeats each bit `columns` times.
 uint64_t repeat_bits(uint32_t bits, int columns) {
   uint64_t out = 0;
+#if defined(__BMI2__)
+  constexpr uint64_t kPlaces[5] = {0, 0xffff, 0x55555555, 0x249249249249, 0x1111111111111111};  // every column-th bit
+  out = _pdep_u64(bits, kPlaces[columns]);
+#else
   for (int i = 0; i < 16; i++) out |= uint64_t(bits >> i & 1) << (i * columns);
+#endif
   return out * ((uint64_t(1) << columns) - 1);
 }
 
@@ -99,7 +124,7 @@ void update_word(const Buffers& b, uint64_t word, int64_t row, int count, const 
   for (int first = 0; first < kWord; first += kLanes) {
     uint64_t bits = repeat_bits(uint32_t(word >> first) & 0xffffu, int(columns));
     for (int64_t i = (row + first) * columns; bits; i += kLanes, bits >>= kLanes)
-      if (bits & 0xffffu) update_masked(b, i, uint32_t(bits & 0xffffu), p, s);
+      if (bits & 0xffffu) update_chosen(b, i, uint32_t(bits & 0xffffu), p, s);
   }
 }
 
@@ -127,7 +152,13 @@ DL_API void dl_adam(float* x, const float* g, float* m, float* v, const dl::Adam
       found += word[found] != 0;
     }
     for (int i = 0; i < found; i++) {
+      const int from = i;  // words of ones that touch are one range
+      while (word[i] == ~uint64_t(0) && i + 1 < found && word[i + 1] == word[i] && start[i + 1] == start[i] + kWord) i++;
       if (i + 1 < found) prefetch_rows(buffers, word[i + 1], start[i + 1], p.columns);
+      if (i > from) {
+        update_range(buffers, start[from] * p.columns, (start[i] + kWord) * p.columns, p, s);
+        continue;
+      }
       update_word(buffers, word[i], start[i], int(end - start[i] < kWord ? end - start[i] : kWord), p, s);
     }
   }

@@ -34,10 +34,27 @@ DL_HD void put(Bf16* to, float x) {
 
 typedef uint16_t Vh __attribute__((vector_size(32)));
 
-DL_HD Vf widened(Vh x) { return from_bits(__builtin_convertvector(x, Vi) << 16); }
+#if defined(__AVX512F__)
+DL_HD Vi words(Vh x) { return __builtin_convertvector(x, Vi); }
+DL_HD Vh halves(Vi x) { return __builtin_convertvector(x, Vh); }
+#else
+DL_HD Vi words(Vh x) {
+  int32_t word[kLanes];
+  for (int i = 0; i < kLanes; ++i) word[i] = x[i];
+  return load(word);
+}
+DL_HD Vh halves(Vi x) {
+  int32_t word[kLanes];
+  Vh half;
+  store(word, x);
+  for (int i = 0; i < kLanes; ++i) half[i] = uint16_t(word[i]);
+  return half;
+}
+#endif
+DL_HD Vf widened(Vh x) { return from_bits(words(x) << 16); }
 DL_HD Vh narrowed(Vf x) {
   const Vi word = bits(x), rounded = word + 0x7fff + (word >> 16 & 1);
-  return __builtin_convertvector((x == x ? rounded : word | 0x400000) >> 16, Vh);
+  return halves(select(x == x, rounded, word | 0x400000) >> 16);
 }
 
 // The first `count` of 16 numbers, zeros after them; and as many stored.

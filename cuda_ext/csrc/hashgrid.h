@@ -66,7 +66,7 @@ DL_HD unsigned vertex_row(const GridLevel& level, unsigned i, unsigned j_step, u
 }
 
 template <class T>
-DL_HD T clamp_unit(T x) { return select(x < 0.f, T{}, select(x > 1.f, T{} + 1.f, x)); }  // NaN passes
+DL_HD T clamp_unit(T x) { return min_(T{} + 1.f, max_(T{}, x)); }  // NaN passes
 
 template <class T>
 DL_HD T inside_unit(T x) { return select(x >= 0.f, select(x <= 1.f, T{} + 1.f, T{}), T{}); }  // the clamp's derivative
@@ -87,7 +87,7 @@ template <bool kShifted, class T>
 DL_HD T split_cell(T x, const GridLevel& level, T* fraction) {
   const float scale = level.scale, shift = kShifted ? level.shift : 0.f, last = level.last;
   const T place = kShifted ? x * scale + shift : x * scale;
-  const T cell = whole(select(place < last, place, select(place >= last, T{} + last, T{})));
+  const T cell = whole(max_(min_(T{} + last, place), T{}));
   const T f = exact_fraction(x, scale, cell - shift);
   const T below = cell - select(f < 0.f, T{} + 1.f, T{});  // the place was rounded up to the next vertex
   *fraction = exact_fraction(x, scale, below - shift);

@@ -3,7 +3,8 @@
 //
 // Plan: levels outermost, so that one level's rows (4 MB at 2^19 x 2) stay in cache while many samples read them.
 // Samples go in blocks of 16 lanes: rows and weights come from loops over lanes that the compiler vectorises; the rows
-// are then fetched one sample at a time, two neighbours along x side by side, which beats gather instructions.
+// are then fetched one sample at a time, two neighbours along x side by side, which beats gather instructions. On dense
+// levels the two are one load; on hashed ones the far row differs by the bits x + 1 flips, the same in all columns.
 // Gathering launchers split the samples over threads. The scattering one gives whole levels to threads and takes the
 // samples in order, so no two threads write the same row and the sums have the same bits for any number of threads; it
 // keeps as many threads busy as there are levels.
@@ -25,7 +26,9 @@ constexpr int64_t kChunk = 1 << 17;  // samples that pass through all levels tog
 
 // A block of 16 samples in one level. Corner 2 q + a lies on side a of x and in column q = side of y + 2 * side of z.
 struct Block {
-  uint32_t row[8][kLanes];
+  uint32_t near[4][kLanes];                        // rows of the corners on side 0 of x
+  uint32_t flip[kLanes];                           // hashed: near ^ flip is the row on side 1
+  uint32_t rows;                                   // wrapped: of the level, where the row on side 1 is 0 again
   float side[3][2][kLanes];                        // weights along each axis; of y and z only with kCurves
   float column[4][kLanes];                         // weights of the columns: y times z
   float slope[3][kLanes], curve[3][kLanes];        // d side[.][1] / d position, and once more
@@ -33,6 +36,7 @@ struct Block {
 };
 
 enum Order { kValues, kSlopes, kCurves };  // how many derivatives of the weights a launcher needs
+enum Kind { kDense, kWrapped, kHashed };   // row on side 1 of x: the next; the next but behind the last the first; any
 
 template <Order order, bool kShifted>
 __attribute__((noinline)) void locate(const GridLevel& whose, int smooth, const float* const position[3], int64_t at,
@@ -43,25 +47,28 @@ __attribute__((noinline)) void locate(const GridLevel& whose, int smooth, const 
   for (int a = 0; a < 3; ++a) {
     const Vf x = load(position[a] + at);
     Vf f;
-    vertex[a][0] = __builtin_convertvector(split_cell<kShifted>(clamp_unit(x), level, &f), Vu);
-    vertex[a][1] = vertex[a][0] + 1u;
+    vertex[a][0] = to_unsigned(to_int(split_cell<kShifted>(clamp_unit(x), level, &f)));
     side[a][1] = ease(f, smooth);
     side[a][0] = 1.f - side[a][1];
     if (order >= kSlopes) store(b->slope[a], slope[a] = ease_slope(f, smooth) * (level.scale * inside_unit(x)));
     if (order >= kCurves) store(b->curve[a], ease_curve(f, smooth) * (level.scale * level.scale * inside_unit(x)));
   }
+  vertex[1][0] *= level.step_y, vertex[2][0] *= level.step_z;
+  vertex[1][1] = vertex[1][0] + level.step_y, vertex[2][1] = vertex[2][0] + level.step_z;
+  b->rows = level.rows;
+  if (level.hashed) store(b->flip, (vertex[0][0] ^ (vertex[0][0] + 1u)) & level.mask);
   for (int c = 0; c < 2; ++c) {
-    vertex[1][c] *= level.step_y, vertex[2][c] *= level.step_z;
     store(b->side[0][c], side[0][c]);
     if (order >= kCurves) store(b->side[1][c], side[1][c]), store(b->side[2][c], side[2][c]);
   }
   for (int q = 0; q < 4; ++q) {
     const int y = q & 1, z = q >> 1;
-    for (int c = 0; c < 2; ++c) {
-      Vu row = level.hashed ? (vertex[0][c] ^ vertex[1][y] ^ vertex[2][z]) & level.mask
-                            : vertex[0][c] + vertex[1][y] + vertex[2][z];
-      if (kShifted && !level.hashed) row -= (Vu)(row >= level.rows) & level.rows;
-      memcpy(b->row[2 * q + c], &row, sizeof row);
+    if (level.hashed) {
+      store(b->near[q], (vertex[0][0] ^ vertex[1][y] ^ vertex[2][z]) & level.mask);
+    } else {
+      Vu row = vertex[0][0] + vertex[1][y] + vertex[2][z];
+      if (kShifted) row -= to_unsigned(row >= level.rows) & level.rows;
+      store(b->near[q], row);
     }
     store(b->column[q], side[2][z] * side[1][y]);
     if (order < kSlopes) continue;
@@ -70,32 +77,54 @@ __attribute__((noinline)) void locate(const GridLevel& whose, int smooth, const 
   }
 }
 
-// Calls work(block, first) for every 16 of `count` samples, each block one step after its rows were asked for: they are
-// random accesses to a level that may fill the second-level cache several times.
-template <Order order, class Work>
-inline void over_blocks(const GridLevel& level, int smooth, const float* const position[3], int64_t count,
-                        const float* rows, int features, Work work) {
-  Block blocks[2];
-  const bool large = static_cast<int64_t>(level.mask) * features > 1 << 16;  // numbers: half of a typical cache
-  const auto place = level.shift == 0.f ? locate<order, false> : locate<order, true>;
-  place(level, smooth, position, 0, &blocks[0]);
-  for (int64_t i = 0; i < count; i += kLanes) {
-    if (i + kLanes < count) {
-      Block& next = blocks[(i / kLanes + 1) % 2];
-      place(level, smooth, position, i + kLanes, &next);
-      for (int c = 0; c < 8 && large; ++c) {
-        for (int k = 0; k < kLanes; ++k) __builtin_prefetch(rows + size_t{next.row[c][k]} * features, 0, 2);
-      }
-    }
-    work(blocks[i / kLanes % 2], i);
+// Asks for the rows of a block. Near and far rows share a cache line unless the hash flips a bit above the line. Asked
+// for in the second-level cache: to the first one, twice as slow, and no faster than the loads themselves.
+inline void ask(const GridLevel& level, const Block& b, const float* rows, int features) {
+  for (int q = 0; q < 4; ++q) {
+    for (int k = 0; k < kLanes; ++k) __builtin_prefetch(rows + size_t{b.near[q][k]} * features, 0, 2);
+  }
+  if (!level.hashed) return;
+  for (uint32_t apart = mask_bits(load(b.flip) >= 16u / features); apart; apart &= apart - 1) {
+    const int k = __builtin_ctz(apart);
+    for (int q = 0; q < 4; ++q) __builtin_prefetch(rows + size_t{b.near[q][k] ^ b.flip[k]} * features, 0, 2);
   }
 }
 
-// Weights of the derivative along `direction` [3][16]: x_turn multiplies (far - near) along x, column_turn the columns.
-inline void turn(const Block& b, const float* const direction[3], int64_t at, float x_turn[kLanes],
+// Calls work(block, first, kind) for every 16 of `count` samples, `lead` blocks after its rows were asked for: they
+// are random accesses to a level that may fill the second-level cache several times. Rows that nobody has just written
+// may come from memory and need two blocks' time.
+template <Order order, int lead, class Work>
+inline void over_blocks(const GridLevel& level, int smooth, const float* const position[3], int64_t count,
+                        const float* rows, int features, Work work) {
+  Block blocks[lead + 1];
+  const bool large = static_cast<int64_t>(level.mask) * features > 1 << 17;  // numbers: half of a typical cache
+  const int64_t total = (count + kLanes - 1) / kLanes;
+  const auto place = level.shift == 0.f ? locate<order, false> : locate<order, true>;
+  for (int64_t i = 0; i < total + lead; ++i) {
+    if (i < total) {
+      Block& next = blocks[i % (lead + 1)];
+      place(level, smooth, position, i * kLanes, &next);
+      if (large) ask(level, next, rows, features);
+    }
+    if (i < lead) continue;
+    const Block& here = blocks[(i - lead) % (lead + 1)];
+    const int64_t first = (i - lead) * kLanes;
+    if (level.hashed) {
+      work(here, first, std::integral_constant<Kind, kHashed>{});
+    } else if (level.shift == 0.f) {
+      work(here, first, std::integral_constant<Kind, kDense>{});
+    } else {
+      work(here, first, std::integral_constant<Kind, kWrapped>{});
+    }
+  }
+}
+
+// Weights of the derivative along `direction` [3][16]: x_turn those of the two sides of x, column_turn of the columns.
+inline void turn(const Block& b, const float* const direction[3], int64_t at, float x_turn[2][kLanes],
                  float column_turn[4][kLanes]) {
   const Vf u = load(direction[0] + at), v = load(direction[1] + at), w = load(direction[2] + at);
-  store(x_turn, u * load(b.slope[0]));
+  const Vf along_x = u * load(b.slope[0]);
+  store(x_turn[0], -along_x), store(x_turn[1], along_x);
   for (int q = 0; q < 4; ++q) store(column_turn[q], v * load(b.column_y[q]) + w * load(b.column_z[q]));
 }
 
@@ -107,10 +136,23 @@ inline int thread_index() {
 #endif
 }
 
-template <int F>
-inline Pair<F> load_pair(const float* rows, const Block& b, int q, int k) {
-  return Pair<F>::load(rows + size_t{b.row[2 * q][k]} * F, rows + size_t{b.row[2 * q + 1][k]} * F);
-}
+// Where the rows of column q of sample k lie.
+template <int F, Kind kind>
+struct Corners {
+  uint32_t near, far;
+
+  Corners(const Block& b, int q, int k) : near(b.near[q][k]), far(kind == kHashed ? near ^ b.flip[k] : near + 1) {
+    if (kind == kWrapped && far == b.rows) far = 0;
+  }
+  Pair<F> load(const float* rows) const {
+    const float *a = rows + size_t{near} * F, *c = rows + size_t{far} * F;
+    return kind == kDense ? Pair<F>::load_beside(a) : Pair<F>::load(a, c);
+  }
+  void add(const Pair<F>& part, float* rows) const {
+    float *a = rows + size_t{near} * F, *c = rows + size_t{far} * F;
+    kind == kDense ? part.add_beside(a) : part.add_to(a, c);
+  }
+};
 
 // Up to `capacity` samples of a thread, turned from rows into one array per axis and per level.
 struct Chunk {
@@ -222,22 +264,26 @@ int encode(const GridParams& p, int threads) {
       const GridLevel level = p.level(l);
       const float* rows = p.table + level.first * F;
       float* into = chunk.array(l * F);
-      over_blocks<kTurn ? kSlopes : kValues>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
-        float x_turn[kLanes], column_turn[4][kLanes];
+      constexpr Order order = kTurn ? kSlopes : kValues;
+      over_blocks<order, 2>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i, auto kind) {
+        float x_turn[2][kLanes], column_turn[4][kLanes];
         if (kTurn) turn(b, u, i, x_turn, column_turn);
+        Pairs<F> sums, turned;
         for (int k = 0; k < kLanes; ++k) {
-          Pair<F> sum = Pair<F>::zero(), turned = Pair<F>::zero();
+          Pair<F> sum = Pair<F>::zero(), other = Pair<F>::zero();
           for (int q = 0; q < 4; ++q) {
-            const Pair<F> pair = load_pair<F>(rows, b, q, k);
+            const Pair<F> pair = Corners<F, kind>(b, q, k).load(rows);
             sum.add(pair, b.column[q][k]);
-            if (kTurn) turned.add(pair, column_turn[q][k]);
+            if (kTurn) other.add(pair, column_turn[q][k]);
           }
-          if (kTurn) {
-            const Row<F> along_x = sum.mix(-x_turn[k], x_turn[k]);
-            Row<F>{turned.mix(b.side[0][0][k], b.side[0][1][k]).v + along_x.v}.store(into + (i + k) * F);
-          } else {
-            sum.mix(b.side[0][0][k], b.side[0][1][k]).store(into + (i + k) * F);
-          }
+          sums.at[k] = sum;
+          if (kTurn) turned.at[k] = other;
+        }
+        if (kTurn) {
+          turned.template mix<false>(b.side[0][0], b.side[0][1], into + i * F);
+          sums.template mix<true>(x_turn[0], x_turn[1], into + i * F);
+        } else {
+          sums.template mix<false>(b.side[0][0], b.side[0][1], into + i * F);
         }
       });
     }
@@ -268,14 +314,13 @@ int position_gradient(const GridParams& p, int threads) {
       const GridLevel level = p.level(l);
       const float* rows = p.table + level.first * F;
       const float* g = chunk.array(l * F);
-      over_blocks<kTurn ? kCurves : kSlopes>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
+      constexpr Order order = kTurn ? kCurves : kSlopes;
+      over_blocks<order, 2>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i, auto kind) {
         float d[8][kLanes];  // rows . grad
-        const int lanes = static_cast<int>(std::min<int64_t>(kLanes, count - i));
-        for (int k = 0; k < lanes; ++k) {
-          const Row<F> weight = Row<F>::load(g + (i + k) * F);
-          for (int c = 0; c < 8; ++c) {
-            d[c][k] = dot(Row<F>::load(rows + size_t{b.row[c][k]} * F), weight);
-          }
+        for (int q = 0; q < 4; ++q) {
+          Pairs<F> pairs;
+          for (int k = 0; k < kLanes; ++k) pairs.at[k] = Corners<F, kind>(b, q, k).load(rows);
+          pairs.dot(g + i * F, d[2 * q], d[2 * q + 1]);
         }
         if (kTurn) {
           const float* const at[3] = {u[0] + i, u[1] + i, u[2] + i};
@@ -302,24 +347,19 @@ void add_to_level(const GridParams& p, int l, const float* const x[3], const flo
                   int64_t count) {
   const GridLevel level = p.level(l);
   float* rows = p.out + level.first * F;
-  over_blocks<kTurn ? kSlopes : kValues>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i) {
-    float x_turn[kLanes], column_turn[4][kLanes];
+  constexpr Order order = kTurn ? kSlopes : kValues;
+  over_blocks<order, 1>(level, p.smooth, x, count, rows, F, [&](const Block& b, int64_t i, auto kind) {
+    float x_turn[2][kLanes], column_turn[4][kLanes];
     if (kTurn) turn(b, u, i, x_turn, column_turn);
     const int lanes = static_cast<int>(std::min<int64_t>(kLanes, count - i));
+    Pairs<F> mixed, turned;
+    mixed.outer(grad + i * F, b.side[0][0], b.side[0][1]);
+    if (kTurn) turned.outer(grad + i * F, x_turn[0], x_turn[1]);
     for (int k = 0; k < lanes; ++k) {
-      const Row<F> g = Row<F>::load(grad + (i + k) * F);
-      const Pair<F> mixed = Pair<F>::outer(g, b.side[0][0][k], b.side[0][1][k]);
       for (int q = 0; q < 4; ++q) {
-        float* a = rows + size_t{b.row[2 * q][k]} * F;
-        float* c = rows + size_t{b.row[2 * q + 1][k]} * F;
-        Pair<F> part = Pair<F>::zero();
-        if (kTurn) {
-          part.add(mixed, column_turn[q][k]);
-          part.add(Pair<F>::outer(g, -x_turn[k], x_turn[k]), b.column[q][k]);
-        } else {
-          part.add(mixed, b.column[q][k]);
-        }
-        part.add_to(a, c);
+        Pair<F> part = mixed.at[k].times(kTurn ? column_turn[q][k] : b.column[q][k]);
+        if (kTurn) part.add(turned.at[k], b.column[q][k]);
+        Corners<F, kind>(b, q, k).add(part, rows);
       }
     }
   });

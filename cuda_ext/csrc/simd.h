@@ -1,18 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-// simd.h - 16 floats at a time, on every CPU: GCC/Clang vector types, which the compiler lowers to one 512-bit,
-// two 256-bit or four 128-bit operations. A few hot operations have an AVX-512 spelling.
+// simd.h - 16 floats at a time, on every CPU: GCC/Clang vector types. With AVX-512 one register; elsewhere two (AVX) or
+// four (SSE2, NEON) held side by side, because GCC breaks comparisons and choices of vectors wider than the machine's
+// into single numbers. A few hot operations have a spelling of their own.
 // Included by common.h; do not include it by itself.
 #pragma once
 
-#if defined(__AVX512F__)
+#if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace dl {
 
 constexpr int kLanes = 16;
+
+#if defined(__AVX512F__)
 typedef float Vf __attribute__((vector_size(64)));
 typedef int32_t Vi __attribute__((vector_size(64)));  // also a mask: 0 or -1 per lane
+typedef uint32_t Vu __attribute__((vector_size(64), may_alias));  // wraps around, as a hash must
+
+DL_HD Vi bits(Vf x) { return (Vi)x; }
+DL_HD Vf from_bits(Vi x) { return (Vf)x; }
+DL_HD Vf to_float(Vi x) { return __builtin_convertvector(x, Vf); }
+DL_HD Vi to_int(Vf x) { return __builtin_convertvector(x, Vi); }  // towards zero
+DL_HD Vu to_unsigned(Vi x) { return (Vu)x; }
+DL_HD Vf select(Vi c, Vf a, Vf b) { return c ? a : b; }
+DL_HD Vi select(Vi c, Vi a, Vi b) { return c ? a : b; }
+// x y - z with one rounding.
+DL_HD Vf fused(Vf x, float y, Vf z) { return (Vf)_mm512_fmsub_ps((__m512)x, _mm512_set1_ps(y), (__m512)z); }
+#else
+#include "simd_twin.h"
+#endif
 
 DL_HD Vf splat_f(float x) { return x - Vf{}; }
 DL_HD Vi splat_i(int32_t x) { return x - Vi{}; }
@@ -20,10 +39,12 @@ DL_HD Vf load(const float* p) { Vf v; memcpy(&v, p, sizeof v); return v; }
 DL_HD void store(float* p, Vf v) { memcpy(p, &v, sizeof v); }
 DL_HD Vi load(const int32_t* p) { Vi v; memcpy(&v, p, sizeof v); return v; }
 DL_HD void store(int32_t* p, Vi v) { memcpy(p, &v, sizeof v); }
-DL_HD Vi bits(Vf x) { return (Vi)x; }
-DL_HD Vf from_bits(Vi x) { return (Vf)x; }
-DL_HD Vi lane_index() { return Vi{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
-DL_HD Vf to_float(Vi x) { return __builtin_convertvector(x, Vf); }
+DL_HD Vu load(const uint32_t* p) { Vu v; memcpy(&v, p, sizeof v); return v; }
+DL_HD void store(uint32_t* p, Vu v) { memcpy(p, &v, sizeof v); }
+DL_HD Vi lane_index() {
+  const int32_t index[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return load(index);
+}
 
 #if defined(__AVX512F__)
 DL_HD Vf sqrt_(Vf x) { return (Vf)_mm512_sqrt_ps((__m512)x); }
@@ -32,20 +53,10 @@ DL_HD Vf max_(Vf a, Vf b) { return (Vf)_mm512_max_ps((__m512)a, (__m512)b); }
 // One bit per lane.
 DL_HD uint32_t mask_bits(Vi c) { return _mm512_movepi32_mask((__m512i)c); }
 #else
-DL_HD Vf sqrt_(Vf x) {
-  for (int i = 0; i < kLanes; i++) x[i] = sqrtf(x[i]);
-  return x;
-}
-DL_HD Vf min_(Vf a, Vf b) { return a < b ? a : b; }
-DL_HD Vf max_(Vf a, Vf b) { return a > b ? a : b; }
-DL_HD uint32_t mask_bits(Vi c) {
-  uint32_t m = 0;
-  for (int i = 0; i < kLanes; i++) m |= uint32_t(c[i] & 1) << i;
-  return m;
-}
+DL_HD Vf min_(Vf a, Vf b) { return select(a < b, a, b); }
+DL_HD Vf max_(Vf a, Vf b) { return select(a > b, a, b); }
 #endif
 
-DL_HD Vf select(Vi c, Vf a, Vf b) { return c ? a : b; }
 DL_HD Vf abs_(Vf x) { return from_bits(bits(x) & 0x7fffffff); }
 DL_HD Vi finite_(Vf x) { return (x - x) == 0.f; }
 DL_HD bool any(Vi c) { return mask_bits(c) != 0; }

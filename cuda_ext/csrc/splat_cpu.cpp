@@ -2,11 +2,13 @@
 // splat_cpu.cpp - CPU launchers of `splat`.
 //
 //   project   views x splats, 16 splats at a time: records, boxes in tiles; then offsets of the pairs
-//   bin       per view a stable radix sort by depth, then a counting sort of the pairs by tile
+//   bin       per view, or per range of depths with fewer views than threads, a stable radix sort by depth; then a
+//             counting sort of the pairs by tile
 //   forward   tiles, dynamically scheduled (splat_tile.h)
 //   backward  tiles fill one row of gradients per pair; then splats sum their rows, view by view, and go back
 //             through the projection
 // Nothing is accumulated across threads, so the bits do not depend on the number of threads.
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -88,9 +90,9 @@ Vi tile_range(Vf low, Vf high, int pixels, Vi& first, Vi& last) {
   constexpr float kMargin = 1e-3f;
   const Vf a = clamp_(low - (0.5f + kMargin), Vf{}, splat_f(float(pixels)));
   const Vf b = clamp_(high - (0.5f - kMargin), splat_f(-1.f), splat_f(float(pixels - 1)));
-  Vi from = __builtin_convertvector(a, Vi);
+  Vi from = to_int(a);
   from -= to_float(from) < a;                                 // a comparison is -1: round up
-  const Vi to = __builtin_convertvector(b + 1.f, Vi) - 1;      // rounds down, from -1 on
+  const Vi to = to_int(b + 1.f) - 1;                         // rounds down, from -1 on
   first = from / kTile;
   last = to / kTile + 1;
   return from <= to;
@@ -135,59 +137,83 @@ struct Binned {
   int32_t slot, id;
 };
 
-// Splats of view b that fall on a tile, nearest first; equal depths keep their order. Positive floats sort as integers.
-std::vector<Binned> depth_order(const SplatParams& p, int b) {
-  const uint32_t* keys = p.keys + int64_t(b) * p.count;
-  uint32_t low = ~0u, high = 0;
-  for (int64_t n = 0; n < p.count; n++) {
-    const uint32_t key = keys[n];
-    low = key && key < low ? key : low;
-    high = key > high ? key : high;
-  }
+template <class T>
+struct Array {  // left as it is found in memory
+  std::unique_ptr<T[]> at;
+  size_t size = 0;
+  explicit Array(size_t room = 0) : at(new T[room]) {}
+};
+
+// Depths that cut the splats of view b into parts of about the same size, from a sample; the outer ones hold everything.
+// Positive floats sort as integers.
+std::vector<uint64_t> depth_cuts(const SplatParams& p, int b, int parts) {
+  std::vector<uint64_t> cuts(size_t(parts) + 1, uint64_t(1) << 32);
+  cuts[0] = 1;
+  if (parts == 1) return cuts;
+  constexpr int64_t kSample = 512;
+  std::vector<uint32_t> sample;
+  for (int64_t n = 0; n < p.count; n += 1 + p.count / kSample) sample.push_back(p.keys[int64_t(b) * p.count + n]);
+  std::sort(sample.begin(), sample.end());
+  const auto seen = std::upper_bound(sample.begin(), sample.end(), 0u);
+  for (int i = 1; i < parts && seen != sample.end(); i++) cuts[size_t(i)] = seen[(sample.end() - seen) * i / parts];
+  return cuts;
+}
+
+// Splats of view b that fall on a tile and are at from <= depth < to, nearest first; equal depths keep their order.
+Array<Binned> depth_order(const SplatParams& p, int b, uint64_t from, uint64_t to) {
   struct Item {
     uint32_t key;
     int32_t id;
   };
-  std::vector<Item> items, other;
-  items.reserve(size_t(p.count));
-  for (int64_t n = 0; n < p.count; n++)
-    if (keys[n]) items.push_back({keys[n] - low, int32_t(n)});
-  other.resize(items.size());
+  const uint32_t* keys = p.keys + int64_t(b) * p.count;
+  Array<Item> items(size_t(p.count) + 1), other(size_t(p.count) + 1);
+  uint32_t low = ~0u, high = 0;
+  for (int64_t n = 0; n < p.count; n++) {
+    const uint32_t key = keys[n];
+    const bool inside = key >= from && key < to;
+    items.at[items.size] = {key, int32_t(n)};
+    items.size += inside;
+    low = inside && key < low ? key : low;
+    high = inside && key > high ? key : high;
+  }
   constexpr int kBits = 12, kBins = 1 << kBits;
-  const uint32_t range = items.empty() ? 0 : high - low;
+  const uint32_t range = items.size ? high - low : 0;
   for (int shift = 0; shift < 32 && range >> shift; shift += kBits) {
     uint32_t count[kBins] = {}, before = 0;
-    for (const Item& item : items) count[item.key >> shift & (kBins - 1)]++;
+    for (size_t i = 0; i < items.size; i++) count[(items.at[i].key - low) >> shift & (kBins - 1)]++;
     for (uint32_t& bin : count) {
       const uint32_t here = bin;
       bin = before;
       before += here;
     }
-    for (const Item& item : items) other[count[item.key >> shift & (kBins - 1)]++] = item;
-    items.swap(other);
+    for (size_t i = 0; i < items.size; i++) {
+      const Item item = items.at[i];
+      other.at[count[(item.key - low) >> shift & (kBins - 1)]++] = item;
+    }
+    items.at.swap(other.at);
   }
-  std::vector<Binned> order(items.size());
+  Array<Binned> order(items.size);
   const int64_t base = int64_t(b) * p.count;
-  for (size_t i = 0; i < items.size(); i++) {
-    const int64_t ahead = base + items[i + 16 < items.size() ? i + 16 : i].id, at = base + items[i].id;
+  for (; order.size < items.size; order.size++) {
+    const size_t i = order.size, next = i + 16 < items.size ? i + 16 : i;
+    const int64_t ahead = base + items.at[next].id, at = base + items.at[i].id;
     __builtin_prefetch(p.rects + 4 * ahead);
     __builtin_prefetch(p.offsets + ahead);
-    memcpy(order[i].rect, p.rects + 4 * at, sizeof order[i].rect);
-    order[i].slot = p.offsets[at];
-    order[i].id = items[i].id;
+    memcpy(order.at[i].rect, p.rects + 4 * at, sizeof order.at[i].rect);
+    order.at[i].slot = p.offsets[at];
+    order.at[i].id = items.at[i].id;
   }
   return order;
 }
 
-// Calls visit(tile, splat, slot) on the pairs of one part of a view's depth order. Nearly all splats touch at most 2 x 2
-// tiles: those take the same four steps, of which some hit the spare tile `across * down` and slot -1, because a
-// mispredicted loop costs more than the visit.
+// Calls visit(tile, splat, slot) in order of depth. Nearly all splats touch at most 2 x 2 tiles: those take the same four
+// steps, of which some hit the spare tile `across * down` and slot -1, because a mispredicted loop costs more than the
+// visit.
 template <class Visit>
-void for_pairs(const SplatParams& p, const std::vector<Binned>& order, int part, int parts, Visit visit) {
+void for_pairs(const SplatParams& p, const Array<Binned>& order, Visit visit) {
   const int across = (p.width + kTile - 1) / kTile, spare = int(tiles_per_view(p));
-  const size_t first = order.size() * size_t(part) / size_t(parts), last = order.size() * size_t(part + 1) / size_t(parts);
-  for (size_t i = first; i < last; i++) {
-    const Binned& s = order[i];
+  for (size_t i = 0; i < order.size; i++) {
+    const Binned& s = order.at[i];
     const int wide = s.rect[2] - s.rect[0], high = s.rect[3] - s.rect[1], tile = s.rect[1] * across + s.rect[0];
     if (wide <= 2 && high <= 2) {
       const bool right = wide == 2, below = high == 2, both = right && below;
@@ -346,16 +372,18 @@ DL_API void dl_splat_bin(const dl::SplatParams* params, int threads) {
   const SplatParams& p = *params;
   const int64_t tiles = tiles_per_view(p);
   const int parts = p.views >= threads ? 1 : (threads + p.views - 1) / (p.views > 0 ? p.views : 1);
-  std::vector<std::vector<Binned>> orders(size_t(p.views));
+  std::vector<Array<Binned>> orders(size_t(p.views * parts));
+  std::vector<std::vector<uint64_t>> cuts;
+  for (int b = 0; b < p.views; b++) cuts.push_back(depth_cuts(p, b, parts));
   std::vector<int32_t> cursors(size_t(p.views * parts * (tiles + 1)), 0);  // with a spare tile, see for_pairs
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(dynamic)
-    for (int b = 0; b < p.views; b++) orders[size_t(b)] = depth_order(p, b);
-#pragma omp for schedule(dynamic)
     for (int job = 0; job < p.views * parts; job++) {
+      const uint64_t* cut = cuts[size_t(job / parts)].data() + job % parts;
+      orders[size_t(job)] = depth_order(p, job / parts, cut[0], cut[1]);
       int32_t* count = cursors.data() + job * (tiles + 1);
-      for_pairs(p, orders[size_t(job / parts)], job % parts, parts, [&](int tile, int32_t, int32_t) { count[tile]++; });
+      for_pairs(p, orders[size_t(job)], [&](int tile, int32_t, int32_t) { count[tile]++; });
     }
 #pragma omp single
     {
@@ -375,7 +403,7 @@ DL_API void dl_splat_bin(const dl::SplatParams* params, int threads) {
 #pragma omp for schedule(dynamic)
     for (int job = 0; job < p.views * parts; job++) {
       int32_t* cursor = cursors.data() + job * (tiles + 1);
-      for_pairs(p, orders[size_t(job / parts)], job % parts, parts, [&](int tile, int32_t id, int32_t slot) {
+      for_pairs(p, orders[size_t(job)], [&](int tile, int32_t id, int32_t slot) {
         int32_t nowhere[2];
         const int32_t to = cursor[tile];
         cursor[tile] = to + 1;

@@ -123,7 +123,7 @@ void forward_block(const Chunk& c, int block, int rank, Vf px, Vf py, BlockState
     const Vf weight = from_bits(bits(alpha * through) & on);
     through -= weight;
     for (int f = 0; f < 7; f++) sum[f] += weight * r[6 + f];
-    if (Keep) last = on ? splat_i(rank + k) : last;
+    if (Keep) last = select(on, splat_i(rank + k), last);
     if ((i & 7) == 7 && !any(through >= kMinTransmittance)) break;
   }
   s.through = through;

@@ -53,20 +53,20 @@ def compared(scene: Frames, file: Frames) -> list[Compared]:
     return found
 
 
-def looked_at(scene: Scene, cameras: Cameras, size: int = SIZE) -> Frames:
+def looked_at(scene: Scene, cameras: Cameras) -> Frames:
     """Pictures of it, on the host, at a finer size: FINER pixels a side for each that is compared."""
     there, mine = cameras.to(device_of(scene)), list[Frames]()
     with torch.no_grad():
         for start in range(0, len(cameras), CHUNK):
             some = there[start : start + CHUNK]
-            mine.append(_host(scene.render(some, FINER * size, background(some))))
+            mine.append(_host(scene.render(some, FINER * SIZE, background(some))))
     return Frames.cat(mine)
 
 
-def looked_back(file: Viewed, cameras: Cameras, size: int = SIZE) -> Frames:
+def looked_back(file: Viewed, cameras: Cameras) -> Frames:
     """Of the file."""
     with torch.no_grad():
-        rgb, alpha = (each.cpu() for each in file.pictures(cameras, FINER * size, background(cameras)))
+        rgb, alpha = (each.cpu() for each in file.pictures(cameras, FINER * SIZE, background(cameras)))
     return Frames(rgb, alpha, alpha, background(cameras))
 
 

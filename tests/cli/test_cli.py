@@ -97,6 +97,8 @@ def test_inspect_render_and_export_again(finished_run: Path, dreamlab: Commands)
         (["toybox", "render", "mushrom"], 3, "did you mean 'mushroom'?"),
         (["toybox", "render", "--out", "x.jpg"], 3, "is a .png"),
         (["bench", "stp"], 2, "did you mean 'step'?"),
+        (["bench", "step", "--model"], 2, "only `bench kernels` has --model"),
+        (["bench", "kernels", "--model", "--scaling"], 2, "give one of them"),
         (["frobnicate"], 2, "No such command"),
     ],
 )

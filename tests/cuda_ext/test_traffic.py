@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks import model_ops, model_surface
-from benchmarks.model import SECTOR, Job
+from benchmarks.model import SECTOR, Job, Kernel, Machine, checks_of
 from tests.cuda_on_host import Traffic, traffic
 from tests.second_device import memory, second_device
 
@@ -21,7 +21,7 @@ JOBS: dict[str, Callable[[str], Job]] = {
     "march": lambda device: model_ops.march_job(12, device),
     "adam": lambda device: model_ops.adam_job(900, device, (3, 4, 1)),
     "volume": lambda device: model_ops.volume_job(2, device, 30),
-    "surface": lambda device: model_surface.surface_job(300, 40, 32, device),
+    "surface": lambda device: model_surface.surface_job(300, 40, 160, device),
 }
 AT_MOST = ("dl_march_mark",)  # an upper bound: rays do not ask for every cell
 # A lower bound: silhouettes, which depend on the mesh, ask for a few numbers more.
@@ -80,3 +80,17 @@ def test_a_warp_adds_a_cell_s_channels_at_once_and_a_lane_a_row_of_the_table() -
     volume = watched("volume")[1].of("dl_volume_backward")
     assert volume.bytes[2] > 60 * volume.requests[2]  # 20 channels of 4 bytes, at least 15 of them
     assert volume.sectors[2] <= 4 * volume.requests[2]
+
+
+def test_a_second_of_memory_is_a_second_and_launches_bound_what_is_small() -> None:
+    machine = Machine()
+    assert Kernel("x", read=machine.memory).seconds(machine) == pytest.approx(1)
+    assert Kernel("x", added=machine.memory).seconds(machine) == pytest.approx(2)  # read and written
+    assert Kernel("x", read=1, sectors=3 * machine.cache, flops=machine.flops).seconds(machine) == pytest.approx(3)
+    job = model_ops.adam_job(50, "cpu", (3,))
+    total, *rows = checks_of(job, machine, "cpu")
+    assert total.value == pytest.approx(1e6 * 3 * machine.launch) and len(rows) == len(job.kernels)
+    seconds = 1e-6 * float(str(total.details["measured_us"]))
+    assert total.details["model_share"] == pytest.approx(3 * machine.launch / seconds)
+    assert "launches" in total.note and "measured" in total.note
+    assert "measured_us" not in checks_of(job, machine, None)[0].details

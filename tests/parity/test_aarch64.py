@@ -24,8 +24,11 @@ from torch import Tensor
 from cuda_ext import build
 from cuda_ext.adam import adam
 from cuda_ext.antialias import antialias
+from cuda_ext.attend import attend
 from cuda_ext.hashgrid import HashGrid, encode
 from cuda_ext.interpolate import interpolate
+from cuda_ext.march import composite, march
+from cuda_ext.modulate import modulate
 from cuda_ext.raster import projection, raster
 from cuda_ext.splat import splat
 from cuda_ext.texture import texture
@@ -234,6 +237,41 @@ def test_volume(emulate: Callable[[], dict[str, Emulated]]) -> None:
         return [seen, *torch.autograd.grad(seen.square().sum(), [grid])]
 
     agree(*both(run, emulate))
+
+
+def test_march(emulate: Callable[[], dict[str, Emulated]]) -> None:
+    def run() -> list[Tensor]:
+        g = torch.Generator().manual_seed(0)
+        origins = torch.tensor([0.0, 0.0, 3.0]) + 0.1 * torch.randn(60, 3, generator=g)
+        directions = torch.nn.functional.normalize(torch.randn(60, 3, generator=g) - origins, dim=-1)
+        occupied = torch.rand(8, 8, 8, generator=g) < 0.3
+        box = ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
+        samples = march(origins, directions, occupied, box, step=0.05, backend="native")
+        points = samples.points(origins, directions)
+        inputs = [(8 * torch.sin(5 * points).abs().sum(1)).requires_grad_(), points.sigmoid().requires_grad_()]
+        got = composite(*inputs, samples, backend="native")
+        outputs = [got.rgb, got.alpha, got.depth, got.distortion]
+        loss = sum((o * torch.randn(o.shape, generator=g)).sum() for o in outputs)
+        return [points, *outputs, *torch.autograd.grad(loss, inputs)]  # type: ignore[arg-type]
+
+    agree(*both(run, emulate))
+
+
+def test_rows_of_the_prior(emulate: Callable[[], dict[str, Emulated]]) -> None:
+    def run() -> list[Tensor]:
+        g = torch.Generator().manual_seed(0)
+        found = []
+        for dtype in (torch.float32, torch.bfloat16):
+            x = torch.randn(2, 9, 40, generator=g).to(dtype).requires_grad_()
+            told = torch.randn(2, 80, generator=g).to(dtype).requires_grad_()
+            for tensor in (x, told):
+                build.pointer(tensor)  # modulate hands over addresses of what need not be dense
+            y = modulate(x, told, silu=True, backend="native")
+            seen = attend(x.detach(), torch.cat([x, x], -1).detach(), heads=2, backend="native")
+            found += [y, *torch.autograd.grad(y.float().square().sum(), [x, told]), seen]
+        return [value.float() for value in found]
+
+    agree(*both(run, emulate), flips=5e-3)
 
 
 def test_world(emulate: Callable[[], dict[str, Emulated]]) -> None:

@@ -136,3 +136,9 @@ def test_a_table_of_another_layout_is_refused_though_it_is_as_long() -> None:
     with pytest.raises(ValueError, match="hashgrid and hidden must be equal"):
         second.load_state_dict(state)
     first.load_state_dict(state)
+    del state["levels"]  # as states were while there was one layout
+    with pytest.raises(KeyError, match="levels"):
+        first.load_state_dict(state)
+    before = second.state_dict()
+    del before["levels"]
+    second.load_state_dict(before)
