@@ -121,6 +121,8 @@ def all_files(formats: Sequence[str], made: Product, preset: str, note: list[str
             found[kind] = written(kind, made, preset)
         except Unbounded as error:
             note.append(f"{kind}: not written: {error}")
+    if nothing_beside:
+        found[BESIDE] = {}  # what there was of an earlier step goes
     if preset != "none":
         every = {name: data for files in found.values() for name, data in files.items() if not name.endswith(".zip")}
         found[BESIDE] = {**found.get(BESIDE, {}), f"{made.name}_{preset}.zip": packed(every)}
