@@ -63,10 +63,10 @@ def looked_at(scene: Scene, cameras: Cameras) -> Frames:
     return Frames.cat(mine)
 
 
-def looked_back(file: Viewed, cameras: Cameras) -> Frames:
-    """Of the file."""
+def looked_back(file: Viewed, cameras: Cameras, size: int) -> Frames:
+    """Of the file, for pictures of `size` pixels a side that are compared."""
     with torch.no_grad():
-        rgb, alpha = (each.cpu() for each in file.pictures(cameras, FINER * SIZE, background(cameras)))
+        rgb, alpha = (each.cpu() for each in file.pictures(cameras, FINER * size, background(cameras)))
     return Frames(rgb, alpha, alpha, background(cameras))
 
 
@@ -114,7 +114,7 @@ def check(scene: Scene, file: Viewed, steps: Sequence[Json], known: Frames | Non
 
 def _moment(scene: Scene, file: Viewed, moment: float) -> list[Compared]:
     cameras = replace(all_around(SHOWN), time=torch.full((SHOWN,), moment))
-    return compared(hard(looked_at(scene, cameras)), hard(looked_back(file, cameras)))
+    return compared(hard(looked_at(scene, cameras)), hard(looked_back(file, cameras, SIZE)))
 
 
 def _mean(views: Sequence[Compared]) -> Json:
