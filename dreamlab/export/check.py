@@ -97,7 +97,8 @@ def check(scene: Scene, file: Viewed, steps: Sequence[Json], known: Frames | Non
     times their difference. Below a floor the step that lost most is named. `known`: the scene's pictures, over any one
     colour, where they have been taken before."""
     cameras = all_around(VIEWS)
-    mine, drawn = looked_at(scene, cameras) if known is None else known, looked_back(file, cameras)
+    mine = looked_at(scene, cameras) if known is None else known
+    drawn = looked_back(file, cameras, mine.rgb.shape[1] // FINER)
     found: Json = {"views": VIEWS, **_mean(compared(hard(mine), hard(drawn)))}
     found["psnr_soft"] = _mean(compared(soft(mine), soft(drawn)))["psnr"]
     if file.moves is not None:
