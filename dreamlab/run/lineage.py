@@ -4,10 +4,13 @@ run, and in a branch, a run of its own, whatever the steps to come alone depend 
 
 from __future__ import annotations
 
+import json
+
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import Json
 from dreamlab.core.types import Scene
-from dreamlab.recipe import Recipe, as_plain
+from dreamlab.recipe import Recipe, as_plain, load
+from dreamlab.recipe.tables import TABLES
 from dreamlab.run.checkpoint import Checkpoint
 from dreamlab.run.folder import Run
 
@@ -52,9 +55,18 @@ def unlike(meta: Json, recipe: Recipe) -> list[str]:
     as long as they are not fewer than were made. What becomes of the result afterwards is free."""
     last = len(recipe.stages) - 1
     open_ended = meta["stage"] < last or recipe.stages[last].steps >= meta["step"]
-    changed = differences(meta["recipe"], as_plain(recipe))
+    changed = differences(as_read_now(meta["recipe"]), as_plain(recipe))
     changed = [name for name in changed if name.split(".")[0] not in AFTERWARDS]
     return [name for name in changed if not (open_ended and name == f"stages.{last}.steps")]
+
+
+def as_read_now(kept: Json) -> Json:
+    """A recipe that an older version wrote down, with the settings that have come since at what they mean when nobody
+    gives them; as it is where this version cannot read it."""
+    try:
+        return as_plain(load(json.dumps(kept), TABLES))
+    except RecipeError:
+        return kept
 
 
 def check_branch(old: Recipe, new: Recipe, meta: Json) -> None:

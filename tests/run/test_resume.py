@@ -127,14 +127,32 @@ def test_a_checkpoint_of_another_recipe_is_refused(dreamlab: Commands, finished_
     )
 
 
-def test_a_checkpoint_of_another_device_is_refused(dreamlab: Commands, finished_run: Path) -> None:
-    """As a run of a GPU machine would look here: only the recorded device differs, hashes and all."""
-    newest = committed(finished_run / "ckpt")[-1]
+def rewritten(newest: Path, old: str, new: str) -> None:
+    """A checkpoint whose meta.json says something else, hashes and all."""
     meta = newest / "meta.json"
-    meta.write_text(meta.read_text().replace('"device": "cpu"', '"device": "cuda"'))
+    text = meta.read_text()
+    assert old in text
+    meta.write_text(text.replace(old, new))
     manifest = json.loads((newest / "MANIFEST").read_text())
     manifest["files"]["meta.json"] = {"sha256": sha256(meta), "bytes": meta.stat().st_size}
     (newest / "MANIFEST").write_text(json.dumps(manifest))
+
+
+def test_a_run_of_before_a_setting_was_there_goes_on(dreamlab: Commands, finished_run: Path) -> None:
+    """Its checkpoint's recipe has no word of it: it was made by what that means when nobody gives it."""
+    for newest in committed(finished_run / "ckpt"):
+        rewritten(newest, '"backend": "auto",', "")
+    ended = dreamlab("resume", str(finished_run))
+    assert ended.code == 0, ended.err
+    for newest in committed(finished_run / "ckpt"):
+        rewritten(newest, '"count": 48', '"count": 49')
+    ended = dreamlab("resume", str(finished_run))
+    assert ended.code == 3 and "scene.count" in ended.err
+
+
+def test_a_checkpoint_of_another_device_is_refused(dreamlab: Commands, finished_run: Path) -> None:
+    """As a run of a GPU machine would look here: only the recorded device differs, hashes and all."""
+    rewritten(committed(finished_run / "ckpt")[-1], '"device": "cpu"', '"device": "cuda"')
     ended = dreamlab("resume", str(finished_run))
     assert ended.code == 3 and "go on with --device cuda" in ended.err and "Traceback" not in ended.err
 
