@@ -8,7 +8,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 Work = Callable[[], object]
@@ -54,17 +54,18 @@ def _triangles(count: int) -> Work:
 
 
 def _rays(count: int) -> Work:
-    """March and composite, no gradient: a picture of a field."""
+    """A picture of a field as it starts, which is a ball: march, hash grid, network, composite; no gradient."""
     import torch
 
-    from benchmarks.bench_march import Picture
+    from dreamlab.core.cameras import turntable
+    from renderers.hash_field import HashField
 
-    picture = Picture(round(math.sqrt(count)))
-    occupied = picture.occupancy()
+    scene = HashField(HashField.Settings(), torch.Generator().manual_seed(0))
+    cameras, size, white = turntable(1), round(math.sqrt(count)), torch.ones(1, 3)
 
     def call() -> None:
         with torch.no_grad():
-            picture.render(occupied)
+            scene.render(cameras, size, white)
 
     return call
 
@@ -80,8 +81,8 @@ def _prompts(count: int) -> Work:
     from dreamlab.recipe.tables import TABLES
 
     texts = [f"a {_COLOURS[(i + i // 8) % 8]} {_KINDS[i % 8]}" for i in range(count)]
-    changes = [f"prompt={texts[0]}", f"prompts=[{', '.join(texts[1:])}]", f"stages.0.steps={count}"]
-    wanted = recipe.load(recipe.find("sds-many"), TABLES, overrides=changes)
+    wanted = recipe.load(recipe.find("sds-many"), TABLES, prompt=texts[0], overrides=[f"stages.0.steps={count}"])
+    wanted = replace(wanted, prompts=tuple(texts[1:]))
     return lambda: trained(wanted)
 
 
@@ -115,5 +116,5 @@ AXES: Mapping[str, Axis] = {
     ),
     "rays": Axis("rays through a field", tuple(s * s for s in (32, 64, 128, 256, 512)), _rays, 128**2),
     "prompts": Axis("prompts of an amortised run, a step each", (2, 4, 8, 16, 32, 64), _prompts, 8),
-    "steps": Axis("steps of a run folder that is read", (1_000, 10_000, 100_000, 1_000_000), _steps, 10_000),
+    "steps": Axis("steps of a run folder that is read", (1_000, 10_000, 100_000, 1_000_000), _steps, 100_000),
 }  # fmt: skip

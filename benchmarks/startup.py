@@ -12,8 +12,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+from benchmarks.harness import QUIET
 from dreamlab.metrics.figures import Check, report
 
 REPEATS = 9
@@ -39,7 +41,7 @@ from dreamlab.run import train
 made = train.step
 def step(*given):
     made(*given)
-    print(time.process_time(), flush=True)
+    print(time.process_time(), time.time() - float(sys.argv[2]), flush=True)
     os._exit(0)
 train.step = step
 from dreamlab.cli import main
@@ -55,22 +57,26 @@ def cpu_seconds(*command: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def first_step() -> float:
+def first_step() -> tuple[float, float]:
+    """Of CPU time, and by the clock."""
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", FIRST_STEP, folder]
+        command = [sys.executable, "-c", FIRST_STEP, folder, str(time.time())]
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    return float(done.stdout)
+    used, passed = done.stdout.split()
+    return float(used), float(passed)
 
 
 def measure() -> list[Check]:
-    taken: dict[str, list[float]] = {name: [] for name in (*IMPORTS, *COMMANDS, "first_step")}
+    taken: dict[str, list[float]] = {name: [] for name in (*IMPORTS, *COMMANDS, "first_step", "passed")}
     for i in range(REPEATS + 1):
         for name, code in IMPORTS.items():
             taken[name].append(cpu_seconds("-c", code))
         for name, words in COMMANDS.items():
             taken[name].append(cpu_seconds("-m", "dreamlab", *words))
-        taken["first_step"].append(first_step())
+        used, passed = first_step()
+        taken["first_step"].append(used)
+        taken["passed"].append(passed)
         if i == 0:  # the first start reads from disk
             taken = {name: [] for name in taken}
     checks = []
@@ -87,15 +93,19 @@ def measure() -> list[Check]:
                 details={"cpu_s": seconds},
             )
         )
-    for name in (*COMMANDS, "first_step"):
-        floor = STEP_FLOOR if name == "first_step" else ANSWER_FLOOR
+    used, passed = (statistics.median(taken[name]) for name in ("first_step", "passed"))
+    quiet = passed <= QUIET * used  # else a neighbour's time is in it
+    note = f"{used:.2f} s of CPU, {passed:.2f} s by the clock"
+    details = {"clock": "wall" if quiet else "cpu", "cpu_s": taken["first_step"], "wall_s": taken["passed"]}
+    checks.append(Check("first_step", round(passed if quiet else used, 3), "s", STEP_FLOOR, "lower", note, details))
+    for name in COMMANDS:
         quartiles = [round(value, 3) for value in statistics.quantiles(taken[name], n=4)]
         checks.append(
             Check(
                 f"cpu_{name}",
                 round(statistics.median(taken[name]), 3),
                 "s",
-                floor,
+                ANSWER_FLOOR,
                 "lower",
                 details={"quartiles": quartiles, "least": round(min(taken[name]), 3)},
             )

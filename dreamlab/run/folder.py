@@ -144,14 +144,19 @@ class Run:
     def events(self) -> list[Json]:
         """All whole lines; a line cut off by a crash, or that is none of ours, is left out."""
         path = self.path / "events.jsonl"
-        found = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-            try:
-                event = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(event, dict) and isinstance(event.get("kind"), str):
-                found.append(event)
+        found: list[Json] = []
+        if not path.exists():
+            return found
+        with path.open(
+            encoding="utf-8", errors="replace"
+        ) as lines:  # one at a time: a long run has a hundred megabytes
+            for line in lines:
+                try:
+                    event = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(event, dict) and isinstance(event.get("kind"), str):
+                    found.append(event)
         return found
 
     def log(self, message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -26,6 +27,10 @@ def test_what_grows_faster_than_its_size_is_found(power: float, met: bool) -> No
     """Below the size from which it is fitted a constant second hides everything."""
     sizes = (10, 100, 1000, 10_000)
     points = [Point(size, 1e-4 * size**power + (10.0 if size < 100 else 0.0), 8 * size) for size in sizes]
+    assert (
+        "8 bytes"
+        in checks_of("nothing", axis(sizes, 100), [replace(p, peak_bytes=p.peak_bytes + 99) for p in points])[1].note
+    )
     time, memory = checks_of("nothing", axis(sizes, 100), points)
     assert time.value == pytest.approx(power, abs=1e-3) and time.met is met
     assert memory.value == pytest.approx(1.0, abs=1e-3) and memory.details["per_unit"] == "8 bytes"
