@@ -24,8 +24,7 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from benchmarks.harness import fitted_exponent
 from dreamlab import recipe
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.schedules import constant
+from dreamlab.core.threads import one_thread
 from dreamlab.core.types import Frames, Mesh, ParamGroup, Scene, Training, Triangles
 from dreamlab.export import opened, warm
 from dreamlab.export.check import check
@@ -165,16 +165,6 @@ def _views(scene: Scene, view: Viewed) -> list[Check]:
         taken.append(_spent() - began)
     slope, said = fitted_exponent([float(n) for n in TURNS], taken), ", ".join(f"{each:.2f}" for each in taken)
     return [Check("export_exponent_views", round(slope, 3), "", EXPONENT, "lower", f"s for {TURNS} views: {said}")]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def splat_file(kind: str, scene: Gaussians) -> Check:

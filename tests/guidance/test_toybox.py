@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.prior import by_torch
 from dreamlab.core.cameras import orbit, turntable
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.types import Condition, Frames, Guidance, Prompt
@@ -292,18 +292,6 @@ def test_fused_layers_answer_as_torchs_do(dtype: str, monkeypatch: pytest.Monkey
     plain, exact = answer(getattr(torch, dtype)), answer(torch.float64)
     off = [float((found - exact).square().mean().sqrt() / exact.square().mean().sqrt()) for found in (fused, plain)]
     assert off[0] < {"float32": 1e-4, "bfloat16": 0.02}[dtype] and off[0] < 1.2 * off[1] + 1e-6, off
-
-
-def by_torch(
-    x: Tensor, told: Tensor | None = None, *, normed: bool = True, silu: bool = False, groups: int = 1
-) -> Tensor:
-    """`modulate` by torch's own layers in x's precision."""
-    if normed:
-        x = F.layer_norm(x.unflatten(-1, (groups, -1)), (x.shape[-1] // groups,)).flatten(-2)
-    if told is not None:
-        a, b = told.reshape(len(x), *(x.dim() - 2) * [1], -1).chunk(2, -1)
-        x = x * (1 + a) + b
-    return F.silu(x) if silu else x
 
 
 def test_weights_that_change_are_packed_anew() -> None:
