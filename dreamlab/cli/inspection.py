@@ -10,7 +10,7 @@ from configs import names
 from cuda_ext.packages import able
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors
-from dreamlab.core.formats import ABOUT, MISSING
+from dreamlab.core.formats import ABOUT, missing
 from dreamlab.core.table import Table
 from dreamlab.core.text import did_you_mean
 
@@ -115,7 +115,7 @@ def listing(what: str) -> list[str]:
     if what == "formats":
         lines = []
         for name, about in ABOUT.items():
-            why = MISSING[name]() if name in MISSING else ""
+            why = missing(name)
             lines.append(f"{name:<12} {about}" + (f" ({why})" if why else ""))
         return lines
     from guidance import GUIDANCE

@@ -14,7 +14,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from cuda_ext.build import COMPILERS
 from dreamlab.core.files import write_json
+from dreamlab.core.threads import cores
 
 PACKAGE = Path(__file__).parents[2]
 FILE = "tried.json"
@@ -28,12 +30,11 @@ def key(cache: Path) -> str:
     sources = [*(PACKAGE / "cuda_ext").rglob("*"), Path(__file__).with_name("trial.py"), *cache.glob("*.so")]
     for path in sorted(path for path in sources if path.suffix in (".py", ".h", ".cpp", ".cu", ".so")):
         digest.update(path.name.encode() + path.read_bytes())
-    compiler = [shutil.which(name) for name in ("c++", "g++", "clang++")]
+    compiler = [shutil.which(name) for name in COMPILERS]
     made = [os.stat(path).st_mtime_ns for path in compiler if path]  # noqa: PTH116
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     words = [os.environ.get(name) for name in ASKED]
     torch = importlib.metadata.version("torch")
-    digest.update(repr([compiler, made, cores, words, torch, platform.python_version(), processor()]).encode())
+    digest.update(repr([compiler, made, cores(), words, torch, platform.python_version(), processor()]).encode())
     return digest.hexdigest()
 
 

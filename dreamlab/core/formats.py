@@ -26,3 +26,8 @@ ABOUT: Mapping[str, str] = {
 }
 # What must be installed for a format and is not, in one line.
 MISSING: Mapping[str, Callable[[], str]] = dict.fromkeys(("fbx", "abc", "blend"), lacking_blender)
+
+
+def missing(name: str) -> str:
+    """That of one; empty when nothing is."""
+    return MISSING[name]() if name in MISSING else ""

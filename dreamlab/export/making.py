@@ -11,7 +11,7 @@ import torch
 from dreamlab.core.bounded import Unbounded, bounded
 from dreamlab.core.errors import InputError
 from dreamlab.core.files import Json
-from dreamlab.core.formats import MISSING
+from dreamlab.core.formats import missing
 from dreamlab.core.text import slug
 from dreamlab.core.types import Frames, Scene, Splatting
 from dreamlab.export.formats import WRITERS
@@ -94,7 +94,7 @@ def lacking(kind: str, made: Product) -> str:
         return "the scene is not made of Gaussians"
     if kind == FRAMES and not made.frames:
         return "the scene's Gaussians do not move"
-    return MISSING[kind]() if kind in MISSING else ""
+    return missing(kind)
 
 
 def written(kind: str, made: Product, preset: str) -> Files:

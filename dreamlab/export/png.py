@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dreamlab.core.files import Json
 from dreamlab.export.provenance import KEY, one_line
-from dreamlab.run.preview import RUNS
+from dreamlab.run.preview import RUNS, to_bytes
 
 
 def png_bytes(picture: Tensor, origin: Json | None = None) -> bytes:
@@ -20,7 +20,7 @@ def png_bytes(picture: Tensor, origin: Json | None = None) -> bytes:
     kept, told = io.BytesIO(), PngInfo()
     if line := one_line(origin or {}):
         told.add_itxt(KEY, line)
-    values = (picture.detach().cpu() * 255).add_(0.5).clamp_(0.5, 255.5).byte().numpy()
+    values = to_bytes(picture.detach())
     Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(
         kept, format="PNG", pnginfo=told, compress_type=RUNS
     )

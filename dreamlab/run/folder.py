@@ -147,9 +147,8 @@ class Run:
         found: list[Json] = []
         if not path.exists():
             return found
-        with path.open(
-            encoding="utf-8", errors="replace"
-        ) as lines:  # one at a time: a long run has a hundred megabytes
+        # One at a time: a long run has a hundred megabytes.
+        with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 try:
                     event = json.loads(line)

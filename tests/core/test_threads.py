@@ -80,6 +80,16 @@ def test_a_busy_neighbour_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         threads._began.clear()
 
 
+def test_every_command_begins_the_watch() -> None:
+    from dreamlab.cli import main
+
+    threads._began.clear()
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert (len(threads._began) == 1) is (Watch.now() is not None)
+    threads._began.clear()
+
+
 def test_many_small_pieces_run_on_one_thread(two_threads: None) -> None:
     import torch
 

@@ -25,6 +25,7 @@ from dreamlab.cli.inspection import describe
 from dreamlab.core.errors import DiskError, DreamError, InputError, OutOfMemory, RecipeError
 from dreamlab.core.files import disk_errors, sha256
 from dreamlab.recipe.tables import TABLES
+from dreamlab.run import determinism
 from dreamlab.run.checkpoint import committed
 from dreamlab.run.folder import Run
 from dreamlab.run.preview import save_video
@@ -97,6 +98,28 @@ def test_a_run_leaves_the_process_as_it_was(run: Run, monkeypatch: pytest.Monkey
             pipeline.execute(run)
         assert inside == [(1, True)]
         assert torch.get_num_threads() == 2 and not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_new_run_takes_the_threads_that_are_chosen_for_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside, in its state, and said once; a run that has begun is not asked again."""
+    inside: list[int] = []
+
+    def looks(*given: object) -> None:
+        inside.append(torch.get_num_threads())
+        raise DreamError
+
+    monkeypatch.setattr(pipeline, "train", looks)
+    monkeypatch.setattr(determinism, "choose", lambda most: (1, f"1 thread of {most}: busy"))
+    with threads(2):
+        with pytest.raises(DreamError), pytest.warns(UserWarning, match="1 thread of 2: busy"):
+            pipeline.execute(run)
+        monkeypatch.setattr(determinism, "choose", None)
+        with pytest.raises(DreamError):
+            pipeline.execute(run)
+        assert torch.get_num_threads() == 2
+    assert (
+        inside == [1, 1] and run.state()["threads"] == 1 and "1 thread of 2: busy" in (run.path / "log.txt").read_text()
+    )
 
 
 def test_exporting_again_leaves_the_process_as_it_was(finished_run: Path) -> None:
