@@ -39,7 +39,7 @@ def located(model: str, family: str | None = None) -> Path:
         )
     elif path.suffix not in FILES:
         raise ModelError(f"model {model}: is no file of weights ({', '.join(FILES)}), nor a folder of a model")
-    return path
+    return path.absolute()
 
 
 def is_path(model: str) -> bool:
