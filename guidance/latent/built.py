@@ -29,12 +29,13 @@ def built(part: str, config: Config) -> nn.Module:
     given: Json = dict(config)
     with torch.device("meta"):
         if part in ("unet", "vae", "controlnet"):
-            kinds = {
+            kinds: Json = {
                 "unet": diffusers.UNet2DConditionModel,
                 "vae": diffusers.AutoencoderKL,
                 "controlnet": diffusers.ControlNetModel,
             }
-            return kinds[part](**given)
+            net: nn.Module = kinds[part](**given)
+            return net
         if part == "text_encoder":
             return transformers.CLIPTextModel(transformers.CLIPTextConfig(**given))
         if part == "text_encoder_2":

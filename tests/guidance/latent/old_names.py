@@ -39,8 +39,10 @@ def random(net: nn.Module, seed: int = 0) -> nn.Module:
     """Every number drawn: nothing that a network sets to zero or one at birth hides a mistake."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for value in net.parameters():
-            value.copy_(torch.randn(value.shape, generator=generator) * 0.05 + (value.ndim == 1) * 0.1)
+        for name, value in net.named_parameters():
+            spread = value[0].numel() ** -0.5 if value.ndim > 1 else 0.1
+            centre = 1.0 if value.ndim == 1 and name.endswith("weight") else 0.0
+            value.copy_(torch.randn(value.shape, generator=generator) * spread + centre)
     return net.eval().requires_grad_(False)
 
 
