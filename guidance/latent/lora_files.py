@@ -4,8 +4,8 @@ arXiv:2106.09685), for linear layers and convolutions.
 
 Three ways of naming are read: kohya's (`lora_unet_down_blocks_0_..._to_q.lora_down.weight`, also with the old names of
 SDXL's blocks), peft's (`unet.<path>.lora_A.weight`, `base_model.model.<path>...`, or the path alone) and diffusers' old
-ones (`unet.<path>.processor.to_q_lora.down.weight`). Every entry finds its layer or the file is refused: the libraries
-drop what they do not know (kohya's text attention) or apply nothing at all. Merged weights need no peft, cost nothing a
+ones (`unet.<path>.processor.to_q_lora.down.weight`). Every entry finds its layer or the file is refused: a library that
+drops what it does not know leaves a model that is not the one asked for. Merged weights need no peft, cost nothing a
 call, and are what a compiled network sees.
 """
 
@@ -245,8 +245,4 @@ def exported(params: Mapping[str, Tensor], path: Path, part: str = "unet", style
             made[f"{stem}.alpha"] = torch.tensor(float(down.shape[0]))
         else:
             made |= {f"{part}.{name}.lora_A.weight": down, f"{part}.{name}.lora_B.weight": up}
-    ranks = {value.shape[0] for name, value in params.items() if name.endswith(".down")}
-    facts = {"format": "pt"}
-    if style == "peft" and len(ranks) == 1:
-        facts["lora_adapter_metadata"] = json.dumps({f"{part}.r": max(ranks), f"{part}.lora_alpha": max(ranks)})
-    write_atomic(path, save(made, facts))
+    write_atomic(path, save(made, {"format": "pt"}))  # without alphas of its own, peft's alpha is the rank too
