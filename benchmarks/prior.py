@@ -26,8 +26,8 @@ from dreamlab.metrics.figures import Check, report
 from dreamlab.toybox.training.data import Batch, draw_batch
 from dreamlab.toybox.training.loss import errors
 from dreamlab.toybox.training.trainer import Trainer, new_plan
+from guidance.shared.dtypes import fast_dtype
 from guidance.toybox import layers, net
-from guidance.toybox.prior import fast_dtype
 from guidance.toybox.roles import ToyboxViews
 from guidance.toybox.store import EVERY, Stored
 

@@ -15,6 +15,7 @@ GUIDANCE: Table[GuidanceKind] = Table(
     {
         "oracle": "oracle.Oracle",
         "picture": "picture.Picture",
+        "sd": "sd.StableDiffusion",
         "toybox": "toybox.prior.Toybox",
         "toybox-control": "toybox.roles.ToyboxControl",
         "toybox-novel": "toybox.roles.ToyboxNovel",

@@ -32,6 +32,7 @@ class CFD(Configured["CFD.Settings"]):
     paper: ClassVar[str] = "Yan et al. 2025, arXiv:2501.05445"
     cost: ClassVar[str] = "2"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+    frames: ClassVar[bool] = True
     guided: ClassVar[bool] = True
     rescales: ClassVar[bool] = True
 

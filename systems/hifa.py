@@ -30,6 +30,7 @@ class HiFA(Rule["HiFA.Settings"]):
     paper: ClassVar[str] = "Zhu et al. 2023, arXiv:2305.18766"
     cost: ClassVar[str] = "2 (1 at cfg 1)"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+    frames: ClassVar[bool] = True
     guided: ClassVar[bool] = True
     rescales: ClassVar[bool] = True
     colours: ClassVar[bool] = True

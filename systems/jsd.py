@@ -26,6 +26,7 @@ class JSD(Rule["JSD.Settings"]):
     paper: ClassVar[str] = "Jiang et al. 2024, arXiv:2407.12291"
     cost: ClassVar[str] = "3"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "blind", "blind_null"})
+    frames: ClassVar[bool] = True
     rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class Semantic(Rule["Semantic.Settings"]):
     paper: ClassVar[str] = "Yang et al. 2024, arXiv:2410.09009"
     cost: ClassVar[str] = "2 per region"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "null"})
+    frames: ClassVar[bool] = True
     rescales: ClassVar[bool] = True
 
     @dataclass(frozen=True)

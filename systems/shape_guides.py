@@ -51,6 +51,7 @@ class Box(Rule["Box.Settings"]):
     paper: ClassVar[str] = "bounding boxes as in SemanticSDS (arXiv:2410.09009)"
     cost: ClassVar[str] = "0"
     needs: ClassVar[frozenset[str]] = frozenset()
+    frames: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings(RuleSettings):
@@ -74,6 +75,7 @@ class Cloud(Rule["Cloud.Settings"]):
     paper: ClassVar[str] = "after Chen et al. 2023, arXiv:2309.16585; Metzer et al. 2022, arXiv:2211.07600"
     cost: ClassVar[str] = "0"
     needs: ClassVar[frozenset[str]] = frozenset()
+    frames: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings(RuleSettings):

@@ -41,21 +41,24 @@ class Video(Rule["Video.Settings"]):
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
-        if len(look.z) % c.frames:
-            raise ValueError(f"video: {len(look.z)} views are not clips of {c.frames} frames")
-        clips = look.timesteps(c.t_min.at(now), c.t_max.at(now)).reshape(-1, c.frames)
-        t = clips[:, :1].expand(-1, c.frames).reshape(-1)
+        folded, moments = look.fold
+        rows = c.frames // folded  # of a clip: its frames, or one where the model's latents are whole clips
+        if len(look.z) % rows or c.frames % folded:
+            raise ValueError(f"video: {len(look.z) * folded} views are not clips of {c.frames} frames")
+        clips = look.timesteps(c.t_min.at(now), c.t_max.at(now)).reshape(-1, rows)
+        t = clips[:, :1].expand(-1, rows).reshape(-1)
         noise = look.noise()
         state = look.noised(noise, t)
         text, null = look.predict(paired(state))
-        direction = amplified(text - null, c.frames, c.amplify.at(now))
+        direction = amplified(text - null, rows, c.amplify.at(now), moments)
         g = c.cfg.at(now) * direction + (null - noise if c.form == "sds" else 0.0)
         if c.form == "sds":
             g = g + (look.settled(state, g + noise, text) - (g + noise))
         return per_row(table.weight(c.weight, t), g) * g
 
 
-def amplified(direction: Tensor, frames: int, strength: float) -> Tensor:  # [clips frames, ...]
-    """Each frame's difference from its clip's mean, 1 + strength times as large."""
-    clips = direction.unflatten(0, (-1, frames))
-    return (clips + strength * (clips - clips.mean(1, keepdim=True))).flatten(0, 1)
+def amplified(direction: Tensor, rows: int, strength: float, moments: int = 1) -> Tensor:
+    """Of [clips rows, C moments, h, w]: each frame's difference from its clip's mean, 1 + strength times as large."""
+    clips = direction.unflatten(0, (-1, rows)).unflatten(2, (-1, moments))
+    moved = clips + strength * (clips - clips.mean((1, 3), keepdim=True))
+    return moved.flatten(2, 3).flatten(0, 1)

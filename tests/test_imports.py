@@ -21,10 +21,14 @@ FLOORS = {
     for floor, names in enumerate(
         [
             ("dreamlab", "dreamlab.core", "configs"),  # the bare package is its version
-            ("cuda_ext", "dreamlab.toybox"),  # the world and its drawing; training and scoring are far above
+            (
+                "cuda_ext",
+                "dreamlab.toybox",
+                "dreamlab.hub",
+            ),  # the world and its drawing; training and scoring are far above
             ("renderers.gaussian", "renderers.field", "renderers.surface", "renderers.light"),
-            ("systems.engine", "guidance.shared", "renderers.become"),
-            ("systems", "guidance.toybox"),
+            ("systems.engine", "guidance.shared", "guidance.layouts", "renderers.become"),
+            ("systems", "guidance.toybox", "guidance.latent"),
             ("renderers", "guidance"),
             ("dreamlab.recipe",),
             ("dreamlab.run",),

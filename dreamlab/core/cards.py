@@ -27,6 +27,8 @@ class GuidanceCard:
     conditions: frozenset[str]  # the variants it makes
     together: int = 1  # rows that follow one another and that it sees as one
     clip: bool = False  # ... as moments of one motion, in order; else as views of one moment
+    folds: int = 1  # frames of a clip that are one row of its latents, whose time is compressed ...
+    moments: int = 1  # ... to so many: a row is [C moments, h, w], a channel's moments side by side
     views: str = "all"  # the views it can speak of: all, or those of the prompt's picture alone (given)
     picture: bool = False  # follows the prompt's picture
     frames_picture: bool = False  # `Framer`: knows how a picture's object would stand in its own world
@@ -54,6 +56,7 @@ class RuleCard:
     normals: bool = False  # compares the frames' normals
     maps: frozenset[str] = frozenset()  # of known pictures that it compares, besides colour and mask: depth, normal
     remembers: bool = False  # keeps something of the renders of one prompt
+    frames: bool = False  # holds the frames against the latents, row by row
     complaint: str = ""  # what is wrong between its settings
 
 

@@ -84,10 +84,15 @@ def make_table(kind: str, steps: int = 1000, beta_start: float = 0.00085, beta_e
         bar = torch.cumprod(1 - beta, 0)
     elif kind == "flow":
         s = (t + 1) / (steps + 1)  # strictly inside (0, 1): both ends have no eps or no x0
-        bar = (1 - s).square() / ((1 - s).square() + s.square())
+        bar = flow_bar(s)
     else:
         raise ValueError(f"noise table {kind!r} is not one of {', '.join(TABLES)}")
     return NoiseTable(bar.float())
+
+
+def flow_bar(s: Tensor) -> Tensor:
+    """alpha_bar of the variance-preserving state that holds the same x0 and n as the flow's at time s."""
+    return (1 - s).square() / ((1 - s).square() + s.square())
 
 
 def cfg(eps_null: Tensor, eps_text: Tensor, scale: float) -> Tensor:

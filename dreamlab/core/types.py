@@ -151,6 +151,21 @@ class Featuring(Protocol):
         """[B, H, W, 3] sRGB -> [B, F], differentiable."""
 
 
+@runtime_checkable
+class Hearing(Protocol):
+    """A guidance that is told the prompts of a run before the first step: their encoders are in memory once."""
+
+    def hear(self, prompts: Sequence[Prompt]) -> None: ...
+
+
+@runtime_checkable
+class Relieving(Protocol):
+    """A guidance that can do with less memory."""
+
+    def relieve(self) -> str:
+        """Give up speed for memory; says what was given up, or nothing where nothing is left."""
+
+
 class Adapter(Protocol):
     """A frozen model with trainable additions (LoRA, Hu et al. 2021, arXiv:2106.09685) and a camera input."""
 

@@ -132,6 +132,9 @@ def check_term(term: Term, guide: GuidanceCard, rule: RuleCard, where: str) -> N
         raise RecipeError(f"{where}: {term.system.kind} trains an adapter, which {term.guidance.kind} does not offer")
     if rule.clip and not guide.clip:
         raise RecipeError(f"{where}: {term.system.kind} scores whole clips, which {term.guidance.kind} here does not")
+    if guide.folds > 1 and rule.frames:
+        folded = f"{term.guidance.kind} makes one latent of {guide.folds} frames"
+        raise RecipeError(f"{where}: {term.system.kind} compares each frame with its latent, and {folded}")
     if rule.complaint:
         raise RecipeError(f"{where}.system: {rule.complaint}")
     if term.prompting.adaptive > 0 and not rule.guided:

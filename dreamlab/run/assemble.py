@@ -18,10 +18,10 @@ from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.streams import Streams, derive
 from dreamlab.core.threads import one_thread
-from dreamlab.core.types import Encoder, Guidance, Maker, Prompt, Scene
-from dreamlab.recipe import Recipe, Stage
+from dreamlab.core.types import Encoder, Guidance, Hearing, Maker, Prompt, Scene
+from dreamlab.recipe import Recipe, Stage, Term
 from dreamlab.recipe.bind import Spec
-from dreamlab.recipe.checks import check, packages, prompts_of
+from dreamlab.recipe.checks import cards_of, check, packages, prompts_of
 from dreamlab.recipe.given import placed
 from dreamlab.recipe.picture import read_picture
 from dreamlab.recipe.tables import TABLES
@@ -46,6 +46,8 @@ class BuiltTerm:
     views: str
     sample: int
     clip_pixel: float | None
+    fold: int = 1  # views that are one row of latents ...
+    moments: int = 1  # ... which holds so many of them
 
 
 @dataclass(frozen=True)
@@ -115,21 +117,15 @@ class Assembler:
             changes += [] if kept is None else [Change(spec.scene.source, was, spec.scene.kind, kept)]
         elif earlier is not None:
             changes = self.place(scene, earlier)
-        terms = tuple(
-            BuiltTerm(
-                f"{j}_{term.system.kind}",
-                self.guidance(term.guidance),
-                TABLES.systems[term.system.kind](term.system.settings),
-                term.weight,
-                Asking(term.prompting),
-                term.see,
-                term.views,
-                term.sample,
-                term.clip_pixel,
-            )
-            for j, term in enumerate(spec.terms)
-        )
+        terms = tuple(self.term(f"{j}_{term.system.kind}", term) for j, term in enumerate(spec.terms))
         return BuiltStage(spec, self.prompts, scene, terms, Adam(scene), self.streams, self.device, tuple(changes))
+
+    def term(self, name: str, spec: Term) -> BuiltTerm:
+        card, _ = cards_of(spec)
+        rule = TABLES.systems[spec.system.kind](spec.system.settings)
+        shown = (spec.see, spec.views, spec.sample, spec.clip_pixel)
+        guidance, asking = self.guidance(spec.guidance), Asking(spec.prompting)
+        return BuiltTerm(name, guidance, rule, spec.weight, asking, *shown, card.folds, card.moments)
 
     def succeed(self, source: Scene, scene: Scene) -> tuple[Scene, Kept | None]:
         """What an earlier scene leaves to this stage's scene; particles take over in turn."""
@@ -187,4 +183,6 @@ class Assembler:
             with one_thread():  # hundreds of small tensors
                 made = TABLES.guidance[spec.kind].build(spec.settings, worlds_of(self.recipe.seed))
                 self._guidance[spec] = made.to(self.device)
+            if isinstance(made, Hearing):
+                made.hear(self.prompts)
         return self._guidance[spec]

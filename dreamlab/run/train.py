@@ -15,7 +15,7 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import Diverged, InputError, Interrupted
 from dreamlab.core.pixels import limited
 from dreamlab.core.schedules import Progress
-from dreamlab.core.types import Frames, Scene, Training
+from dreamlab.core.types import Frames, Relieving, Scene, Training
 from dreamlab.core.views import chosen, sample_views
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.recipe.tables import TABLES
@@ -83,7 +83,8 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
         z = latents(term, seen)
         conditions = term.guidance.condition(prompt, at, seen)
         clock = (progress, streams.noise, streams.timestep)
-        look = Look(term.guidance, z.detach(), conditions, *clock, seen, at, term.asking)
+        cameras_of_rows, fold = at[:: term.fold], (term.fold, term.moments)
+        look = Look(term.guidance, z.detach(), conditions, *clock, seen, cameras_of_rows, term.asking, fold)
         distilled = distil(term.system, look, z)
         loss = loss + term.weight.at(progress) * distilled.loss
         healthy = healthy & distilled.finite
@@ -98,6 +99,29 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
     if (moved := scene.adapt(progress, frames, healthy)) is not None:
         stage.optimiser.follow(moved)
     ring.push(i, loss=loss, grad_rms=grad_rms, alpha=frames.alpha.detach().mean(), healthy=healthy)
+
+
+def roomy_step(run: Run, stage: BuiltStage, i: int, ring: Ring, rate_scale: float) -> None:
+    """`step`; where memory does not suffice, again after a guidance has given something up, which the run keeps.
+
+    Of the scene nothing has changed by then but gradients, and the random streams are put back. A network that a rule
+    trains may have learnt from the step already, and learns from it twice.
+    """
+    able = [term.guidance for term in stage.terms if isinstance(term.guidance, Relieving)]
+    before = stage.streams.state_dict() if able else {}
+    while True:
+        try:
+            return step(stage, i, ring, rate_scale)
+        except torch.OutOfMemoryError:
+            given_up = next((what for guidance in able if (what := guidance.relieve())), "")
+            if not given_up:
+                raise
+        # Outside of the handler: the exception's traceback keeps the failed step's tensors alive.
+        run.event("memory", step=i, given_up=given_up)
+        run.log(f"step {i} did not fit into memory: {given_up}")
+        stage.streams.load_state_dict(before)
+        for group in stage.scene.groups().values():
+            group.tensor.grad = None
 
 
 METRICS = ("loss", "grad_rms", "alpha", "healthy")
@@ -197,7 +221,7 @@ def run_stage(
     note = "\n".join(note_of(spec.name, each) for each in stage.changes)
     began = time.monotonic()
     while position.step < spec.steps:
-        step(stage, position.step, ring, position.rate_scale)
+        roomy_step(run, stage, position.step, ring, position.rate_scale)
         position.step += 1
         last = position.step == spec.steps
         done = before + position.step

@@ -27,6 +27,7 @@ from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.noise import NoiseTable, eps_from_v, make_table
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
+from guidance.shared.dtypes import dtype_of
 from guidance.shared.lora import Lora
 from guidance.shared.whole import Whole
 from guidance.shared.worlds import Worlds
@@ -81,7 +82,7 @@ class Toybox:
 
     def to(self, device: torch.device | str) -> Self:
         device = torch.device(device)
-        dtype = fast_dtype(device) if self.settings.dtype == "auto" else getattr(torch, self.settings.dtype)
+        dtype = dtype_of(self.settings.dtype, device)
         net = Prior(self._source.net).requires_grad_(False).eval()
         net.load_state_dict(self._source.state_dict())
         self.net = laid_out(net.to(device, dtype))
@@ -245,11 +246,3 @@ def padded(captions: list[list[int]]) -> Tensor:
     """[M, L] ids of captions of unequal length."""
     longest = max(map(len, captions))
     return torch.tensor([ids + [PAD] * (longest - len(ids)) for ids in captions])
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where matrix products in it are faster than in float32; elsewhere it would be emulated."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float32
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast and torch.backends.mkldnn.is_available() else torch.float32

@@ -52,8 +52,9 @@ class Look:
     noise_stream: torch.Generator
     time_stream: torch.Generator
     frames: Frames | None = None  # with their graph, for rules that compare pictures themselves
-    cameras: Cameras | None = None
+    cameras: Cameras | None = None  # one for each row of z
     asking: Asking = field(default_factory=Asking)
+    fold: tuple[int, int] = (1, 1)  # frames that are one row of z, and moments that they are in it
     calls: int = field(default=0, init=False)  # network calls so far
     rows: int = field(default=0, init=False)  # pictures evaluated so far
     trained: int = field(default=0, init=False)  # pictures a network of the rule's own was trained on

@@ -78,6 +78,7 @@ class Configured(Generic[Settings]):
     needs: ClassVar[frozenset[str]]  # conditions it asks of the guidance
     guided: ClassVar[bool] = False  # adaptive guidance may leave the unconditional half out
     rescales: ClassVar[bool] = False  # `prompting.rescale` reaches its guidance
+    frames: ClassVar[bool] = False  # it holds the frames against the latents, row by row
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -95,6 +96,7 @@ class Configured(Generic[Settings]):
             guided=cls.guided,
             rescales=cls.rescales,
             remembers=not issubclass(cls, Stateless),
+            frames=cls.frames,
             complaint=settings.complaint(),
         )
 

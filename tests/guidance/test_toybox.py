@@ -15,10 +15,11 @@ from benchmarks.prior import by_torch
 from dreamlab.core.cameras import orbit, turntable
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.types import Condition, Frames, Guidance, Prompt
+from guidance.shared.dtypes import fast_dtype
 from guidance.toybox import layers
 from guidance.toybox.layers import Up, doubled, pooled
 from guidance.toybox.net import NetSettings, Prior, backdrop, laid_out, matched_log_snr, radius, v_of_detail, v_of_means
-from guidance.toybox.prior import Toybox, fast_dtype
+from guidance.toybox.prior import Toybox
 from guidance.toybox.store import Stored, load, save
 from guidance.toybox.told import RAY_CHANNELS, camera_features, ray_features
 from guidance.toybox.words import Words

@@ -12,7 +12,7 @@ in each channel, which Adam's first moment shows after one step, times 1 - 0.9.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -138,6 +138,8 @@ class FlatSettings:
     shift: float = setting(0.0, help="added to every answer")
     together: int = setting(1, low=1, help="rows it says it sees as one")
     clip: bool = setting(False)
+    folds: int = setting(1, low=1, help="frames that are one row of its latents, channel by channel")
+    bytes: int = setting(0, help="> 0: has so many things to give up, and until then its backward pass does not fit")
 
 
 class Flat:
@@ -149,13 +151,16 @@ class Flat:
 
     @staticmethod
     def card(settings: FlatSettings) -> GuidanceCard:
-        return GuidanceCard(frozenset(SAYS), together=settings.together, clip=settings.clip)
+        s = settings
+        return GuidanceCard(frozenset(SAYS), together=s.together, clip=s.clip, folds=s.folds, moments=s.folds)
 
     def __init__(self, settings: FlatSettings) -> None:
         self.settings, self.table = settings, make_table("cosine")
         self.asked: list[tuple[Prompt, Cameras, Frames]] = []
         self.calls: list[int] = []
         self.states: list[tuple[Tensor, Tensor]] = []
+        self.heard: list[tuple[Prompt, ...]] = []
+        self.needs = settings.bytes
 
     @classmethod
     def build(cls, settings: FlatSettings, worlds: object) -> Flat:
@@ -164,15 +169,31 @@ class Flat:
     def to(self, device: torch.device | str) -> Flat:
         return self
 
+    def hear(self, prompts: Sequence[Prompt]) -> None:
+        self.heard.append(tuple(prompts))
+
+    def relieve(self) -> str:
+        self.needs -= 1
+        return f"a thing, {self.needs} left" if self.needs >= 0 else ""
+
     def encode(self, rgb: Tensor) -> Tensor:
-        return pixels.encode(rgb)
+        z, folds = pixels.encode(rgb), self.settings.folds
+        if self.needs:
+            z.register_hook(self.out_of_memory)
+        return z.unflatten(0, (-1, folds)).transpose(1, 2).flatten(1, 2)  # [B / folds, C folds, h, w]
+
+    @staticmethod
+    def out_of_memory(_: Tensor) -> None:
+        raise torch.OutOfMemoryError("the backward pass does not fit")
 
     def decode(self, z: Tensor) -> Tensor:
         return pixels.decode(z)
 
     def condition(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Condition]:
         self.asked.append((prompt, cameras, frames))
-        return {name: Condition({"says": torch.tensor(value).expand(len(cameras), 3)}) for name, value in SAYS.items()}
+        rows, folds = len(cameras) // self.settings.folds, self.settings.folds
+        said = {name: torch.tensor(value).repeat_interleave(folds).expand(rows, -1) for name, value in SAYS.items()}
+        return {name: Condition({"says": value}) for name, value in said.items()}
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
         self.calls.append(len(z_t))

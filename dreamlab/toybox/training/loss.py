@@ -15,9 +15,9 @@ from dreamlab.core.noise import NoiseTable
 from dreamlab.toybox.training.data import Batch
 from dreamlab.toybox.training.plan import Plan
 from dreamlab.toybox.training.roles import ROLES
+from guidance.shared.dtypes import fast_dtype
 from guidance.toybox.layers import pooled
 from guidance.toybox.net import Prior, Text
-from guidance.toybox.prior import fast_dtype
 from guidance.toybox.told import CAMERA_FEATURES
 from guidance.toybox.volume import Given
 from guidance.toybox.words import NULL, PAD

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures to latents and back: the model's own autoencoder, a tiny one, or the one's values with the other's gradient.
+
+The latent of a picture is the mode of the posterior, z = (mode - shift) scale: a sample would add noise of its own to
+every step. Of a distillation step the encoder's backward pass is the dearest part after the network; the tiny encoder
+(TAESD) costs a ninth of it. How well its gradient agrees is not known in general, so it is measured on the first
+frames and said, and below a floor the exact one is used.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from guidance.latent.memory import Ladder, in_turn
+
+WAYS = ("exact", "hybrid", "tiny")
+
+
+class Codec:
+    """Latents of pictures [B, 3, H, W] in [-1, 1]; networks of diffusers, frozen."""
+
+    def __init__(self, vae: Any, tiny: Any = None, way: str = "exact", floor: float = 0.0) -> None:
+        self.vae, self.tiny, self.way, self.floor = vae, tiny, way, floor
+        config = vae.config
+        self.scale = float(config.scaling_factor)
+        self.shift = float(getattr(config, "shift_factor", None) or 0.0)
+        self.factor = 2 ** (len(config.block_out_channels) - 1)  # pixels of a latent's side
+        self.channels = int(config.latent_channels)
+        self._judged = way == "exact"
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        layout = torch.channels_last
+        self.vae.to(device=device, dtype=dtype, memory_format=layout)
+        if self.tiny is not None:
+            self.tiny.to(device=device, dtype=dtype, memory_format=layout)
+
+    def encode(self, pictures: Tensor, ladder: Ladder) -> Tensor:
+        """z [B, C, h, w] float32, differentiable."""
+        x = pictures.to(self.vae.dtype).contiguous(memory_format=torch.channels_last)
+        if not self._judged:
+            self._judge(x)
+        if self.way == "tiny":
+            return self.by_tiny(x).float()
+        if self.way == "hybrid":
+            with torch.no_grad():
+                exact = self._exact(x, ladder)
+            cheap = self.by_tiny(x)
+            return (cheap + (exact - cheap).detach()).float()
+        return self._exact(x, ladder).float()
+
+    def _exact(self, x: Tensor, ladder: Ladder) -> Tensor:
+        if not torch.is_grad_enabled() or not (ladder.recompute or ladder.singly):
+            return self.by_vae(x)
+
+        def kept_as_picture(one: Tensor) -> Tensor:
+            made: Tensor = checkpoint(self.by_vae, one, use_reentrant=False)
+            return made
+
+        return in_turn(kept_as_picture, x) if ladder.singly else kept_as_picture(x)
+
+    def by_vae(self, x: Tensor) -> Tensor:
+        mode: Tensor = self.vae.encode(x).latent_dist.mode()
+        return (mode - self.shift) * self.scale
+
+    def by_tiny(self, x: Tensor) -> Tensor:
+        """Its latents are scaled already."""
+        made: Tensor = self.tiny.encode(x).latents
+        return made
+
+    def decode(self, z: Tensor) -> Tensor:
+        """[B, C, h, w] -> pictures in [-1, 1], for looking."""
+        with torch.no_grad():
+            made: Tensor = self.vae.decode((z / self.scale + self.shift).to(self.vae.dtype)).sample
+        return made.float()
+
+    def _judge(self, x: Tensor) -> None:
+        self._judged = True
+        cosine = self.agreement(x)
+        said = f"tiny encoder: its gradient agrees with the exact one's to a cosine of {cosine:.3f}"
+        if cosine < self.floor:
+            self.way = "exact"
+            said += f", below {self.floor:g}: the exact encoder is used"
+        warnings.warn(said, stacklevel=3)
+
+    def agreement(self, x: Tensor) -> float:
+        """Cosine between the two gradients at the pictures, of one direction in latent space drawn once."""
+        found = []
+        for encode in (self.by_vae, self.by_tiny):
+            leaf = x.detach()[:1].requires_grad_()
+            with torch.enable_grad():
+                z = encode(leaf)
+                generator = torch.Generator().manual_seed(0)
+                towards = torch.randn(z.shape, generator=generator).to(z)
+                (grad,) = torch.autograd.grad((z * towards).sum(), leaf)
+            found.append(grad.float().flatten())
+        return float(torch.nn.functional.cosine_similarity(found[0], found[1], dim=0))

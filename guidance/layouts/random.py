@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders with random weights in the layout that users have: for tests, for preflight, for timing.
+
+Nothing is zero that training would have filled: biases, the zero convolutions of a ControlNet, the last layers that
+begin as nothing. Tensors go to the file one after the other, so a folder of any size needs the memory of its largest.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dreamlab.core.errors import DiskError, ModelError
+from dreamlab.core.files import disk_errors
+from guidance.layouts import LAYOUTS
+from guidance.layouts.build import BYTES, FileTensor, construct, in_file
+from guidance.layouts.parts import WEIGHTS, Layout, Network, Size
+from guidance.layouts.tokens import write_tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BLOCK = 1_048_573  # a prime: rows of any length begin elsewhere in the repeated block
+NAMES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int64": "I64"}
+
+
+class Dice:
+    """Normal numbers from one block, repeated; a tensor's place in it comes from its name."""
+
+    def __init__(self, seed: int) -> None:
+        import torch
+
+        self.seed = seed
+        self.block = torch.randn(BLOCK, generator=torch.Generator().manual_seed(seed))
+
+    def normal(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Unit variance; another name, another stretch."""
+        import torch
+
+        count = math.prod(shape)
+        begin = zlib.crc32(f"{self.seed}/{name}".encode()) % BLOCK
+        turned = torch.cat([self.block[begin:], self.block[:begin]]) if count > BLOCK - begin else self.block[begin:]
+        return turned.repeat(-(-count // len(turned)))[:count].reshape(shape)
+
+    def tensor(self, name: str, spec: FileTensor) -> Tensor:
+        """What a trained tensor of this name might be: variance kept by products, norms near one, nothing zero."""
+        import torch
+
+        last = name.rpartition(".")[2]
+        if last == "position_ids":
+            return torch.arange(spec.count).reshape(spec.shape)
+        if spec.dtype == "int64":
+            return torch.zeros(spec.shape, dtype=torch.int64)
+        noise = self.normal(name, spec.shape)
+        if last == "running_var":
+            return 1.0 + 0.1 * noise.abs()
+        if last == "gamma" or (last == "weight" and len(spec.shape) == 1):
+            return 1.0 + 0.1 * noise
+        if last == "bias" or len(spec.shape) < 2:
+            return 0.1 * noise
+        return noise / math.sqrt(math.prod(spec.shape[1:]))
+
+
+def write_tensors(path: Path, specs: Mapping[str, FileTensor], dice: Dice) -> None:
+    """One safetensors file, tensor by tensor: length of the header, header, data."""
+    import torch
+
+    kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int64": torch.int64}
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name, spec in specs.items():
+        header[name] = {"dtype": NAMES[spec.dtype], "shape": spec.shape, "data_offsets": [at, at + spec.bytes]}
+        at += spec.bytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with disk_errors("writing", path), path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, spec in specs.items():
+            value = dice.tensor(name, spec).to(kinds[spec.dtype])
+            file.write(value.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _shards(specs: Mapping[str, FileTensor], count: int) -> Iterator[dict[str, FileTensor]]:
+    """The tensors in their order, in so many files of about equal size."""
+    share = sum(spec.bytes for spec in specs.values()) / count
+    filled, left = 0.0, count
+    shard: dict[str, FileTensor] = {}
+    for name, spec in specs.items():
+        shard[name] = spec
+        filled += spec.bytes
+        if left > 1 and filled >= share:
+            yield shard
+            filled, shard, left = 0.0, {}, left - 1
+    yield shard
+
+
+def write_weights(folder: Path, part: Network, specs: Mapping[str, FileTensor], dice: Dice, variant: str = "") -> None:
+    """The weights of a part in one file, or in shards with their index; `variant` is "fp16" for a second set."""
+    stem = WEIGHTS[part.library]
+    dotted = f".{variant}" if variant else ""
+    if part.shards == 1:
+        write_tensors(folder / f"{stem}{dotted}.safetensors", specs, dice)
+        return
+    places: dict[str, str] = {}
+    for number, shard in enumerate(_shards(specs, part.shards), 1):
+        name = f"{stem}{dotted}-{number:05d}-of-{part.shards:05d}.safetensors"
+        write_tensors(folder / name, shard, dice)
+        places |= dict.fromkeys(shard, name)
+    total = sum(spec.bytes for spec in specs.values())
+    _dump(folder / f"{stem}.safetensors.index{dotted}.json", {"metadata": {"total_size": total}, "weight_map": places})
+
+
+def _dump(path: Path, value: object) -> None:
+    with disk_errors("writing", path):
+        path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def write_config(folder: Path, part: Network, size: Size) -> None:
+    """config.json as the published one: the class in the words of its library."""
+    if part.library == "diffusers":
+        head: dict[str, object] = {"_class_name": part.kind, "_diffusers_version": part.version}
+    else:
+        head = {
+            "architectures": [part.kind],
+            "torch_dtype": {"fp16": "float16", "bf16": "bfloat16"}.get(part.dtype, "float32"),
+        }
+        head["transformers_version"] = part.version
+    _dump(folder / "config.json", head | dict(part.config(size)))
+
+
+def write_part(folder: Path, part: Network, size: Size, dtype: str, dice: Dice, variant: str = "") -> None:
+    """One network's folder."""
+    with disk_errors("making a folder", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder, part, size)
+    write_weights(folder, part, in_file(part, construct(part, size), dtype), dice, variant)
+
+
+def _write_picture(folder: Path, kind: str, crop: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+    named = {"feature_extractor_type": kind} if kind.endswith("FeatureExtractor") else {"image_processor_type": kind}
+    config = {
+        "crop_size": crop,
+        "do_center_crop": True,
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_resize": True,
+    }
+    _dump(
+        folder / "preprocessor_config.json",
+        config | named | {"image_mean": mean, "image_std": std, "resample": 3, "size": crop},
+    )
+
+
+def model_index(layout: Layout, without: tuple[str, ...] = ()) -> dict[str, object]:
+    """The parts by folder, [library, class], as the pipeline reads them."""
+    found: dict[str, object] = {part.folder: part.listed() for part in layout.parts}
+    found |= {tokens.folder: ["transformers", tokens.kind] for tokens in layout.tokens}
+    found |= {folder: ["transformers", kind] for folder, kind in layout.pictures.items()}
+    if layout.scheduler:
+        found["scheduler"] = ["diffusers", layout.scheduler["_class_name"]]
+    found |= layout.index
+    head = {"_class_name": layout.pipeline, "_diffusers_version": layout.version}
+    return head | {name: found[name] for name in sorted(found)}
+
+
+def layout_of(name: str) -> Layout:
+    """A layout by its short name; ModelError lists them."""
+    if name not in LAYOUTS:
+        raise ModelError(f"{name}: no such layout; there are {', '.join(sorted(LAYOUTS))}")
+    return LAYOUTS[name]
+
+
+def write_random(
+    name: str,
+    size: Size,
+    out: Path,
+    seed: int = 0,
+    dtype: str = "",
+    variant: str = "",
+    without: tuple[str, ...] = (),
+) -> Path:
+    """The folder of a layout with random weights, at `out`, which may be there if it is empty.
+
+    `dtype` (fp32, fp16, bf16) is fp32 at tiny and fp16 at full size if not said; `without` leaves out networks that
+    users delete. What was begun and failed stays where it is: the message says why.
+    """
+    layout = layout_of(name)
+    kept = dtype or ("fp16" if size == "full" else "fp32")
+    if kept not in BYTES or kept == "int64":
+        raise ModelError(f"{name}: dtype {dtype!r} is none of fp32, fp16, bf16")
+    if out.exists() and any(out.iterdir()):
+        raise DiskError(f"{out}: not empty; choose another --out")
+    dice = Dice(seed)
+    with disk_errors("making a folder", out):
+        out.mkdir(parents=True, exist_ok=True)
+    for part in layout.parts:
+        if part.folder not in without:
+            write_part(out / part.folder, part, size, kept, dice, variant)
+    for tokens in layout.tokens:
+        write_tokenizer(out / tokens.folder, tokens, size)
+    for folder, kind in layout.pictures.items():
+        _write_picture(out / folder, kind, layout.crop if size == "full" else 28)
+    if layout.scheduler:
+        (out / "scheduler").mkdir(exist_ok=True)
+        head = {"_class_name": layout.scheduler["_class_name"], "_diffusers_version": layout.version}
+        _dump(out / "scheduler" / "scheduler_config.json", head | dict(layout.scheduler))
+    if layout.pipeline:
+        _dump(out / "model_index.json", model_index(layout))
+    return out

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every tiny folder is read by the library's own pipeline, offline, with nothing missing, extra or of another shape."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guidance.layouts import LAYOUTS
+from guidance.layouts.parts import Network
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    def refuse(*_: object) -> None:
+        raise OSError("the network is off")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def load(part: Network, folder: Path) -> tuple[Any, dict[str, Any]]:
+    kind: Any = getattr(importlib.import_module(part.library), part.kind)
+    loaded: tuple[Any, dict[str, Any]] = kind.from_pretrained(
+        folder / part.folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
+    return loaded
+
+
+NETWORKS = [(name, part.folder) for name, layout in LAYOUTS.items() for part in layout.parts if part.needed]
+
+
+@pytest.mark.parametrize(("name", "folder"), NETWORKS)
+def test_a_tiny_network_loads_with_nothing_missing_or_extra(
+    name: str, folder: str, random_folder: Callable[..., Path]
+) -> None:
+    part = LAYOUTS[name].part(folder)
+    _, info = load(part, random_folder(name))
+    found = {key: sorted(info[key]) for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")}
+    assert found == {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
