@@ -20,7 +20,11 @@ from guidance.latent import ldm_names
 from guidance.latent.loading import first_line, quiet
 from guidance.latent.single_file import opened, recognise
 
-BASE, PLUS, FULL = "base", "plus", "full"  # one embedding; a resampler of all the encoder's tokens; each token by itself
+BASE, PLUS, FULL = (
+    "base",
+    "plus",
+    "full",
+)  # one embedding; a resampler of all the encoder's tokens; each token by itself
 CROSS = "attn2.processor"
 SHOWN = 3
 
@@ -91,7 +95,7 @@ def attach(net: nn.Module, file: IpFile, scale: float = 1.0) -> nn.Module:
             net._load_ip_adapter_weights([state], low_cpu_mem_usage=False)  # type: ignore[operator]
     except (RuntimeError, KeyError, ValueError) as error:
         raise ModelError(f"{file.where}: its image_proj is not whole ({first_line(error)}); get it again") from None
-    for processor in net.attn_processors.values():  # type: ignore[operator, union-attr]
+    for processor in net.attn_processors.values():  # type: ignore[operator]
         if isinstance(processor, nn.Module):
             processor.scale = [scale]  # type: ignore[assignment]
     return net.requires_grad_(False).eval()
