@@ -96,8 +96,6 @@ class ModelFolder:
             raise ModelError(f"{place}: no such folder; the model is not whole")
         options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "output_loading_info": True}
         options |= {"use_safetensors": True} | self._variant(place, dtype)
-        if options.get("variant") == "":
-            del options["variant"]
         try:
             made, report = kind.from_pretrained(str(place), **options)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -117,8 +115,10 @@ class ModelFolder:
             pickled = [name for name in names if name.endswith((".bin", ".ckpt", ".pt", ".pth"))]
             if self.legacy in pickled:
                 return {"use_safetensors": False}  # both libraries then read it as plain tensors
-            hint = f"; it holds the pickle {pickled[0]}: convert it, or name it in the setting `legacy`"
-            raise ModelError(f"{place}: no .safetensors{hint if pickled else ''}")
+            holds = (
+                f"; it holds the pickle {pickled[0]}: convert it, or name it in the setting `legacy`" if pickled else ""
+            )
+            raise ModelError(f"{place}: no .safetensors{holds}")
         return {}
 
 

@@ -107,7 +107,9 @@ class LatentModel(ABC):
 
     def spoken(self, prompt: Prompt) -> Mapping[str, Rows]:
         """The rows of each variant's text."""
-        return {name: self.heard[text] for name, text in variants(prompt, self.settings.null).items()}
+        texts = variants(prompt, self.settings.null)
+        self.heard.hear(list(texts.values()))
+        return {name: self.heard[text] for name, text in texts.items()}
 
     # ---- the contract ------------------------------------------------------------------------------------------------
     @property

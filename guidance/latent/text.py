@@ -53,8 +53,6 @@ class Heard:
             self._rows[text] = {name: rows[i : i + 1].clone() for name, rows in encoded.items()}
 
     def __getitem__(self, text: str) -> Rows:
-        if text not in self._rows:
-            self.hear([text])
         return self._rows[text]
 
 
