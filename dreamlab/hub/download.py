@@ -22,7 +22,8 @@ from dreamlab.hub.wire import TOKEN, Said, ask, host, why
 
 RESERVE = 256 << 20  # bytes of the disk that are left alone
 BLOCK = 1 << 20
-TRIES = 4  # answers in a row that brought nothing new
+TRIES, ONCE_GOING = 4, 8  # answers in a row that brought nothing; a connection that had brought something is waited for
+PAUSE_S = 0.1  # doubled with every such answer
 SMALL = 64 << 20  # more is no configuration
 FETCHING = "fetching a model"
 Progress = Callable[[int, int], None]  # bytes there, bytes in all (0: not known)
@@ -41,6 +42,7 @@ class Wanted:
     what: str  # as messages call it
     bytes: int = 0
     sha256: str = ""
+    by: str = "the registry"  # who says so
     small: bool = False
     gate: str = ""  # the page where the licence of a gated one is accepted
 
@@ -101,7 +103,7 @@ def fetch(wanted: Wanted, progress: Progress = lambda there, total: None) -> Fet
     with disk_errors(FETCHING, place):
         wanted.path.parent.mkdir(parents=True, exist_ok=True)
         part = _Part(place)
-    said, misses, resumed = Said(), 0, part.size > 0
+    said, misses, began = Said(), 0, part.size
     while not wanted.bytes or part.size < wanted.bytes:
         before = part.size
         try:
@@ -112,11 +114,11 @@ def fetch(wanted: Wanted, progress: Progress = lambda there, total: None) -> Fet
                 with disk_errors(FETCHING, place):
                     raise
             misses = 0 if part.size > before else misses + 1
-            if misses >= TRIES:
+            if misses >= (TRIES if part.size == began else ONCE_GOING):
                 kept = f"; {human(part.size)} are kept, the same command goes on from there" if part.size else ""
                 raise ModelError(f"{wanted.what}: {host(wanted.url)} {why(error)}{kept}") from None
-            time.sleep(min(0.1 * 4**misses, 5.0) if misses else 0.0)
-    return _settle(wanted, part, said, resumed)
+            time.sleep(PAUSE_S * 2**misses if misses else 0.0)
+    return _settle(wanted, part, said, began > 0)
 
 
 def _of_disk(error: OSError) -> bool:
@@ -194,7 +196,7 @@ def _settle(wanted: Wanted, part: _Part, said: Said, resumed: bool) -> Fetched:
         if meant and found != meant:
             aside = wanted.path.with_name(wanted.path.name + ".wrong")
             part.path.replace(aside)
-            by = "the registry" if wanted.sha256 else "the Hub"
+            by = wanted.by if wanted.sha256 else "the Hub"
             after = " (it was continued from an earlier start)" if resumed else ""
             raise ModelError(
                 f"{wanted.what}: sha256 is {found[:12]}..., {by} says {meant[:12]}...: damaged, or another file{after}"

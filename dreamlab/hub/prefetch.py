@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,6 +137,7 @@ class _Bringing:
             what=f"model {self.model.name}: {path}",
             bytes=known.bytes,
             sha256=known.sha256 or self.pins.sha256.get(path, ""),
+            by="the registry" if known.sha256 else "its first fetch",
             small=small,
             gate=page if url.startswith(page) else "",
         )
@@ -169,10 +171,11 @@ class _Bringing:
             self.say(f"  {path}  {human(arrived.bytes)}  sha256 {arrived.sha256}")
 
     def maybe(self, path: str) -> None:
-        try:
-            self._from_any(path, None, small=True)
-        except Absent:
-            return
+        """From where the other files came, or not at all."""
+        repo, revision = next(self._sources())
+        with suppress(Absent):
+            self.pins.sha256[path] = fetch(self._wanted(repo, revision, path, None, small=True)).sha256
+            lock.pin(self.model.name, self.pins)
 
     def weights(self, weight: WeightFile) -> None:
         if weight.shards == 1:
@@ -185,7 +188,16 @@ class _Bringing:
                 pass
         if not (self.folder / weight.index).is_file():
             self.file(weight.index, small=True)
-        for path in places.shards_of(weight, self.folder / weight.index):
+        for path in self._shards(weight):
             if not (self.folder / path).is_file():
                 self.file(path)
         return None
+
+    def _shards(self, weight: WeightFile) -> tuple[str, ...]:
+        try:
+            return places.shards_of(weight, self.folder / weight.index)
+        except ModelError:  # not kept, or the next fetch would find it here
+            (self.folder / weight.index).unlink(missing_ok=True)
+            self.pins.sha256.pop(weight.index, None)
+            lock.pin(self.model.name, self.pins)
+            raise
