@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -219,8 +220,9 @@ def fill(hub: Hub, repo: str, revision: str = "main") -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dreamlab: Commands) -> Iterator[Path]:
     """The folder of models of this test, with its registry."""
+    forkserver.ensure_running()  # or it keeps this test's variables for the tests after it
     (tmp_path / "models.toml").write_text(MODELS)
     for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "DREAMLAB_OFFLINE", "HF_HOME", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
