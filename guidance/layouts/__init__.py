@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from guidance.layouts.deepfloyd import DEEPFLOYD
+from guidance.layouts.flow import FLOWS
 from guidance.layouts.parts import Layout
 from guidance.layouts.stable import STABLE
+from guidance.layouts.views import VIEWS
 
-LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in STABLE}
+LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (*STABLE, *DEEPFLOYD, *FLOWS, *VIEWS)}

@@ -36,10 +36,17 @@ class Network:
     version: str = ""  # _diffusers_version, transformers_version
     named: tuple[str, str] = ("", "")  # library and class in model_index.json, where not the above
     needed: bool = True  # False: users delete it and nothing is missed
+    written: tuple[Config, Config] | None = None  # config.json at full size and tiny, where it is of another class
+    original: bool = False  # names of latent-diffusion in the file
+    image: tuple[int, int] = (0, 0)  # width of the picture's tokens that a UNet resamples, at full size and tiny
 
     def config(self, size: Size) -> Config:
         """The configuration at this size; `deep` is `tiny` where depth was never cut."""
         return self.full if size == "full" else (self.deep or self.tiny) if size == "deep" else self.tiny
+
+    def stated(self, size: Size) -> Config:
+        """What config.json says beside class and version."""
+        return self.config(size) if self.written is None else self.written[size != "full"]
 
     def listed(self) -> list[str]:
         """Its entry in model_index.json."""
@@ -48,10 +55,13 @@ class Network:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenizer's folder. The last of its files wins for the pad token: special_tokens_map.json."""
+    """A tokenizer's folder. The last of its files wins for the pad token: special_tokens_map.json.
+
+    T5Tokenizer is written as a sentencepiece model alone, T5TokenizerFast with tokenizer.json: both are out there.
+    """
 
     folder: str
-    kind: Literal["CLIPTokenizer", "T5Tokenizer", "T5TokenizerFast", "Qwen2Tokenizer"]
+    kind: Literal["CLIPTokenizer", "T5Tokenizer", "T5TokenizerFast", "Qwen2Tokenizer", "Qwen2TokenizerFast"]
     length: int = 77
     pad: str = "<|endoftext|>"
     entries: int = 49408  # at full size
