@@ -18,7 +18,7 @@ from pathlib import Path
 from dreamlab.core.errors import ModelError, is_disk_error
 from dreamlab.core.files import disk_errors, fsync_path
 from dreamlab.hub.listing import human
-from dreamlab.hub.wire import TOKEN, Said, ask, host, why
+from dreamlab.hub.wire import TOKEN, HubSaid, ask, host, why
 
 RESERVE = 256 << 20  # bytes of the disk that are left alone
 BLOCK = 1 << 20
@@ -34,7 +34,7 @@ class Absent(Exception):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RemoteFile:
     """A file, what is known of it, and where it shall lie."""
 
     url: str
@@ -97,13 +97,13 @@ def check_room(what: str, needed: int, folder: Path) -> None:
         )
 
 
-def fetch(wanted: Wanted, progress: Progress = lambda there, total: None) -> Fetched:
+def fetch(wanted: RemoteFile, progress: Progress = lambda there, total: None) -> Fetched:
     """Puts the file into place, whole and as it should be, or raises; Absent where the server lacks it."""
     place = wanted.path.with_name(wanted.path.name + ".part")
     with disk_errors(FETCHING, place):
         wanted.path.parent.mkdir(parents=True, exist_ok=True)
         part = _Part(place)
-    said, misses, began = Said(), 0, part.size
+    said, misses, began = HubSaid(), 0, part.size
     while not wanted.bytes or part.size < wanted.bytes:
         before = part.size
         try:
@@ -125,7 +125,7 @@ def _of_disk(error: OSError) -> bool:
     return is_disk_error(error) and not isinstance(error, (urllib.error.URLError, ssl.SSLError))
 
 
-def _receive(wanted: Wanted, part: _Part, said: Said, progress: Progress) -> None:
+def _receive(wanted: RemoteFile, part: _Part, said: HubSaid, progress: Progress) -> None:
     """One answer, appended to what is there."""
     try:
         answer = ask(wanted.url, wanted.what, part.size, said)
@@ -156,7 +156,7 @@ def _receive(wanted: Wanted, part: _Part, said: Said, progress: Progress) -> Non
             raise http.client.IncompleteRead(b"", total - part.size)
 
 
-def _refused(wanted: Wanted, code: int, part: _Part) -> None:
+def _refused(wanted: RemoteFile, code: int, part: _Part) -> None:
     """What an answer of 400 and above means; returns where it may pass."""
     if code == 404:
         raise Absent(wanted.url)
@@ -177,7 +177,7 @@ def _continues(answer: http.client.HTTPResponse, offset: int, sha256: str) -> bo
     return found is not None and int(found[1]) == offset and bool(sha256)
 
 
-def _check_length(wanted: Wanted, total: int) -> None:
+def _check_length(wanted: RemoteFile, total: int) -> None:
     if total and wanted.bytes and total != wanted.bytes:
         raise ModelError(
             f"{wanted.what}: {host(wanted.url)} offers {total} bytes, the registry knows {wanted.bytes}: another file "
@@ -189,7 +189,7 @@ def _check_length(wanted: Wanted, total: int) -> None:
         raise ModelError(f"{wanted.what}: {human(total)} are no configuration")
 
 
-def _settle(wanted: Wanted, part: _Part, said: Said, resumed: bool) -> Fetched:
+def _settle(wanted: RemoteFile, part: _Part, said: HubSaid, resumed: bool) -> Fetched:
     """The file under its name, if it is the one that was meant."""
     found, meant = part.digest.hexdigest(), wanted.sha256 or said.sha256
     with disk_errors(FETCHING, wanted.path):

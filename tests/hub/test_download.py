@@ -13,7 +13,7 @@ import pytest
 
 from dreamlab.core.errors import ModelError
 from dreamlab.hub import download, lock
-from dreamlab.hub.download import Wanted, fetch
+from dreamlab.hub.download import RemoteFile, fetch
 from dreamlab.hub.prefetch import plan, prefetch
 from dreamlab.hub.registry import registry
 from tests.hub.conftest import COMMIT, HALF, TEXT, UNET, Hub, Models, environment, fill, one_line, sha
@@ -180,7 +180,7 @@ def test_without_any_hash_nothing_is_continued(place: Path, hub: Hub) -> None:
     hub.files["/plain"] = TEXT
     (place / "f.part").parent.mkdir(parents=True)
     (place / "f.part").write_bytes(b"y" * 100)
-    fetch(Wanted(f"{hub.url}/plain", place / "f", "f"))
+    fetch(RemoteFile(f"{hub.url}/plain", place / "f", "f"))
     assert (place / "f").read_bytes() == TEXT
 
 
@@ -237,7 +237,7 @@ def test_no_room_for_what_the_server_offers(place: Path, hub: Hub, monkeypatch: 
     """Of files whose size the registry does not know."""
     monkeypatch.setattr(download, "room", lambda folder: download.RESERVE + 1000)
     with pytest.raises(ModelError, match=r"needs 61.9 kB .* has 268 MB free"):
-        fetch(Wanted(f"{hub.url}{UNET_AT}", place / "f", "f"))
+        fetch(RemoteFile(f"{hub.url}{UNET_AT}", place / "f", "f"))
 
 
 def test_a_refused_write_is_exit_7_and_keeps_what_came(place: Path, hub: Hub) -> None:
@@ -277,4 +277,4 @@ def test_one_process_fetches_a_model(models: Models, place: Path) -> None:
 def test_configurations_have_a_size(place: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "SMALL", 1000)
     with pytest.raises(ModelError, match="are no configuration"):
-        fetch(Wanted(f"{hub.url}{UNET_AT}", place / "f", "f", small=True))
+        fetch(RemoteFile(f"{hub.url}{UNET_AT}", place / "f", "f", small=True))
