@@ -21,6 +21,7 @@ class StableDiffusion(LatentModel):
 
     paper: ClassVar[str] = "Rombach et al. 2022, arXiv:2112.10752"
     default: ClassVar[str] = "sd15"
+    single_kinds: ClassVar[tuple[str, ...]] = ("sd1", "sd2")
 
     @dataclass(frozen=True)
     class Settings(ModelSettings):
