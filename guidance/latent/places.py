@@ -79,9 +79,9 @@ class Merged(ModelFolder):
         return net
 
 
-def opened_tiny(model: str, dtype: torch.dtype) -> Any:
-    """A tiny autoencoder: a folder with its configuration and weights."""
+def network(model: str, kinds: Sequence[str], dtype: torch.dtype) -> Any:
+    """A single network that is a folder of its own, as control networks and tiny autoencoders are."""
     from dreamlab.hub import located
 
     place = Path(located(model))
-    return ModelFolder(place.parent).network(place.name, ("AutoencoderTiny",), dtype)
+    return ModelFolder(place.parent).network(place.name, kinds, dtype)
