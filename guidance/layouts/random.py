@@ -208,7 +208,7 @@ def write_random(
     for tokens in layout.tokens:
         write_tokenizer(out / tokens.folder, tokens, size)
     for folder, kind in layout.pictures.items():
-        _write_picture(out / folder, kind, layout.crop if size == "full" else 28)
+        _write_picture(out / folder, kind, layout.crop)
     if layout.scheduler:
         (out / "scheduler").mkdir(exist_ok=True)
         head = {"_class_name": layout.scheduler["_class_name"], "_diffusers_version": layout.version}
