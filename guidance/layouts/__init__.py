@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from guidance.layouts.deepfloyd import DEEPFLOYD
+from guidance.layouts.flow import FLOWS
 from guidance.layouts.parts import Layout
 from guidance.layouts.stable import STABLE
 
-LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in STABLE}
+LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (*STABLE, *DEEPFLOYD, *FLOWS)}

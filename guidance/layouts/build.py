@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int64": 8}
-TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # T5: the same tensor as shared.weight
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,11 @@ class Described:
     file_bytes: int  # as written at the published type, without the header
 
 
-INNER = {"StableDiffusionSafetyChecker": "diffusers.pipelines.stable_diffusion.safety_checker"}  # not at the top
+INNER = {  # classes that the top of diffusers does not have
+    "IFSafetyChecker": "diffusers.pipelines.deepfloyd_if",
+    "IFWatermarker": "diffusers.pipelines.deepfloyd_if",
+    "StableDiffusionSafetyChecker": "diffusers.pipelines.stable_diffusion.safety_checker",
+}
 
 
 def _class(part: Network) -> Any:
@@ -68,14 +71,21 @@ def construct(part: Network, size: Size, device: str = "meta") -> nn.Module:
     return made.eval()
 
 
+def tied(net: nn.Module) -> set[str]:
+    """Second names of parameters (T5's embedding of the encoder, a language model's head): no file holds them."""
+    every = {name for name, _ in net.named_parameters(remove_duplicate=False)}
+    return every - {name for name, _ in net.named_parameters()}
+
+
 def in_file(part: Network, net: nn.Module, dtype: str) -> dict[str, FileTensor]:
     """Names, shapes and types as the published file has them; `dtype` is that of the floating-point ones."""
     found: dict[str, FileTensor] = {}
     here, there = part.renamed
     if part.position_ids:
         found[f"{there}embeddings.position_ids"] = FileTensor((1, part.position_ids), "int64")
+    twice = tied(net)
     for name, value in net.state_dict().items():
-        if name not in TIED:
+        if name not in twice:
             kept = dtype if value.is_floating_point() else "int64"
             found[there + name.removeprefix(here) if name.startswith(here) else name] = FileTensor(
                 tuple(value.shape), kept
@@ -89,8 +99,7 @@ def _described(layout: str, folder: str, size: Size) -> Described:
     net = construct(part, size)
     parameters = sum(value.numel() for value in net.parameters())
     state = net.state_dict()
-    tied = sum(state[name].numel() for name in TIED if name in state)
-    total = sum(value.numel() for value in state.values()) - tied
+    total = sum(value.numel() for value in state.values()) - sum(state[name].numel() for name in tied(net))
     written = sum(spec.bytes for spec in in_file(part, net, part.dtype).values())
     return Described(parameters, total - parameters, len(state), written)
 

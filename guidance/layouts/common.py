@@ -34,6 +34,7 @@ def _clip(hidden: int, layers: int, heads: int, projection: int, act: str, vocab
 
 
 TEXT = ("", "text_model.")
+TINY_PIECES, TINY_WORDS = 160, 264  # of T5, of Qwen
 TINY_VOCABULARY = 514  # 256 bytes, the same at a word's end, begin and end of text
 
 
@@ -47,7 +48,8 @@ def clip_l(
 
 def clip_h(version: str = "4.26.0.dev0", position_ids: int = 77) -> Network:
     """OpenCLIP ViT-H/14's text tower without its last layer: what Stable Diffusion 2 was trained on."""
-    full, tiny = _clip(1024, 23, 16, 512, "gelu"), _clip(32, 3, 4, 32, "gelu", TINY_VOCABULARY)
+    half: Config = {"torch_dtype": "float16"}  # its config says so, its file is fp32; transformers obeys the config
+    full, tiny = _clip(1024, 23, 16, 512, "gelu") | half, _clip(32, 3, 4, 32, "gelu", TINY_VOCABULARY) | half
     deep = tiny | {"num_hidden_layers": 23}
     return Network(
         "text_encoder", "transformers", "CLIPTextModel", full, tiny, deep, TEXT, position_ids, version=version
@@ -95,7 +97,9 @@ def clip_vision(folder: str, tower: str = "H", projection: int = 32, version: st
     return Network(folder, "transformers", "CLIPVisionModelWithProjection", full, tiny, version=version)
 
 
-def t5_xxl(folder: str, umt5: bool = False, dtype: str = "bf16", shards: int = 2, version: str = "4.43.0") -> Network:
+def t5_xxl(
+    folder: str, umt5: bool = False, width: int = 32, dtype: str = "bf16", shards: int = 2, version: str = "4.43.3"
+) -> Network:
     """The encoder of T5 v1.1 XXL, or of the multilingual one, whose every block has a position bias of its own."""
     full: Config = {
         "d_ff": 10240,
@@ -121,15 +125,47 @@ def t5_xxl(folder: str, umt5: bool = False, dtype: str = "bf16", shards: int = 2
         "use_cache": True,
         "vocab_size": 256384 if umt5 else 32128,
     }
-    tiny = full | {"d_ff": 32, "d_kv": 8, "d_model": 32, "num_heads": 4, "num_layers": 2, "vocab_size": TINY_PIECES}
+    tiny = full | {"d_ff": 32, "d_kv": 8, "d_model": width, "num_heads": 4, "num_layers": 2, "vocab_size": TINY_PIECES}
     kind = "UMT5EncoderModel" if umt5 else "T5EncoderModel"
     return Network(folder, "transformers", kind, full, tiny, dtype=dtype, shards=shards, version=version)
 
 
-TINY_PIECES = 160
+def qwen3_4b(kind: str, version: str, layers: int, shards: int) -> Network:
+    """Qwen3 4B, of which image models read hidden states; `layers` at tiny size, for they ask for layer 27."""
+    full: Config = {
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": 151643,
+        "eos_token_id": 151645,
+        "head_dim": 128,
+        "hidden_act": "silu",
+        "hidden_size": 2560,
+        "initializer_range": 0.02,
+        "intermediate_size": 9728,
+        "max_position_embeddings": 40960,
+        "model_type": "qwen3",
+        "num_attention_heads": 32,
+        "num_hidden_layers": 36,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000,
+        "tie_word_embeddings": True,
+        "use_cache": True,
+        "vocab_size": 151936,
+    }
+    small: Config = {"bos_token_id": 256, "eos_token_id": 258, "head_dim": 8, "hidden_size": 16}
+    small |= {"intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": layers, "num_key_value_heads": 1}
+    tiny = full | small | {"vocab_size": TINY_WORDS}
+    # files of the causal model serve its body too: names keep the prefix, the head is the embedding
+    renamed = ("", "model.") if kind == "Qwen3Model" else ("", "")
+    return Network(
+        "text_encoder", "transformers", kind, full, tiny, renamed=renamed, dtype="bf16", shards=shards, version=version
+    )
 
 
-def autoencoder(version: str, written: Config, tiny_sample: int = 64, dtype: str = "fp32") -> Network:
+def autoencoder(
+    version: str, written: Config, kind: str = "AutoencoderKL", tiny_sample: int = 64, dtype: str = "fp32"
+) -> Network:
     """AutoencoderKL of Stable Diffusion and its kin; `written` is what this repository's config.json adds."""
     full: Config = {
         "act_fn": "silu",
@@ -144,4 +180,4 @@ def autoencoder(version: str, written: Config, tiny_sample: int = 64, dtype: str
     } | dict(written)
     deep = full | {"block_out_channels": [8, 8, 8, 8], "norm_num_groups": 4, "sample_size": tiny_sample}
     tiny = deep | {"layers_per_block": 1}
-    return Network("vae", "diffusers", "AutoencoderKL", full, tiny, deep, dtype=dtype, version=version)
+    return Network("vae", "diffusers", kind, full, tiny, deep, dtype=dtype, version=version)

@@ -48,10 +48,13 @@ class Network:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenizer's folder. The last of its files wins for the pad token: special_tokens_map.json."""
+    """A tokenizer's folder. The last of its files wins for the pad token: special_tokens_map.json.
+
+    T5Tokenizer is written as a sentencepiece model alone, T5TokenizerFast with tokenizer.json: both are out there.
+    """
 
     folder: str
-    kind: Literal["CLIPTokenizer", "T5Tokenizer", "T5TokenizerFast", "Qwen2Tokenizer"]
+    kind: Literal["CLIPTokenizer", "T5Tokenizer", "T5TokenizerFast", "Qwen2Tokenizer", "Qwen2TokenizerFast"]
     length: int = 77
     pad: str = "<|endoftext|>"
     entries: int = 49408  # at full size

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from dreamlab.core.errors import DiskError, ModelError
 from dreamlab.core.files import disk_errors
 from guidance.layouts import LAYOUTS
-from guidance.layouts.build import BYTES, FileTensor, construct, in_file
+from guidance.layouts.build import FileTensor, construct, in_file
 from guidance.layouts.parts import WEIGHTS, Layout, Network, Size
 from guidance.layouts.tokens import write_tokenizer
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 1_048_573  # a prime: rows of any length begin elsewhere in the repeated block
+TORCH = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 NAMES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int64": "I64"}
 
 
@@ -99,16 +100,18 @@ def _shards(specs: Mapping[str, FileTensor], count: int) -> Iterator[dict[str, F
     yield shard
 
 
-def write_weights(folder: Path, part: Network, specs: Mapping[str, FileTensor], dice: Dice, variant: str = "") -> None:
-    """The weights of a part in one file, or in shards with their index; `variant` is "fp16" for a second set."""
-    stem = WEIGHTS[part.library]
+def write_weights(
+    folder: Path, network: Network, specs: Mapping[str, FileTensor], dice: Dice, variant: str = ""
+) -> None:
+    """Its weights in one file, or in shards with their index; `variant` is "fp16" for a second set."""
+    stem = WEIGHTS[network.library]
     dotted = f".{variant}" if variant else ""
-    if part.shards == 1:
+    if network.shards == 1:
         write_tensors(folder / f"{stem}{dotted}.safetensors", specs, dice)
         return
     places: dict[str, str] = {}
-    for number, shard in enumerate(_shards(specs, part.shards), 1):
-        name = f"{stem}{dotted}-{number:05d}-of-{part.shards:05d}.safetensors"
+    for number, shard in enumerate(_shards(specs, network.shards), 1):
+        name = f"{stem}{dotted}-{number:05d}-of-{network.shards:05d}.safetensors"
         write_tensors(folder / name, shard, dice)
         places |= dict.fromkeys(shard, name)
     total = sum(spec.bytes for spec in specs.values())
@@ -120,25 +123,24 @@ def _dump(path: Path, value: object) -> None:
         path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def write_config(folder: Path, part: Network, size: Size) -> None:
-    """config.json as the published one: the class in the words of its library."""
-    if part.library == "diffusers":
-        head: dict[str, object] = {"_class_name": part.kind, "_diffusers_version": part.version}
+def write_config(folder: Path, network: Network, size: Size, dtype: str) -> None:
+    """config.json as the published one: the class in the words of its library.
+
+    transformers loads in the type that is said here, whatever the file holds.
+    """
+    if network.library == "diffusers":
+        head: dict[str, object] = {"_class_name": network.kind, "_diffusers_version": network.version}
     else:
-        head = {
-            "architectures": [part.kind],
-            "torch_dtype": {"fp16": "float16", "bf16": "bfloat16"}.get(part.dtype, "float32"),
-        }
-        head["transformers_version"] = part.version
-    _dump(folder / "config.json", head | dict(part.config(size)))
+        head = {"architectures": [network.kind], "torch_dtype": TORCH[dtype], "transformers_version": network.version}
+    _dump(folder / "config.json", head | network.config(size))
 
 
-def write_part(folder: Path, part: Network, size: Size, dtype: str, dice: Dice, variant: str = "") -> None:
+def write_part(folder: Path, network: Network, size: Size, dtype: str, dice: Dice, variant: str = "") -> None:
     """One network's folder."""
     with disk_errors("making a folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder, part, size)
-    write_weights(folder, part, in_file(part, construct(part, size), dtype), dice, variant)
+    write_config(folder, network, size, dtype)
+    write_weights(folder, network, in_file(network, construct(network, size), dtype), dice, variant)
 
 
 def _write_picture(folder: Path, kind: str, crop: int) -> None:
@@ -160,7 +162,7 @@ def _write_picture(folder: Path, kind: str, crop: int) -> None:
 
 def model_index(layout: Layout, without: tuple[str, ...] = ()) -> dict[str, object]:
     """The parts by folder, [library, class], as the pipeline reads them."""
-    found: dict[str, object] = {part.folder: part.listed() for part in layout.parts}
+    found: dict[str, object] = {network.folder: network.listed() for network in layout.parts}
     found |= {tokens.folder: ["transformers", tokens.kind] for tokens in layout.tokens}
     found |= {folder: ["transformers", kind] for folder, kind in layout.pictures.items()}
     if layout.scheduler:
@@ -193,16 +195,16 @@ def write_random(
     """
     layout = layout_of(name)
     kept = dtype or ("fp16" if size == "full" else "fp32")
-    if kept not in BYTES or kept == "int64":
+    if kept not in TORCH:
         raise ModelError(f"{name}: dtype {dtype!r} is none of fp32, fp16, bf16")
     if out.exists() and any(out.iterdir()):
         raise DiskError(f"{out}: not empty; choose another --out")
     dice = Dice(seed)
     with disk_errors("making a folder", out):
         out.mkdir(parents=True, exist_ok=True)
-    for part in layout.parts:
-        if part.folder not in without:
-            write_part(out / part.folder, part, size, kept, dice, variant)
+    for network in layout.parts:
+        if network.folder not in without:
+            write_part(out / network.folder, network, size, kept, dice, variant)
     for tokens in layout.tokens:
         write_tokenizer(out / tokens.folder, tokens, size)
     for folder, kind in layout.pictures.items():

@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("diffusers")
 
-from guidance.layouts.build import describe
+from guidance.layouts import LAYOUTS
+from guidance.layouts.build import construct, describe, in_file
 
 # parameters and keys of state dicts (guidance.md 11: constructed from the published configurations)
 COUNTS = {
@@ -23,9 +24,35 @@ COUNTS = {
     ("sdxl", "text_encoder"): (123_060_480, 196),
     ("sdxl", "text_encoder_2"): (694_659_840, 517),
     ("sdxl-lcm", ""): (2_567_545_604, 1681),
+    ("if1xl", "unet"): (4_304_695_110, 775),
+    ("if1xl", "text_encoder"): (4_762_310_656, 220),
+    ("if1l", "unet"): (935_365_830, 775),
+    ("if1m", "unet"): (371_605_830, 775),
+    ("sd3", "transformer"): (2_028_328_000, 683),
+    ("sd3", "vae"): (83_819_683, 244),
+    ("sd3", "text_encoder"): (123_650_304, 197),
+    ("sd3", "text_encoder_2"): (694_659_840, 517),
+    ("sd3", "text_encoder_3"): (4_762_310_656, 220),
+    ("sd35m", "transformer"): (2_243_171_520, 909),
+    ("sd35l", "transformer"): (8_056_627_520, 1227),
+    ("flux1-dev", "transformer"): (11_901_408_320, 1160),
+    ("flux1-dev", "vae"): (83_819_683, 244),
+    ("flux1-schnell", "transformer"): (11_891_178_560, 1156),
+    ("flux2-klein-4b", "transformer"): (3_875_544_576, 169),
+    ("flux2-klein-4b", "vae"): (84_046_115, 251),
+    ("zimage", "transformer"): (6_154_908_736, 521),
 }
 
-# bytes of the published file, its type, and what its header may take (guidance.md 14: Git-LFS pointers)
+# numbers in a state dict that are no parameters: tables of positions, statistics of latents
+BUFFERS = {
+    ("sd15", "unet"): 0,
+    ("sd3", "transformer"): 56_623_104,
+    ("sd35m", "transformer"): 226_492_416,
+    ("sd35l", "transformer"): 89_653_248,
+    ("flux2-klein-4b", "vae"): 257,
+}
+
+# bytes of the published file (guidance.md 14: Git-LFS pointers)
 FILES = {
     ("sd15", "unet"): 3_438_167_540,
     ("sd15", "text_encoder"): 492_265_874,
@@ -44,6 +71,22 @@ FILES = {
 def test_parameters_and_keys_are_the_published_ones(name: str, folder: str) -> None:
     found = describe(name, folder)
     assert (found.parameters, found.keys) == COUNTS[name, folder]
+
+
+@pytest.mark.parametrize(("name", "folder"), BUFFERS)
+def test_what_a_state_dict_holds_besides_parameters(name: str, folder: str) -> None:
+    assert describe(name, folder).buffers == BUFFERS[name, folder]
+
+
+def test_the_index_of_shards_says_the_published_total() -> None:
+    """SD3.5-large's diffusion_pytorch_model.safetensors.index.json: total_size."""
+    assert describe("sd35l", "transformer").file_bytes == 16_292_561_536
+
+
+def test_the_second_name_of_a_tensor_is_in_no_file() -> None:
+    network = LAYOUTS["sd3"].part("text_encoder_3")
+    named = in_file(network, construct(network, "full"), "fp16")
+    assert len(named) == 219 and "shared.weight" in named and "encoder.embed_tokens.weight" not in named
 
 
 @pytest.mark.parametrize(("name", "folder"), FILES)

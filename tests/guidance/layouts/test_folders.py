@@ -87,6 +87,13 @@ def test_a_tokenizer_pads_as_the_real_one(name: str, folder: str, pad: int, rand
     assert ids == [512, *spelled, 513] + [pad] * (77 - 6)
 
 
+def test_the_text_encoder_of_sd21_is_single_precision_whatever_its_config_says(random_folder: Folder) -> None:
+    """A loader that leaves the type to transformers gets half precision beside a UNet of single."""
+    folder = random_folder("sd21") / "text_encoder"
+    assert told(folder, "config.json")["torch_dtype"] == "float16"
+    assert {kind for kind, _ in names(folder / "model.safetensors").values()} == {"F32", "I64"}
+
+
 def test_at_full_size_begin_and_end_of_text_have_the_real_ids(tmp_path: Path) -> None:
     from transformers import CLIPTokenizer
 

@@ -61,7 +61,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["sd15", "sd21", "sd21v"])
 def test_stable_diffusion_runs_from_its_folder(name: str, random_folder: Callable[..., Path]) -> None:
-    pipe = pipeline(random_folder(name), safety_checker=None)
+    pipe = pipeline(random_folder(name), safety_checker=None, torch_dtype=torch.float32)
     with spied(pipe.unet) as calls:
         made = pipe("a red mushroom", **SMALL, output_type="pt", generator=torch.manual_seed(0)).images
     assert made.shape == (1, 3, 64, 64)
@@ -85,3 +85,61 @@ def test_the_full_stable_diffusion_pipeline_loads_as_published(random_folder: Ca
     pipe = pipeline(random_folder("sd15"))
     assert type(pipe.safety_checker).__name__ == "StableDiffusionSafetyChecker"
     assert type(pipe.feature_extractor).__name__.startswith("CLIPImageProcessor")
+
+
+def test_deepfloyd_runs_from_its_folder(random_folder: Callable[..., Path]) -> None:
+    """transformers 5 reads a sentencepiece model with a package that is none of ours: the tokenizer is handed in."""
+    from transformers import T5Tokenizer
+
+    other = T5Tokenizer.from_pretrained(random_folder("sd3") / "tokenizer_3", model_max_length=77)
+    pipe = pipeline(random_folder("if1m"), safety_checker=None, watermarker=None, tokenizer=other)
+    with spied(pipe.unet) as calls:
+        made = pipe("a red mushroom", height=16, width=16, num_inference_steps=2, output_type="pt").images
+    assert made.shape == (1, 3, 16, 16) and torch.isfinite(made).all()
+    assert shapes(calls[0], "sample", "encoder_hidden_states") == [(2, 3, 16, 16), (2, 77, 32)]
+
+
+@pytest.mark.parametrize("name", ["sd3", "sd35m", "sd35l"])
+def test_sd3_runs_from_its_folder(name: str, random_folder: Callable[..., Path]) -> None:
+    pipe = pipeline(random_folder(name))
+    with spied(pipe.transformer) as calls:
+        pipe("a red mushroom", **SMALL, output_type="latent")
+    assert shapes(calls[0], "hidden_states", "encoder_hidden_states") == [(2, 16, 8, 8), (2, 77 + 256, 72)]
+    assert shapes(calls[0], "pooled_projections") == [(2, 64)]
+    assert calls[0]["timestep"].tolist() == [1000.0, 1000.0]
+    context = calls[0]["encoder_hidden_states"]
+    assert not context[:, :77, 64:].any() and context[:, :77, :64].all(), "the two CLIPs are filled up with zeros"
+
+
+@pytest.mark.parametrize("name", ["flux1-dev", "flux1-schnell"])
+def test_flux_runs_from_its_folder(name: str, random_folder: Callable[..., Path]) -> None:
+    pipe = pipeline(random_folder(name))
+    with spied(pipe.transformer) as calls:
+        pipe("a red mushroom", **SMALL, output_type="latent", max_sequence_length=16)
+    assert shapes(calls[0], "hidden_states", "encoder_hidden_states") == [(1, 16, 64), (1, 16, 32)]
+    assert shapes(calls[0], "pooled_projections", "txt_ids", "img_ids") == [(1, 32), (16, 3), (16, 3)]
+    assert calls[0]["timestep"].tolist() == [1.0]
+    guided = calls[0]["guidance"]
+    assert (guided is None) if name == "flux1-schnell" else guided.tolist() == [3.5]
+    assert pipe.scheduler.config.use_dynamic_shifting is (name == "flux1-dev")
+
+
+def test_klein_runs_from_its_folder(random_folder: Callable[..., Path]) -> None:
+    pipe = pipeline(random_folder("flux2-klein-4b"))
+    with spied(pipe.transformer) as calls:
+        pipe(prompt="a red mushroom", **SMALL, output_type="latent", guidance_scale=1.0, max_sequence_length=64)
+    assert shapes(calls[0], "hidden_states", "encoder_hidden_states") == [(1, 16, 128), (1, 64, 48)]
+    assert shapes(calls[0], "img_ids", "txt_ids") == [(1, 16, 4), (1, 64, 4)]
+    asked = pipe.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "red"}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    assert asked == "<|im_start|>user\nred<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+
+def test_z_image_runs_from_its_folder(random_folder: Callable[..., Path]) -> None:
+    pipe = pipeline(random_folder("zimage"))
+    with spied(pipe.transformer) as calls:
+        pipe("a red mushroom", **SMALL, output_type="latent", guidance_scale=3.0)
+    assert [tuple(row.shape) for row in calls[0]["x"]] == [(16, 1, 8, 8)] * 2
+    assert all(row.shape[1] == 16 for row in calls[0]["cap_feats"])
+    assert calls[0]["t"].tolist() == [0.0, 0.0], "time runs from 0 to 1"
