@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 GUIDANCE: Table[GuidanceKind] = Table(
     __name__,
     {
+        "controlnet": "controlnet.ControlNet",
         "oracle": "oracle.Oracle",
         "picture": "picture.Picture",
         "sd": "sd.StableDiffusion",

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -37,6 +38,10 @@ class StableDiffusion(LatentModel):
         return ClipText(self.source, self.dtype, device, self.settings.clip_skip)
 
     def answer(self, z: Tensor, time: Tensor, condition: Condition) -> Tensor:
-        text = condition.rows["text"].to(z.dtype)
-        said: Tensor = self.net(z, time, text, return_dict=False)[0]
+        told = {"encoder_hidden_states": condition.rows["text"].to(z.dtype)}
+        said: Tensor = self.net(z, time, **self.beside(z, time, condition, told), return_dict=False)[0]
         return said
+
+    def beside(self, z: Tensor, time: Tensor, condition: Condition, told: Mapping[str, Any]) -> dict[str, Any]:
+        """All that the network is given beside state and time; `told` is the text."""
+        return dict(told)

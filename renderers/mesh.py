@@ -47,6 +47,8 @@ from renderers.surface.views import all_around, device_of, shown
 MATERIALS = ("texture", "hash")
 SHADINGS = ("flat", "pbr", "montecarlo")
 PENALTY_POINTS = 4096
+# (metallic, roughness) of the white surface in a light picture, DreamMat (Zhang et al. 2024, arXiv:2405.17176)
+BARE = ((0.0, 0.0), (0.0, 0.5), (0.0, 1.0), (1.0, 0.0), (1.0, 0.5), (1.0, 1.0))
 FILL = 10  # steps between fillings of what no chart covers
 PAINT_VIEWS, PAINT_SIZE = 36, 192  # pictures that a surface is painted with
 SEEN = (0.05, 0.95)  # colours that an asset may begin with: farther out a sigmoid hardly learns
@@ -81,6 +83,7 @@ class TexturedMesh:
         roughness: tuple[float, float] = setting((0.08, 0.95), low=0.045, high=1, help="lowest and highest")
         metallic: tuple[float, float] = setting((0.0, 0.95), low=0, high=1, help="lowest and highest")
         bump: float = setting(0.0, low=0, high=1, help="how far a normal may bend; 0: no normal texture")
+        light_pictures: bool = setting(False, help="also render the bare surface, for a model that is told the light")
         lr_table: Schedule = setting(constant(0.02), low=0)
         lr_network: Schedule = setting(constant(0.005), low=0)
         lr_texture: Schedule = setting(constant(0.05), low=0)
@@ -99,7 +102,10 @@ class TexturedMesh:
             grid = _skin(s, 5)
             shape = (s.levels, grid.features, grid.log2_entries, grid.base_resolution, s.finest)
             ops, complaint = [*ops, "hashgrid"], complaint or s.hashgrid.complaint(s.backend, shape)
-        return SceneCard(cls.penalties, normals=True, backing=(backing(s.backend, *ops),), complaint=complaint)
+        if s.light_pictures and s.shading == "flat":
+            complaint = complaint or "light_pictures: there is no light in flat shading; set shading: pbr or montecarlo"
+        made_of = (backing(s.backend, *ops),)
+        return SceneCard(cls.penalties, normals=True, lights=s.light_pictures, backing=made_of, complaint=complaint)
 
     def __init__(self, settings: Settings, generator: torch.Generator) -> None:
         self.settings, self.generator = settings, generator
@@ -229,9 +235,11 @@ class TexturedMesh:
         if training is not None:
             drawn = torch.randint(len(self.settings.lights), which.shape, generator=stream, device=stream.device)
             which = drawn.to(which)
-        rgb = made.base
+        rgb, lit = made.base, which[view.hit // size**2]
         if self.settings.shading != "flat":
-            rgb = self.shaded(view, made, normal, which[view.hit // size**2], stream)
+            rgb = self.shaded(view, made, normal, lit, stream)
+        if self.settings.light_pictures:
+            extra["lights"] = self.bare(view, lit, stream)
         return replace(compose(view, rgb, normal, background), extra=extra)
 
     def lit(self, view: View, made: Coat, normal: Tensor) -> Tensor:
@@ -255,6 +263,18 @@ class TexturedMesh:
             how = for_op(s.backend, "texture")
             linear = shade(self.light, material, normal, to_eye, which, s.specular, how)
         return linear_to_srgb(linear.clamp(0, 1))
+
+    def bare(self, view: View, lit: Tensor, stream: torch.Generator) -> Tensor:
+        """[B, H, W, 18] the surface in white under the same light, of each of BARE, over black."""
+        with torch.no_grad():
+            white, one = (
+                torch.ones(len(view.hit), 3, device=lit.device),
+                torch.ones(len(view.hit), 1, device=lit.device),
+            )
+            normal = self.bent(view, None)
+            coats = [Coat(white, rough * one, metal * one, None) for metal, rough in BARE]
+            shown = torch.cat([self.shaded(view, coat, normal, lit, stream) for coat in coats], 1)
+            return view.over(shown, shown.new_zeros(len(view.cameras), shown.shape[1]))
 
     def penalty(self, name: str, frames: Frames) -> Tensor:
         """Material smoothness (DreamMat): base colour x 0.25, roughness and metallic x 0.1, against places nearby."""

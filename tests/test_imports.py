@@ -21,11 +21,8 @@ FLOORS = {
     for floor, names in enumerate(
         [
             ("dreamlab", "dreamlab.core", "configs"),  # the bare package is its version
-            (
-                "cuda_ext",
-                "dreamlab.toybox",
-                "dreamlab.hub",
-            ),  # the world and its drawing; training and scoring are far above
+            # The world and its drawing; training and scoring are far above. The hub: which models there are, and where.
+            ("cuda_ext", "dreamlab.toybox", "dreamlab.hub"),
             ("renderers.gaussian", "renderers.field", "renderers.surface", "renderers.light"),
             ("systems.engine", "guidance.shared", "guidance.layouts", "renderers.become"),
             ("systems", "guidance.toybox", "guidance.latent"),

@@ -13,14 +13,14 @@ from typing import NoReturn
 
 import typer
 
-from dreamlab.cli import about, dream, runs, texture, toybox  # their commands join the app
+from dreamlab.cli import about, dream, models, runs, texture, toybox  # their commands join the app
 from dreamlab.cli.app import app
 from dreamlab.core.allocator import keep_memory
 from dreamlab.core.errors import DiskError, DreamError, Interrupted, OutOfMemory, is_disk_error
 from dreamlab.core.files import remedy
 from dreamlab.core.threads import watch
 
-__all__ = ["about", "app", "dream", "main", "runs", "texture", "toybox"]
+__all__ = ["about", "app", "dream", "main", "models", "runs", "texture", "toybox"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two command groups, and what every file of commands needs."""
+"""The command groups, and what every file of commands needs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 toybox = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The procedural world.")
 app.add_typer(toybox, name="toybox")
+models = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Models of others: which, where, whether whole.")
+app.add_typer(models, name="models")
 
 Device = Annotated[str, typer.Option(help="cpu or cuda")]
 ROOM = 1_900_000_000  # bytes of address space that the default recipe was seen to need, and a little more

@@ -33,6 +33,7 @@ class GuidanceCard:
     picture: bool = False  # follows the prompt's picture
     frames_picture: bool = False  # `Framer`: knows how a picture's object would stand in its own world
     normals: bool = False  # is told the normals of the frames
+    lights: bool = False  # is shown the frames' bare surface under their light
     adapter: bool = False  # `Adapting`: offers trainable additions
     encodes: bool = False  # `Encoder`: says a text as a vector
     world: bool = False  # knows the procedural world's words alone ...
@@ -78,6 +79,7 @@ class SceneCard:
     moves: bool = False  # depends on the cameras' times
     normals: bool = False  # its frames have normals
     latents: bool = False  # its frames have latents
+    lights: bool = False  # its frames show the bare surface under their light (`extra`: lights)
     many: bool = False  # `Maker`: one generator for many prompts
     backing: tuple[Backing, ...] = ()
     starts: tuple[tuple[str, str], ...] = ()  # (stage, kind) of what in it takes over from an earlier stage

@@ -28,11 +28,18 @@ def write(folder: Path) -> None:
     write_json(folder / FILE, {name: sha256(path) for name, path in held(folder).items()})
 
 
+def listed(folder: Path) -> dict[str, str]:
+    """Name -> SHA-256 as shipped; none where the list is missing or damaged."""
+    try:
+        return dict(json.loads((folder / FILE).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def wrong(folder: Path, only: Mapping[str, Path] | None = None) -> dict[str, str]:
     """Name -> what is wrong with it, of all or `only` some; empty when they are as they were shipped."""
-    try:
-        known = dict(json.loads((folder / FILE).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+    known = listed(folder)
+    if not known:
         return {FILE: "is missing or damaged"}
     there = held(folder) if only is None else only
     found = {name: "is missing" for name in known if name not in there} if only is None else {}

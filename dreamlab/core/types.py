@@ -44,6 +44,9 @@ class Prompt:
     image: Reference | None = None
 
 
+PICTURES = ("latent", "lights")  # of a frame's `extra`: [B, H, W, C] each
+
+
 @dataclass(frozen=True)
 class Frames:
     """What a renderer returns for B views. Pictures are sRGB in [0, 1], premultiplied over `background`."""
@@ -57,11 +60,11 @@ class Frames:
     extra: Mapping[str, Tensor] = field(default_factory=dict)  # what only this scene knows, by name, for its penalties
 
     def take(self, index: Sequence[int]) -> Frames:
-        """Some of the views; of `extra` only what is a picture (`latent`)."""
+        """Some of the views; of `extra` only what is a picture."""
         rows = torch.as_tensor(index, dtype=torch.long, device=self.rgb.device)
         maps = {name: getattr(self, name)[rows] for name in ("rgb", "alpha", "depth", "background")}
         normal = None if self.normal is None else self.normal[rows]
-        extra = {name: value[rows] for name, value in self.extra.items() if name == "latent"}
+        extra = {name: value[rows] for name, value in self.extra.items() if name in PICTURES}
         return Frames(**maps, normal=normal, visible=self.visible, extra=extra)
 
     @staticmethod

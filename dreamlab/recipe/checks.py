@@ -149,6 +149,10 @@ def check_frames(term: Term, guide: GuidanceCard, rule: RuleCard, scene: SceneCa
         raise RecipeError(f"{where}.see: {term.system.kind} compares colours, so its guidance must be shown rgb")
     if term.see == "latent" and not scene.latents:
         raise RecipeError(f"{where}.see: latent: the scene renders no latents; use a field with latent: true")
+    if guide.lights and not scene.lights:
+        raise RecipeError(
+            f"{where}: {term.guidance.kind} is shown light pictures; use a mesh with light_pictures: true"
+        )
     bent = {f"{where}.see: {term.see}": term.see.startswith("normal")}
     bent |= {f"{where}: {term.guidance.kind}": guide.normals, f"{where}.system.normal": rule.normals}
     for what, asked in bent.items():

@@ -9,7 +9,6 @@ import platform
 import secrets
 import shutil
 import socket
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import Any
 
 from dreamlab import __version__
 from dreamlab.core.errors import DiskError, InputError
-from dreamlab.core.files import Json, disk_errors, remedy, write_atomic, write_json
+from dreamlab.core.files import Json, disk_errors, remedy, try_lock, write_atomic, write_json
 from dreamlab.core.text import shell, slug
 
 NEEDED_MIB = 50  # checkpoints, previews and the asset of a run with the default recipe, with room to spare
@@ -172,7 +171,7 @@ class Run:
         """Whether some process holds the folder now."""
         try:
             with (self.path / ".lock").open("r+") as handle:
-                return not _try_lock(handle.fileno())  # a lock got here goes with the handle
+                return not try_lock(handle.fileno())  # a lock got here goes with the handle
         except OSError:
             return False
 
@@ -185,7 +184,7 @@ class Run:
         except OSError as error:
             raise DiskError(f"{path}: cannot be written ({error.strerror}); {remedy(error)}") from None
         with handle:
-            if not _try_lock(handle.fileno()):
+            if not try_lock(handle.fileno()):
                 handle.seek(0)
                 raise InputError(
                     f"{self.path}: in use by {handle.read().strip() or 'another process'}; wait or stop it"
@@ -209,19 +208,3 @@ class Run:
         if not isinstance(value, dict):
             raise InputError(f"{self.path / name}: is damaged (not a JSON object); {way_out}")
         return value
-
-
-def _try_lock(descriptor: int) -> bool:
-    """An exclusive, non-blocking lock of the whole file."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

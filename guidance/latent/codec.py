@@ -33,11 +33,10 @@ class Codec:
         self.channels = int(config.latent_channels)
         self._judged = way == "exact"
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        layout = torch.channels_last
-        self.vae.to(device=device, dtype=dtype, memory_format=layout)
-        if self.tiny is not None:
-            self.tiny.to(device=device, dtype=dtype, memory_format=layout)
+    def to(self, device: torch.device) -> None:
+        for net in (self.vae, self.tiny):
+            if net is not None:
+                net.to(device, memory_format=torch.channels_last)
 
     def encode(self, pictures: Tensor, ladder: Ladder) -> Tensor:
         """z [B, C, h, w] float32, differentiable."""

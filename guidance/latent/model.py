@@ -125,7 +125,7 @@ class LatentModel(ABC):
             self.load()
         self.module = self.placed(self.module)
         self.net = torch.compile(self.module, fullgraph=True) if self.settings.compile else self.module
-        self.codec.to(self.device, self.picture_dtype())
+        self.codec.to(self.device)
         self.side = self.settings.size or self.trained_at
         if self.side % self.codec.factor:
             raise InputError(f"size: {self.side} is no multiple of {self.codec.factor}, a latent's side in pixels")
@@ -137,11 +137,11 @@ class LatentModel(ABC):
         self.codec = self.autoencoder()
 
     def autoencoder(self) -> Codec:
-        from guidance.latent.places import opened_tiny
+        from guidance.latent.places import network
 
         s = self.settings
         vae = self.source.network("vae", (self.vae_kind,), self.picture_dtype())
-        tiny = opened_tiny(s.tiny, self.picture_dtype()) if s.encoder != "exact" else None
+        tiny = network(s.tiny, ("AutoencoderTiny",), self.picture_dtype()) if s.encoder != "exact" else None
         return Codec(vae, tiny, s.encoder, s.tiny_floor)
 
     def placed(self, net: Any) -> Any:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ def opened(model: str, legacy: str = "") -> ModelFolder:
     raise ModelError(f"{place}: is no folder")
 
 
-def opened_tiny(model: str, dtype: torch.dtype) -> Any:
-    """A tiny autoencoder: a folder with its configuration and weights."""
+def network(model: str, kinds: Sequence[str], dtype: torch.dtype) -> Any:
+    """A single network that is a folder of its own, as control networks and tiny autoencoders are."""
     from dreamlab.hub import located
 
     place = Path(located(model))
-    return ModelFolder(place.parent).network(place.name, ("AutoencoderTiny",), dtype)
+    return ModelFolder(place.parent).network(place.name, kinds, dtype)

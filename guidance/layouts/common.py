@@ -72,8 +72,10 @@ _TOWERS = {  # width, layers, heads, projection, activation
 }
 
 
-def clip_vision(folder: str, tower: str = "H", projection: int = 32, version: str = "4.28.0.dev0") -> Network:
-    """A CLIP vision tower with its projection."""
+def clip_vision(
+    folder: str, tower: str = "H", projection: int = 32, version: str = "4.28.0.dev0", plain: bool = False
+) -> Network:
+    """A CLIP vision tower, with its projection unless `plain`."""
     hidden, layers, heads, projected, act = _TOWERS[tower]
     full: Config = {
         "attention_dropout": 0.0,
@@ -94,6 +96,9 @@ def clip_vision(folder: str, tower: str = "H", projection: int = 32, version: st
     }
     small: Config = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
     tiny = full | small | {"image_size": 28, "projection_dim": projection}
+    if plain:
+        renamed = ("", "vision_model.")
+        return Network(folder, "transformers", "CLIPVisionModel", full, tiny, renamed=renamed, version=version)
     return Network(folder, "transformers", "CLIPVisionModelWithProjection", full, tiny, version=version)
 
 

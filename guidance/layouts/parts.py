@@ -36,10 +36,17 @@ class Network:
     version: str = ""  # _diffusers_version, transformers_version
     named: tuple[str, str] = ("", "")  # library and class in model_index.json, where not the above
     needed: bool = True  # False: users delete it and nothing is missed
+    written: tuple[Config, Config] | None = None  # config.json at full size and tiny, where it is of another class
+    original: bool = False  # names of latent-diffusion in the file
+    image: tuple[int, int] = (0, 0)  # width of the picture's tokens that a UNet resamples, at full size and tiny
 
     def config(self, size: Size) -> Config:
         """The configuration at this size; `deep` is `tiny` where depth was never cut."""
         return self.full if size == "full" else (self.deep or self.tiny) if size == "deep" else self.tiny
+
+    def stated(self, size: Size) -> Config:
+        """What config.json says beside class and version."""
+        return self.config(size) if self.written is None else self.written[size != "full"]
 
     def listed(self) -> list[str]:
         """Its entry in model_index.json."""

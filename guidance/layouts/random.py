@@ -129,10 +129,10 @@ def write_config(folder: Path, network: Network, size: Size, dtype: str) -> None
     transformers loads in the type that is said here, whatever the file holds.
     """
     if network.library == "diffusers":
-        head: dict[str, object] = {"_class_name": network.kind, "_diffusers_version": network.version}
+        head: dict[str, object] = {"_class_name": network.listed()[1], "_diffusers_version": network.version}
     else:
         head = {"architectures": [network.kind], "torch_dtype": TORCH[dtype], "transformers_version": network.version}
-    _dump(folder / "config.json", head | network.config(size))
+    _dump(folder / "config.json", head | network.stated(size))
 
 
 def write_part(folder: Path, network: Network, size: Size, dtype: str, dice: Dice, variant: str = "") -> None:
@@ -140,7 +140,7 @@ def write_part(folder: Path, network: Network, size: Size, dtype: str, dice: Dic
     with disk_errors("making a folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, network, size, dtype)
-    write_weights(folder, network, in_file(network, construct(network, size), dtype), dice, variant)
+    write_weights(folder, network, in_file(network, construct(network, size), dtype, size), dice, variant)
 
 
 def _write_picture(folder: Path, kind: str, crop: int) -> None:

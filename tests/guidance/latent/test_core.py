@@ -73,7 +73,8 @@ def test_one_step_equals_the_library_s_pipeline(name: str, random_folder: Callab
     place = random_folder(name)
     mine = sd(place)
     z = latents(mine, 1)
-    pipeline = StableDiffusionPipeline.from_pretrained(str(place), safety_checker=None, feature_extractor=None)
+    how = {"safety_checker": None, "feature_extractor": None, "torch_dtype": torch.float32}
+    pipeline = StableDiffusionPipeline.from_pretrained(str(place), **how)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     after: list[Tensor] = []

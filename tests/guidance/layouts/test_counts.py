@@ -41,6 +41,14 @@ COUNTS = {
     ("flux2-klein-4b", "transformer"): (3_875_544_576, 169),
     ("flux2-klein-4b", "vae"): (84_046_115, 251),
     ("zimage", "transformer"): (6_154_908_736, 521),
+    ("mvdream", "unet"): (867_572_164, 690),
+    ("mvdream", "text_encoder"): (340_387_840, 372),
+    ("imagedream", "unet"): (941_672_900, 773),
+    ("zero123", "unet"): (859_532_484, 686),
+    ("zero123", "image_encoder"): (303_966_208, 392),
+    ("zero123-hf", "unet"): (859_532_484, 686),
+    ("zero123plus", "unet"): (865_910_724, 686),
+    ("zero123plus", "vision_encoder"): (632_076_800, 520),
 }
 
 # numbers in a state dict that are no parameters: tables of positions, statistics of latents
@@ -85,7 +93,7 @@ def test_the_index_of_shards_says_the_published_total() -> None:
 
 def test_the_second_name_of_a_tensor_is_in_no_file() -> None:
     network = LAYOUTS["sd3"].part("text_encoder_3")
-    named = in_file(network, construct(network, "full"), "fp16")
+    named = in_file(network, construct(network, "full"), "fp16", "full")
     assert len(named) == 219 and "shared.weight" in named and "encoder.embed_tokens.weight" not in named
 
 

@@ -48,6 +48,23 @@ def test_text_keys_carry_the_prefix_of_real_files(
     assert found.get("text_model.embeddings.position_ids") == (("I64", [1, 77]) if ids else None)
 
 
+def test_the_two_styles_of_zero123_s_folder(random_folder: Folder) -> None:
+    for name, folder, kind, key in (
+        ("zero123", "clip_camera_projection", ["zero123", "CLIPCameraProjection"], "proj"),
+        ("zero123-hf", "cc_projection", ["pipeline_zero1to3", "CCProjection"], "projection"),
+    ):
+        where = random_folder(name)
+        assert told(where, "model_index.json")[folder] == kind
+        found = names(where / folder / "diffusion_pytorch_model.safetensors")
+        assert found == {f"{key}.weight": ("F32", [32, 36]), f"{key}.bias": ("F32", [32])}
+        assert not (where / "text_encoder").exists()
+
+
+def test_a_vision_tower_without_projection_keeps_its_prefix(random_folder: Folder) -> None:
+    found = names(random_folder("imagedream") / "image_encoder" / "model.safetensors")
+    assert all(name.startswith("vision_model.") for name in found)
+
+
 def test_sd15_is_written_as_published(random_folder: Folder) -> None:
     folder = random_folder("sd15")
     index, scheduler = told(folder, "model_index.json"), told(folder, "scheduler/scheduler_config.json")
