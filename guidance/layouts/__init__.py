@@ -13,6 +13,7 @@ from guidance.layouts.deepfloyd import DEEPFLOYD
 from guidance.layouts.flow import FLOWS
 from guidance.layouts.parts import Layout
 from guidance.layouts.stable import STABLE
+from guidance.layouts.video import VIDEOS
 from guidance.layouts.views import VIEWS
 
-LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (*STABLE, *DEEPFLOYD, *FLOWS, *VIEWS)}
+LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (*STABLE, *DEEPFLOYD, *FLOWS, *VIEWS, *VIDEOS)}
