@@ -14,6 +14,7 @@ from torch import nn
 from dreamlab.core.errors import ModelError
 from dreamlab.core.files import Json
 from guidance.latent import lora_files
+from guidance.latent.joint import ConvertedFolder, is_converted
 from guidance.latent.loading import INDEX, ModelFolder
 from guidance.latent.single_file import single
 
@@ -33,6 +34,7 @@ def opened(settings: ModelSettings, default: str, kinds: Sequence[str]) -> Model
         source: ModelFolder = single(place, kinds, legacy=settings.legacy, **how)  # type: ignore[arg-type]
     elif (place / INDEX).is_file():
         source = ModelFolder(place, settings.legacy)
+        source = ConvertedFolder(place, settings.legacy) if is_converted(source) else source
     else:
         raise ModelError(f"{place}: no {INDEX}; give the folder of a whole model, as diffusers writes it, or one file")
     if not settings.lora:

@@ -22,10 +22,11 @@ from dreamlab.core.errors import ModelError
 from dreamlab.core.files import Json
 from guidance.latent import inferred, ldm_names
 from guidance.latent.built import built, filled
+from guidance.latent.file_kinds import WHOLE, hint, recognise
+from guidance.latent.ip_files import with_pictures
 from guidance.latent.loading import ModelFolder
 from guidance.latent.tensor_files import Tensors, opened
 
-WHOLE = ("sd1", "sd2", "sdxl", "mvdream", "imagedream", "zero123")  # kinds that hold all that a family needs
 SIZES = {"sd1": 64, "sd2": 64, "sdxl": 128, "mvdream": 32, "imagedream": 32, "zero123": 32}  # of their latents
 QUICK, EXACT = "quick_gelu", "gelu"  # OpenAI's CLIP, OpenCLIP
 UNTOLD = "say `prediction: epsilon` (the one for 512 pixels) or `prediction: v_prediction` (768): both files look alike"
@@ -46,47 +47,6 @@ PLACES = {
 }
 OPEN_CLIP = ("cond_stage_model.model.", "clip_model.model.")  # where a text tower of its names stands
 PADDED_WITH_NULL = ("tokenizer_2",)  # OpenCLIP's texts are padded with token 0, CLIP's with the end of text
-
-
-def recognise(shapes: Mapping[str, Tensor]) -> str:
-    """Which kind of file names and shapes belong to: one of WHOLE, controlnet, lora, ip-adapter, part (of a folder of
-    diffusers), or empty."""
-    if any(".lora_" in name or "_lora." in name or ".lora." in name for name in shapes):
-        return "lora"
-    if any(name.startswith("ip_adapter.") for name in shapes):
-        return "ip-adapter"
-    if any(name.endswith(("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight")) for name in shapes):
-        return "controlnet"
-    if any(
-        name.startswith(("down_blocks.", "encoder.down_blocks.", "text_model.", "transformer_blocks."))
-        for name in shapes
-    ):
-        return "part"
-    first = shapes.get(f"{ldm_names.UNET}input_blocks.0.0.weight")
-    if first is None:
-        return ""
-    if first.shape[1] == 8 and "cc_projection.weight" in shapes:
-        return "zero123"
-    if first.shape[1] != 4:
-        return ""
-    if f"{ldm_names.UNET}camera_embed.0.weight" in shapes:
-        return "imagedream" if any(name.startswith(f"{ldm_names.UNET}image_embed.") for name in shapes) else "mvdream"
-    if f"{ldm_names.UNET}label_emb.0.0.weight" in shapes:
-        return "sdxl" if any(name.startswith("conditioner.embedders.1.") for name in shapes) else ""
-    ends = shapes.get(f"{ldm_names.UNET}input_blocks.1.1.proj_in.weight")
-    return "" if ends is None else ("sd2" if ends.ndim == 2 else "sd1")
-
-
-def hint(shapes: Mapping[str, Tensor]) -> str:
-    """What a file that is no whole model may be, and what to do with it."""
-    return {
-        "lora": "a LoRA, which is given to a model as its `lora`",
-        "ip-adapter": "an IP-Adapter, which is given to a model as its `ip_adapter`",
-        "controlnet": "a ControlNet, which is given to a model as its `controlnet`",
-        "part": "one network of a diffusers folder: give the folder that holds model_index.json",
-        "": "no model known here: of single files SD 1.5, SD 2.x, SDXL, MVDream, ImageDream and Zero123 are read; "
-        "inpainting models, refiners and transformers (SD 3, FLUX) are not",
-    }[recognise(shapes)]
 
 
 @dataclass(frozen=True)
@@ -118,7 +78,11 @@ class SingleFile(ModelFolder):
     def network(self, part: str, kinds: Sequence[str], dtype: torch.dtype) -> nn.Module:
         if KINDS.get(part) not in kinds:
             raise ModelError(f"{self.path}: a {KINDS.get(part, part)} cannot be a {' or '.join(kinds)}")
-        return self.filled(part, dtype)
+        net = self.filled(part, dtype)
+        if part == "unet" and self.kind == "imagedream":
+            body = self._body(self.file.read(self._names(part)))
+            return with_pictures(net, *ldm_names.image_prompt(body), str(self.path))
+        return net
 
     def encoder(self, part: str, kind: str, dtype: torch.dtype) -> nn.Module:
         return self.network(part, (kind,), dtype)
@@ -145,10 +109,6 @@ class SingleFile(ModelFolder):
     def state(self, part: str) -> dict[str, Tensor]:
         """A part's tensors under diffusers' names, of the file's dtype, as views of the mapped file."""
         return self._renamed(part, self.file.read(self._names(part)))
-
-    def image_prompt(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """ImageDream's resampler and image attention."""
-        return ldm_names.image_prompt(self._body(self.file.read(self._names("unet"))))
 
     def _scheduler(self) -> Json:
         """The noise it was trained with; all these kinds have the same."""
