@@ -15,7 +15,7 @@ from dreamlab.core.errors import ModelError, RecipeError
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.latent.controls import CHANNELS, MAPS, picture, residuals, resized
-from guidance.latent.loading import ModelFolder
+from guidance.latent.loading import ModelSource
 from guidance.latent.places import network
 from guidance.sd import StableDiffusion
 
@@ -42,14 +42,14 @@ class ControlNet(StableDiffusion):
         shown = set(settings.maps)
         return replace(super().card(settings), normals=bool(shown - {"depth"}), lights="light" in shown)
 
-    def __init__(self, settings: Any, source: ModelFolder) -> None:
+    def __init__(self, settings: Any, source: ModelSource) -> None:
         super().__init__(settings, source)
         self.controls: list[Any] = []
 
     def load(self) -> None:
         super().load()
         for name, shown in zip(self.settings.controls, self.settings.maps, strict=True):
-            net = network(name, (self.net_kind,), self.dtype)
+            net = network(name, "controlnet", (self.net_kind,), self.dtype)
             if net.config.conditioning_channels != CHANNELS[shown]:
                 channels = net.config.conditioning_channels
                 raise ModelError(f"{name}: is shown pictures of {channels} channels; {shown} has {CHANNELS[shown]}")

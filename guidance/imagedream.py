@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ImageDream: MVDream that is shown a picture, as words of an image encoder and as a fifth view that is already clean."""
+"""ImageDream: MVDream that is shown a picture, as words of an image encoder and as a fifth view without noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.latent.joint import told
-from guidance.latent.loading import ModelFolder
+from guidance.latent.loading import ModelSource
 from guidance.latent.model import ModelSettings
 from guidance.latent.pictures import Seen, before, clip_pixels
 from guidance.mvdream import MVDream
@@ -28,8 +28,9 @@ class ImageDream(MVDream):
     """It was trained with the picture before the views' own gray; the picture's side counts as the front."""
 
     paper: ClassVar[str] = "Wang and Shi 2023, arXiv:2312.02201"
+    takes: ClassVar[str] = "imagedream"
     default: ClassVar[str] = "imagedream"
-    single_kinds: ClassVar[tuple[str, ...]] = ("imagedream",)
+    files: ClassVar[tuple[str, ...]] = ("imagedream",)
 
     @dataclass(frozen=True)
     class Settings(MVDream.Settings):
@@ -39,7 +40,7 @@ class ImageDream(MVDream):
 
     settings: Settings
 
-    def __init__(self, settings: ModelSettings, source: ModelFolder) -> None:
+    def __init__(self, settings: ModelSettings, source: ModelSource) -> None:
         super().__init__(settings, source)
         self.seen_pictures = Seen(self._look)
 
@@ -69,8 +70,8 @@ class ImageDream(MVDream):
 
     def _tower(self) -> str:
         """Both classes have the layers that are read; a folder says which of them its file is of."""
-        named = self.source.index().get("image_encoder")
-        return "CLIPVisionModel" if named and named[1] == "CLIPVisionModel" else "CLIPVisionModelWithProjection"
+        named = self.source.index().get("image_encoder", ())
+        return "CLIPVisionModel" if "CLIPVisionModel" in named else "CLIPVisionModelWithProjection"
 
     def told(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Mapping[str, Tensor]]:
         """Without a picture its place is zeros, behind neither encoder; and the camera stays."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
@@ -18,10 +17,9 @@ from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.latent.built import filled
 from guidance.latent.ldm_names import under
-from guidance.latent.loading import ModelFolder
+from guidance.latent.loading import ModelSource
 from guidance.latent.model import LatentModel, ModelSettings
 from guidance.latent.pictures import Seen, before, clip_pixels
-from guidance.latent.places import Merged
 from guidance.latent.single_file import SingleFile
 from guidance.latent.tensor_files import opened
 from guidance.latent.text import Rows, TextEncoder
@@ -37,8 +35,9 @@ class Zero123(LatentModel):
     picture's embedding and the relative pose, through one linear layer."""
 
     paper: ClassVar[str] = "Liu et al. 2023, arXiv:2303.11328"
+    takes: ClassVar[str] = "zero123"
     default: ClassVar[str] = "zero123-xl"
-    single_kinds: ClassVar[tuple[str, ...]] = ("zero123",)
+    files: ClassVar[tuple[str, ...]] = ("zero123",)
     conditions: ClassVar[frozenset[str]] = frozenset({"text", "null"})  # "text" is the picture; it hears no words
     trained_at: ClassVar[int] = 256
 
@@ -49,7 +48,7 @@ class Zero123(LatentModel):
 
     settings: Settings
 
-    def __init__(self, settings: Settings, source: ModelFolder) -> None:
+    def __init__(self, settings: Settings, source: ModelSource) -> None:
         super().__init__(settings, source)
         self.seen_pictures = Seen(self._look)
         stable = "stable-zero123" in f"{settings.model} {source.path.name}".replace("_", "-")
@@ -68,7 +67,7 @@ class Zero123(LatentModel):
 
     def load(self) -> None:
         super().load()
-        self.projection = projection_of(self.source).to(self.device)
+        self.projection = projection_of(self.source, self.settings.legacy).to(self.device)
 
     def text_encoder(self, device: torch.device) -> TextEncoder:
         raise NotImplementedError("it hears no words")
@@ -116,23 +115,18 @@ class Zero123(LatentModel):
         return said
 
 
-def projection_of(source: ModelFolder) -> nn.Module:
+def projection_of(source: ModelSource, legacy: str) -> nn.Module:
     """The linear layer that makes the token, float32; in a folder of its own that conversions call differently."""
-    inner = source.source if isinstance(source, Merged) else source
-    if isinstance(inner, SingleFile):
-        return inner.filled("cc_projection", torch.float32)
+    if isinstance(source, SingleFile):
+        return source.filled("cc_projection", torch.float32)
     for name, prefix in PROJECTIONS.items():
         if source.has(name):
             folder = source.path / name
-            found = sorted(folder.glob("*.safetensors")) or [folder / source.legacy]
-            file = opened(found[0], bool(source.legacy) and found[0].name == source.legacy)
+            found = sorted(folder.glob("*.safetensors")) or [folder / legacy]
+            file = opened(found[0], bool(legacy) and found[0].name == legacy)
             state = under(file.read(list(file.shapes)), prefix)
-            return _linear(state, found[0])
+            outer, inner = state["weight"].shape if "weight" in state else (1, POSE)
+            return filled(nn.Linear(inner, outer, device="meta"), state, torch.float32, str(found[0]))
     raise ModelError(
         f"{source.path}: has neither {' nor '.join(PROJECTIONS)}, so it is no Zero123; give a whole folder"
     )
-
-
-def _linear(state: Mapping[str, Tensor], where: Path) -> nn.Module:
-    outer, inner = state["weight"].shape if "weight" in state else (1, POSE)
-    return filled(nn.Linear(inner, outer, device="meta"), state, torch.float32, str(where))

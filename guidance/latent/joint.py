@@ -3,7 +3,7 @@
 their pixels, and a camera for each, on the U-Net that diffusers has.
 
 Its embedding of classes takes the camera's 16 numbers; the views of a group become one sequence in `attn1` and are
-rows again behind it. Folders that keep the original class's names are read by the table of guidance/latent/ldm_names.py.
+rows again behind it. Folders that keep the original class's names are read by the table of ldm_names.py.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from guidance.latent.tensor_files import Tensors, opened
 
 OLD_CLASS = "MultiViewUNetModel"
 CAMERA = 16
-# Ours (+Y up, the front at +Z) to theirs (+Z up, the front at +X): x, y, z -> z, x, y. The camera's own axes are OpenGL's
-# in both.
+# Ours (+Y up, the front at +Z) to theirs (+Z up, the front at +X): x, y, z -> z, x, y. The camera's own axes are
+# OpenGL's in both.
 TURN = ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 
 

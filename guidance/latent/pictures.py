@@ -33,7 +33,7 @@ def clip_pixels(rgb: Tensor, side: int, sharp: bool = False) -> Tensor:
 
 
 class Seen:
-    """What given pictures are to a model, as tables on its device; `look` brings the encoder for as long as it needs."""
+    """What given pictures are to a model, as tables on its device; `look` has the encoder in memory for a while."""
 
     def __init__(self, look: Callable[[Reference], Mapping[str, Tensor]]) -> None:
         self._look, self._tables = look, dict[Reference, Mapping[str, Tensor]]()

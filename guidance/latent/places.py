@@ -1,89 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what a recipe calls a model to something that can be read."""
+"""From what a recipe calls a model to something that can be read: a folder, or one file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import nn
 
 from dreamlab.core.errors import ModelError
-from dreamlab.core.files import Json
-from guidance.latent import lora_files
 from guidance.latent.joint import ConvertedFolder, is_converted
-from guidance.latent.loading import INDEX, ModelFolder
+from guidance.latent.loading import INDEX, ModelFolder, ModelSource
 from guidance.latent.single_file import single
 
-if TYPE_CHECKING:
-    from guidance.latent.model import ModelSettings
 
-
-def opened(settings: ModelSettings, default: str, kinds: Sequence[str]) -> ModelFolder:
-    """A model by its name in the registry, by the path of its folder, or by the path of one file of `kinds`; with the
-    LoRA that the settings name."""
+def opened(
+    model: str, family: str, legacy: str = "", kinds: tuple[str, ...] = (), prediction: str = "", ema: bool = False
+) -> ModelSource:
+    """A model by its name in the registry, or by the path of its folder, or of a single file of one of `kinds`."""
     from dreamlab.hub import located
 
-    place = located(settings.model or default)
+    place = located(model, family)
     if place.is_file():
-        named = str(located(settings.tokenizer)) if settings.tokenizer else ""
-        how = {"ema": settings.ema, "prediction": settings.prediction, "tokens": named}
-        source: ModelFolder = single(place, kinds, legacy=settings.legacy, **how)  # type: ignore[arg-type]
-    elif (place / INDEX).is_file():
-        source = ModelFolder(place, settings.legacy)
-        source = ConvertedFolder(place, settings.legacy) if is_converted(source) else source
-    else:
-        raise ModelError(f"{place}: no {INDEX}; give the folder of a whole model, as diffusers writes it, or one file")
-    if not settings.lora:
-        return source
-    file = lora_files.read(located(settings.lora), settings.legacy == Path(settings.lora).name)
-    for part in file.parts:
-        if not source.has(part):
-            raise ModelError(
-                f"{file.path}: has layers of a {part}, and {place} has none; a LoRA for another base model?"
-            )
-    return Merged(source.path, source.legacy, source=source, file=file, scale=settings.lora_scale)
+        if not kinds:
+            raise ModelError(f"{place}: {family} is not read from a single file; give the folder of a whole model")
+        return single(place, kinds, legacy=legacy, prediction=prediction, ema=ema)
+    if not (place / INDEX).is_file():
+        raise ModelError(f"{place}: no {INDEX}; give the folder of a whole model, as diffusers writes it")
+    folder = ModelFolder(place, legacy)
+    return ConvertedFolder(place, legacy) if is_converted(folder) else folder
 
 
-@dataclass(frozen=True)
-class Merged(ModelFolder):
-    """A model whose networks are read with a LoRA in their weights."""
-
-    source: ModelFolder = field(kw_only=True)
-    file: lora_files.LoraFile = field(kw_only=True)
-    scale: float = field(kw_only=True)
-
-    def has(self, part: str) -> bool:
-        return self.source.has(part)
-
-    def index(self) -> Mapping[str, Json]:
-        return self.source.index()
-
-    def config(self, part: str) -> Mapping[str, Json]:
-        return self.source.config(part)
-
-    def network(self, part: str, kinds: Sequence[str], dtype: torch.dtype) -> nn.Module:
-        return self._merged(part, self.source.network(part, kinds, dtype))
-
-    def encoder(self, part: str, kind: str, dtype: torch.dtype) -> nn.Module:
-        return self._merged(part, self.source.encoder(part, kind, dtype))
-
-    def tokenizer(self, part: str, kind: str) -> Any:
-        return self.source.tokenizer(part, kind)
-
-    def _merged(self, part: str, net: nn.Module) -> nn.Module:
-        if part in self.file.parts:
-            own = replace(self.file, parts={part: self.file.parts[part]})
-            lora_files.merge({part: net}, own, self.scale, keep=False)
-        return net
-
-
-def network(model: str, kinds: Sequence[str], dtype: torch.dtype) -> Any:
+def network(model: str, family: str, kinds: Sequence[str], dtype: torch.dtype) -> Any:
     """A single network that is a folder of its own, as control networks and tiny autoencoders are."""
     from dreamlab.hub import located
 
-    place = Path(located(model))
+    place = located(model, family)
     return ModelFolder(place.parent).network(place.name, kinds, dtype)

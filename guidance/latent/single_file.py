@@ -26,6 +26,7 @@ from guidance.latent.file_kinds import WHOLE, hint, recognise
 from guidance.latent.ip_files import with_pictures
 from guidance.latent.loading import ModelFolder
 from guidance.latent.tensor_files import Tensors, opened
+from guidance.latent.vocabulary import END, clip_tokenizer
 
 SIZES = {"sd1": 64, "sd2": 64, "sdxl": 128, "mvdream": 32, "imagedream": 32, "zero123": 32}  # of their latents
 QUICK, EXACT = "quick_gelu", "gelu"  # OpenAI's CLIP, OpenCLIP
@@ -46,7 +47,6 @@ PLACES = {
     "cc_projection": ("cc_projection.",),
 }
 OPEN_CLIP = ("cond_stage_model.model.", "clip_model.model.")  # where a text tower of its names stands
-PADDED_WITH_NULL = ("tokenizer_2",)  # OpenCLIP's texts are padded with token 0, CLIP's with the end of text
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,9 @@ class SingleFile(ModelFolder):
     kind: str = field(kw_only=True)
     prediction: str = field(kw_only=True)
     ema: bool = field(kw_only=True, default=False)
-    tokens: str = field(kw_only=True, default="")  # the folder of a tokenizer: no file has one
 
     def has(self, part: str) -> bool:
-        return bool(self.tokens) if part.startswith("tokenizer") else self._prefix(part) is not None
+        return part.startswith("tokenizer") or self._prefix(part) is not None
 
     def index(self) -> Json:
         return {"force_zeros_for_empty_prompt": True} if self.kind == "sdxl" else {}
@@ -92,19 +91,9 @@ class SingleFile(ModelFolder):
         return filled(built(part, self.config(part)), self.state(part), dtype, f"{self.path} ({part})")
 
     def tokenizer(self, part: str, kind: str) -> Any:
-        """CLIP's, from the folder that the user names; how it pads follows from the encoder that will hear it."""
-        if not self.tokens:
-            raise ModelError(
-                f"{self.path}: one file has no tokenizer; name a folder that has CLIP's vocab.json and merges.txt as "
-                "`tokenizer`, of any Stable Diffusion"
-            )
-        place = Path(self.tokens)
-        within = place / (part if (place / part).is_dir() else "tokenizer")
-        place = within if within.is_dir() else place
-        made = ModelFolder(place.parent).tokenizer(place.name, kind)
-        open_clip = part in PADDED_WITH_NULL or (self._prefix("text_encoder") in OPEN_CLIP)
-        made.pad_token = "!" if open_clip else made.eos_token
-        return made
+        """The file has none; all of these kinds use CLIP's, and how a text is filled up follows from its encoder."""
+        open_clip = part.endswith("_2") or self._prefix("text_encoder") in OPEN_CLIP
+        return clip_tokenizer("!" if open_clip else END)
 
     def state(self, part: str) -> dict[str, Tensor]:
         """A part's tensors under diffusers' names, of the file's dtype, as views of the mapped file."""
@@ -178,7 +167,6 @@ def single(
     legacy: str = "",
     ema: bool = False,
     prediction: str = "",
-    tokens: str = "",
 ) -> SingleFile:
     """A file, if it is of a kind that is wanted."""
     file = opened(path, legacy == path.name)
@@ -188,7 +176,9 @@ def single(
     if kind not in wanted:
         takes = f"this family takes {' or '.join(wanted)}" if wanted else "this family is read from a folder only"
         raise ModelError(f"{path}: is a {kind} model; {takes}")
+    # Zero123 was meant to be used by its averages, and its files have both.
+    ema = ema or (kind == "zero123" and any(name.startswith(ldm_names.EMA) for name in file.shapes))
     told = prediction or ("v_prediction" if "v_pred" in file.shapes else "" if kind == "sd2" else "epsilon")
     if not told:
         raise ModelError(f"{path}: is SD 2, and does not tell what it predicts; {UNTOLD}")
-    return SingleFile(path, legacy, file=file, kind=kind, prediction=told, ema=ema, tokens=tokens)
+    return SingleFile(path, legacy, file=file, kind=kind, prediction=told, ema=ema)
