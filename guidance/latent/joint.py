@@ -8,7 +8,7 @@ rows again behind it. Folders that keep the original class's names are read by t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import ModelError
-from dreamlab.core.files import Json
 from guidance.latent import inferred, ldm_names
 from guidance.latent.built import built, filled
 from guidance.latent.ip_files import with_pictures
@@ -97,10 +96,13 @@ def told(cameras: Cameras, turn_deg: float = 0.0) -> Tensor:
 class ConvertedFolder(ModelFolder):
     """A folder whose U-Net keeps the original class and names; the rest is ordinary (ashawkey's conversions)."""
 
-    def config(self, part: str) -> Json:
+    def config(self, part: str) -> Mapping[str, Any]:
         if part != "unet":
-            return super().config(part)  # type: ignore[return-value]
-        return inferred.unet(ldm_names.unet(self._file().shapes), 32)
+            return super().config(part)
+        said, found = super().config(part), inferred.unet(ldm_names.unet(self._file().shapes), 32)
+        width, heads = (int(said.get(name, -1)) for name in ("num_head_channels", "num_heads"))
+        widths: Any = found["block_out_channels"]
+        return found | {"attention_head_dim": [w // width for w in widths] if width > 0 else heads}
 
     def network(self, part: str, kinds: Sequence[str], dtype: torch.dtype) -> nn.Module:
         if part != "unet":
