@@ -14,6 +14,8 @@ GUIDANCE: Table[GuidanceKind] = Table(
     __name__,
     {
         "controlnet": "controlnet.ControlNet",
+        "imagedream": "imagedream.ImageDream",
+        "mvdream": "mvdream.MVDream",
         "oracle": "oracle.Oracle",
         "picture": "picture.Picture",
         "sd": "sd.StableDiffusion",
@@ -23,5 +25,6 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "toybox-video": "toybox.roles.ToyboxVideo",
         "toybox-views": "toybox.roles.ToyboxViews",
         "truth": "truth.Truth",
+        "zero123": "zero123.Zero123",
     },
 )
