@@ -14,9 +14,12 @@ GUIDANCE: Table[GuidanceKind] = Table(
     __name__,
     {
         "controlnet": "controlnet.ControlNet",
+        "controlnet-xl": "controlnet.ControlNetXL",
+        "deepfloyd": "deepfloyd.DeepFloyd",
         "oracle": "oracle.Oracle",
         "picture": "picture.Picture",
         "sd": "sd.StableDiffusion",
+        "sdxl": "sdxl.StableDiffusionXL",
         "toybox": "toybox.prior.Toybox",
         "toybox-control": "toybox.roles.ToyboxControl",
         "toybox-novel": "toybox.roles.ToyboxNovel",
