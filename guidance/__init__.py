@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 GUIDANCE: Table[GuidanceKind] = Table(
     __name__,
     {
+        "animatediff": "animatediff.AnimateDiff",
         "controlnet": "controlnet.ControlNet",
         "oracle": "oracle.Oracle",
         "picture": "picture.Picture",
