@@ -15,6 +15,7 @@ GUIDANCE: Table[GuidanceKind] = Table(
     {
         "animatediff": "animatediff.AnimateDiff",
         "controlnet": "controlnet.ControlNet",
+        "modelscope": "modelscope.ModelScope",
         "oracle": "oracle.Oracle",
         "picture": "picture.Picture",
         "sd": "sd.StableDiffusion",

@@ -49,7 +49,7 @@ stages:
 """
 
 
-CASES = [Case("animatediff", "sd15", 3)]
+CASES = [Case("animatediff", "sd15", 3), Case("modelscope", "modelscope", 3)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}-{case.layout}")
