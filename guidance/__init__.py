@@ -25,5 +25,7 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "toybox-video": "toybox.roles.ToyboxVideo",
         "toybox-views": "toybox.roles.ToyboxViews",
         "truth": "truth.Truth",
+        "wan": "wan.Wan",
+        "wan-i2v": "wan.WanPicture",
     },
 )

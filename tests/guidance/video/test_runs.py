@@ -49,7 +49,8 @@ stages:
 """
 
 
-CASES = [Case("animatediff", "sd15", 3), Case("modelscope", "modelscope", 3)]
+CASES = [Case("animatediff", "sd15", 3), Case("modelscope", "modelscope", 3), Case("wan", "wan21-1.3b", 5, moments=2),
+         Case("wan", "wan22-t2v-a14b", 9, moments=3)]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}-{case.layout}")
