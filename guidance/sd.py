@@ -21,7 +21,9 @@ class StableDiffusion(LatentModel):
     """A latent diffusion model of pictures told a text; it is not told the camera, but in words."""
 
     paper: ClassVar[str] = "Rombach et al. 2022, arXiv:2112.10752"
+    takes: ClassVar[str] = "sd"
     default: ClassVar[str] = "sd15"
+    single_kinds: ClassVar[tuple[str, ...]] = ("sd1", "sd2")
 
     @dataclass(frozen=True)
     class Settings(ModelSettings):

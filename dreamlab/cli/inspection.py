@@ -118,6 +118,7 @@ def listing(what: str) -> list[str]:
             why = missing(name)
             lines.append(f"{name:<12} {about}" + (f" ({why})" if why else ""))
         return lines
+    from dreamlab.hub.listing import summary
     from guidance import GUIDANCE
     from renderers import OPS, SCENES
     from systems import SYSTEMS
@@ -129,5 +130,8 @@ def listing(what: str) -> list[str]:
         more = f"; evaluations per view: {said.cost}" if said.cost else ""
         if what == "scenes" and (others := able(*OPS[name])):
             more = f"; backend: ours or {', '.join(others)}"
+        if what == "guidance":
+            weights = summary(name)
+            more = f"; weights: {', '.join(weights)}" if weights else "; no weights"
         lines.append(f"{name:<16} {said.line} [{said.paper}{more}]")
     return lines

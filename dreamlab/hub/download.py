@@ -18,11 +18,12 @@ from pathlib import Path
 from dreamlab.core.errors import ModelError, is_disk_error
 from dreamlab.core.files import disk_errors, fsync_path
 from dreamlab.hub.listing import human
-from dreamlab.hub.wire import TOKEN, Said, ask, host, why
+from dreamlab.hub.wire import TOKEN, HubSaid, ask, host, why
 
 RESERVE = 256 << 20  # bytes of the disk that are left alone
 BLOCK = 1 << 20
-TRIES = 4  # answers in a row that brought nothing new
+TRIES, ONCE_GOING = 4, 8  # answers in a row that brought nothing; a connection that had brought something is waited for
+PAUSE_S = 0.1  # doubled with every such answer
 SMALL = 64 << 20  # more is no configuration
 FETCHING = "fetching a model"
 Progress = Callable[[int, int], None]  # bytes there, bytes in all (0: not known)
@@ -33,7 +34,7 @@ class Absent(Exception):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RemoteFile:
     """A file, what is known of it, and where it shall lie."""
 
     url: str
@@ -41,6 +42,7 @@ class Wanted:
     what: str  # as messages call it
     bytes: int = 0
     sha256: str = ""
+    by: str = "the registry"  # who says so
     small: bool = False
     gate: str = ""  # the page where the licence of a gated one is accepted
 
@@ -95,13 +97,13 @@ def check_room(what: str, needed: int, folder: Path) -> None:
         )
 
 
-def fetch(wanted: Wanted, progress: Progress = lambda there, total: None) -> Fetched:
+def fetch(wanted: RemoteFile, progress: Progress = lambda there, total: None) -> Fetched:
     """Puts the file into place, whole and as it should be, or raises; Absent where the server lacks it."""
     place = wanted.path.with_name(wanted.path.name + ".part")
     with disk_errors(FETCHING, place):
         wanted.path.parent.mkdir(parents=True, exist_ok=True)
         part = _Part(place)
-    said, misses, resumed = Said(), 0, part.size > 0
+    said, misses, began = HubSaid(), 0, part.size
     while not wanted.bytes or part.size < wanted.bytes:
         before = part.size
         try:
@@ -112,18 +114,18 @@ def fetch(wanted: Wanted, progress: Progress = lambda there, total: None) -> Fet
                 with disk_errors(FETCHING, place):
                     raise
             misses = 0 if part.size > before else misses + 1
-            if misses >= TRIES:
+            if misses >= (TRIES if part.size == began else ONCE_GOING):
                 kept = f"; {human(part.size)} are kept, the same command goes on from there" if part.size else ""
                 raise ModelError(f"{wanted.what}: {host(wanted.url)} {why(error)}{kept}") from None
-            time.sleep(min(0.1 * 4**misses, 5.0) if misses else 0.0)
-    return _settle(wanted, part, said, resumed)
+            time.sleep(PAUSE_S * 2**misses if misses else 0.0)
+    return _settle(wanted, part, said, began > 0)
 
 
 def _of_disk(error: OSError) -> bool:
     return is_disk_error(error) and not isinstance(error, (urllib.error.URLError, ssl.SSLError))
 
 
-def _receive(wanted: Wanted, part: _Part, said: Said, progress: Progress) -> None:
+def _receive(wanted: RemoteFile, part: _Part, said: HubSaid, progress: Progress) -> None:
     """One answer, appended to what is there."""
     try:
         answer = ask(wanted.url, wanted.what, part.size, said)
@@ -154,7 +156,7 @@ def _receive(wanted: Wanted, part: _Part, said: Said, progress: Progress) -> Non
             raise http.client.IncompleteRead(b"", total - part.size)
 
 
-def _refused(wanted: Wanted, code: int, part: _Part) -> None:
+def _refused(wanted: RemoteFile, code: int, part: _Part) -> None:
     """What an answer of 400 and above means; returns where it may pass."""
     if code == 404:
         raise Absent(wanted.url)
@@ -175,7 +177,7 @@ def _continues(answer: http.client.HTTPResponse, offset: int, sha256: str) -> bo
     return found is not None and int(found[1]) == offset and bool(sha256)
 
 
-def _check_length(wanted: Wanted, total: int) -> None:
+def _check_length(wanted: RemoteFile, total: int) -> None:
     if total and wanted.bytes and total != wanted.bytes:
         raise ModelError(
             f"{wanted.what}: {host(wanted.url)} offers {total} bytes, the registry knows {wanted.bytes}: another file "
@@ -187,14 +189,14 @@ def _check_length(wanted: Wanted, total: int) -> None:
         raise ModelError(f"{wanted.what}: {human(total)} are no configuration")
 
 
-def _settle(wanted: Wanted, part: _Part, said: Said, resumed: bool) -> Fetched:
+def _settle(wanted: RemoteFile, part: _Part, said: HubSaid, resumed: bool) -> Fetched:
     """The file under its name, if it is the one that was meant."""
     found, meant = part.digest.hexdigest(), wanted.sha256 or said.sha256
     with disk_errors(FETCHING, wanted.path):
         if meant and found != meant:
             aside = wanted.path.with_name(wanted.path.name + ".wrong")
             part.path.replace(aside)
-            by = "the registry" if wanted.sha256 else "the Hub"
+            by = wanted.by if wanted.sha256 else "the Hub"
             after = " (it was continued from an earlier start)" if resumed else ""
             raise ModelError(
                 f"{wanted.what}: sha256 is {found[:12]}..., {by} says {meant[:12]}...: damaged, or another file{after}"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,12 +82,11 @@ def _snapshots(repo: str, revision: str) -> list[Path]:
     top = hub_cache() / f"models--{repo.replace('/', '--')}"
     if revision != UNKNOWN:
         return [top / "snapshots" / revision]
-    try:
-        others = sorted((top / "snapshots").iterdir(), key=lambda path: -path.stat().st_mtime)
+    main = ""
+    with suppress(OSError, ValueError):
         main = (top / "refs" / "main").read_text("utf-8").strip()
-    except OSError:
-        main, others = "", list((top / "snapshots").glob("*"))
-    return sorted(others, key=lambda path: path.name != main)
+    found = [path for path in (top / "snapshots").glob("*") if path.is_dir()]
+    return sorted(found, key=lambda path: (path.name != main, -path.stat().st_mtime))
 
 
 def missing(model: HubModel, folder: Path) -> list[str]:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from dreamlab.core.errors import ModelError, RecipeError
 from dreamlab.hub import lock, places
-from dreamlab.hub.download import Absent, Fetched, Progress, Wanted, check_room, fetch
+from dreamlab.hub.download import Absent, Fetched, Progress, RemoteFile, check_room, fetch
 from dreamlab.hub.listing import human
 from dreamlab.hub.registry import UNKNOWN, HubModel, WeightFile
 from dreamlab.hub.wire import endpoint, refuse_offline
@@ -18,7 +19,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class FetchPlan:
     """What a fetch would bring."""
 
     model: HubModel
@@ -62,7 +63,7 @@ def _amount(weight: WeightFile) -> str:
     return "size unknown" if sure == UNKNOWN else human(size) if sure == "known" else f"{sure} {human(size)}"
 
 
-def plan(model: HubModel, variant: str = "") -> Plan:
+def plan(model: HubModel, variant: str = "") -> FetchPlan:
     if variant and variant not in model.variants:
         said = f"variants: {', '.join(model.variants)}" if model.variants else "it has none"
         raise RecipeError(f"model {model.name}: no variant {variant!r}; {said}")
@@ -73,11 +74,11 @@ def plan(model: HubModel, variant: str = "") -> Plan:
     weights = tuple(weight for weight in model.chosen(variant) if not places.files_of(weight, folder))
     found = places.find(model)
     elsewhere = found is not None and found.whole and found.where != "here" and not variant
-    return Plan(model, small, weights, elsewhere or not (small or weights))
+    return FetchPlan(model, small, weights, elsewhere or not (small or weights))
 
 
 def prefetch(
-    todo: Plan, allow_pickle: Collection[str] = (), say: Say = lambda line: None, progress: Progress | None = None
+    todo: FetchPlan, allow_pickle: Collection[str] = (), say: Say = lambda line: None, progress: Progress | None = None
 ) -> Path:
     """Brings what is missing; the folder or file that is there then. What was begun is gone on with."""
     model = todo.model
@@ -102,7 +103,7 @@ def prefetch(
     return found.path
 
 
-def _refuse_pickles(todo: Plan, allowed: Collection[str]) -> None:
+def _refuse_pickles(todo: FetchPlan, allowed: Collection[str]) -> None:
     for weight in todo.weights:
         name = Path(weight.path).name
         if weight.pickle and name not in allowed:
@@ -126,16 +127,17 @@ class _Bringing:
             known = self.model.revision if repo == self.model.repo and self.model.revision != UNKNOWN else ""
             yield repo, known or (self.pins.commit if repo == self.pins.repo else "") or "main"
 
-    def _wanted(self, repo: str, revision: str, path: str, weight: WeightFile | None, small: bool) -> Wanted:
+    def _wanted(self, repo: str, revision: str, path: str, weight: WeightFile | None, small: bool) -> RemoteFile:
         page = f"{endpoint()}/{repo}"
         url = f"{repo}/{path}" if repo.startswith("https:") else f"{page}/resolve/{revision}/{path}"
         known = weight if weight is not None and weight.shards == 1 else WeightFile(path)
-        return Wanted(
+        return RemoteFile(
             url=url,
             path=self.folder / path,
             what=f"model {self.model.name}: {path}",
             bytes=known.bytes,
             sha256=known.sha256 or self.pins.sha256.get(path, ""),
+            by="the registry" if known.sha256 else "its first fetch",
             small=small,
             gate=page if url.startswith(page) else "",
         )
@@ -169,10 +171,11 @@ class _Bringing:
             self.say(f"  {path}  {human(arrived.bytes)}  sha256 {arrived.sha256}")
 
     def maybe(self, path: str) -> None:
-        try:
-            self._from_any(path, None, small=True)
-        except Absent:
-            return
+        """From where the other files came, or not at all."""
+        repo, revision = next(self._sources())
+        with suppress(Absent):
+            self.pins.sha256[path] = fetch(self._wanted(repo, revision, path, None, small=True)).sha256
+            lock.pin(self.model.name, self.pins)
 
     def weights(self, weight: WeightFile) -> None:
         if weight.shards == 1:
@@ -185,7 +188,16 @@ class _Bringing:
                 pass
         if not (self.folder / weight.index).is_file():
             self.file(weight.index, small=True)
-        for path in places.shards_of(weight, self.folder / weight.index):
+        for path in self._shards(weight):
             if not (self.folder / path).is_file():
                 self.file(path)
         return None
+
+    def _shards(self, weight: WeightFile) -> tuple[str, ...]:
+        try:
+            return places.shards_of(weight, self.folder / weight.index)
+        except ModelError:  # not kept, or the next fetch would find it here
+            (self.folder / weight.index).unlink(missing_ok=True)
+            self.pins.sha256.pop(weight.index, None)
+            lock.pin(self.model.name, self.pins)
+            raise

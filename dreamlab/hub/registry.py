@@ -5,6 +5,7 @@ of them. What is not known there is not known here."""
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -20,6 +21,7 @@ SURE = ("known", "about", "at most", UNKNOWN)  # bytes: as listed; parameters by
 PICKLES = (".bin", ".ckpt", ".pth", ".pt")
 SUFFIXES = (".safetensors", ".json", ".txt", ".model", *PICKLES)
 MOST_SHARDS = 64
+REGISTRY = "DREAMLAB_REGISTRY"
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class HubModel:
 
     name: str
     families: tuple[str, ...]  # guidances that take it, the main one first
-    layout: str  # of its folder or file
+    layout: str  # of its folder or file, one of guidance.layouts; "": none of those
     repo: str  # owner/name on the Hub, or an https address; "": it comes with the package
     mirrors: tuple[str, ...]
     revision: str
@@ -130,10 +132,10 @@ class Registry:
 
 @functools.cache
 def registry() -> Registry:
-    """The package's own; read when somebody asks."""
+    """The package's own, or the one that DREAMLAB_REGISTRY names; read when somebody asks."""
     from dreamlab.hub.reading import read
 
-    return read(packaged())
+    return read(Path(given) if (given := os.environ.get(REGISTRY)) else packaged())
 
 
 def packaged() -> Path:

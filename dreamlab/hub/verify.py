@@ -26,7 +26,7 @@ INTEGERS = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2,
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FileVerdict:
     """Of one file."""
 
     path: str  # within the model
@@ -63,7 +63,7 @@ def parameters(path: Path) -> int:
 _NEW = "nothing yet: recorded now"
 
 
-def verify(model: HubModel) -> Iterator[Verdict]:
+def verify(model: HubModel) -> Iterator[FileVerdict]:
     """All files of a model that are here, one after another; hashes that nobody knew are recorded."""
     found = places.find(model)
     if found is None:
@@ -82,18 +82,18 @@ def verify(model: HubModel) -> Iterator[Verdict]:
             recorded |= verdict.by == _NEW
             yield verdict
         if wrong := _counted(weight, folder, files):
-            yield Verdict(weight.path, wrong, "its header")
+            yield FileVerdict(weight.path, wrong, "its header")
     if recorded:
         lock.pin(model.name, pins)
 
 
-def _hashed(folder: Path, path: str, known: str, pins: lock.Pinned) -> Verdict:
+def _hashed(folder: Path, path: str, known: str, pins: lock.Pinned) -> FileVerdict:
     meant, by = (known, "the registry") if known else (pins.sha256.get(path, ""), "first use")
     found = sha256(folder / path)
     if not meant:
         pins.sha256[path] = found
-        return Verdict(path, "", _NEW)
-    return Verdict(path, "" if found == meant else f"sha256 is {found}, {by} says {meant}", by)
+        return FileVerdict(path, "", _NEW)
+    return FileVerdict(path, "" if found == meant else f"sha256 is {found}, {by} says {meant}", by)
 
 
 def _counted(weight: WeightFile, folder: Path, files: tuple[str, ...]) -> str:

@@ -24,7 +24,7 @@ OFFLINE = ("DREAMLAB_OFFLINE", "HF_HUB_OFFLINE")
 
 
 @dataclass
-class Said:
+class HubSaid:
     """What the Hub says of a file in its own answer, before it redirects to where the bytes are."""
 
     sha256: str = ""
@@ -78,7 +78,7 @@ def token_for(url: str) -> str:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Followed as far as they stay encrypted; the token stays with the host that it is for."""
 
-    def __init__(self, what: str, said: Said) -> None:
+    def __init__(self, what: str, said: HubSaid) -> None:
         self.what, self.said = what, said
 
     def redirect_request(
@@ -98,7 +98,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return made
 
 
-def ask(url: str, what: str, offset: int, said: Said) -> http.client.HTTPResponse:
+def ask(url: str, what: str, offset: int, said: HubSaid) -> http.client.HTTPResponse:
     """The answer to a request for the file from `offset` on; urllib's HTTPError for one of 400 and above."""
     from dreamlab import __version__
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from dreamlab.core.errors import ModelError
 from guidance.latent import ldm_names
 from guidance.latent.loading import first_line, quiet
-from guidance.latent.single_file import opened, recognise
+from guidance.latent.single_file import recognise
+from guidance.latent.tensor_files import opened
 
 BASE, PLUS, FULL = (
     "base",

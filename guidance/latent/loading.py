@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from dreamlab.core.errors import ModelError
-from dreamlab.core.files import Json
 
 INDEX = "model_index.json"
 NEEDS = "needs diffusers and transformers: pip install 'dreamlab[models]'"
@@ -43,16 +42,16 @@ class ModelFolder:
     def has(self, part: str) -> bool:
         return (self.path / part).is_dir()
 
-    def index(self) -> Mapping[str, Json]:
+    def index(self) -> Mapping[str, Any]:
         """What its model_index.json says: which class each part is of."""
         return self._json(self.path / INDEX)
 
-    def config(self, part: str) -> Mapping[str, Json]:
+    def config(self, part: str) -> Mapping[str, Any]:
         """The configuration of a network or of a scheduler."""
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         return self._json(self.path / part / name)
 
-    def _json(self, path: Path) -> Mapping[str, Json]:
+    def _json(self, path: Path) -> Mapping[str, Any]:
         if not path.is_file():
             raise ModelError(f"{path}: is not there; is {self.path} a whole folder of the kind that diffusers writes?")
         if path.stat().st_size > MOST_CONFIG:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from dreamlab.core.errors import ModelError
 from dreamlab.core.files import Json, write_atomic
 from guidance.latent import ldm_names
-from guidance.latent.single_file import PICKLES, opened
+from guidance.latent.tensor_files import PICKLES, opened
 
 KOHYA = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
 PARTS = ("unet", "text_encoder", "text_encoder_2")
@@ -76,7 +76,7 @@ class LoraFile:
 
 
 @dataclass(frozen=True)
-class Merged:
+class Applied:
     """How many layers of each part were changed, and how to change them back exactly."""
 
     counts: Mapping[str, int]
@@ -161,7 +161,7 @@ def _parted(path: str) -> tuple[str, str]:
     return part, rest.removeprefix("base_model.model.").replace(".", "_")
 
 
-def merge(nets: Mapping[str, nn.Module], file: LoraFile, scale: float = 1.0, keep: bool = True) -> Merged:
+def merge(nets: Mapping[str, nn.Module], file: LoraFile, scale: float = 1.0, keep: bool = True) -> Applied:
     """Add a file to networks (`unet`, `text_encoder`, `text_encoder_2`), all of it or none; `keep` what stood there."""
     planned: list[tuple[nn.Parameter, Addition]] = []
     counts, faults = {}, []
@@ -189,7 +189,7 @@ def merge(nets: Mapping[str, nn.Module], file: LoraFile, scale: float = 1.0, kee
     with torch.no_grad():
         for weight, addition in planned:
             weight.copy_(weight.float() + scale * addition.delta(weight.shape).to(weight.device))
-    return Merged(counts, before)
+    return Applied(counts, before)
 
 
 def aliases(net: nn.Module) -> dict[str, nn.Parameter]:

@@ -35,6 +35,7 @@ from guidance.latent.text import Heard, Rows, TextEncoder, variants
 from guidance.shared.dtypes import DTYPES, dtype_of
 from guidance.shared.worlds import Worlds
 
+PREDICTIONS = ("epsilon", "v_prediction")
 SPOKEN = frozenset({"text", "null", "negative", "blind", "blind_null", *DIRECTIONS})
 
 
@@ -44,6 +45,11 @@ class ModelSettings:
 
     model: str = setting("", help="a name of `dreamlab models ls`, or the path of a folder or file")
     legacy: str = setting("", help="name of the one pickled file in it that may be read; safetensors need none")
+    tokenizer: str = setting("", help="folder with a tokenizer, for one file, which has none; else CLIP's own")
+    prediction: str = setting("", choices=("", *PREDICTIONS), help="of one file of SD 2, which does not tell")
+    ema: bool = setting(False, help="of one file: its moving averages instead of its weights")
+    lora: tuple[str, ...] = setting((), help="LoRA files (kohya, peft, diffusers) that are merged into the weights")
+    lora_scales: tuple[float, ...] = setting((), low=-4, high=4, help="how much of each of them; none: 1")
     dtype: str = setting("auto", choices=DTYPES, help="of the network; auto: bfloat16 where that is fast")
     size: int = setting(0, low=0, high=2048, help="pixels at which it looks at the frames; 0: what it was trained at")
     null: str = setting("empty", choices=("empty", "negative"), help="what the unconditional half hears")
@@ -62,7 +68,9 @@ class LatentModel(ABC):
 
     conditions: ClassVar[frozenset[str]] = SPOKEN
     together: ClassVar[int] = 1  # rows that it sees as one
-    default: ClassVar[str]  # of the registry
+    takes: ClassVar[str]  # the family of the registry whose models it is made of
+    default: ClassVar[str]  # of those
+    single_kinds: ClassVar[tuple[str, ...]] = ()  # of single files that hold it (guidance/latent/single_file.py)
     trained_at: ClassVar[int] = 512  # pixels, unless its folder says otherwise
     net_part: ClassVar[str] = "unet"
     net_kinds: ClassVar[tuple[str, ...]] = ("UNet2DConditionModel",)
@@ -78,7 +86,7 @@ class LatentModel(ABC):
     def build(cls, settings: Any, worlds: Worlds | None) -> Self:
         from guidance.latent.places import opened
 
-        return cls(settings, opened(settings.model or cls.default, settings.legacy))
+        return cls(settings, opened(settings, cls.takes, cls.default, cls.single_kinds))
 
     def __init__(self, settings: ModelSettings, source: ModelFolder) -> None:
         self.settings, self.source = settings, source
@@ -141,7 +149,7 @@ class LatentModel(ABC):
 
         s = self.settings
         vae = self.source.network("vae", (self.vae_kind,), self.picture_dtype())
-        tiny = network(s.tiny, ("AutoencoderTiny",), self.picture_dtype()) if s.encoder != "exact" else None
+        tiny = network(s.tiny, "tiny-vae", ("AutoencoderTiny",), self.picture_dtype()) if s.encoder != "exact" else None
         return Codec(vae, tiny, s.encoder, s.tiny_floor)
 
     def placed(self, net: Any) -> Any:

@@ -12,13 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.errors import ModelError
-from dreamlab.core.files import Json
 from dreamlab.core.noise import NoiseTable, flow_bar
 from guidance.latent.loading import library, quiet
 
@@ -43,7 +42,7 @@ class Clock:
         return type(self)(self.table.to(device), self.form, self.time.to(device))
 
 
-def clock_of(config: Mapping[str, Json], where: str, form: str = "", shift: float = 0.0) -> Clock:
+def clock_of(config: Mapping[str, Any], where: str, form: str = "", shift: float = 0.0) -> Clock:
     """The clock of a scheduler's configuration; `form` and `shift` overrule what it says."""
     kind = config.get("_class_name")
     if kind in BETAS and not config.get("use_flow_sigmas"):
@@ -52,11 +51,11 @@ def clock_of(config: Mapping[str, Json], where: str, form: str = "", shift: floa
         return _betas(config, where, "CogVideoXDDIMScheduler", form)
     if kind in ("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler", "FlowMatchHeunDiscreteScheduler"):
         own = config.get("flow_shift" if kind == "UniPCMultistepScheduler" else "shift") or 1.0
-        return flow_clock(shift or float(own))  # type: ignore[arg-type]
+        return flow_clock(shift or float(own))
     raise ModelError(f"{where}: a {kind} is none of the schedulers whose noise is known here")
 
 
-def _betas(config: Mapping[str, Json], where: str, kind: str, form: str) -> Clock:
+def _betas(config: Mapping[str, Any], where: str, kind: str, form: str) -> Clock:
     predicts = str(config.get("prediction_type", "epsilon"))
     if predicts not in FORMS:
         raise ModelError(f"{where}: prediction_type {predicts!r} is none of {', '.join(FORMS)}")

@@ -57,6 +57,8 @@ class Dice:
             return torch.arange(spec.count).reshape(spec.shape)
         if spec.dtype == "int64":
             return torch.zeros(spec.shape, dtype=torch.int64)
+        if last == "pe":
+            return _places(spec.shape)
         noise = self.normal(name, spec.shape)
         if last == "running_var":
             return 1.0 + 0.1 * noise.abs()
@@ -65,6 +67,16 @@ class Dice:
         if last == "bias" or len(spec.shape) < 2:
             return 0.1 * noise
         return noise / math.sqrt(math.prod(spec.shape[1:]))
+
+
+def _places(shape: tuple[int, ...]) -> Tensor:
+    """Sines and cosines of places [1, L, D], as motion modules add them: a loader may make them anew."""
+    import torch
+
+    _, length, width = shape
+    speed = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+    angle = torch.arange(length)[:, None] * speed
+    return torch.stack([angle.sin(), angle.cos()], -1).reshape(shape)
 
 
 def write_tensors(path: Path, specs: Mapping[str, FileTensor], dice: Dice) -> None:

@@ -66,7 +66,7 @@ def text(layers: int, hidden: int = 64, act: str = "gelu", projected: bool = Fal
 
     heads = max(1, hidden // 64)
     config = CLIPTextConfig(
-        vocab_size=99, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, hidden_act=act,
+        vocab_size=514, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, hidden_act=act,
         num_attention_heads=heads, projection_dim=hidden, bos_token_id=0, eos_token_id=2, pad_token_id=1,
     )  # fmt: skip
     return random((CLIPTextModelWithProjection if projected else CLIPTextModel)(config), 3)

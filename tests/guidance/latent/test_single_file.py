@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dreamlab.core.errors import ModelError
 from guidance.latent import ldm_names, single_file
 from guidance.latent.built import built, filled
-from guidance.latent.single_file import SingleFile
+from guidance.latent.single_file import single
 from tests.guidance.latent import old_names as old
 
 pytest.importorskip("diffusers", reason="diffusers is not installed (extra `models`)")
@@ -46,12 +46,12 @@ def asked(kind: str) -> str:
 @pytest.mark.parametrize("kind", single_file.WHOLE)
 def test_every_part_is_the_network_it_was(kind: str, files: dict[str, Made]) -> None:
     path, nets = files[kind]
-    file = SingleFile(path, prediction=asked(kind))
+    file = single(path, prediction=asked(kind))
     assert file.kind == kind
-    assert file.scheduler()["prediction_type"] == (asked(kind) or "epsilon")
+    assert file.config("scheduler")["prediction_type"] == (asked(kind) or "epsilon")
     for part, net in nets.items():
         assert file.has(part)
-        found = file.network(part, torch.float32)
+        found = file.filled(part, torch.float32)
         assert not any(value.requires_grad for value in found.parameters())
         wanted = {name: value.half().float() for name, value in net.state_dict().items()}
         torch.testing.assert_close(dict(found.state_dict()), wanted, rtol=0, atol=0)
@@ -61,25 +61,25 @@ def test_every_part_is_the_network_it_was(kind: str, files: dict[str, Made]) -> 
     if kind == "sdxl":
         extra = {"added_cond_kwargs": {"text_embeds": torch.randn(2, 96), "time_ids": torch.randn(2, 6)}}
     rows = rows[..., : nets["unet"].config.cross_attention_dim]
-    said = file.network("unet", torch.float32)(x, t, rows, **extra)[0]
+    said = file.filled("unet", torch.float32)(x, t, rows, **extra)[0]
     torch.testing.assert_close(said, nets["unet"](x, t, rows, **extra)[0], rtol=0, atol=0)  # heads and groups too
     if "text_encoder" in nets:
-        ids = torch.tensor([[97, 5, 7, 98, 98]])
+        ids = torch.tensor([[512, 5, 7, 513, 513]])
         for part in [part for part in nets if part.startswith("text_encoder")]:
-            one, two = (net(ids)[0] for net in (file.network(part, torch.float32), nets[part]))
+            one, two = (net(ids)[0] for net in (file.filled(part, torch.float32), nets[part]))
             torch.testing.assert_close(one, two, rtol=0, atol=0)
     if "image_encoder" in nets:
         picture = torch.randn(1, 3, 28, 28)
-        found = file.network("image_encoder", torch.float32)(picture).image_embeds
+        found = file.filled("image_encoder", torch.float32)(picture).image_embeds
         torch.testing.assert_close(found, nets["image_encoder"](picture).image_embeds, rtol=0, atol=0)
     picture = torch.rand(1, 3, 16, 16)
-    means = [net.encode(picture).latent_dist.mode() for net in (file.network("vae", torch.float32), nets["vae"])]
+    means = [net.encode(picture).latent_dist.mode() for net in (file.filled("vae", torch.float32), nets["vae"])]
     torch.testing.assert_close(*means, rtol=0, atol=0)
 
 
 def test_the_text_tower_of_sd_2_has_23_layers(files: dict[str, Made]) -> None:
     """The 24th in the file is another one: read to its end the text would be another."""
-    file = SingleFile(files["sd2"][0], prediction="epsilon")
+    file = single(files["sd2"][0], prediction="epsilon")
     assert file.config("text_encoder")["num_hidden_layers"] == 23
     assert len(file.state("text_encoder")) == 372  # section of the published count: 4 + 16 a layer
 
@@ -92,12 +92,12 @@ def test_of_averages_and_weights_the_user_chooses(tmp_path: Path) -> None:
     ema = {"model_ema." + n.removeprefix("model.").replace(".", ""): 2 * v for n, v in state.items()}
     path = tmp_path / "both.safetensors"
     save_file(state | ema | {"model_ema.decay": torch.tensor(0.9), "model_ema.num_updates": torch.tensor(3)}, path)
-    plain, averaged = (SingleFile(path, ema=ema).network("unet", torch.float32).conv_in.weight for ema in (False, True))
+    plain, averaged = (single(path, ema=ema).filled("unet", torch.float32).conv_in.weight for ema in (False, True))
     torch.testing.assert_close(plain, net.conv_in.weight, rtol=0, atol=0)
     torch.testing.assert_close(averaged, 2 * net.conv_in.weight, rtol=0, atol=0)
     save_file(state, path)
     with pytest.raises(ModelError, match="no moving averages"):
-        SingleFile(path, ema=True).state("unet")
+        single(path, ema=True).state("unet")
 
 
 def written(path: Path, shapes: dict[str, list[int]], data: bool = False) -> Path:
@@ -152,7 +152,7 @@ def test_a_full_size_file_by_its_header(
     if kind == "sdxl":
         shapes["conditioner.embedders.1.model.text_projection"] = [1280, 1280]
     path = written(tmp_path / "full.safetensors", shapes)
-    file = SingleFile(path, prediction="epsilon")
+    file = single(path, prediction="epsilon")
     assert file.kind == kind
     found = file.config("unet")
     assert {name: found[name] for name in config} == config
@@ -166,9 +166,9 @@ def test_a_full_size_file_by_its_header(
 
 def test_what_sd_2_predicts_must_be_said(files: dict[str, Made]) -> None:
     with pytest.raises(ModelError, match=r"prediction: epsilon.*prediction: v_prediction.*look alike"):
-        SingleFile(files["sd2"][0])
-    assert SingleFile(files["sd2"][0], prediction="v_prediction").config("unet")["sample_size"] == 96
-    assert SingleFile(files["sd2"][0], prediction="epsilon").config("unet")["sample_size"] == 64
+        single(files["sd2"][0])
+    assert single(files["sd2"][0], prediction="v_prediction").config("unet")["sample_size"] == 96
+    assert single(files["sd2"][0], prediction="epsilon").config("unet")["sample_size"] == 64
 
 
 def broken(path: Path, tmp_path: Path, change: str) -> Path:
@@ -199,7 +199,7 @@ def test_a_tensor_that_does_not_fit_is_refused_by_name(
 ) -> None:
     """Both libraries would leave it as it was drawn."""
     with pytest.raises(ModelError, match=says):
-        SingleFile(broken(files["sd1"][0], tmp_path, change)).network("unet", torch.float32)
+        single(broken(files["sd1"][0], tmp_path, change)).filled("unet", torch.float32)
 
 
 def test_a_part_without_its_first_layer_is_a_line_too(files: dict[str, Made], tmp_path: Path) -> None:
@@ -210,9 +210,9 @@ def test_a_part_without_its_first_layer_is_a_line_too(files: dict[str, Made], tm
         del state[name]
     save_file(state, tmp_path / "x.safetensors")
     with pytest.raises(ModelError, match=r"its vae lacks 'decoder\.conv_in\.weight'"):
-        SingleFile(tmp_path / "x.safetensors").network("vae", torch.float32)
+        single(tmp_path / "x.safetensors").filled("vae", torch.float32)
     with pytest.raises(ModelError, match="holds no image_encoder"):
-        SingleFile(tmp_path / "x.safetensors").state("image_encoder")
+        single(tmp_path / "x.safetensors").state("image_encoder")
 
 
 def test_a_file_cut_short_or_of_another_kind_is_one_line(files: dict[str, Made], tmp_path: Path) -> None:
@@ -221,14 +221,14 @@ def test_a_file_cut_short_or_of_another_kind_is_one_line(files: dict[str, Made],
     for length, says in ((len(data) - 1, "cut short"), (1000, "its header has no end"), (3, "not a safetensors file")):
         cut.write_bytes(data[:length])
         with pytest.raises(ModelError, match=says):
-            SingleFile(cut)
+            single(cut)
     cut.write_bytes(b"<!DOCTYPE html><html>" + b" " * 4000)
     with pytest.raises(ModelError, match="not a safetensors file"):
-        SingleFile(cut)
+        single(cut)
     with pytest.raises(ModelError, match="no such file"):
-        SingleFile(tmp_path / "absent.safetensors")
+        single(tmp_path / "absent.safetensors")
     with pytest.raises(ModelError, match="is a sd1 model; this family takes mvdream or imagedream"):
-        SingleFile(files["sd1"][0], ("mvdream", "imagedream"))
+        single(files["sd1"][0], ("mvdream", "imagedream"))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_file_cut_short_or_of_another_kind_is_one_line(files: dict[str, Made],
 )
 def test_other_files_are_told_apart(names: dict[str, list[int]], says: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=says):
-        SingleFile(written(tmp_path / "other.safetensors", names))
+        single(written(tmp_path / "other.safetensors", names))
 
 
 def test_a_pickle_is_opened_only_where_the_user_says_so_and_as_tensors_alone(
@@ -259,12 +259,12 @@ def test_a_pickle_is_opened_only_where_the_user_says_so_and_as_tensors_alone(
         path = tmp_path / name
         torch.save(held, path)
         with pytest.raises(ModelError, match=f"is a pickle.*legacy: {name}"):
-            SingleFile(path)
+            single(path)
         for new in (True, False):
             torch.save(held, path, _use_new_zipfile_serialization=new)
-            file = SingleFile(path, allow_pickle=True)
+            file = single(path, legacy=path.name)
             assert file.kind == "mvdream"
-            found = file.network("unet", torch.float16).state_dict()
+            found = file.filled("unet", torch.float16).state_dict()
             torch.testing.assert_close(
                 dict(found), dict(files["mvdream"][1]["unet"].half().state_dict()), rtol=0, atol=0
             )
@@ -277,11 +277,11 @@ def test_a_pickle_is_opened_only_where_the_user_says_so_and_as_tensors_alone(
 
     torch.save({"state_dict": state, "callbacks": Trap()}, path)
     with pytest.raises(ModelError, match="holds more than tensors") as error:
-        SingleFile(path, allow_pickle=True)
+        single(path, legacy=path.name)
     assert not trap.exists() and "\n" not in str(error.value)
     path.write_bytes(b"not at all")
     with pytest.raises(ModelError, match=r"cannot be read|holds more than tensors"):
-        SingleFile(path, allow_pickle=True)
+        single(path, legacy=path.name)
     torch.save([1, 2], path)
     with pytest.raises(ModelError, match="holds a list and not named tensors"):
-        SingleFile(path, allow_pickle=True)
+        single(path, legacy=path.name)

@@ -68,6 +68,16 @@ COUNTS = {
     ("wan22-i2v-a14b", "transformer"): (14_288_901_184, 1095),
     ("wan22-5b", "transformer"): (4_999_787_712, 825),
     ("wan22-5b", "vae"): (704_688_668, 196),
+    ("controlnet-sd15", ""): (361_279_120, 340),
+    ("controlnet-sd21", ""): (364_228_240, 340),
+    ("controlnet-sdxl", ""): (1_251_014_160, 844),
+    ("controlnet-light", ""): (364_230_976, 340),
+    ("motion-v1", ""): (417_137_600, 540),
+    ("motion-v2", ""): (453_209_280, 567),
+    ("motion-v3", ""): (417_137_600, 540),
+    ("motion-sdxl", ""): (236_779_200, 405),
+    ("taesd", ""): (2_445_063, 134),
+    ("taesd16", ""): (2_458_899, 134),
 }
 
 # numbers in a state dict that are no parameters: tables of positions, statistics of latents

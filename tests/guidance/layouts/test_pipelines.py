@@ -208,3 +208,45 @@ def test_wan_runs_from_its_folder(name: str, random_folder: Callable[..., Path])
     assert shapes(calls[0], "hidden_states", "encoder_hidden_states") == [(1, channels, 2, side, side), (1, 16, 32)]
     assert (pipe.transformer_2 is not None) is (name == "wan22-t2v-a14b")
     assert pipe.config.expand_timesteps is (name == "wan22-5b")
+
+
+def test_animatediff_runs_from_two_folders(random_folder: Callable[..., Path]) -> None:
+    from diffusers import DDIMScheduler, MotionAdapter
+
+    adapter = MotionAdapter.from_pretrained(random_folder("motion-v2"), local_files_only=True)
+    import diffusers
+
+    made = diffusers.AnimateDiffPipeline.from_pretrained(
+        random_folder("sd15"), motion_adapter=adapter, feature_extractor=None, local_files_only=True
+    )
+    made.scheduler = DDIMScheduler.from_config(made.scheduler.config, beta_schedule="linear", clip_sample=False)
+    made.set_progress_bar_config(disable=True)
+    with spied(made.unet) as calls:
+        made("a red mushroom", **SMALL, num_frames=3, output_type="latent")
+    assert shapes(calls[0], "sample", "encoder_hidden_states") == [(2, 4, 3, 8, 8), (6, 77, 32)]
+    assert float(made.scheduler.alphas_cumprod[500]) == pytest.approx(0.16077162, abs=1e-7)
+
+
+@pytest.mark.parametrize(("name", "control"), [("sd15", "controlnet-sd15"), ("sdxl", "controlnet-sdxl")])
+def test_control_networks_run_beside_their_model(name: str, control: str, random_folder: Callable[..., Path]) -> None:
+    """Their zero convolutions are filled: taken away, the picture is another."""
+    import diffusers
+
+    net = diffusers.ControlNetModel.from_pretrained(random_folder(control), local_files_only=True)
+    kind = "StableDiffusionControlNetPipeline" if name == "sd15" else "StableDiffusionXLControlNetPipeline"
+    more = {"safety_checker": None} if name == "sd15" else {}
+    pipe = getattr(diffusers, kind).from_pretrained(
+        random_folder(name), controlnet=net, local_files_only=True, torch_dtype=torch.float32, **more
+    )
+    pipe.set_progress_bar_config(disable=True)
+    shown = torch.rand(1, 3, 64, 64, generator=torch.manual_seed(0))
+    found = []
+    for scale in (1.0, 0.0):
+        with spied(pipe.controlnet) as calls:
+            out = pipe(
+                "a red mushroom", image=shown, **SMALL, output_type="latent", controlnet_conditioning_scale=scale,
+                generator=torch.manual_seed(1),
+            )  # fmt: skip
+        found.append(out.images)
+        assert shapes(calls[0], "controlnet_cond") == [(2, 3, 64, 64)]
+    assert (found[0] - found[1]).abs().max() > 1e-3

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`dreamlab list guidance` says of every family what its weights cost, who may use them and whether they are here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dreamlab.hub.reading import read
+from dreamlab.hub.registry import packaged
+from guidance import GUIDANCE
+from tests.conftest import Commands
+
+WITHOUT = {"oracle", "picture", "truth"}
+
+
+def test_every_family_says_licence_size_and_reach(dreamlab: Commands, tmp_path: Path) -> None:
+    ended = dreamlab("list", "guidance", DREAMLAB_MODELS=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    assert ended.code == 0, ended.err
+    lines = {line.split()[0]: line for line in ended.out.splitlines()}
+    assert set(lines) == set(GUIDANCE)
+    for name, line in lines.items():
+        if name in WITHOUT:
+            assert line.endswith("; no weights]")
+        elif name.startswith("toybox"):
+            assert line.endswith("; weights: Apache-2.0, 11.4 MB, shipped]") or "11.5 MB, shipped]" in line
+        else:
+            assert "; weights: " in line and ("by prefetch" in line or "gated" in line), line
+    assert "CreativeML OpenRAIL-M or" in lines["sd"] and "sd-turbo gated" in lines["sd"] and "sd15" in lines["sd"]
+
+
+def test_every_guidance_with_weights_has_models() -> None:
+    """Some families are no guidance of their own and used beside one: adapters, LoRA, tiny autoencoders, estimators."""
+    known = read(packaged())
+    for name in set(GUIDANCE) - WITHOUT:
+        assert known.of_family(name), name
