@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 GUIDANCE: Table[GuidanceKind] = Table(
     __name__,
     {
+        "animatediff": "animatediff.AnimateDiff",
         "controlnet": "controlnet.ControlNet",
         "controlnet-xl": "controlnet.ControlNetXL",
         "deepfloyd": "deepfloyd.DeepFloyd",
         "flux": "flux.Flux",
         "imagedream": "imagedream.ImageDream",
         "klein": "flux2.Klein",
+        "modelscope": "modelscope.ModelScope",
         "mvdream": "mvdream.MVDream",
         "oracle": "oracle.Oracle",
         "picture": "picture.Picture",
@@ -31,6 +33,8 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "toybox-video": "toybox.roles.ToyboxVideo",
         "toybox-views": "toybox.roles.ToyboxViews",
         "truth": "truth.Truth",
+        "wan": "wan.Wan",
+        "wan-i2v": "wan.WanPicture",
         "z-image": "zimage.ZImage",
         "zero123": "zero123.Zero123",
     },
