@@ -119,6 +119,7 @@ class Registry:
 
     models: Mapping[str, HubModel]
     classes: Mapping[str, tuple[str, ...]]  # of a family: what its folders call themselves (`_class_name`)
+    estimators: frozenset[str] = frozenset()  # families that look at pictures, and that no prior stands in for
 
     def find(self, name: str) -> HubModel:
         if name in self.models:

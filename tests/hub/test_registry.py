@@ -155,7 +155,12 @@ def test_names_of_shards_are_the_libraries_own() -> None:
     assert half.index == "text_encoder/model.safetensors.index.fp16.json"
 
 
+def test_estimators_are_what_no_prior_stands_in_for() -> None:
+    assert REGISTRY.estimators == {"cutout", "depth", "normals"}
+
+
 WRONG = [
+    ("sd = { classes", "sd = { class", r"models.toml: sd: unknown key 'class' \(did you mean 'classes'\?\)"),
     ('licence = "MIT"', 'license = "MIT"', r"models.toml: split: unknown key 'license' \(did you mean 'licence'\?\)"),
     ('commercial = "limit"', 'commercial = "maybe"', "gate: commercial 'maybe' must be one of yes, limit, no, unclear"),
     ('repo = "owner/old"', 'repo = "http://old"', "old: repo 'http://old' and mirrors must be OWNER/NAME or https"),
