@@ -93,7 +93,15 @@ def test_bytes_are_parameters_times_width_and_a_header() -> None:
 def tensors(params: int) -> int:
     """How many the architecture has, where that is known: a header line is about a hundred bytes."""
     known = {859520964: 686, 865910724: 686, 2567463684: 1680, 123060480: 196, 694659840: 517, 83653863: 248}
-    known |= {340387840: 372, 1411233860: 1480, 1524623082: 1428, 1693783872: 736, 632076800: 520, 22319616: 36, 2445063: 134}
+    known |= {
+        340387840: 372,
+        1411233860: 1480,
+        1524623082: 1428,
+        1693783872: 736,
+        632076800: 520,
+        22319616: 36,
+        2445063: 134,
+    }
     return known[params]
 
 
