@@ -15,7 +15,7 @@ from dreamlab.core.errors import ModelError, RecipeError
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.latent.controls import CHANNELS, MAPS, picture, residuals, resized
-from guidance.latent.loading import ModelSource
+from guidance.latent.loading import ModelFolder
 from guidance.latent.places import network
 from guidance.sd import StableDiffusion
 
@@ -42,7 +42,7 @@ class ControlNet(StableDiffusion):
         shown = set(settings.maps)
         return replace(super().card(settings), normals=bool(shown - {"depth"}), lights="light" in shown)
 
-    def __init__(self, settings: Any, source: ModelSource) -> None:
+    def __init__(self, settings: Any, source: ModelFolder) -> None:
         super().__init__(settings, source)
         self.controls: list[Any] = []
 

@@ -16,7 +16,7 @@ from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.latent.joint import told
-from guidance.latent.loading import ModelSource
+from guidance.latent.loading import ModelFolder
 from guidance.latent.model import ModelSettings
 from guidance.latent.pictures import Seen, before, clip_pixels
 from guidance.mvdream import MVDream
@@ -30,7 +30,7 @@ class ImageDream(MVDream):
     paper: ClassVar[str] = "Wang and Shi 2023, arXiv:2312.02201"
     takes: ClassVar[str] = "imagedream"
     default: ClassVar[str] = "imagedream"
-    files: ClassVar[tuple[str, ...]] = ("imagedream",)
+    single_kinds: ClassVar[tuple[str, ...]] = ("imagedream",)
 
     @dataclass(frozen=True)
     class Settings(MVDream.Settings):
@@ -40,7 +40,7 @@ class ImageDream(MVDream):
 
     settings: Settings
 
-    def __init__(self, settings: ModelSettings, source: ModelSource) -> None:
+    def __init__(self, settings: ModelSettings, source: ModelFolder) -> None:
         super().__init__(settings, source)
         self.seen_pictures = Seen(self._look)
 

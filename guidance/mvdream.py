@@ -14,7 +14,7 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.latent.joint import Views, joined, told
-from guidance.latent.loading import ModelSource
+from guidance.latent.loading import ModelFolder
 from guidance.latent.model import SPOKEN, LatentModel, ModelSettings
 from guidance.latent.text import ClipText, TextEncoder
 from guidance.shared.groups import share
@@ -26,7 +26,7 @@ class MVDream(LatentModel):
     paper: ClassVar[str] = "Shi et al. 2023, arXiv:2308.16512"
     takes: ClassVar[str] = "mvdream"
     default: ClassVar[str] = "mvdream"
-    files: ClassVar[tuple[str, ...]] = ("mvdream",)
+    single_kinds: ClassVar[tuple[str, ...]] = ("mvdream",)
     conditions: ClassVar[frozenset[str]] = SPOKEN - {"blind", "blind_null"}  # no camera is none that it knows
     together: ClassVar[int] = 4
     trained_at: ClassVar[int] = 256
@@ -36,7 +36,7 @@ class MVDream(LatentModel):
     class Settings(ModelSettings):
         model: str = setting("mvdream", help="a name of `dreamlab models ls`, or the path of a folder or file")
 
-    def __init__(self, settings: ModelSettings, source: ModelSource) -> None:
+    def __init__(self, settings: ModelSettings, source: ModelFolder) -> None:
         self.views = Views()
         super().__init__(settings, source)
 
@@ -45,9 +45,7 @@ class MVDream(LatentModel):
         self.module = joined(self.module, self.views, str(self.source.path))
 
     def text_encoder(self, device: torch.device) -> TextEncoder:
-        made = ClipText(self.source, self.dtype, device, self.settings.clip_skip)
-        self.adorn("text_encoder", made.net)
-        return made
+        return ClipText(self.source, self.dtype, device, self.settings.clip_skip)
 
     def told(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Mapping[str, Tensor]]:
         return {"": {"camera": told(cameras).to(self.device)}}

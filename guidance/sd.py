@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition
-from guidance.latent.loading import ModelSource
+from guidance.latent.loading import ModelFolder
 from guidance.latent.model import LatentModel, ModelSettings
 from guidance.latent.text import ClipText, TextEncoder
 
@@ -23,13 +23,13 @@ class StableDiffusion(LatentModel):
     paper: ClassVar[str] = "Rombach et al. 2022, arXiv:2112.10752"
     takes: ClassVar[str] = "sd"
     default: ClassVar[str] = "sd15"
-    files: ClassVar[tuple[str, ...]] = ("sd1", "sd2")
+    single_kinds: ClassVar[tuple[str, ...]] = ("sd1", "sd2")
 
     @dataclass(frozen=True)
     class Settings(ModelSettings):
         model: str = setting("sd15", help="a name of `dreamlab models ls`, or the path of a folder or file")
 
-    def __init__(self, settings: Settings, source: ModelSource) -> None:
+    def __init__(self, settings: Settings, source: ModelFolder) -> None:
         super().__init__(settings, source)
         unet, vae = source.config("unet"), source.config("vae")
         # The folder knows: 64 latents of 8 pixels for SD 1.5, 96 for 2.1.
@@ -37,9 +37,7 @@ class StableDiffusion(LatentModel):
         self.trained_at: int = cast(int, unet["sample_size"]) * 2 ** (len(widths) - 1)  # type: ignore[misc]
 
     def text_encoder(self, device: torch.device) -> TextEncoder:
-        made = ClipText(self.source, self.dtype, device, self.settings.clip_skip)
-        self.adorn("text_encoder", made.net)
-        return made
+        return ClipText(self.source, self.dtype, device, self.settings.clip_skip)
 
     def answer(self, z: Tensor, time: Tensor, condition: Condition) -> Tensor:
         told = {"encoder_hidden_states": condition.rows["text"].to(z.dtype)}

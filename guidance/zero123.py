@@ -17,9 +17,10 @@ from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.latent.built import filled
 from guidance.latent.ldm_names import under
-from guidance.latent.loading import ModelSource
+from guidance.latent.loading import ModelFolder
 from guidance.latent.model import LatentModel, ModelSettings
 from guidance.latent.pictures import Seen, before, clip_pixels
+from guidance.latent.places import Merged
 from guidance.latent.single_file import SingleFile
 from guidance.latent.tensor_files import opened
 from guidance.latent.text import Rows, TextEncoder
@@ -37,7 +38,7 @@ class Zero123(LatentModel):
     paper: ClassVar[str] = "Liu et al. 2023, arXiv:2303.11328"
     takes: ClassVar[str] = "zero123"
     default: ClassVar[str] = "zero123-xl"
-    files: ClassVar[tuple[str, ...]] = ("zero123",)
+    single_kinds: ClassVar[tuple[str, ...]] = ("zero123",)
     conditions: ClassVar[frozenset[str]] = frozenset({"text", "null"})  # "text" is the picture; it hears no words
     trained_at: ClassVar[int] = 256
 
@@ -48,7 +49,7 @@ class Zero123(LatentModel):
 
     settings: Settings
 
-    def __init__(self, settings: Settings, source: ModelSource) -> None:
+    def __init__(self, settings: Settings, source: ModelFolder) -> None:
         super().__init__(settings, source)
         self.seen_pictures = Seen(self._look)
         stable = "stable-zero123" in f"{settings.model} {source.path.name}".replace("_", "-")
@@ -67,7 +68,7 @@ class Zero123(LatentModel):
 
     def load(self) -> None:
         super().load()
-        self.projection = projection_of(self.source, self.settings.legacy).to(self.device)
+        self.projection = projection_of(self.source).to(self.device)
 
     def text_encoder(self, device: torch.device) -> TextEncoder:
         raise NotImplementedError("it hears no words")
@@ -115,15 +116,16 @@ class Zero123(LatentModel):
         return said
 
 
-def projection_of(source: ModelSource, legacy: str) -> nn.Module:
+def projection_of(source: ModelFolder) -> nn.Module:
     """The linear layer that makes the token, float32; in a folder of its own that conversions call differently."""
+    source = source.whole() if isinstance(source, Merged) else source
     if isinstance(source, SingleFile):
         return source.filled("cc_projection", torch.float32)
     for name, prefix in PROJECTIONS.items():
         if source.has(name):
             folder = source.path / name
-            found = sorted(folder.glob("*.safetensors")) or [folder / legacy]
-            file = opened(found[0], bool(legacy) and found[0].name == legacy)
+            found = sorted(folder.glob("*.safetensors")) or [folder / source.legacy]
+            file = opened(found[0], found[0].name == source.legacy)
             state = under(file.read(list(file.shapes)), prefix)
             outer, inner = state["weight"].shape if "weight" in state else (1, POSE)
             return filled(nn.Linear(inner, outer, device="meta"), state, torch.float32, str(found[0]))

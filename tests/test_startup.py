@@ -54,7 +54,9 @@ def test_the_command_line_loads_the_parser_alone() -> None:
     assert not {name for name in found if name.startswith(("torch", "systems.", "renderers.", "guidance."))}
 
 
-@pytest.mark.parametrize("words", ["list systems", "list scenes", "list guidance", "list objects", "list formats", "models ls"])
+@pytest.mark.parametrize(
+    "words", ["list systems", "list scenes", "list guidance", "list objects", "list formats", "models ls"]
+)
 def test_lists_need_no_torch(words: str) -> None:
     found = modules(
         "from dreamlab.cli import main\nimport sys\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    loaded()",

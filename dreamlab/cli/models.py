@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -128,3 +129,41 @@ def verify(
         print(f"ok    {model.name}: {said}" if said else f"      {model.name}", flush=True)
     if bad:
         raise ModelError(f"{len(bad)} files are not what they should be; remove them and prefetch the model again")
+
+
+@models.command("random")
+def random(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="of `models ls`, or of a layout")],
+    out: Annotated[Path, typer.Option(help="the folder to make")],
+    size: Annotated[str, typer.Option(help="tiny, or full")] = "tiny",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """A folder in a model's true layout with random weights: speed and memory need the architecture alone."""
+    from typing import get_args
+
+    from dreamlab.core.errors import RecipeError
+    from dreamlab.core.text import did_you_mean
+    from dreamlab.hub.download import check_room
+    from dreamlab.hub.registry import registry
+    from guidance.layouts.parts import Size
+
+    sizes: dict[str, Size] = {each: each for each in get_args(Size)}
+    if size not in sizes:
+        raise RecipeError(f"--size {size!r}{did_you_mean(size, sizes)}")
+    known = registry().models
+    layout = known[name].layout if name in known else name
+    if not layout:
+        raise ModelError(f"model {name}: its layout is none that can be written")
+    try:
+        from guidance.layouts.build import describe
+        from guidance.layouts.random import layout_of, write_random
+
+        parts = layout_of(layout).parts
+        # At full size random weights are written in fp16, tiny ones in fp32.
+        numbers = sum(
+            made.parameters + made.buffers for made in (describe(layout, p.folder, sizes[size]) for p in parts)
+        )
+        check_room(f"{layout}, {size}", numbers * (2 if size == "full" else 4), out.absolute())
+        print(write_random(layout, sizes[size], out, seed))
+    except ModuleNotFoundError as error:
+        raise ModelError(f"models random: {error.name} is not installed: pip install 'dreamlab[models]'") from None

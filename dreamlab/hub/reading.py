@@ -132,7 +132,7 @@ def _model(file: str, name: str, table: object, classes: Mapping[str, tuple[str,
     return HubModel(
         name,
         families,
-        entry.word("layout"),
+        entry.word("layout", ""),
         repo,
         mirrors,
         revision,

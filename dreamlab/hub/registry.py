@@ -72,7 +72,7 @@ class HubModel:
 
     name: str
     families: tuple[str, ...]  # guidances that take it, the main one first
-    layout: str  # of its folder or file
+    layout: str  # of its folder or file, one of guidance.layouts; "": none of those
     repo: str  # owner/name on the Hub, or an https address; "": it comes with the package
     mirrors: tuple[str, ...]
     revision: str

@@ -192,15 +192,6 @@ def merge(nets: Mapping[str, nn.Module], file: LoraFile, scale: float = 1.0, kee
     return Applied(counts, before)
 
 
-def merge_part(net: nn.Module, part: str, path: Path, scale: float, parts: tuple[str, ...]) -> None:
-    """What a file says of one of a model's `parts`, for good; the others are in memory at other times."""
-    file = read(path)
-    if strange := set(file.parts) - set(parts):
-        raise ModelError(f"{path}: also speaks of {', '.join(sorted(strange))}, which this model has not")
-    if part in file.parts:
-        merge({part: net}, LoraFile(path, {part: file.parts[part]}), scale, keep=False)
-
-
 def aliases(net: nn.Module) -> dict[str, nn.Parameter]:
     """The weights that a LoRA may add to, under every name with underscores by which files call their layer; newer
     classes of transformers have lost the `text_model` that files speak of."""

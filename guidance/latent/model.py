@@ -16,26 +16,26 @@ from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dreamlab.core import pixels
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.cards import GuidanceCard
-from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.errors import InputError
 from dreamlab.core.noise import NoiseTable, eps_from_flow, eps_from_v, eps_from_x0
 from dreamlab.core.prompting import DIRECTIONS
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
-from guidance.latent import lora_files
 from guidance.latent.adapter import NetAdapter
 from guidance.latent.codec import WAYS, Codec
-from guidance.latent.loading import ModelSource
+from guidance.latent.loading import ModelFolder
 from guidance.latent.memory import Ladder, empty_cache
 from guidance.latent.tables import Clock, clock_of
 from guidance.latent.text import Heard, Rows, TextEncoder, variants
 from guidance.shared.dtypes import DTYPES, dtype_of
 from guidance.shared.worlds import Worlds
 
+PREDICTIONS = ("epsilon", "v_prediction")
 SPOKEN = frozenset({"text", "null", "negative", "blind", "blind_null", *DIRECTIONS})
 
 
@@ -44,11 +44,12 @@ class ModelSettings:
     """What every pretrained model can be told."""
 
     model: str = setting("", help="a name of `dreamlab models ls`, or the path of a folder or file")
-    legacy: str = setting("", help="name of the one pickled file that may be read; safetensors need none")
-    prediction: str = setting("", choices=("", "epsilon", "v_prediction"), help="of a single file that does not say")
-    ema: bool = setting(False, help="of a single file: its moving averages instead of its weights")
-    lora: tuple[str, ...] = setting((), help="LoRA files (kohya's, peft's or diffusers' names), merged into the model")
-    lora_scales: tuple[float, ...] = setting((), low=-4, high=4, help="how much each of them counts; none: 1")
+    legacy: str = setting("", help="name of the one pickled file in it that may be read; safetensors need none")
+    tokenizer: str = setting("", help="folder with a tokenizer, for one file, which has none; else CLIP's own")
+    prediction: str = setting("", choices=("", *PREDICTIONS), help="of one file of SD 2, which does not tell")
+    ema: bool = setting(False, help="of one file: its moving averages instead of its weights")
+    lora: tuple[str, ...] = setting((), help="LoRA files (kohya, peft, diffusers) that are merged into the weights")
+    lora_scales: tuple[float, ...] = setting((), low=-4, high=4, help="how much of each of them; none: 1")
     dtype: str = setting("auto", choices=DTYPES, help="of the network; auto: bfloat16 where that is fast")
     size: int = setting(0, low=0, high=2048, help="pixels at which it looks at the frames; 0: what it was trained at")
     null: str = setting("empty", choices=("empty", "negative"), help="what the unconditional half hears")
@@ -67,10 +68,9 @@ class LatentModel(ABC):
 
     conditions: ClassVar[frozenset[str]] = SPOKEN
     together: ClassVar[int] = 1  # rows that it sees as one
-    takes: ClassVar[str]  # the family of the registry whose models it takes
-    adorned: ClassVar[tuple[str, ...]] = ("unet", "text_encoder")  # parts that a LoRA may speak of
-    default: ClassVar[str]  # of the registry
-    files: ClassVar[tuple[str, ...]] = ()  # kinds of single files that it is read from (single_file.py)
+    takes: ClassVar[str]  # the family of the registry whose models it is made of
+    default: ClassVar[str]  # of those
+    single_kinds: ClassVar[tuple[str, ...]] = ()  # of single files that hold it (guidance/latent/single_file.py)
     trained_at: ClassVar[int] = 512  # pixels, unless its folder says otherwise
     net_part: ClassVar[str] = "unet"
     net_kinds: ClassVar[tuple[str, ...]] = ("UNet2DConditionModel",)
@@ -86,12 +86,9 @@ class LatentModel(ABC):
     def build(cls, settings: Any, worlds: Worlds | None) -> Self:
         from guidance.latent.places import opened
 
-        s = settings
-        return cls(s, opened(s.model or cls.default, cls.takes, s.legacy, cls.files, s.prediction, s.ema))
+        return cls(settings, opened(settings, cls.takes, cls.default, cls.single_kinds))
 
-    def __init__(self, settings: ModelSettings, source: ModelSource) -> None:
-        if settings.lora_scales and len(settings.lora_scales) != len(settings.lora):
-            raise RecipeError(f"lora_scales: {len(settings.lora_scales)} of them for {len(settings.lora)} LoRA files")
+    def __init__(self, settings: ModelSettings, source: ModelFolder) -> None:
         self.settings, self.source = settings, source
         self.clock: Clock = self.clock_of(source)
         self.dtype = torch.float32
@@ -101,7 +98,7 @@ class LatentModel(ABC):
         self.device = torch.device("cpu")
 
     # ---- what a family says ------------------------------------------------------------------------------------------
-    def clock_of(self, source: ModelSource) -> Clock:
+    def clock_of(self, source: ModelFolder) -> Clock:
         return clock_of(source.config("scheduler"), str(source.path / "scheduler"))
 
     @abstractmethod
@@ -145,17 +142,7 @@ class LatentModel(ABC):
     def load(self) -> None:
         """The network and the autoencoder; texts are encoded when they are heard."""
         self.module = self.source.network(self.net_part, self.net_kinds, self.dtype)
-        self.adorn("unet", self.module)
         self.codec = self.autoencoder()
-
-    def adorn(self, part: str, net: nn.Module) -> nn.Module:
-        """The part with what the settings' LoRA files add to it."""
-        from dreamlab.hub import located
-
-        scales = self.settings.lora_scales or (1.0,) * len(self.settings.lora)
-        for name, scale in zip(self.settings.lora, scales, strict=True):
-            lora_files.merge_part(net, part, located(name, "lora"), scale, self.adorned)
-        return net
 
     def autoencoder(self) -> Codec:
         from guidance.latent.places import network

@@ -47,6 +47,7 @@ PLACES = {
     "cc_projection": ("cc_projection.",),
 }
 OPEN_CLIP = ("cond_stage_model.model.", "clip_model.model.")  # where a text tower of its names stands
+PADDED_WITH_NULL = ("tokenizer_2",)  # OpenCLIP's texts are padded with token 0, CLIP's with the end of text
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class SingleFile(ModelFolder):
     kind: str = field(kw_only=True)
     prediction: str = field(kw_only=True)
     ema: bool = field(kw_only=True, default=False)
+    tokens: str = field(kw_only=True, default="")  # the folder of a tokenizer, instead of CLIP's own: no file has one
 
     def has(self, part: str) -> bool:
         return part.startswith("tokenizer") or self._prefix(part) is not None
@@ -91,9 +93,16 @@ class SingleFile(ModelFolder):
         return filled(built(part, self.config(part)), self.state(part), dtype, f"{self.path} ({part})")
 
     def tokenizer(self, part: str, kind: str) -> Any:
-        """The file has none; all of these kinds use CLIP's, and how a text is filled up follows from its encoder."""
-        open_clip = part.endswith("_2") or self._prefix("text_encoder") in OPEN_CLIP
-        return clip_tokenizer("!" if open_clip else END)
+        """CLIP's, from the package or the folder that the user names; how it pads follows from the encoder."""
+        open_clip = part in PADDED_WITH_NULL or (self._prefix("text_encoder") in OPEN_CLIP)
+        if not self.tokens:
+            return clip_tokenizer("!" if open_clip else END)
+        place = Path(self.tokens)
+        within = place / (part if (place / part).is_dir() else "tokenizer")
+        place = within if within.is_dir() else place
+        made = ModelFolder(place.parent).tokenizer(place.name, kind)
+        made.pad_token = "!" if open_clip else made.eos_token
+        return made
 
     def state(self, part: str) -> dict[str, Tensor]:
         """A part's tensors under diffusers' names, of the file's dtype, as views of the mapped file."""
@@ -167,6 +176,7 @@ def single(
     legacy: str = "",
     ema: bool = False,
     prediction: str = "",
+    tokens: str = "",
 ) -> SingleFile:
     """A file, if it is of a kind that is wanted."""
     file = opened(path, legacy == path.name)
@@ -181,4 +191,4 @@ def single(
     told = prediction or ("v_prediction" if "v_pred" in file.shapes else "" if kind == "sd2" else "epsilon")
     if not told:
         raise ModelError(f"{path}: is SD 2, and does not tell what it predicts; {UNTOLD}")
-    return SingleFile(path, legacy, file=file, kind=kind, prediction=told, ema=ema)
+    return SingleFile(path, legacy, file=file, kind=kind, prediction=told, ema=ema, tokens=tokens)

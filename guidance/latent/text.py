@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dreamlab.core.prompting import DIRECTIONS
 from dreamlab.core.types import Prompt
-from guidance.latent.loading import ModelSource
+from guidance.latent.loading import ModelFolder
 
 Rows = Mapping[str, Tensor]  # of one text, [1, ...] each
 VIEWED = {name: f"{{}}, {name} view" for name in DIRECTIONS}  # as threestudio words them
@@ -84,7 +84,7 @@ def cut(tokenizer: Any, text: str, length: int | None = None) -> str:
 class ClipText:
     """One CLIP encoder whose last hidden state, after the final normalisation, is the text (SD 1.5, SD 2.1)."""
 
-    def __init__(self, folder: ModelSource, dtype: torch.dtype, device: torch.device, skip: int = 0) -> None:
+    def __init__(self, folder: ModelFolder, dtype: torch.dtype, device: torch.device, skip: int = 0) -> None:
         self.tokenizer = folder.tokenizer("tokenizer", "CLIPTokenizer")
         self.net = folder.encoder("text_encoder", "CLIPTextModel", dtype).to(device)
         self.skip = skip

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from guidance.layouts.controls import CONTROLS
 from guidance.layouts.deepfloyd import DEEPFLOYD
 from guidance.layouts.flow import FLOWS
 from guidance.layouts.parts import Layout
 from guidance.layouts.stable import STABLE
+from guidance.layouts.video import VIDEOS
 from guidance.layouts.views import VIEWS
 
-LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (*STABLE, *DEEPFLOYD, *FLOWS, *VIEWS)}
+LAYOUTS: Mapping[str, Layout] = {
+    layout.name: layout for layout in (*STABLE, *DEEPFLOYD, *FLOWS, *CONTROLS, *VIEWS, *VIDEOS)
+}

@@ -95,7 +95,7 @@ def clip_vision(
         "projection_dim": projected,
     }
     small: Config = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
-    tiny = full | small | {"image_size": 28, "projection_dim": projection}
+    tiny = full | small | {"projection_dim": projection}  # as large a picture, as many tokens: pipelines resize to 224
     if plain:
         renamed = ("", "vision_model.")
         return Network(folder, "transformers", "CLIPVisionModel", full, tiny, renamed=renamed, version=version)

@@ -157,7 +157,7 @@ ZIMAGE: Config = {
 }
 _ZIMAGE_TINY: Config = {
     "axes_dims": [8, 4, 4],
-    "axes_lens": [256, 32, 32],
+    "axes_lens": [1536, 32, 32],
     "cap_feat_dim": 16,
     "dim": 32,
     "n_heads": 2,

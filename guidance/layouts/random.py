@@ -57,6 +57,8 @@ class Dice:
             return torch.arange(spec.count).reshape(spec.shape)
         if spec.dtype == "int64":
             return torch.zeros(spec.shape, dtype=torch.int64)
+        if last == "pe":
+            return _places(spec.shape)
         noise = self.normal(name, spec.shape)
         if last == "running_var":
             return 1.0 + 0.1 * noise.abs()
@@ -65,6 +67,16 @@ class Dice:
         if last == "bias" or len(spec.shape) < 2:
             return 0.1 * noise
         return noise / math.sqrt(math.prod(spec.shape[1:]))
+
+
+def _places(shape: tuple[int, ...]) -> Tensor:
+    """Sines and cosines of places [1, L, D], as motion modules add them: a loader may make them anew."""
+    import torch
+
+    _, length, width = shape
+    speed = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+    angle = torch.arange(length)[:, None] * speed
+    return torch.stack([angle.sin(), angle.cos()], -1).reshape(shape)
 
 
 def write_tensors(path: Path, specs: Mapping[str, FileTensor], dice: Dice) -> None:
@@ -87,16 +99,16 @@ def write_tensors(path: Path, specs: Mapping[str, FileTensor], dice: Dice) -> No
 
 
 def _shards(specs: Mapping[str, FileTensor], count: int) -> Iterator[dict[str, FileTensor]]:
-    """The tensors in their order, in so many files of about equal size."""
-    share = sum(spec.bytes for spec in specs.values()) / count
-    filled, left = 0.0, count
+    """The tensors in their order, in exactly so many files of about equal size."""
+    waiting, rest = len(specs), sum(spec.bytes for spec in specs.values())
     shard: dict[str, FileTensor] = {}
+    filled = 0
     for name, spec in specs.items():
         shard[name] = spec
-        filled += spec.bytes
-        if left > 1 and filled >= share:
+        filled, waiting = filled + spec.bytes, waiting - 1
+        if count > 1 and (filled * count >= rest or waiting < count):
             yield shard
-            filled, shard, left = 0.0, {}, left - 1
+            rest, count, filled, shard = rest - filled, count - 1, 0, {}
     yield shard
 
 
@@ -208,7 +220,7 @@ def write_random(
     for tokens in layout.tokens:
         write_tokenizer(out / tokens.folder, tokens, size)
     for folder, kind in layout.pictures.items():
-        _write_picture(out / folder, kind, layout.crop if size == "full" else 28)
+        _write_picture(out / folder, kind, layout.crop)
     if layout.scheduler:
         (out / "scheduler").mkdir(exist_ok=True)
         head = {"_class_name": layout.scheduler["_class_name"], "_diffusers_version": layout.version}

@@ -91,7 +91,7 @@ def test_token_and_picture_by_the_parts_themselves(folder: Path, model: Zero123)
     white = (given.rgb * given.alpha + 1 - given.alpha).permute(2, 0, 1)[None]
     mode = AutoencoderKL.from_pretrained(folder / "vae").encode(2 * white - 1).latent_dist.mode()
     torch.testing.assert_close(said["text"].rows["beside"], mode.expand(3, -1, -1, -1), rtol=1e-4, atol=1e-5)
-    small = torch.nn.functional.interpolate(2 * white - 1, (28, 28), mode="bicubic", align_corners=True)
+    small = torch.nn.functional.interpolate(2 * white - 1, (224, 224), mode="bicubic", align_corners=True)
     mean, std = (torch.tensor(value)[:, None, None] for value in (MEAN, STD))
     tower = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder").eval()
     embedding = tower(((small + 1) / 2 - mean) / std).image_embeds

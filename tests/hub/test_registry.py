@@ -174,7 +174,7 @@ WRONG = [
     ('path = "old.pt"', 'path = "old.pt", shards = 2, bytes = 9', "list them one by one"),
     ('"unet/config.json"]', '"unet/config.json", "unet/model.safetensors"]', "unet/model.safetensors is there twice"),
     ('layout = "mvdream-file"', 'revision = "main"', "revision 'main' must be a commit of 40 digits, or 'unknown'"),
-    ('layout = "mvdream-file"', "", "old: layout None is missing"),
+    ('licence = "OpenRAIL"', "", "licence None is missing"),
     ("[models.old]", '[models."Old One"]', "'Old One' is no name of a model"),
     ("[models.old]", "[models.old", "cannot be read"),
 ]

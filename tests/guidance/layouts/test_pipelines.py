@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from guidance.layouts import LAYOUTS
+from guidance.layouts.build import construct
 
 pytest.importorskip("diffusers")
 
@@ -89,10 +93,8 @@ def test_the_full_stable_diffusion_pipeline_loads_as_published(random_folder: Ca
 
 def test_deepfloyd_runs_from_its_folder(random_folder: Callable[..., Path]) -> None:
     """transformers 5 reads a sentencepiece model with a package that is none of ours: the tokenizer is handed in."""
-    from transformers import T5Tokenizer
-
-    other = T5Tokenizer.from_pretrained(random_folder("sd3") / "tokenizer_3", model_max_length=77)
-    pipe = pipeline(random_folder("if1m"), safety_checker=None, watermarker=None, tokenizer=other)
+    tokenizer = spoken_t5(random_folder, 77)
+    pipe = pipeline(random_folder("if1m"), safety_checker=None, watermarker=None, tokenizer=tokenizer)
     with spied(pipe.unet) as calls:
         made = pipe("a red mushroom", height=16, width=16, num_inference_steps=2, output_type="pt").images
     assert made.shape == (1, 3, 16, 16) and torch.isfinite(made).all()
@@ -143,3 +145,108 @@ def test_z_image_runs_from_its_folder(random_folder: Callable[..., Path]) -> Non
     assert [tuple(row.shape) for row in calls[0]["x"]] == [(16, 1, 8, 8)] * 2
     assert all(row.shape[1] == 16 for row in calls[0]["cap_feats"])
     assert calls[0]["t"].tolist() == [0.0, 0.0], "time runs from 0 to 1"
+
+
+def spoken_t5(random_folder: Callable[..., Path], length: int) -> Any:
+    """A tokenizer for folders that hold a sentencepiece model alone (see above)."""
+    from transformers import T5Tokenizer
+
+    return T5Tokenizer.from_pretrained(random_folder("sd3") / "tokenizer_3", model_max_length=length)
+
+
+@pytest.mark.parametrize("name", ["modelscope", "zeroscope"])
+def test_modelscope_runs_from_its_folder(name: str, random_folder: Callable[..., Path]) -> None:
+    pipe = pipeline(random_folder(name), torch_dtype=torch.float32)
+    with spied(pipe.unet) as calls:
+        pipe("a red mushroom", **SMALL, num_frames=3, output_type="latent")
+    assert shapes(calls[0], "sample", "encoder_hidden_states") == [(2, 4, 3, 8, 8), (2, 77, 32)]
+
+
+@pytest.mark.parametrize("name", ["svd", "svd-xt"])
+def test_stable_video_runs_from_its_folder(name: str, random_folder: Callable[..., Path]) -> None:
+    from PIL import Image
+
+    pipe = pipeline(random_folder(name))
+    with spied(pipe.unet) as calls:
+        pipe(Image.new("RGB", (64, 64), "red"), **SMALL, num_frames=3, output_type="latent")
+    assert shapes(calls[0], "sample", "encoder_hidden_states") == [(2, 3, 8, 8, 8), (2, 1, 32)]
+    assert shapes(calls[0], "added_time_ids") == [(2, 3)]
+    assert float(calls[0]["timestep"]) == pytest.approx(1.6378, abs=1e-4), "a quarter of ln 700"
+
+
+@pytest.mark.parametrize("name", ["cogvideox-2b", "cogvideox-5b"])
+def test_cogvideo_runs_from_its_folder(name: str, random_folder: Callable[..., Path]) -> None:
+    pipe = pipeline(random_folder(name), tokenizer=spoken_t5(random_folder, 226))
+    with spied(pipe.transformer) as calls:
+        pipe("a red mushroom", **SMALL, num_frames=9, output_type="latent")
+    assert shapes(calls[0], "hidden_states", "encoder_hidden_states") == [(2, 3, 16, 8, 8), (2, 226, 32)]
+    assert calls[0]["timestep"].tolist() == [999, 999]
+    assert (calls[0].get("image_rotary_emb") is not None) is (name == "cogvideox-5b")
+    assert pipe.scheduler.alphas_cumprod[999] == 0.0, "zero terminal signal"
+
+
+def wan_transformers(name: str, folder: Path) -> dict[str, nn.Module]:
+    """Read without `from_pretrained`, which wants accelerate for them."""
+    made = {}
+    for network in LAYOUTS[name].parts:
+        if network.folder.startswith("transformer"):
+            made[network.folder] = construct(network, "tiny", "cpu")
+            state: dict[str, Tensor] = {}
+            for path in sorted((folder / network.folder).glob("*.safetensors")):
+                state |= load_file(path)
+            made[network.folder].load_state_dict(state)
+    return made
+
+
+@pytest.mark.parametrize("name", ["wan21-1.3b", "wan22-t2v-a14b", "wan22-5b"])
+def test_wan_runs_from_its_folder(name: str, random_folder: Callable[..., Path]) -> None:
+    pipe = pipeline(random_folder(name), **wan_transformers(name, random_folder(name)))
+    side = 4 if name == "wan22-5b" else 8
+    with spied(pipe.transformer) as calls:
+        pipe("a red mushroom", **SMALL, num_frames=5, output_type="latent", max_sequence_length=16)
+    channels = 48 if name == "wan22-5b" else 16
+    assert shapes(calls[0], "hidden_states", "encoder_hidden_states") == [(1, channels, 2, side, side), (1, 16, 32)]
+    assert (pipe.transformer_2 is not None) is (name == "wan22-t2v-a14b")
+    assert pipe.config.expand_timesteps is (name == "wan22-5b")
+
+
+def test_animatediff_runs_from_two_folders(random_folder: Callable[..., Path]) -> None:
+    from diffusers import DDIMScheduler, MotionAdapter
+
+    adapter = MotionAdapter.from_pretrained(random_folder("motion-v2"), local_files_only=True)
+    import diffusers
+
+    made = diffusers.AnimateDiffPipeline.from_pretrained(
+        random_folder("sd15"), motion_adapter=adapter, feature_extractor=None, local_files_only=True
+    )
+    made.scheduler = DDIMScheduler.from_config(made.scheduler.config, beta_schedule="linear", clip_sample=False)
+    made.set_progress_bar_config(disable=True)
+    with spied(made.unet) as calls:
+        made("a red mushroom", **SMALL, num_frames=3, output_type="latent")
+    assert shapes(calls[0], "sample", "encoder_hidden_states") == [(2, 4, 3, 8, 8), (6, 77, 32)]
+    assert float(made.scheduler.alphas_cumprod[500]) == pytest.approx(0.16077162, abs=1e-7)
+
+
+@pytest.mark.parametrize(("name", "control"), [("sd15", "controlnet-sd15"), ("sdxl", "controlnet-sdxl")])
+def test_control_networks_run_beside_their_model(name: str, control: str, random_folder: Callable[..., Path]) -> None:
+    """Their zero convolutions are filled: taken away, the picture is another."""
+    import diffusers
+
+    net = diffusers.ControlNetModel.from_pretrained(random_folder(control), local_files_only=True)
+    kind = "StableDiffusionControlNetPipeline" if name == "sd15" else "StableDiffusionXLControlNetPipeline"
+    more = {"safety_checker": None} if name == "sd15" else {}
+    pipe = getattr(diffusers, kind).from_pretrained(
+        random_folder(name), controlnet=net, local_files_only=True, torch_dtype=torch.float32, **more
+    )
+    pipe.set_progress_bar_config(disable=True)
+    shown = torch.rand(1, 3, 64, 64, generator=torch.manual_seed(0))
+    found = []
+    for scale in (1.0, 0.0):
+        with spied(pipe.controlnet) as calls:
+            out = pipe(
+                "a red mushroom", image=shown, **SMALL, output_type="latent", controlnet_conditioning_scale=scale,
+                generator=torch.manual_seed(1),
+            )  # fmt: skip
+        found.append(out.images)
+        assert shapes(calls[0], "controlnet_cond") == [(2, 3, 64, 64)]
+    assert (found[0] - found[1]).abs().max() > 1e-3
