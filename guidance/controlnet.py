@@ -33,6 +33,11 @@ class ControlNet(StableDiffusion):
         scales: tuple[float, ...] = setting((1.0,), low=0, high=4, help="how much each of them counts")
 
     settings: Settings
+    embedded: ClassVar[str] = "toybox-control"
+
+    @classmethod
+    def models(cls, settings: Any) -> tuple[tuple[str, str], ...]:
+        return (*super().models(settings), *((name, "controlnet") for name in settings.controls))
 
     @classmethod
     def card(cls, settings: Any) -> GuidanceCard:

@@ -175,7 +175,7 @@ def test_the_repository_names_no_place_of_a_machine() -> None:
     pattern = re.compile(r"(?<![A-Za-z0-9_./])/(work|farm|root|home|Users)/[A-Za-z]")
     for name in filter(None, listed.decode().split("\0")):
         path = ROOT / name
-        if path.suffix in {".png", ".safetensors", ".mp4", ".glb", ".npz"} or not path.is_file():
+        if path.suffix in {".png", ".safetensors", ".mp4", ".glb", ".npz", ".gz"} or not path.is_file():
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             assert not pattern.search(line), f"{name}:{number}: {line.strip()[:80]}"
