@@ -15,7 +15,7 @@ GUIDANCE: Table[GuidanceKind] = Table(
     {
         "controlnet": "controlnet.ControlNet",
         "imagedream": "imagedream.ImageDream",
-        "mvdream": "mvdream.MVDream",
+        "mvdream": "mvdream.MVDreamModel",
         "oracle": "oracle.Oracle",
         "picture": "picture.Picture",
         "sd": "sd.StableDiffusion",

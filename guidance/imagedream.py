@@ -18,13 +18,13 @@ from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.latent.joint import told
 from guidance.latent.loading import ModelFolder
 from guidance.latent.model import ModelSettings
-from guidance.latent.pictures import Seen, before, clip_pixels
-from guidance.mvdream import MVDream
+from guidance.latent.pictures import PicturesSeen, before, clip_pixels
+from guidance.mvdream import MVDreamModel
 
 GRAYS = 5  # backgrounds that the picture is looked at before, from black to white
 
 
-class ImageDream(MVDream):
+class ImageDream(MVDreamModel):
     """It was trained with the picture before the views' own gray; the picture's side counts as the front."""
 
     paper: ClassVar[str] = "Wang and Shi 2023, arXiv:2312.02201"
@@ -33,7 +33,7 @@ class ImageDream(MVDream):
     single_kinds: ClassVar[tuple[str, ...]] = ("imagedream",)
 
     @dataclass(frozen=True)
-    class Settings(MVDream.Settings):
+    class Settings(MVDreamModel.Settings):
         model: str = setting("imagedream", help="a name of `dreamlab models ls`, or the path of a folder or file")
         fifth: bool = setting(True, help="the picture as a fifth view (`pixel`); false: as words alone (`local`)")
         null: str = setting("negative", choices=("empty", "negative"), help="what the unconditional half hears")
@@ -42,7 +42,7 @@ class ImageDream(MVDream):
 
     def __init__(self, settings: ModelSettings, source: ModelFolder) -> None:
         super().__init__(settings, source)
-        self.seen_pictures = Seen(self._look)
+        self.seen_pictures = PicturesSeen(self._look)
 
     @classmethod
     def card(cls, settings: ModelSettings) -> GuidanceCard:
