@@ -26,6 +26,7 @@ class MVDreamModel(LatentModel):
     paper: ClassVar[str] = "Shi et al. 2023, arXiv:2308.16512"
     takes: ClassVar[str] = "mvdream"
     default: ClassVar[str] = "mvdream"
+    embedded: ClassVar[str] = "toybox-views"
     single_kinds: ClassVar[tuple[str, ...]] = ("mvdream",)
     conditions: ClassVar[frozenset[str]] = SPOKEN - {"blind", "blind_null"}  # no camera is none that it knows
     together: ClassVar[int] = 4

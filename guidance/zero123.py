@@ -20,7 +20,6 @@ from guidance.latent.ldm_names import under
 from guidance.latent.loading import ModelFolder
 from guidance.latent.model import LatentModel, ModelSettings
 from guidance.latent.pictures import PicturesSeen, before, clip_pixels
-from guidance.latent.places import Merged
 from guidance.latent.single_file import SingleFile
 from guidance.latent.tensor_files import opened
 from guidance.latent.text import Rows, TextEncoder
@@ -38,6 +37,7 @@ class Zero123(LatentModel):
     paper: ClassVar[str] = "Liu et al. 2023, arXiv:2303.11328"
     takes: ClassVar[str] = "zero123"
     default: ClassVar[str] = "zero123-xl"
+    embedded: ClassVar[str] = "toybox-novel"
     single_kinds: ClassVar[tuple[str, ...]] = ("zero123",)
     conditions: ClassVar[frozenset[str]] = frozenset({"text", "null"})  # "text" is the picture; it hears no words
     trained_at: ClassVar[int] = 256
@@ -68,7 +68,7 @@ class Zero123(LatentModel):
 
     def load(self) -> None:
         super().load()
-        self.projection = projection_of(self.source).to(self.device)
+        self.projection = projection_of(self.source, self.settings.legacy).to(self.device)
 
     def text_encoder(self, device: torch.device) -> TextEncoder:
         raise NotImplementedError("it hears no words")
@@ -116,16 +116,15 @@ class Zero123(LatentModel):
         return said
 
 
-def projection_of(source: ModelFolder) -> nn.Module:
+def projection_of(source: ModelFolder, legacy: str) -> nn.Module:
     """The linear layer that makes the token, float32; in a folder of its own that conversions call differently."""
-    source = source.whole() if isinstance(source, Merged) else source
-    if isinstance(source, SingleFile):
-        return source.filled("cc_projection", torch.float32)
+    if isinstance(source.inner, SingleFile):
+        return source.inner.filled("cc_projection", torch.float32)
     for name, prefix in PROJECTIONS.items():
         if source.has(name):
             folder = source.path / name
-            found = sorted(folder.glob("*.safetensors")) or [folder / source.legacy]
-            file = opened(found[0], found[0].name == source.legacy)
+            found = sorted(folder.glob("*.safetensors")) or [folder / legacy]
+            file = opened(found[0], bool(legacy) and found[0].name == legacy)
             state = under(file.read(list(file.shapes)), prefix)
             outer, inner = state["weight"].shape if "weight" in state else (1, POSE)
             return filled(nn.Linear(inner, outer, device="meta"), state, torch.float32, str(found[0]))

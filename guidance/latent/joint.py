@@ -116,7 +116,7 @@ class ConvertedFolder(ModelFolder):
     def _file(self) -> Tensors:
         folder = self.path / "unet"
         found = sorted(folder.glob("diffusion_pytorch_model*.safetensors")) or [folder / self.legacy]
-        return opened(found[0], found[0].name == self.legacy)
+        return opened(found[0], bool(self.legacy) and found[0].name == self.legacy)
 
 
 def is_converted(folder: ModelFolder) -> bool:

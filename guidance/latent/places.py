@@ -64,6 +64,10 @@ class Merged(ModelFolder):
     file: lora_files.LoraFile = field(kw_only=True)
     scale: float = field(kw_only=True)
 
+    @property
+    def inner(self) -> ModelFolder:
+        return self.source.inner
+
     def has(self, part: str) -> bool:
         return self.source.has(part)
 
@@ -81,10 +85,6 @@ class Merged(ModelFolder):
 
     def tokenizer(self, part: str, kind: str) -> Any:
         return self.source.tokenizer(part, kind)
-
-    def whole(self) -> ModelFolder:
-        """The model without any LoRA."""
-        return self.source.whole() if isinstance(self.source, Merged) else self.source
 
     def _merged(self, part: str, net: nn.Module) -> nn.Module:
         if part in self.file.parts:

@@ -47,7 +47,6 @@ PLACES = {
     "cc_projection": ("cc_projection.",),
 }
 OPEN_CLIP = ("cond_stage_model.model.", "clip_model.model.")  # where a text tower of its names stands
-PADDED_WITH_NULL = ("tokenizer_2",)  # OpenCLIP's texts are padded with token 0, CLIP's with the end of text
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class SingleFile(ModelFolder):
     kind: str = field(kw_only=True)
     prediction: str = field(kw_only=True)
     ema: bool = field(kw_only=True, default=False)
-    tokens: str = field(kw_only=True, default="")  # the folder of a tokenizer, instead of CLIP's own: no file has one
+    tokens: str = field(kw_only=True, default="")  # the folder of a tokenizer, instead of CLIP's own
 
     def has(self, part: str) -> bool:
         return part.startswith("tokenizer") or self._prefix(part) is not None
@@ -93,8 +92,8 @@ class SingleFile(ModelFolder):
         return filled(built(part, self.config(part)), self.state(part), dtype, f"{self.path} ({part})")
 
     def tokenizer(self, part: str, kind: str) -> Any:
-        """CLIP's, from the package or the folder that the user names; how it pads follows from the encoder."""
-        open_clip = part in PADDED_WITH_NULL or (self._prefix("text_encoder") in OPEN_CLIP)
+        """The file has none; all of these kinds use CLIP's, and how a text is filled up follows from its encoder."""
+        open_clip = part.endswith("_2") or self._prefix("text_encoder") in OPEN_CLIP
         if not self.tokens:
             return clip_tokenizer("!" if open_clip else END)
         place = Path(self.tokens)

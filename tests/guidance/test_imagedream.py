@@ -106,19 +106,21 @@ def test_nothing_of_the_picture_in_the_null_but_every_camera(model: ImageDream, 
     assert (model.predict(z, t, said["text"]) - model.predict(z, t, said["null"])).abs().max() > 0.01
 
 
-def test_words_of_the_picture_are_the_encoder_s_last_layer_but_one(folder: Path, model: ImageDream) -> None:
+def test_words_of_the_picture_are_the_encoder_s_last_layer_but_one(
+    folder: Path, model: ImageDream, given: Reference
+) -> None:
     """By transformers' own class and preparation of pictures."""
     from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
-    given = reference(size=224)
     encoder = CLIPVisionModel.from_pretrained(folder / "image_encoder").eval()
     shown = (255 * given.rgb * given.alpha).round().to(torch.uint8).permute(2, 0, 1)
-    size = {"height": 224, "width": 224}
-    pixels = CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size=size)(shown.numpy(), return_tensors="pt")
+    side = encoder.config.image_size
+    size = {"height": side, "width": side}
+    pixels = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=size)(shown.numpy(), return_tensors="pt")
     # Of two layers: embedding, first, second.
     wanted = encoder(pixels.pixel_values, output_hidden_states=True).hidden_states[1]
     rows = asked(model, given, gray=0.0)["text"].rows["image"]
-    assert rows.shape == (4, 1, 257, 32)
+    assert rows.shape == (4, 1, (side // encoder.config.patch_size) ** 2 + 1, 32)
     torch.testing.assert_close(rows[0], wanted, rtol=1e-4, atol=1e-4)
 
 

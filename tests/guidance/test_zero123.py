@@ -91,9 +91,10 @@ def test_token_and_picture_by_the_parts_themselves(folder: Path, model: Zero123)
     white = (given.rgb * given.alpha + 1 - given.alpha).permute(2, 0, 1)[None]
     mode = AutoencoderKL.from_pretrained(folder / "vae").encode(2 * white - 1).latent_dist.mode()
     torch.testing.assert_close(said["text"].rows["beside"], mode.expand(3, -1, -1, -1), rtol=1e-4, atol=1e-5)
-    small = torch.nn.functional.interpolate(2 * white - 1, (224, 224), mode="bicubic", align_corners=True)
-    mean, std = (torch.tensor(value)[:, None, None] for value in (MEAN, STD))
     tower = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder").eval()
+    size = (tower.config.image_size,) * 2
+    small = torch.nn.functional.interpolate(2 * white - 1, size, mode="bicubic", align_corners=True)
+    mean, std = (torch.tensor(value)[:, None, None] for value in (MEAN, STD))
     embedding = tower(((small + 1) / 2 - mean) / std).image_embeds
     (weights,) = (folder / "clip_camera_projection").glob("*.safetensors")
     state = load_file(weights)
