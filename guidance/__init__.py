@@ -23,7 +23,7 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "ip-adapter-xl": "ip_adapter.IPAdapterXL",
         "klein": "flux2.Klein",
         "modelscope": "modelscope.ModelScope",
-        "mvdream": "mvdream.MVDreamModel",
+        "mvdream": "mvdream.MultiViewDream",
         "oracle": "oracle.Oracle",
         "picture": "picture.Picture",
         "sd": "sd.StableDiffusion",

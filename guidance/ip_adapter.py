@@ -18,7 +18,7 @@ from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.latent import ip_files
 from guidance.latent.loading import ModelFolder
-from guidance.latent.pictures import PicturesSeen, before, clip_pixels
+from guidance.latent.pictures import SeenPictures, before, clip_pixels
 from guidance.sd import StableDiffusion
 from guidance.sdxl import StableDiffusionXL
 
@@ -52,7 +52,7 @@ class IPAdapter(StableDiffusion):
         place = adapter_of(settings.adapter)
         self.file = ip_files.read(place, place.name == settings.legacy)
         self.encoder_at = Path(settings.image_encoder) if settings.image_encoder else place.parent / ENCODER
-        self.seen_pictures = PicturesSeen(self._look)
+        self.seen_pictures = SeenPictures(self._look)
         self._check_encoder()
 
     def _check_encoder(self) -> None:
