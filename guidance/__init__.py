@@ -19,6 +19,8 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "deepfloyd": "deepfloyd.DeepFloyd",
         "flux": "flux.Flux",
         "imagedream": "imagedream.ImageDream",
+        "ip-adapter": "ip_adapter.IPAdapter",
+        "ip-adapter-xl": "ip_adapter.IPAdapterXL",
         "klein": "flux2.Klein",
         "modelscope": "modelscope.ModelScope",
         "mvdream": "mvdream.MultiViewDream",
