@@ -15,9 +15,9 @@ GUIDANCE: Table[GuidanceKind] = Table(
     {
         "controlnet": "controlnet.ControlNet",
         "controlnet-xl": "controlnet.ControlNetXL",
-        "deepfloyd": "deepfloyd.DeepFloyd",
         "flux": "flux.Flux",
-        "klein": "flux2.Klein",
+        "flux2": "flux2.Klein",
+        "if": "deepfloyd.DeepFloyd",
         "oracle": "oracle.Oracle",
         "picture": "picture.Picture",
         "sd": "sd.StableDiffusion",
@@ -29,6 +29,6 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "toybox-video": "toybox.roles.ToyboxVideo",
         "toybox-views": "toybox.roles.ToyboxViews",
         "truth": "truth.Truth",
-        "z-image": "zimage.ZImage",
+        "zimage": "zimage.ZImage",
     },
 )
