@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 GUIDANCE: Table[GuidanceKind] = Table(
     __name__,
     {
+        "animatediff": "animatediff.AnimateDiff",
         "controlnet": "controlnet.ControlNet",
         "controlnet-xl": "controlnet.ControlNetXL",
         "flux": "flux.Flux",
         "flux2": "flux2.Klein",
         "if": "deepfloyd.DeepFloyd",
+        "imagedream": "imagedream.ImageDream",
+        "modelscope": "modelscope.ModelScope",
+        "mvdream": "mvdream.MVDream",
         "oracle": "oracle.Oracle",
         "picture": "picture.Picture",
         "sd": "sd.StableDiffusion",
@@ -29,6 +33,9 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "toybox-video": "toybox.roles.ToyboxVideo",
         "toybox-views": "toybox.roles.ToyboxViews",
         "truth": "truth.Truth",
+        "wan": "wan.Wan",
+        "wan-i2v": "wan.WanPicture",
+        "zero123": "zero123.Zero123",
         "zimage": "zimage.ZImage",
     },
 )

@@ -132,6 +132,11 @@ def check_term(term: Term, guide: GuidanceCard, rule: RuleCard, where: str) -> N
         raise RecipeError(f"{where}: {term.system.kind} trains an adapter, which {term.guidance.kind} does not offer")
     if rule.clip and not guide.clip:
         raise RecipeError(f"{where}: {term.system.kind} scores whole clips, which {term.guidance.kind} here does not")
+    if guide.whole and guide.folds == 1 and not rule.clip:
+        raise RecipeError(
+            f"{where}: {term.guidance.kind} looks at frames of one time of noise, and {term.system.kind} draws one for "
+            "each; use system: video"
+        )
     if guide.folds > 1 and rule.frames:
         folded = f"{term.guidance.kind} makes one latent of {guide.folds} frames"
         raise RecipeError(f"{where}: {term.system.kind} compares each frame with its latent, and {folded}")
@@ -225,7 +230,9 @@ def check_together(stage: Stage, term: Term, guide: GuidanceCard, count: int | N
     """Whether the rows that a guidance looks at as one are one: frames of a clip, or views of one moment."""
     if guide.together == 1:
         return
-    name, cameras, group = term.guidance.kind, stage.cameras, min(guide.together, stage.views)
+    name, cameras, group = term.guidance.kind, stage.cameras, guide.together
+    if not guide.whole:
+        group = min(group, stage.views)
     what = "frames" if guide.clip else "views"
     if count is None or (term.sample and term.sample < stage.views):
         raise RecipeError(f"{where}: {name} looks at {group} {what} together, and would see views drawn one by one")

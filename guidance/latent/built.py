@@ -4,7 +4,7 @@ out. They are made on the meta device, so that memory holds the weights once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -47,12 +47,18 @@ def built(part: str, config: Config) -> nn.Module:
     raise ValueError(part)
 
 
-def filled(net: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> nn.Module:
-    """The network with exactly these tensors, as copies in `dtype`, frozen; ModelError names what does not fit."""
+def filled(
+    net: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype, where: str, precise: Collection[str] = ()
+) -> nn.Module:
+    """The network with exactly these tensors, as copies in `dtype`, frozen; ModelError names what does not fit. Parts
+    of a name that are `precise` stay in float32."""
     wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     kept = {name: value for name, value in state.items() if name in wanted or not name.endswith(OLD_BUFFERS)}
     check({name: tuple(value.shape) for name, value in kept.items()}, wanted, where)
-    copies = {name: value.to(dtype, copy=True) if value.is_floating_point() else value for name, value in kept.items()}
+    copies = {}
+    for name, value in kept.items():
+        own = torch.float32 if set(precise) & set(name.split(".")) else dtype
+        copies[name] = value.to(own, copy=True) if value.is_floating_point() else value
     net.load_state_dict(copies, strict=True, assign=True)
     for module in net.modules():
         for name, buffer in module.named_buffers(recurse=False):

@@ -24,6 +24,8 @@ WAYS = ("exact", "hybrid", "tiny")
 class Codec:
     """Latents of pictures [B, 3, H, W] in [-1, 1]; networks of diffusers, frozen."""
 
+    together: int = 1  # pictures that are encoded as one
+
     def __init__(self, vae: Any, tiny: Any = None, way: str = "exact", floor: float = 0.0) -> None:
         self.vae, self.tiny, self.way, self.floor = vae, tiny, way, floor
         config = vae.config
@@ -36,7 +38,7 @@ class Codec:
     def to(self, device: torch.device) -> None:
         for net in (self.vae, self.tiny):
             if net is not None:
-                net.to(device, memory_format=torch.channels_last)
+                arranged(net, device)
 
     def encode(self, pictures: Tensor, ladder: Ladder) -> Tensor:
         """z [B, C, h, w] float32, differentiable."""
@@ -60,7 +62,7 @@ class Codec:
             made: Tensor = checkpoint(self.by_vae, one, use_reentrant=False)
             return made
 
-        return in_turn(kept_as_picture, x) if ladder.singly else kept_as_picture(x)
+        return in_turn(kept_as_picture, x, self.together) if ladder.singly else kept_as_picture(x)
 
     def by_vae(self, x: Tensor) -> Tensor:
         mode: Tensor = self.vae.encode(x).latent_dist.mode()
@@ -98,3 +100,12 @@ class Codec:
                 (grad,) = torch.autograd.grad((z * towards).sum(), leaf)
             found.append(grad.float().flatten())
         return float(torch.nn.functional.cosine_similarity(found[0], found[1], dim=0))
+
+
+def arranged(net: Any, device: torch.device) -> Any:
+    """The network on the device, the weights of its convolutions over pictures with their channels last."""
+    net.to(device)
+    for weight in net.parameters():
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    return net

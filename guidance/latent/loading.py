@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dreamlab.core.errors import ModelError
 
@@ -38,6 +38,11 @@ class ModelFolder:
 
     path: Path
     legacy: str = ""  # the one pickled file that may be read
+
+    @property
+    def inner(self) -> ModelFolder:
+        """The model itself, without what is merged into it."""
+        return self
 
     def has(self, part: str) -> bool:
         return (self.path / part).is_dir()
@@ -102,6 +107,26 @@ class ModelFolder:
         if complaint := complaint_of(report):
             raise ModelError(f"{place}: {complaint}; what is missing would be random numbers, so it is refused")
         return frozen(made)
+
+    def tensors(self, part: str, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Every tensor of a part, as mapped from its files; for networks that their library cannot load by itself."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        place = self.path / part
+        if not place.is_dir():
+            raise ModelError(f"{place}: no such folder; the model is not whole")
+        chosen = self._variant(place, dtype)
+        if "use_safetensors" in chosen:
+            raise ModelError(f"{place}: a pickle is not read here; convert it to safetensors")
+        found: dict[str, Tensor] = {}
+        for path in sorted(place.glob("*.safetensors")):
+            if (".fp16" in path.name) == bool(chosen):
+                try:
+                    found |= load_file(path)
+                except (OSError, SafetensorError) as error:
+                    raise ModelError(f"{path}: could not be loaded ({first_line(error)})") from None
+        return found
 
     def _variant(self, place: Path, dtype: torch.dtype) -> dict[str, Any]:
         """Which of its files: half precision where that is all there is, or is what will be used."""

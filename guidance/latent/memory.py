@@ -69,7 +69,7 @@ def empty_cache() -> None:
         torch.cuda.empty_cache()
 
 
-def in_turn(encode: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
-    """One picture after the other."""
-    made: Sequence[Tensor] = [encode(picture) for picture in pictures.split(1)]
+def in_turn(encode: Callable[[Tensor], Tensor], pictures: Tensor, together: int = 1) -> Tensor:
+    """One picture after the other, or one clip of `together`."""
+    made: Sequence[Tensor] = [encode(picture) for picture in pictures.split(together)]
     return torch.cat(list(made))

@@ -27,7 +27,7 @@ from dreamlab.core.prompting import DIRECTIONS
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.latent.adapter import NetAdapter
-from guidance.latent.codec import WAYS, Codec
+from guidance.latent.codec import WAYS, Codec, arranged
 from guidance.latent.loading import ModelFolder
 from guidance.latent.memory import Ladder, empty_cache
 from guidance.latent.tables import Clock, clock_of
@@ -164,7 +164,7 @@ class LatentModel(ABC):
     def placed(self, net: Any) -> Any:
         if self.settings.offload:
             return net
-        return net.to(self.device, memory_format=torch.channels_last) if self.conv else net.to(self.device)
+        return arranged(net, self.device) if self.conv else net.to(self.device)
 
     def picture_dtype(self) -> torch.dtype:
         """Of the autoencoder: half precision overflows in several (SDXL's says so itself), and its gradient is what the
