@@ -21,7 +21,7 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "if": "deepfloyd.DeepFloyd",
         "imagedream": "imagedream.ImageDream",
         "modelscope": "modelscope.ModelScope",
-        "mvdream": "mvdream.MVDream",
+        "mvdream": "mvdream.MultiViewDream",
         "oracle": "oracle.Oracle",
         "picture": "picture.Picture",
         "sd": "sd.StableDiffusion",

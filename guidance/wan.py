@@ -81,7 +81,7 @@ class Wan(FoldedModel):
         if self.boundary is not None:
             self.module = Experts(self.module, wan_network(self.source, "transformer_2", self.dtype), self.boundary)
         self.codec = self.autoencoder()
-        own, taken = self.codec.channels, int(self.source.config(self.net_part)["in_channels"])  # type: ignore[call-overload]
+        own, taken = self.codec.channels, int(self.source.config(self.net_part)["in_channels"])
         if (taken != own) != self.shows:
             kind = "wan" if self.shows else "wan-i2v"
             raise ModelError(f"{self.source.path}: takes {taken} channels, and a clip has {own}; use kind: {kind}")
@@ -111,6 +111,7 @@ class Wan(FoldedModel):
 class WanPicture(Wan):
     """Clips that begin with the prompt's picture, by a text."""
 
+    paper: ClassVar[str] = "Wan team 2025, arXiv:2503.20314"
     default: ClassVar[str] = "wan21-i2v-14b-480p"
     shows: ClassVar[bool] = True
 

@@ -32,7 +32,7 @@ def clip_pixels(rgb: Tensor, side: int, sharp: bool = False) -> Tensor:
     return (x - mean) / std
 
 
-class Seen:
+class SeenPictures:
     """What given pictures are to a model, as tables on its device; `look` has the encoder in memory for a while."""
 
     def __init__(self, look: Callable[[Reference], Mapping[str, Tensor]]) -> None:
