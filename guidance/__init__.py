@@ -16,6 +16,8 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "animatediff": "animatediff.AnimateDiff",
         "controlnet": "controlnet.ControlNet",
         "controlnet-xl": "controlnet.ControlNetXL",
+        "fewstep": "fewstep.FewStep",
+        "fewstep-xl": "fewstep.FewStepXL",
         "flux": "flux.Flux",
         "flux2": "flux2.Klein",
         "if": "deepfloyd.DeepFloyd",
