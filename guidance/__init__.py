@@ -14,11 +14,13 @@ GUIDANCE: Table[GuidanceKind] = Table(
     __name__,
     {
         "animatediff": "animatediff.AnimateDiff",
+        "cogvideox": "cogvideox.CogVideoX",
         "controlnet": "controlnet.ControlNet",
         "modelscope": "modelscope.ModelScope",
         "oracle": "oracle.Oracle",
         "picture": "picture.Picture",
         "sd": "sd.StableDiffusion",
+        "svd": "svd.StableVideo",
         "toybox": "toybox.prior.Toybox",
         "toybox-control": "toybox.roles.ToyboxControl",
         "toybox-novel": "toybox.roles.ToyboxNovel",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -33,6 +32,8 @@ class AnimateDiff(ClipModel, StableDiffusion):
     """Clips by a text, each frame a latent of Stable Diffusion's own."""
 
     paper: ClassVar[str] = "Guo et al. 2023, arXiv:2307.04725"
+
+    single_kinds: ClassVar[tuple[str, ...]] = ("sd1",)
 
     @dataclass(frozen=True)
     class Settings(ClipSettings):
@@ -79,7 +80,7 @@ def motion_adapter(model: str, dtype: torch.dtype) -> Any:
     """An adapter of a folder, or of one file under the original names."""
     from dreamlab.hub import located
 
-    place = Path(located(model))
+    place = located(model, "animatediff")
     if place.is_dir():
         folder = ModelFolder(place.parent)
         config, state = folder.config(place.name), folder.tensors(place.name, dtype)

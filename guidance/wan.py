@@ -20,9 +20,8 @@ from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.errors import ModelError
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
-from guidance.latent.built import filled
 from guidance.latent.clips import ClipSettings, FoldedModel, moments_of
-from guidance.latent.loading import ModelFolder, library, quiet
+from guidance.latent.loading import ModelFolder
 from guidance.latent.pictured import Pictured, clip_pixels
 from guidance.latent.t5 import T5Text, tidy
 from guidance.latent.tables import Clock, clock_of
@@ -44,6 +43,7 @@ class Wan(FoldedModel):
     """Clips by a text."""
 
     paper: ClassVar[str] = "Wan team 2025, arXiv:2503.20314"
+    takes: ClassVar[str] = "wan"
     default: ClassVar[str] = "wan21-t2v-1.3b"
     trained_at: ClassVar[int] = 480
     net_part: ClassVar[str] = "transformer"
@@ -77,11 +77,11 @@ class Wan(FoldedModel):
         return T5Text(self.source, self.dtype, device, LENGTH, **how)
 
     def load(self) -> None:
-        self.module = wan_network(self.source, self.net_part, self.dtype)
+        super().load()
         if self.boundary is not None:
-            self.module = Experts(self.module, wan_network(self.source, "transformer_2", self.dtype), self.boundary)
-        self.codec = self.autoencoder()
-        own, taken = self.codec.channels, int(self.source.config(self.net_part)["in_channels"])  # type: ignore[call-overload]
+            little = self.source.network("transformer_2", self.net_kinds, self.dtype)
+            self.module = Experts(self.module, little, self.boundary)
+        own, taken = self.codec.channels, int(self.source.config(self.net_part)["in_channels"])
         if (taken != own) != self.shows:
             kind = "wan" if self.shows else "wan-i2v"
             raise ModelError(f"{self.source.path}: takes {taken} channels, and a clip has {own}; use kind: {kind}")
@@ -173,18 +173,3 @@ class Experts(nn.Module):
             said = said if said.numel() else answer.new_zeros(len(clips), *answer.shape[1:])
             said = said.index_copy(0, rows, answer)
         return (said,)
-
-
-def wan_network(source: ModelFolder, part: str, dtype: torch.dtype) -> Any:
-    """A transformer from its folder. The library's own loader wants accelerate for this class, because parts of it stay
-    in float32; places are remembered nowhere in the file, so they are made on the spot."""
-    config, where = source.config(part), str(source.path / part)
-    if config.get("_class_name") not in Wan.net_kinds:
-        raise ModelError(f"{where}: is a {config.get('_class_name')}; this family takes {Wan.net_kinds[0]}")
-    with quiet(), torch.device("meta"):
-        net = library("diffusers").WanTransformer3DModel.from_config(dict(config))
-    rope = net.rope
-    net.rope = type(rope)(rope.attention_head_dim, rope.patch_size, rope.max_seq_len)
-    # A query's norm that 2.1's picture models carry and no code reads.
-    state = {name: value for name, value in source.tensors(part, dtype).items() if "norm_added_q" not in name}
-    return filled(net, state, dtype, where, PRECISE)

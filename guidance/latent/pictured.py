@@ -50,3 +50,20 @@ def clip_pixels(picture: Tensor, size: int) -> Tensor:
 def clip_normal(picture: Tensor) -> Tensor:
     mean, std = (picture.new_tensor(value).reshape(1, 3, 1, 1) for value in (MEAN, STD))
     return (picture - mean) / std
+
+
+def softened(picture: Tensor, size: int) -> Tensor:
+    """[1, 3, H, W] -> [1, 3, size, size] as Stable Video Diffusion was trained to see it: a Gaussian that grows with
+    the factor of shrinking, then cubic with corners on corners."""
+    for axis in (3, 2):
+        factor = picture.shape[axis] / size
+        sigma = max((factor - 1) / 2, 1e-3)
+        taps = int(max(4 * sigma, 3)) | 1
+        x = torch.arange(taps, device=picture.device) - taps // 2
+        weights = torch.exp(-x.square() / (2 * sigma**2))
+        shape = [1, 1, 1, 1]
+        shape[axis] = taps
+        kernel = (weights / weights.sum()).to(picture.dtype).reshape(shape).expand(3, 1, -1, -1)
+        edge = (taps // 2, taps // 2, 0, 0) if axis == 3 else (0, 0, taps // 2, taps // 2)
+        picture = F.conv2d(F.pad(picture, edge, mode="reflect"), kernel, groups=3)
+    return F.interpolate(picture, (size, size), mode="bicubic", align_corners=True)

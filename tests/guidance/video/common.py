@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from dreamlab.core.cameras import Cameras, turntable
@@ -50,6 +51,13 @@ def picture(size: int = 40) -> Reference:
     rgb = torch.rand(5, 4, 3, generator=torch.Generator().manual_seed(7))
     rgb = torch.nn.functional.interpolate(rgb.permute(2, 0, 1)[None], (size, size), mode="bicubic").clamp(0, 1)
     return Reference(rgb[0].permute(1, 2, 0), torch.ones(size, size, 1), turntable(1))
+
+
+def save_picture(path: Path) -> None:
+    """The same picture, cut out, as a file."""
+    rgba = torch.cat([picture().rgb, torch.zeros(40, 40, 1)], -1)
+    rgba[5:35, 8:30, 3] = 1
+    Image.fromarray((255 * rgba).round().to(torch.uint8).numpy()).save(path)
 
 
 class Kept:
