@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from dreamlab.export.report import check_not_older
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.recipe.checks import check, packages
 from dreamlab.recipe.given import own_files, placed
+from dreamlab.recipe.models import check_models, on_embedded
 from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.checkpoint import committed, read_newest, sweep, write
@@ -121,18 +123,29 @@ def create(
     negative: str | None,
     command: list[str],
     image: Path | None = None,
+    on_missing: str = "fail",
 ) -> Run:
     """A run folder with its resolved recipe and the files it names, checked before anything is written; see `plan`."""
-    chosen, files = plan(prompt, source, overrides, negative, image)
+    chosen, files = plan(prompt, source, overrides, negative, image, on_missing)
+    check_models(chosen)
     return Run.create(out, recipe.dump(chosen), chosen.prompt, command, files)
 
 
 def plan(
-    prompt: str | None, source: Path, overrides: Sequence[str], negative: str | None, image: Path | None
+    prompt: str | None,
+    source: Path,
+    overrides: Sequence[str],
+    negative: str | None,
+    image: Path | None,
+    on_missing: str = "fail",
 ) -> tuple[Recipe, dict[str, bytes]]:
     """What a run of a recipe would hold, its own recipe and files; no prompt: the recipe's; `image`: a picture to
-    follow instead of the recipe's."""
+    follow instead of the recipe's; `on_missing: embedded` takes the embedded prior for models that are not here."""
     chosen = recipe.load(source, TABLES, prompt=prompt, negative=negative, overrides=overrides)
+    if on_missing == "embedded":
+        chosen, notes = on_embedded(chosen)
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
     if image is not None:
         chosen = replace(chosen, image=replace(chosen.image, file=str(image.absolute())))
     chosen = placed(chosen, source.parent)

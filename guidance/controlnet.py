@@ -18,6 +18,7 @@ from guidance.latent.controls import CHANNELS, MAPS, picture, residuals, resized
 from guidance.latent.loading import ModelFolder
 from guidance.latent.places import network
 from guidance.sd import StableDiffusion
+from guidance.sdxl import StableDiffusionXL
 
 
 class ControlNet(StableDiffusion):
@@ -33,6 +34,11 @@ class ControlNet(StableDiffusion):
         scales: tuple[float, ...] = setting((1.0,), low=0, high=4, help="how much each of them counts")
 
     settings: Settings
+    embedded: ClassVar[str] = "toybox-control"
+
+    @classmethod
+    def models(cls, settings: Any) -> tuple[tuple[str, str], ...]:
+        return (*super().models(settings), *((name, "controlnet") for name in settings.controls))
 
     @classmethod
     def card(cls, settings: Any) -> GuidanceCard:
@@ -65,8 +71,23 @@ class ControlNet(StableDiffusion):
     def told(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Mapping[str, Tensor]]:
         shown = {f"shown{i}": resized(picture(kind, frames, cameras), self.side)
                  for i, kind in enumerate(self.settings.maps)}  # fmt: skip
-        return {"": shown}
+        return {"": {**super().told(prompt, cameras, frames).get("", {}), **shown}}
 
     def beside(self, z: Tensor, time: Tensor, condition: Condition, told: Mapping[str, Any]) -> dict[str, Any]:
         shown = [condition.rows[f"shown{i}"].to(z.dtype) for i in range(len(self.controls))]
+        told = super().beside(z, time, condition, told)
         return {**told, **residuals(self.controls, shown, self.settings.scales, z, time, **told)}
+
+
+class ControlNetXL(ControlNet, StableDiffusionXL):
+    """Stable Diffusion XL that is shown depth or normals of the frames' surface."""
+
+    paper: ClassVar[str] = "Zhang et al. 2023, arXiv:2302.05543"
+
+    @dataclass(frozen=True)
+    class Settings(ControlNet.Settings, StableDiffusionXL.Settings):
+        model: str = setting("sdxl", help="a name of `dreamlab models ls`, or the path of a folder or file")
+        tiny: str = setting("taesdxl", help="the tiny autoencoder, as `model`; for hybrid and tiny")
+        controls: tuple[str, ...] = setting(("controlnet-depth-sdxl",), help="control networks, each as `model`")
+
+    settings: Settings

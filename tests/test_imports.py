@@ -43,7 +43,7 @@ APART = {"systems", "guidance", "renderers"}  # none imports another: what they 
 ROOMS = {"renderers.gaussian", "renderers.field", "renderers.surface", "renderers.light"}  # nor these each other
 TABLES = "dreamlab.recipe.tables"  # it alone knows the three tables
 ENGINE = ("systems.engine", "guidance.shared", "renderers.become", "renderers.surface", "renderers.light")  # by name
-ENGINE += ("renderers.gaussian",)
+ENGINE += ("renderers.gaussian", "guidance.latent.estimators")
 OPTIONAL = {"gradio", "gsplat", "nerfacc", "ray", "submitit", "pxr", "open3d", "tinycudann", "nvdiffrast"}
 OPTIONAL |= {"uvunwrap", "xatlas"}
 HEAVY = OPTIONAL | {"diffusers", "transformers", "trimesh", "skimage", "scipy", "PIL", "imageio_ffmpeg"}
@@ -175,7 +175,7 @@ def test_the_repository_names_no_place_of_a_machine() -> None:
     pattern = re.compile(r"(?<![A-Za-z0-9_./])/(work|farm|root|home|Users)/[A-Za-z]")
     for name in filter(None, listed.decode().split("\0")):
         path = ROOT / name
-        if path.suffix in {".png", ".safetensors", ".mp4", ".glb", ".npz"} or not path.is_file():
+        if path.suffix in {".png", ".safetensors", ".mp4", ".glb", ".npz", ".gz"} or not path.is_file():
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             assert not pattern.search(line), f"{name}:{number}: {line.strip()[:80]}"

@@ -19,6 +19,7 @@ from dreamlab.core.errors import RecipeError
 from dreamlab.core.foreign.files import checked_size
 from dreamlab.core.foreign.picture_parser import MAX_FILE
 
+ON_MISSING = ("fail", "embedded")
 ASSETS = (".glb", ".gltf", ".png", ".ply", ".obj", ".usdz", ".usda")  # of these, what we write tells its recipe
 Words = Annotated[
     list[str] | None,
@@ -36,6 +37,9 @@ Seed = Annotated[int | None, typer.Option(help="as seed=N")]
 Steps = Annotated[int | None, typer.Option(help="of every stage, as steps=N")]
 Formats = Annotated[str | None, typer.Option(help="comma-separated, or all (`list formats`); as formats=...")]
 From = Annotated[Path | None, typer.Option("--from", help="an asset of ours: its recipe, run again")]
+OnMissing = Annotated[
+    str, typer.Option(help="models that are not here: fail, or embedded: the prior of the package in their place")
+]
 Init = Annotated[Path | None, typer.Option(help="a mesh, point cloud or Gaussians that the first scene begins as")]
 
 
@@ -81,6 +85,7 @@ def dream(
     formats: Formats = None,
     source: From = None,
     init: Init = None,
+    on_missing: OnMissing = "fail",
     out: Annotated[Path, typer.Option(help="folder for run folders")] = Path("runs"),
     device: Device = "cpu",
 ) -> None:
@@ -93,6 +98,7 @@ def dream(
     if asked.prompt is None and asked.recipe == find(DEFAULT) and source is None:
         raise RecipeError('dream needs a prompt, e.g. dreamlab dream "a red mushroom with a white stem"')
     check_device(device)
+    check_missing(on_missing)
     if source is not None and recipe is not None:
         raise RecipeError("--from brings a recipe of its own: leave out --recipe")
     from dreamlab import pipeline
@@ -100,8 +106,13 @@ def dream(
 
     with remembered(source, asked.recipe, asked.settings, image) as chosen:
         settings = asked.settings + ([] if init is None else beginnings(init, chosen, asked.settings))
-        run = pipeline.create(asked.prompt, chosen, out, settings, asked.negative, sys.argv, asked.image)
+        run = pipeline.create(asked.prompt, chosen, out, settings, asked.negative, sys.argv, asked.image, on_missing)
     go(run, device)
+
+
+def check_missing(way: str) -> None:
+    if way not in ON_MISSING:
+        raise RecipeError(f"--on-missing {way!r}: {' or '.join(ON_MISSING)}")
 
 
 def is_asset(word: str) -> bool:
@@ -116,6 +127,8 @@ def check(
     prompt_file: PromptFile = None,
     prompt_env: PromptEnv = None,
     negative: Negative = None,
+    on_missing: OnMissing = "fail",
+    device: Device = "cpu",
 ) -> None:
     """What `dream` would do, a line per stage, or what is wrong; makes no folder. RECIPE: a packaged one or a .yaml."""
     given = list(words or [])
@@ -125,7 +138,9 @@ def check(
     asked = wanted(given, recipe, image, (prompt_file, prompt_env), negative, {})
     from dreamlab import pipeline
 
-    plan, _ = pipeline.plan(asked.prompt, asked.recipe, asked.settings, asked.negative, asked.image)
+    check_missing(on_missing)
+    check_device(device)
+    plan, _ = pipeline.plan(asked.prompt, asked.recipe, asked.settings, asked.negative, asked.image, on_missing)
     print(f"prompt: {plan.prompt}")
     for stage in plan.stages:
         terms = ", ".join(f"{term.guidance.kind} by {term.system.kind}" for term in stage.terms)

@@ -17,7 +17,7 @@ from dreamlab.core.text import did_you_mean, short
 MOST = 1 << 16  # bytes of a prompt, from wherever; far above what one may have (`core.text.MAX_PROMPT`)
 # What a setting of a recipe begins with, its short forms included; a test holds them against the reader.
 KEYS = {"prompt", "prompts", "stages", "negative", "seed", "image", "export", "keeping", "guard"}
-KEYS |= {"steps", "views", "size", "formats"}
+KEYS |= {"steps", "views", "size", "formats", "model"}
 _SETTING = re.compile(r"([a-z_]+)((?:\.[\w-]+)*)=(\S*\Z)?")
 
 

@@ -41,13 +41,15 @@ def toybox_mesh(
 @toybox.command("train")
 def toybox_train(
     role: Annotated[
-        str, typer.Option(help="image, views, control, novel, video; every (one for all); reader")
+        str, typer.Option(help="image, views, control, novel, video; every (one for all); reader; sd-vae, mv, sd")
     ] = "image",
     out: Annotated[Path, typer.Option(help="run folder")] = Path("runs/toybox-prior"),
     minutes: Annotated[float, typer.Option(help="stop after this long; --resume goes on")] = 180.0,
     device: Device = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="of the loop, and as many again while drawing")] = None,
-    start: Annotated[str, typer.Option(help="prior that another role than image starts from")] = "toybox",
+    start: Annotated[
+        str, typer.Option(help="prior that another role than image starts from; run folder of sd-vae for mv and sd")
+    ] = "toybox",
     resume: Annotated[bool, typer.Option("--resume", help="go on in --out with its plan")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="of a new run")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="pictures per step")] = None,
@@ -60,13 +62,14 @@ def toybox_train(
 ) -> None:
     """Train the embedded prior from nothing but the procedural world."""
     from dreamlab.core.text import did_you_mean
-    from dreamlab.toybox.training.command import READER, begin
+    from dreamlab.toybox.training.command import LATENT, READER, begin
     from dreamlab.toybox.training.roles import ROLES
     from guidance.toybox.store import EVERY
 
     check_device(device)
-    if role not in (*ROLES, EVERY, READER):
-        raise RecipeError(f"--role {role!r}{did_you_mean(role, (*ROLES, EVERY, READER))}")
+    known = (*ROLES, EVERY, READER, *LATENT)
+    if role not in known:
+        raise RecipeError(f"--role {role!r}{did_you_mean(role, known)}")
     given = {"seed": seed, "batch": batch, "views": views, "rate": rate, "total": total}
     given |= {"cooldown": cooldown, "head_after": head_after, "shape_for": shape_for}
     changes = {name: value for name, value in given.items() if value is not None}

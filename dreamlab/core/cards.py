@@ -40,6 +40,8 @@ class GuidanceCard:
     world: bool = False  # knows the procedural world's words alone ...
     quotes: Mapping[str, str] = field(default_factory=dict)  # ... also in these texts of its settings, by name
     listen: Callable[[Prompt], None] = hears_anything  # complains of words that it does not know
+    models: tuple[tuple[str, str], ...] = ()  # pretrained ones, by name or path, each with its family
+    embedded: str = ""  # the role of the embedded prior that can stand in where those are not here
 
 
 @dataclass(frozen=True)

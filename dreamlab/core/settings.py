@@ -15,6 +15,7 @@ Settings = TypeVar("Settings")
 # Kinds of files that settings name, and which of their values do; the others are names of what the package has.
 FILES: dict[str, Callable[[str], bool]] = {
     "picture": bool,
+    "map": lambda name: name.lower().endswith((".png", ".jpg", ".jpeg")),  # else a model that estimates it
     "mesh": bool,
     "asset": bool,
     "cloud": bool,

@@ -58,7 +58,7 @@ def _absent(name: str) -> str:
     entry = registry().find(name)
     found = places.find(entry)
     if entry.shipped:
-        return f"model {name}: its weights do not come with this installation; install dreamlab again; {EMBEDDED}"
+        return f"model {name}: its weights did not come with this installation; install dreamlab again; {EMBEDDED}"
     if found is None:
         lacks = f"is not on this machine ({text_of(entry)}{', gated' if entry.gated else ''})"
     else:

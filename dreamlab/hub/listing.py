@@ -16,9 +16,17 @@ def human(size: int) -> str:
     return f"{size} B"
 
 
+def size_of(model: HubModel, variant: str = "") -> tuple[int, str]:
+    """Bytes of its weights, and how well they are known; of what comes with the package, by looking."""
+    found = places.find(model) if model.shipped else None
+    if found is None or not found.whole:
+        return model.size(variant)
+    return sum((found.folder / weight.path).stat().st_size for weight in model.weights), SURE[0]
+
+
 def text_of(model: HubModel, variant: str = "") -> str:
     """The size of a model's weights, and how far it is known."""
-    size, sure = model.size(variant)
+    size, sure = size_of(model, variant)
     if sure == UNKNOWN:
         return f"over {human(size)}" if size else "size unknown"
     return human(size) if sure == SURE[0] else f"{sure} {human(size)}"
@@ -35,7 +43,7 @@ def line(model: HubModel) -> str:
 def row(model: HubModel) -> dict[str, object]:
     """All that a listing says of a model."""
     found = places.find(model)
-    size, sure = model.size()
+    size, sure = size_of(model)
     return {
         "name": model.name,
         "family": list(model.families),
@@ -59,15 +67,15 @@ def row(model: HubModel) -> dict[str, object]:
 
 def summary(family: str) -> tuple[str, str, str] | None:
     """Licences, sizes and reach of a guidance's models in words; None for one that has no weights."""
-    models = registry().of_family(family)
+    where = {model: reachable(model.name) for model in registry().of_family(family)}
+    models = [model for model in where if where[model] != UNKNOWN]
     if not models:
         return None
-    licences = list(dict.fromkeys(model.licence for model in models))
-    sizes = sorted({model.size()[0] for model in models if model.size()[0]})
-    size = f"{human(sizes[0])} to {human(sizes[-1])}" if len(sizes) > 1 else text_of(models[0])
+    licences = dict.fromkeys(model.licence for model in models)
+    sizes = sorted({size for model in models if (size := size_of(model)[0])})
+    amount = f"{human(sizes[0])} to {human(sizes[-1])}" if len(sizes) > 1 else text_of(models[0])
     reach: dict[str, list[str]] = {}
     for model in models:
-        reach.setdefault(reachable(model.name), []).append(model.name)
-    if list(reach) == ["shipped"]:
-        return " or ".join(licences), size, "shipped"
-    return " or ".join(licences), size, "; ".join(f"{', '.join(names)} {where}" for where, names in reach.items())
+        reach.setdefault(where[model], []).append(model.name)
+    told = "; ".join(f"{', '.join(names)} {how}" for how, names in reach.items())
+    return " or ".join(licences), amount, "shipped" if list(reach) == ["shipped"] else told

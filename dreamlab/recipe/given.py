@@ -28,7 +28,7 @@ from dreamlab.core.settings import with_files
 from dreamlab.core.types import Framer, Mesh, Prompt, Reference
 from dreamlab.recipe import Recipe, Term
 from dreamlab.recipe.checks import cards_of, every_card, looks
-from dreamlab.recipe.picture import png_of, read_picture, reframed
+from dreamlab.recipe.picture import PLAIN_WAY, png_of, read_picture, reframed
 from dreamlab.recipe.surface_maps import depth_png, normal_png
 from dreamlab.recipe.tables import TABLES
 from renderers.gaussian.files import read_splats
@@ -57,7 +57,8 @@ def own_files(recipe: Recipe, beside: Path) -> tuple[Recipe, dict[str, bytes]]:
         picture = fitted(recipe, picture) if recipe.image.fit and recipe.image.fill else picture
         files |= pictures_of(picture)
         depth, normal = (name if name in files else "" for name in (DEPTH, NORMAL))
-        image = replace(recipe.image, file=PICTURE, fill=0.0, depth=depth, depth_light="far", normal=normal)
+        image = replace(recipe.image, file=PICTURE, fill=0.0, cutout=PLAIN_WAY, depth=depth, normal=normal)
+        image = replace(image, depth_light="far")
         recipe = replace(recipe, image=image)
     stages = []
     for stage in recipe.stages:

@@ -8,7 +8,9 @@
     square    the object's bounding box, centred, fills `fill` of the side; `fill: 0` keeps the framing and only pads
     fit       a guidance that knows how large its objects are, and where they stand, may move the square
     camera    at azimuth 0: the picture says what the front is. Elevation, distance and field of view are settings
-    surface   its depth and normals, where a user has maps of them (`recipe.surface_maps`), go the same way
+    cutout    or a network finds the object (`guidance.latent.estimators`), where one is named
+    surface   its depth and normals go the same way: maps that a user has (`recipe.surface_maps`), or what a network
+              sees in the whole picture; its depth is then an order, nearest 0 and farthest 1 of the object
 
 Distances between colours are the largest difference of a channel, sRGB in [0, 1].
 """
@@ -29,7 +31,7 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.foreign.apart import parsed
 from dreamlab.core.foreign.files import checked_size
 from dreamlab.core.foreign.picture_parser import MAX_FILE
-from dreamlab.core.settings import setting
+from dreamlab.core.settings import FILES, setting
 from dreamlab.core.types import Framing, Reference
 from dreamlab.recipe.surface_maps import LIGHT, read_depth, read_normal
 
@@ -37,6 +39,7 @@ SMALLEST, LARGEST = 64, 256  # side of the square
 NEAR = 0.1  # of the background's colour
 PLAIN = 0.8  # share of the border that must be near its median
 CLEAR = 0.01  # share of more than half transparent pixels from which alpha is believed
+PLAIN_WAY = "plain"  # of cutting out
 LEAST = 0.005  # share of the picture that the object must cover
 
 
@@ -50,22 +53,61 @@ class PictureSettings:
     fovy_deg: float = setting(42.0, above=0, high=170)
     fill: float = setting(0.65, low=0, high=1, help="share of the side that the object fills; 0: the framing is kept")
     fit: bool = setting(True, help="with a fill above 0: framed as the guidance knows its objects, if it knows them")
-    depth: str = setting("", file="picture", help="PNG of its depth in 8 or 16 bits, up to scale and shift")
+    cutout: str = setting("plain", help="plain: by alpha, or one colour around it; or a model of family cutout")
+    depth: str = setting("", file="map", help="PNG of its depth, 8 or 16 bits, up to scale and shift; or a model of it")
     depth_light: str = setting("far", choices=LIGHT, help="what is light in it; near: estimators of disparity")
-    normal: str = setting("", file="picture", help="PNG of its normals, (n + 1) / 2: x right, y up, z to the camera")
+    normal: str = setting(
+        "", file="map", help="PNG of normals, (n + 1) / 2: x right, y up, z to the camera; or a model"
+    )
 
 
 def read_picture(path: Path, settings: PictureSettings) -> Reference:
     """The picture as a reference with its maps; InputError says in one line what is wrong with a file."""
     camera = orbit([0.0], settings.elevation_deg, settings.distance, settings.fovy_deg)
-    rgba = _cut_out(_read(path), path)
-    size, layers = rgba.shape[:2], [rgba]
+    whole = _read(path)
+    seen = whole[..., :3] * whole[..., 3:] + 1 - whole[..., 3:]  # before white, as pictures of objects are
+    rgba = _cut_out(whole, path) if settings.cutout == PLAIN_WAY else _found(whole, seen, settings.cutout, path)
+    layers = [rgba]
     if settings.depth:
-        layers.append(rgba[..., 3:] * read_depth(Path(settings.depth), size, settings.depth_light))
+        layers.append(rgba[..., 3:] * _depth(seen, rgba[..., 3], settings))
     if settings.normal:
-        layers.append(rgba[..., 3:] * read_normal(Path(settings.normal), size, camera))
+        layers.append(rgba[..., 3:] * _normal(seen, settings.normal, camera))
     square = _square(torch.cat(layers, -1), settings.fill, path)
     return _parted(square, camera, settings.depth != "", settings.normal != "")
+
+
+def _depth(seen: Tensor, alpha: Tensor, settings: PictureSettings) -> Tensor:
+    """[H, W, 1] in [0, 1], larger is farther; from a file, or from an estimate of disparity."""
+    if FILES["map"](settings.depth):
+        return read_depth(Path(settings.depth), alpha.shape, settings.depth_light)
+    from guidance.latent.estimators import disparity
+
+    near = disparity(seen, settings.depth)
+    of_object = near[alpha > 0.5] if bool((alpha > 0.5).any()) else near
+    low, high = of_object.min(), of_object.max()
+    return ((high - near) / (high - low).clamp(min=1e-6)).clamp(0, 1)[..., None]
+
+
+def _normal(seen: Tensor, named: str, camera: Cameras) -> Tensor:
+    """[H, W, 3] unit normals in the world of the camera."""
+    if FILES["map"](named):
+        return read_normal(Path(named), seen.shape[:2], camera)
+    from guidance.latent.estimators import normals
+
+    return normals(seen, named) @ camera.camera_to_world[0, :3, :3].T
+
+
+def _found(whole: Tensor, seen: Tensor, model: str, path: Path) -> Tensor:
+    """[H, W, 4] premultiplied: what a network takes for the object."""
+    from guidance.latent.estimators import cover
+
+    alpha = (cover(seen, model) * whole[..., 3])[..., None]
+    if float((alpha > 0.5).float().mean()) > 1 - LEAST:
+        raise InputError(
+            f"image {path}: {model} finds no background in it; cut the object out yourself, and save a PNG with a "
+            "transparent background"
+        )
+    return torch.cat([whole[..., :3] * alpha, alpha], -1)
 
 
 def _parted(layers: Tensor, camera: Cameras, depth: bool, normal: bool) -> Reference:
@@ -124,7 +166,7 @@ def _cut_out(rgba: Tensor, path: Path) -> Tensor:
     if plain < PLAIN:
         raise InputError(
             f"image {path}: its background is not plain (only {plain:.0%} of the border has one colour); "
-            "cut the object out and save a PNG with a transparent background"
+            "cut the object out and save a PNG with a transparent background, or name a model in image.cutout"
         )
     apart = (rgb - ground).abs().amax(-1)
     parts, _ = label((apart < NEAR).numpy())

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dreamlab.core.cards import Entry
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.text import check_prompt, did_you_mean, short
 from dreamlab.recipe.bind import Binder, Tables, plain
@@ -18,6 +20,7 @@ from dreamlab.recipe.source import Source, Tree, parse, read_file
 
 OF_STAGES, OF_EXPORT = ("steps", "views", "size"), ("formats",)  # short forms of overrides
 PARTS = ("scene", "guidance", "system")  # keys of what has a kind
+OF_MODELS = ("model",)  # of every guidance that is made of a pretrained one
 
 
 def load(
@@ -35,7 +38,7 @@ def load(
     tree = read_file(Path(text_or_path), source) if from_file else parse(str(text_or_path), name, source)
     if not isinstance(tree, dict) or not tree:
         raise RecipeError(f"{text_or_path if from_file else name}: a recipe is a mapping")
-    tree = _apply(tree, overrides, source)
+    tree = _apply(tree, overrides, source, tables)
     for key, literal in (("prompt", prompt), ("negative", negative)):
         if literal is not None:
             tree[key] = source.add(literal, False, f"the {key} given", 0)
@@ -56,18 +59,23 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=120)
 
 
-def _written_out(text: str, stages: Tree) -> list[str]:
-    """An override in its long forms: `steps=9` is of every stage."""
+def _written_out(text: str, stages: Tree, source: Source, tables: Tables) -> list[str]:
+    """An override in its long forms: `steps=9` is of every stage, `model=...` of every guidance that is made of one."""
     key, equals, _ = text.partition("=")
+    if equals and key in OF_MODELS:
+        places = _with_models(stages, source, tables)
+        if not places:
+            raise RecipeError("model: no guidance of this recipe takes a model; name one, e.g. stages.0...guidance=sd")
+        return [f"{place}.{text}" for place in places]
     if equals and key in OF_STAGES and isinstance(stages, list):
         return [f"stages.{i}.{text}" for i in range(len(stages))]
     return [f"export.{text}" if equals and key in OF_EXPORT else text]
 
 
-def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> dict[str, Tree]:
+def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source, tables: Tables) -> dict[str, Tree]:
     """Merge `a.b.c=value` into the tree; a stage may be named instead of numbered (`stages.shape.steps=9`)."""
     container = OmegaConf.create(tree)
-    for text in (long for given in overrides for long in _written_out(given, tree.get("stages"))):
+    for text in (long for given in overrides for long in _written_out(given, tree.get("stages"), source, tables)):
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise RecipeError(f"override {short(text)!r}: write key=value, e.g. stages.0.steps=200")
@@ -97,6 +105,25 @@ def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source) -> d
     merged = OmegaConf.to_container(container, resolve=False)
     assert isinstance(merged, dict)
     return {str(key): value for key, value in merged.items()}
+
+
+def takes_model(entry: Entry) -> bool:
+    """Whether a guidance is made of a pretrained model, which its settings name."""
+    return any(field.name in OF_MODELS for field in fields(entry.Settings()))  # type: ignore[arg-type]
+
+
+def _with_models(stages: Tree, source: Source, tables: Tables) -> list[str]:
+    """Where the guidances stand that are made of a pretrained model."""
+    found = []
+    for i, stage in enumerate(stages if isinstance(stages, list) else ()):
+        terms = stage.get("terms") if isinstance(stage, dict) else None
+        for j, term in enumerate(terms if isinstance(terms, list) else ()):
+            said = term.get("guidance") if isinstance(term, dict) else None
+            kind = said.get("kind") if isinstance(said, dict) else said
+            name = source.scalars[kind].text if isinstance(kind, int) else ""
+            if name in tables.guidance and takes_model(tables.guidance[name]):
+                found.append(f"stages.{i}.terms.{j}.guidance")
+    return found
 
 
 def _unfold(container: DictConfig, parts: Sequence[str]) -> None:

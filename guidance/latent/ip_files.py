@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from dreamlab.core.errors import ModelError
 from guidance.latent import ldm_names
+from guidance.latent.file_kinds import recognise
 from guidance.latent.loading import first_line, quiet
-from guidance.latent.single_file import recognise
 from guidance.latent.tensor_files import opened
 
 BASE, PLUS, FULL = (
@@ -100,6 +100,15 @@ def attach(net: nn.Module, file: IpFile, scale: float = 1.0) -> nn.Module:
         if isinstance(processor, nn.Module):
             processor.scale = [scale]  # type: ignore[assignment]
     return net.requires_grad_(False).eval()
+
+
+def with_pictures(
+    net: nn.Module, projection: Mapping[str, Tensor], named: Mapping[str, Tensor], where: str
+) -> nn.Module:
+    """ImageDream's U-Net: its resampler is that of an IP-Adapter-Plus, its keys and values stand by name."""
+    dtype = next(net.parameters()).dtype
+    heads = numbered(net, named, where)
+    return attach(net, IpFile(where, projection, heads)).to(dtype)
 
 
 def _crossings(net: nn.Module) -> dict[int, str]:

@@ -40,6 +40,11 @@ class ModelFolder:
     path: Path
     legacy: str = ""  # the one pickled file that may be read
 
+    @property
+    def inner(self) -> ModelFolder:
+        """The model itself, without what is merged into it."""
+        return self
+
     def has(self, part: str) -> bool:
         return (self.path / part).is_dir()
 

@@ -70,6 +70,7 @@ class LatentModel(ABC):
     together: ClassVar[int] = 1  # rows that it sees as one
     takes: ClassVar[str]  # the family of the registry whose models it is made of
     default: ClassVar[str]  # of those
+    embedded: ClassVar[str] = "toybox"  # the role of the embedded prior that can stand in
     single_kinds: ClassVar[tuple[str, ...]] = ()  # of single files that hold it (guidance/latent/single_file.py)
     trained_at: ClassVar[int] = 512  # pixels, unless its folder says otherwise
     net_part: ClassVar[str] = "unet"
@@ -80,7 +81,15 @@ class LatentModel(ABC):
 
     @classmethod
     def card(cls, settings: ModelSettings) -> GuidanceCard:
-        return GuidanceCard(cls.conditions, cls.together, adapter=True)
+        return GuidanceCard(
+            cls.conditions, cls.together, adapter=True, models=cls.models(settings), embedded=cls.embedded
+        )
+
+    @classmethod
+    def models(cls, settings: ModelSettings) -> tuple[tuple[str, str], ...]:
+        """What must be on this machine, each with its family in the registry."""
+        tiny = ((settings.tiny, "tiny-vae"),) if settings.encoder != "exact" else ()
+        return ((settings.model or cls.default, cls.takes), *tiny, *((name, "lora") for name in settings.lora))
 
     @classmethod
     def build(cls, settings: Any, worlds: Worlds | None) -> Self:

@@ -14,6 +14,7 @@ from torch import nn
 from dreamlab.core.errors import ModelError, RecipeError
 from dreamlab.core.files import Json
 from guidance.latent import lora_files
+from guidance.latent.joint import ConvertedFolder, is_converted
 from guidance.latent.loading import INDEX, ModelFolder
 from guidance.latent.single_file import single
 
@@ -35,6 +36,7 @@ def opened(settings: ModelSettings, family: str, default: str, kinds: Sequence[s
         )  # fmt: skip
     elif (place / INDEX).is_file():
         source = ModelFolder(place, s.legacy)
+        source = ConvertedFolder(place, s.legacy) if is_converted(source) else source
     else:
         raise ModelError(f"{place}: no {INDEX}; give the folder of a whole model, as diffusers writes it, or one file")
     if s.lora_scales and len(s.lora_scales) != len(s.lora):
@@ -61,6 +63,10 @@ class Merged(ModelFolder):
     source: ModelFolder = field(kw_only=True)
     file: lora_files.LoraFile = field(kw_only=True)
     scale: float = field(kw_only=True)
+
+    @property
+    def inner(self) -> ModelFolder:
+        return self.source.inner
 
     def has(self, part: str) -> bool:
         return self.source.has(part)

@@ -22,11 +22,12 @@ from dreamlab.core.errors import ModelError
 from dreamlab.core.files import Json
 from guidance.latent import inferred, ldm_names
 from guidance.latent.built import built, filled
+from guidance.latent.file_kinds import WHOLE, hint, recognise
+from guidance.latent.ip_files import with_pictures
 from guidance.latent.loading import ModelFolder
 from guidance.latent.tensor_files import Tensors, opened
 from guidance.latent.vocabulary import END, clip_tokenizer
 
-WHOLE = ("sd1", "sd2", "sdxl", "mvdream", "imagedream", "zero123")  # kinds that hold all that a family needs
 SIZES = {"sd1": 64, "sd2": 64, "sdxl": 128, "mvdream": 32, "imagedream": 32, "zero123": 32}  # of their latents
 QUICK, EXACT = "quick_gelu", "gelu"  # OpenAI's CLIP, OpenCLIP
 UNTOLD = "say `prediction: epsilon` (the one for 512 pixels) or `prediction: v_prediction` (768): both files look alike"
@@ -46,48 +47,6 @@ PLACES = {
     "cc_projection": ("cc_projection.",),
 }
 OPEN_CLIP = ("cond_stage_model.model.", "clip_model.model.")  # where a text tower of its names stands
-PADDED_WITH_NULL = ("tokenizer_2",)  # OpenCLIP's texts are padded with token 0, CLIP's with the end of text
-
-
-def recognise(shapes: Mapping[str, Tensor]) -> str:
-    """Which kind of file names and shapes belong to: one of WHOLE, controlnet, lora, ip-adapter, part (of a folder of
-    diffusers), or empty."""
-    if any(".lora_" in name or "_lora." in name or ".lora." in name for name in shapes):
-        return "lora"
-    if any(name.startswith("ip_adapter.") for name in shapes):
-        return "ip-adapter"
-    if any(name.endswith(("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight")) for name in shapes):
-        return "controlnet"
-    if any(
-        name.startswith(("down_blocks.", "encoder.down_blocks.", "text_model.", "transformer_blocks."))
-        for name in shapes
-    ):
-        return "part"
-    first = shapes.get(f"{ldm_names.UNET}input_blocks.0.0.weight")
-    if first is None:
-        return ""
-    if first.shape[1] == 8 and "cc_projection.weight" in shapes:
-        return "zero123"
-    if first.shape[1] != 4:
-        return ""
-    if f"{ldm_names.UNET}camera_embed.0.weight" in shapes:
-        return "imagedream" if any(name.startswith(f"{ldm_names.UNET}image_embed.") for name in shapes) else "mvdream"
-    if f"{ldm_names.UNET}label_emb.0.0.weight" in shapes:
-        return "sdxl" if any(name.startswith("conditioner.embedders.1.") for name in shapes) else ""
-    ends = shapes.get(f"{ldm_names.UNET}input_blocks.1.1.proj_in.weight")
-    return "" if ends is None else ("sd2" if ends.ndim == 2 else "sd1")
-
-
-def hint(shapes: Mapping[str, Tensor]) -> str:
-    """What a file that is no whole model may be, and what to do with it."""
-    return {
-        "lora": "a LoRA, which is given to a model as its `lora`",
-        "ip-adapter": "an IP-Adapter, which is given to a model as its `ip_adapter`",
-        "controlnet": "a ControlNet, which is given to a model as its `controlnet`",
-        "part": "one network of a diffusers folder: give the folder that holds model_index.json",
-        "": "no model known here: of single files SD 1.5, SD 2.x, SDXL, MVDream, ImageDream and Zero123 are read; "
-        "inpainting models, refiners and transformers (SD 3, FLUX) are not",
-    }[recognise(shapes)]
 
 
 @dataclass(frozen=True)
@@ -98,7 +57,7 @@ class SingleFile(ModelFolder):
     kind: str = field(kw_only=True)
     prediction: str = field(kw_only=True)
     ema: bool = field(kw_only=True, default=False)
-    tokens: str = field(kw_only=True, default="")  # the folder of a tokenizer, instead of CLIP's own: no file has one
+    tokens: str = field(kw_only=True, default="")  # the folder of a tokenizer, instead of CLIP's own
 
     def has(self, part: str) -> bool:
         return part.startswith("tokenizer") or self._prefix(part) is not None
@@ -119,7 +78,11 @@ class SingleFile(ModelFolder):
     def network(self, part: str, kinds: Sequence[str], dtype: torch.dtype) -> nn.Module:
         if KINDS.get(part) not in kinds:
             raise ModelError(f"{self.path}: a {KINDS.get(part, part)} cannot be a {' or '.join(kinds)}")
-        return self.filled(part, dtype)
+        net = self.filled(part, dtype)
+        if part == "unet" and self.kind == "imagedream":
+            body = self._body(self.file.read(self._names(part)))
+            return with_pictures(net, *ldm_names.image_prompt(body), str(self.path))
+        return net
 
     def encoder(self, part: str, kind: str, dtype: torch.dtype) -> nn.Module:
         return self.network(part, (kind,), dtype)
@@ -129,8 +92,8 @@ class SingleFile(ModelFolder):
         return filled(built(part, self.config(part)), self.state(part), dtype, f"{self.path} ({part})")
 
     def tokenizer(self, part: str, kind: str) -> Any:
-        """CLIP's, from the package or the folder that the user names; how it pads follows from the encoder."""
-        open_clip = part in PADDED_WITH_NULL or (self._prefix("text_encoder") in OPEN_CLIP)
+        """The file has none; all of these kinds use CLIP's, and how a text is filled up follows from its encoder."""
+        open_clip = part.endswith("_2") or self._prefix("text_encoder") in OPEN_CLIP
         if not self.tokens:
             return clip_tokenizer("!" if open_clip else END)
         place = Path(self.tokens)
@@ -143,10 +106,6 @@ class SingleFile(ModelFolder):
     def state(self, part: str) -> dict[str, Tensor]:
         """A part's tensors under diffusers' names, of the file's dtype, as views of the mapped file."""
         return self._renamed(part, self.file.read(self._names(part)))
-
-    def image_prompt(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """ImageDream's resampler and image attention."""
-        return ldm_names.image_prompt(self._body(self.file.read(self._names("unet"))))
 
     def _scheduler(self) -> Json:
         """The noise it was trained with; all these kinds have the same."""
@@ -226,6 +185,8 @@ def single(
     if kind not in wanted:
         takes = f"this family takes {' or '.join(wanted)}" if wanted else "this family is read from a folder only"
         raise ModelError(f"{path}: is a {kind} model; {takes}")
+    # Zero123 was meant to be used by its averages, and its files have both.
+    ema = ema or (kind == "zero123" and any(name.startswith(ldm_names.EMA) for name in file.shapes))
     told = prediction or ("v_prediction" if "v_pred" in file.shapes else "" if kind == "sd2" else "epsilon")
     if not told:
         raise ModelError(f"{path}: is SD 2, and does not tell what it predicts; {UNTOLD}")

@@ -79,22 +79,26 @@ def _places(shape: tuple[int, ...]) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], -1).reshape(shape)
 
 
-def write_tensors(path: Path, specs: Mapping[str, FileTensor], dice: Dice) -> None:
-    """One safetensors file, tensor by tensor: length of the header, header, data."""
-    import torch
-
-    kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int64": torch.int64}
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+def header(specs: Mapping[str, FileTensor]) -> bytes:
+    """What a safetensors file begins with: the length of a JSON object, and the object, to a multiple of eight."""
+    told: dict[str, object] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, spec in specs.items():
-        header[name] = {"dtype": NAMES[spec.dtype], "shape": spec.shape, "data_offsets": [at, at + spec.bytes]}
+        told[name] = {"dtype": NAMES[spec.dtype], "shape": spec.shape, "data_offsets": [at, at + spec.bytes]}
         at += spec.bytes
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(told, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def write_tensors(path: Path, specs: Mapping[str, FileTensor], dice: Dice) -> None:
+    """One safetensors file, tensor by tensor."""
+    import torch
+
     with disk_errors("writing", path), path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(header(specs))
         for name, spec in specs.items():
-            value = dice.tensor(name, spec).to(kinds[spec.dtype])
+            value = dice.tensor(name, spec).to(getattr(torch, TORCH.get(spec.dtype, spec.dtype)))
             file.write(value.reshape(-1).view(torch.uint8).numpy().data)
 
 

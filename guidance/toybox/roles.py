@@ -21,6 +21,7 @@ from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.errors import InputError
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Framing, Prompt, Reference
+from guidance.shared.groups import share
 from guidance.toybox.net import Text
 from guidance.toybox.prior import Toybox, folder_of, shared_of
 from guidance.toybox.reader import FILE as READER
@@ -31,14 +32,6 @@ from guidance.toybox.told import camera_features, hint_of, hint_of_picture, mome
 from guidance.toybox.volume import MASK, Given
 
 APART = 2.0  # factor of sizes beyond which a picture was taken for something else
-
-
-def share(rows: int, joint: int, what: str) -> int:
-    """How many rows are seen together: all of a small batch, else the number it was trained with."""
-    size = min(rows, joint)
-    if rows % size:
-        raise InputError(f"views: {rows}: this prior looks at {joint} {what} together; give a multiple of {joint}")
-    return size
 
 
 class _Joint(Toybox):

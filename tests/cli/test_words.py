@@ -14,7 +14,7 @@ from dreamlab import recipe
 from dreamlab.cli.prompt import KEYS, MOST, read_prompt, sorted_words
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.recipe import Recipe
-from dreamlab.recipe.reading import OF_EXPORT, OF_STAGES
+from dreamlab.recipe.reading import OF_EXPORT, OF_MODELS, OF_STAGES
 from dreamlab.recipe.tables import TABLES
 from tests.conftest import Commands
 from tests.recipe.test_recipe import PROMPTS
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_settings_are_known_by_what_the_recipe_has() -> None:
-    assert {field.name for field in dataclasses.fields(Recipe)} | {*OF_STAGES, *OF_EXPORT} == KEYS
+    assert {field.name for field in dataclasses.fields(Recipe)} | {*OF_STAGES, *OF_EXPORT, *OF_MODELS} == KEYS
 
 
 @pytest.mark.parametrize(

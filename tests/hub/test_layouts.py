@@ -23,7 +23,11 @@ from tests.conftest import Commands
 from tests.hub.conftest import one_line
 
 MODELS = read(packaged()).models
-FOLDERS = [model for model in MODELS.values() if model.layout in LAYOUTS and not model.alone and model.repo]
+FOLDERS = [model for model in MODELS.values() if model.layout and not model.alone and model.repo]
+
+
+def test_every_layout_that_is_named_exists() -> None:
+    assert {model.layout for model in MODELS.values()} - {""} <= set(LAYOUTS)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from guidance.toybox.store import load
 
 SHIPPED_PRIOR = "toybox"  # what other roles start from
 READER = "reader"  # not a role of the prior, but trained beside it
+LATENT = ("sd-vae", "mv", "sd")  # of the small Stable Diffusion, see `dreamlab.toybox.training.sd`
 
 
 def begin(
@@ -39,6 +40,12 @@ def begin(
         if torch.device(device).type != "cpu":
             raise RecipeError(f"--device {device}: the reader is trained on the CPU, in 20 minutes; leave out --device")
         return reader.begin(out, minutes=minutes, resume=resume, changes=given)
+    if role in LATENT:
+        if torch.device(device).type != "cpu":
+            raise RecipeError(f"--device {device}: --role {role} is trained on the CPU; leave out --device")
+        from dreamlab.toybox.training.sd import command
+
+        return command.begin(out, role, minutes=minutes, resume=resume, start=start, changes=given)
     folder = Folder(out)
     if resume:
         plan, words = folder.resumed(**given)

@@ -234,7 +234,7 @@ def whole(kind: str) -> tuple[State, dict[str, nn.Module]]:
         state |= put("cond_stage_model.model.visual.", old_vision(nets["image_encoder"]))
         rest = old_text(text(1))  # its text tower is deleted before training, the rest of it stays in the file
         state |= put("cond_stage_model.model.", {k: v for k, v in rest.items() if not k.startswith("transformer.")})
-        nets["cc_projection"] = random(nn.Linear(64, 60), 6)
+        nets["cc_projection"] = random(nn.Linear(64, 64), 6)
         state |= put("cc_projection.", nets["cc_projection"].state_dict())
     else:
         nets["text_encoder"] = text(23)

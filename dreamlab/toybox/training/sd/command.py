@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start or go on with a training of the small Stable Diffusion: what `dreamlab toybox train --role sd-vae|mv|sd` does.
+
+sd-vae comes first; mv and sd start from its run (`--start RUN`), or from one another's, whose weights they take over.
+An sd-vae run that starts from another trains its decoder alone, since the U-Nets know the latents of its encoder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dreamlab.core import tensors
+from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.files import disk_errors, write_json
+from dreamlab.run.signals import catching
+from dreamlab.toybox.training.sd.course import Course, CoursePlan
+from dreamlab.toybox.training.sd.folder import read_vae, write_pipeline, write_vae
+from dreamlab.toybox.training.sd.scenes import SIDES, draw_shelf
+from dreamlab.toybox.training.sd.shapes import Model, new_vae
+from dreamlab.toybox.training.sd.tokens import write_tokenizer
+from dreamlab.toybox.training.sd.unet import UnetCourse, UnetPlan
+from dreamlab.toybox.training.sd.vae import VaeCourse, VaePlan, encoded
+from dreamlab.toybox.training.trainer import PLAN, STATE
+
+VAE_ROLE = "sd-vae"
+VIEWS = {"mv": SIDES, "sd": 1}
+PIPELINES = {"mv": "MVDreamPipeline", "sd": "StableDiffusionPipeline"}
+
+
+def begin(
+    folder: Path, role: str, *, minutes: float, resume: bool, start: str, changes: Mapping[str, int | float]
+) -> int:
+    """The exit code."""
+    there = (folder / STATE).is_file()
+    if resume and not there:
+        raise InputError(f"{folder}: nothing to resume here (no {STATE}); leave out --resume to start")
+    if there and not resume:
+        raise InputError(f"{folder}: holds a run already; add --resume, or choose another --out")
+    torch.set_num_threads(1)  # the lanes are the threads
+    course = resumed(folder, role, changes) if resume else started(folder, role, Path(start), changes)
+    with catching() as stop:
+        course.train(minutes, lambda: stop.requested)
+    if role in PIPELINES:
+        export(folder, folder / "pipeline")
+    return stop.exit_code if stop.requested else 0
+
+
+def started(folder: Path, role: str, start: Path, changes: Mapping[str, int | float]) -> Course:
+    with disk_errors("starting a run", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    former = read_plan(start) if (start / PLAN).is_file() else {}
+    if role == VAE_ROLE:
+        return planned(folder, role, VaePlan(frozen=bool(former)), changes, start)
+    if former.get("role") == VAE_ROLE:
+        latents, scale = folder / "latents", hand_over(start, folder)
+    elif former.get("role") in VIEWS:
+        latents, scale = Path(former["latents"]), former["scale"]
+        for part in ("vae", "tokenizer"):
+            shutil.copytree(start / part, folder / part, dirs_exist_ok=True)
+    else:
+        raise InputError(
+            f"--start {start}: --role {role} starts from the run folder of {', '.join((VAE_ROLE, *VIEWS))}"
+        )
+    plan = UnetPlan(views=VIEWS[role], scale=scale, latents=str(latents.resolve()))
+    course = planned(folder, role, plan, changes, start)
+    if former["role"] in VIEWS:
+        take_over(course, start)
+    return course
+
+
+def planned(folder: Path, role: str, plan: CoursePlan, changes: Mapping[str, int | float], start: Path) -> Course:
+    """The course of a plan with changes, both written down."""
+    unknown = sorted(set(changes) - {field.name for field in dataclasses.fields(plan)})
+    if unknown:
+        raise RecipeError(f"--{unknown[0].replace('_', '-')}: --role {role} has no such setting")
+    plan = dataclasses.replace(plan, **changes)  # type: ignore[arg-type]
+    with disk_errors("writing the plan", folder):
+        write_json(folder / PLAN, {"role": role} | dataclasses.asdict(plan))
+    if isinstance(plan, UnetPlan):
+        return UnetCourse(folder, plan)
+    assert isinstance(plan, VaePlan)
+    return VaeCourse(folder, plan, averaged_vae(start) if plan.frozen else None)
+
+
+def resumed(folder: Path, role: str, changes: Mapping[str, int | float]) -> Course:
+    known = read_plan(folder)
+    if known.pop("role", role) != role:
+        raise InputError(f"{folder}: not a run of --role {role}")
+    kind = VaePlan if role == VAE_ROLE else UnetPlan
+    try:
+        plan = kind(**known)
+    except TypeError as error:
+        raise InputError(f"{folder / PLAN}: not a plan of this version ({error}); start in another --out") from None
+    course = planned(folder, role, plan, changes, folder)
+    course.restore()
+    return course
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / PLAN}: not a plan of a training ({error})") from None
+    return found
+
+
+def averaged_vae(start: Path) -> Model:
+    """The average of an sd-vae run."""
+    _, held = tensors.unpacked(start / STATE, "counters")
+    vae = new_vae()
+    vae.load_state_dict({n.removeprefix("ema.vae."): v for n, v in held.items() if n.startswith("ema.vae.")})
+    return vae
+
+
+def hand_over(start: Path, folder: Path) -> float:
+    """What an sd-vae run leaves for the next: vae/ and tokenizer/; the scale of its latents."""
+    write_vae(folder / "vae", averaged_vae(start), 1.0)
+    scale = 1 / encoded(read_vae(folder / "vae").eval(), draw_shelf(0, 0)).std().item()
+    write_vae(folder / "vae", averaged_vae(start), scale)
+    write_tokenizer(folder / "tokenizer")
+    return scale
+
+
+def take_over(course: Course, start: Path) -> None:
+    """The average of another U-Net run; a camera that only one of them has is left out, or begins anew."""
+    _, held = tensors.unpacked(start / STATE, "counters")
+    held = {name.removeprefix("ema."): value for name, value in held.items() if name.startswith("ema.")}
+    for net in (course.net, course.ema):
+        missing, unexpected = net.load_state_dict(held, strict=False)
+        if any("class_embedding" not in name for name in (*missing, *unexpected)):
+            raise InputError(f"{start}: its weights do not fit")
+
+
+def export(folder: Path, out: Path, decoder: Path | None = None) -> None:
+    """The averaged weights of a run as a pipeline's folder; the decoder may come from a later sd-vae run."""
+    known = read_plan(folder)
+    course = resumed(folder, known["role"], {})
+    if decoder is not None:
+        write_vae(folder / "vae", averaged_vae(decoder), known["scale"])
+    write_pipeline(out, PIPELINES[known["role"]], course.ema, folder / "vae", folder / "tokenizer")

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latents of many drawn groups, made once and kept on disk: the U-Net learns from these alone.
+
+What the cache holds at a step is a function of the pictures seen by then, so a resumed run draws the same batches; any
+file of it can be thrown away and comes back the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dreamlab.core import tensors
+from dreamlab.core.files import disk_errors, write_atomic
+from dreamlab.toybox.training.sd.scenes import SHELF, draw_shelf
+from dreamlab.toybox.training.sd.shapes import Model
+from dreamlab.toybox.training.sd.vae import encoded
+
+FIRST, EVERY, MOST = 12, 4_096, 1_000  # shelves: at the start, pictures seen for one more, and at most
+
+
+@dataclass(frozen=True)
+class LatentGroups:
+    """What a step takes: groups of latents [K, 4, 4, h, w] (not scaled), their orbits [K, 4, 4] and captions."""
+
+    latents: Tensor
+    orbits: Tensor
+    texts: tuple[str, ...]
+
+
+class LatentCache:
+    def __init__(self, folder: Path, vae: Model, seed: int, shelf: int = SHELF, first: int = FIRST) -> None:
+        self.folder, self.vae, self.seed, self.size, self.first = folder, vae, seed, shelf, first
+        self.shelves: list[LatentGroups] = []
+
+    def grow(self, seen: int) -> int:
+        """Groups in reach after so many pictures."""
+        wanted = min(self.first + seen // EVERY, MOST)
+        while len(self.shelves) < wanted:
+            self.shelves.append(self._shelf(len(self.shelves)))
+        return wanted * self.size
+
+    def take(self, index: Tensor) -> LatentGroups:
+        picked = [(self.shelves[i // self.size], i % self.size) for i in index.tolist()]
+        latents = torch.stack([shelf.latents[row] for shelf, row in picked]).float()
+        orbits = torch.stack([shelf.orbits[row] for shelf, row in picked])
+        return LatentGroups(latents, orbits, tuple(shelf.texts[row] for shelf, row in picked))
+
+    def _shelf(self, index: int) -> LatentGroups:
+        path = self.folder / f"{index:05d}.safetensors"
+        if not path.is_file():
+            self._write(path, index)
+        header, held = tensors.unpacked(path, "shelf")
+        return LatentGroups(held["latents"], held["orbits"], tuple(header["texts"]))
+
+    def _write(self, path: Path, index: int) -> None:
+        drawn = draw_shelf(self.seed, index, self.size)
+        held = {"latents": encoded(self.vae, drawn).half(), "orbits": drawn.orbits}
+        with disk_errors("keeping latents", self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, tensors.packed(held, "shelf", {"texts": list(drawn.texts)}))

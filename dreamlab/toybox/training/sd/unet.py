@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of the U-Net with its text encoder: from noise to latents, one picture or four views at a time.
+
+The error is that of v = a n - s z (Salimans & Ho 2022) at every noise level alike; one level for a group of views. A
+tenth of the captions is left out: the empty text, or what recipes write into the negative prompt.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dreamlab.core.noise import make_table
+from dreamlab.core.streams import derive
+from dreamlab.toybox.training.loss import mixed_precision
+from dreamlab.toybox.training.sd.cameras import camera_rows, view_words
+from dreamlab.toybox.training.sd.course import Course, CoursePlan
+from dreamlab.toybox.training.sd.folder import read_vae
+from dreamlab.toybox.training.sd.joint import join
+from dreamlab.toybox.training.sd.latents import LatentCache, LatentGroups
+from dreamlab.toybox.training.sd.norms import swift
+from dreamlab.toybox.training.sd.scenes import SHELF, SIDES, cameras_of, draw_shelf
+from dreamlab.toybox.training.sd.shapes import WORDS, Model, new_text_encoder, new_unet
+from dreamlab.toybox.training.sd.tokens import NEGATIVES, read_tokenizer
+from dreamlab.toybox.training.sd.vae import encoded
+
+DROPPED, NEGATIVE, WORDED = 0.1, 0.3, 0.6
+HELD = 32  # held-out groups whose error is logged
+
+
+@dataclass(frozen=True)
+class UnetPlan(CoursePlan):
+    views: int = SIDES  # 1: one picture, told its side in words; 4: a ring, told its cameras
+    scale: float = 1.0  # of latents: 1 / their deviation
+    latents: str = ""  # folder of the cache
+    total: int = 600_000
+
+
+@dataclass(frozen=True)
+class ToldLatents:
+    """ToldLatents of a batch: clean latents [B, 4, h, w] and what is said of them."""
+
+    latents: Tensor
+    texts: list[str]  # one for each group
+    camera: Tensor | None  # [B, 16]
+
+
+class UnetCourse(Course):
+    plan: UnetPlan
+
+    def __init__(self, folder: Path, plan: UnetPlan, shelf: int = SHELF) -> None:
+        """The folder holds vae/ and tokenizer/ already."""
+        self.tokenizer = read_tokenizer(folder / "tokenizer")
+        self.vae = read_vae(folder / "vae").requires_grad_(False).eval()
+        self.cache = LatentCache(Path(plan.latents), self.vae, plan.seed, shelf)
+        self.table = make_table("scaled_linear")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(plan.seed, "sd weights") % 2**63)
+            net: dict[str, Model] = {
+                "text_encoder": new_text_encoder(len(self.tokenizer)),
+                "unet": new_unet(plan.views),
+            }
+        for one in net.values():
+            one.requires_grad_(True)
+        if plan.views > 1:
+            join(net["unet"], plan.views)
+        super().__init__(folder, plan, swift(nn.ModuleDict(net)))
+        self.held: ToldLatents | None = None
+
+    def train_step(self) -> dict[str, float]:
+        self.reach = self.cache.grow(self.seen)
+        return super().train_step()
+
+    def loss(self, lane: int) -> tuple[Tensor, dict[str, float]]:
+        plan, key = self.plan, (self.step, lane)
+        generator = torch.Generator().manual_seed(derive(plan.seed, "sd batch", *key))
+        count = plan.batch // plan.lanes // plan.views
+        group = self.cache.take(torch.randint(self.reach, (count,), generator=generator))
+        told = self.told(group, random.Random(derive(plan.seed, "sd words", *key)))  # noqa: S311
+        level = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
+        t_index = (level * len(self.table)).long().repeat_interleave(plan.views)
+        noise = torch.randn(told.latents.shape, generator=generator)
+        error = self.errors(self.net, told, t_index, noise)
+        quarter = (4 * t_index) // len(self.table)
+        by_noise = {f"q{q}": error[quarter == q].mean().item() for q in quarter.unique().tolist()}
+        return error.mean(), by_noise
+
+    def told(self, group: LatentGroups, dice: random.Random) -> ToldLatents:
+        """ToldLatents of groups; a single picture is one side of each, mostly with the words for it."""
+        texts, latents, orbits = list(group.texts), group.latents * self.plan.scale, group.orbits
+        if self.plan.views == 1:
+            side = torch.tensor([dice.randrange(SIDES) for _ in texts])
+            latents, orbits = (x[torch.arange(len(texts)), side][:, None] for x in (latents, orbits))
+            words = view_words(cameras_of(orbits))
+            texts = [text + (word if dice.random() < WORDED else "") for text, word in zip(texts, words, strict=True)]
+        texts = [self.dropped(dice) if dice.random() < DROPPED else text for text in texts]
+        camera = camera_rows(cameras_of(orbits)) if self.plan.views > 1 else None
+        return ToldLatents(latents.flatten(0, 1), texts, camera)
+
+    @staticmethod
+    def dropped(dice: random.Random) -> str:
+        return dice.choice(NEGATIVES) if dice.random() < NEGATIVE else ""
+
+    def embedded(self, net: nn.ModuleDict, texts: list[str]) -> Tensor:
+        """[K, 77, D]"""
+        ids = self.tokenizer(texts, padding="max_length", max_length=WORDS, truncation=True, return_tensors="pt")
+        found: Tensor = net["text_encoder"](ids.input_ids).last_hidden_state
+        return found
+
+    def errors(self, net: nn.ModuleDict, told: ToldLatents, t_index: Tensor, noise: Tensor) -> Tensor:
+        """[B] mean squared error of v."""
+        a, s = self.table.signal_noise(t_index, noise)
+        with mixed_precision(noise.device):
+            words = self.embedded(net, told.texts).repeat_interleave(self.plan.views, 0)
+            noisy = (a * told.latents + s * noise).contiguous(memory_format=torch.channels_last)
+            found = net["unet"](noisy, t_index, words, class_labels=told.camera).sample.float()
+        return (found - (a * noise - s * told.latents)).square().flatten(1).mean(1)
+
+    @torch.no_grad()
+    def look(self) -> dict[str, float]:
+        from dreamlab.toybox.training.sd.sampling import draw_sheet
+
+        return {"held_out": self.held_out_error()} | draw_sheet(self)
+
+    @torch.no_grad()
+    def held_out_error(self) -> float:
+        """The average's, of fixed held-out groups with fixed noise."""
+        if self.held is None:
+            shelf = draw_shelf(0, 0, HELD, held_out=True)
+            group = LatentGroups(encoded(self.vae, shelf), shelf.orbits, shelf.texts)
+            self.held = self.told(group, random.Random(0))  # noqa: S311
+        told, views = self.held, self.plan.views
+        noise = torch.randn(told.latents.shape, generator=torch.Generator().manual_seed(1))
+        t_index = torch.linspace(20, len(self.table) - 20, HELD).long()[torch.randperm(HELD)].repeat_interleave(views)
+        return self.errors(self.ema, told, t_index, noise).mean().item()

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A given picture as pretrained models look at it: before a plain background, as CLIP's picture towers take it, and
+encoded once for a run, after which the encoder is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamlab.core.types import Reference
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, of pictures in [0, 1]
+
+
+def before(given: Reference, gray: float) -> Tensor:  # [1, H, W, 3]
+    """The picture's object before a background of one gray."""
+    return (given.rgb * given.alpha + gray * (1 - given.alpha))[None]
+
+
+def clip_pixels(rgb: Tensor, side: int, sharp: bool = False) -> Tensor:
+    """[B, H, W, 3] -> [B, 3, side, side], bicubic and normalised as CLIP's are. `sharp` is Zero123's own way, which it
+    was trained with: corners aligned, nothing averaged when the picture shrinks."""
+    x, size = rgb.permute(0, 3, 1, 2), (side, side)
+    if sharp:
+        x = F.interpolate(2 * x - 1, size, mode="bicubic", align_corners=True) / 2 + 0.5
+    else:
+        x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(0, 1)
+    mean, std = (x.new_tensor(value)[:, None, None] for value in (MEAN, STD))
+    return (x - mean) / std
+
+
+class Seen:
+    """What given pictures are to a model, as tables on its device; `look` has the encoder in memory for a while."""
+
+    def __init__(self, look: Callable[[Reference], Mapping[str, Tensor]]) -> None:
+        self._look, self._tables = look, dict[Reference, Mapping[str, Tensor]]()
+        self.times_looked = 0
+
+    def __getitem__(self, given: Reference) -> Mapping[str, Tensor]:
+        if given not in self._tables:
+            with torch.no_grad():
+                self._tables[given] = self._look(given)
+            self.times_looked += 1
+        return self._tables[given]
+
+    def forget(self) -> None:
+        """The device has changed."""
+        self._tables.clear()
