@@ -22,7 +22,7 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "imagedream": "imagedream.ImageDream",
         "klein": "flux2.Klein",
         "modelscope": "modelscope.ModelScope",
-        "mvdream": "mvdream.MVDream",
+        "mvdream": "mvdream.MultiViewDream",
         "oracle": "oracle.Oracle",
         "picture": "picture.Picture",
         "sd": "sd.StableDiffusion",

@@ -43,6 +43,10 @@ class AnimateDiff(ClipModel, StableDiffusion):
 
     settings: Settings
 
+    @classmethod
+    def models(cls, settings: Any) -> tuple[tuple[str, str], ...]:
+        return (*super().models(settings), (settings.motion, "animatediff"))
+
     def clock_of(self, source: ModelFolder) -> Clock:
         own: dict[str, Any] = {**source.config("scheduler")}
         own |= {"beta_schedule": self.settings.betas, "trained_betas": None}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ImageDream: MVDream that is shown a picture, as words of an image encoder and as a fifth view without noise."""
+"""ImageDream: MultiViewDream that is shown a picture, as words of an image encoder and as a fifth view without noise."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.latent.joint import told
 from guidance.latent.loading import ModelFolder
 from guidance.latent.model import ModelSettings
-from guidance.latent.pictures import Seen, before, clip_pixels
-from guidance.mvdream import MVDream
+from guidance.latent.pictures import SeenPictures, before, clip_pixels
+from guidance.mvdream import MultiViewDream
 
 GRAYS = 5  # backgrounds that the picture is looked at before, from black to white
 
 
-class ImageDream(MVDream):
+class ImageDream(MultiViewDream):
     """It was trained with the picture before the views' own gray; the picture's side counts as the front."""
 
     paper: ClassVar[str] = "Wang and Shi 2023, arXiv:2312.02201"
     takes: ClassVar[str] = "imagedream"
     default: ClassVar[str] = "imagedream"
+    embedded: ClassVar[str] = "toybox-novel"
     single_kinds: ClassVar[tuple[str, ...]] = ("imagedream",)
 
     @dataclass(frozen=True)
-    class Settings(MVDream.Settings):
+    class Settings(MultiViewDream.Settings):
         model: str = setting("imagedream", help="a name of `dreamlab models ls`, or the path of a folder or file")
         fifth: bool = setting(True, help="the picture as a fifth view (`pixel`); false: as words alone (`local`)")
         null: str = setting("negative", choices=("empty", "negative"), help="what the unconditional half hears")
@@ -42,7 +43,7 @@ class ImageDream(MVDream):
 
     def __init__(self, settings: ModelSettings, source: ModelFolder) -> None:
         super().__init__(settings, source)
-        self.seen_pictures = Seen(self._look)
+        self.seen_pictures = SeenPictures(self._look)
 
     @classmethod
     def card(cls, settings: ModelSettings) -> GuidanceCard:

@@ -13,14 +13,14 @@ from torch import Tensor
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
-from guidance.latent.joint import Views, joined, told
+from guidance.latent.joint import JointViews, joined, told
 from guidance.latent.loading import ModelFolder
 from guidance.latent.model import SPOKEN, LatentModel, ModelSettings
 from guidance.latent.text import ClipText, TextEncoder
 from guidance.shared.groups import share
 
 
-class MVDream(LatentModel):
+class MultiViewDream(LatentModel):
     """Stable Diffusion 2.1 whose self-attention runs over all views (also the one on 1.5)."""
 
     paper: ClassVar[str] = "Shi et al. 2023, arXiv:2308.16512"
@@ -38,7 +38,7 @@ class MVDream(LatentModel):
         model: str = setting("mvdream", help="a name of `dreamlab models ls`, or the path of a folder or file")
 
     def __init__(self, settings: ModelSettings, source: ModelFolder) -> None:
-        self.views = Views()
+        self.views = JointViews()
         super().__init__(settings, source)
 
     def load(self) -> None:

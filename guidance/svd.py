@@ -11,19 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor
 
+from dreamlab.core import pixels
 from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.errors import ModelError
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Condition, Prompt
+from dreamlab.core.types import Condition, Prompt, Reference
 from guidance.latent.clips import ClipModel, ClipSettings
 from guidance.latent.codec import Codec
 from guidance.latent.loading import ModelFolder
-from guidance.latent.pictured import Pictured, clip_normal, softened
+from guidance.latent.pictures import SeenPictures, before, followed, normalised, softened
 from guidance.latent.tables import Clock, sigma_clock
 from guidance.latent.text import Rows, TextEncoder
 
@@ -59,7 +60,7 @@ class StableVideo(ClipModel):
 
     def __init__(self, settings: Any, source: ModelFolder) -> None:
         super().__init__(settings, source)
-        self.pictured = Pictured(settings.backdrop, self.shown)
+        self.seen_pictures = SeenPictures(self.shown)
         net = source.config(self.net_part)
         widths = cast(tuple[int, int], [net[f"{name}_dim"] for name in VECTOR])
         if widths[0] != TOLD * widths[1]:
@@ -85,23 +86,27 @@ class StableVideo(ClipModel):
     def hear(self, prompts: Sequence[Prompt]) -> None:
         """Nothing of a prompt is text to it."""
 
+    def to(self, device: torch.device | str) -> Self:
+        self.seen_pictures.forget()
+        return super().to(device)
+
     def spoken(self, prompt: Prompt) -> Mapping[str, Rows]:
-        rows = self.pictured.rows(prompt, self.device)
+        rows = self.seen_pictures[followed(prompt, "svd")]
         none = {name: row if name == "told" else torch.zeros_like(row) for name, row in rows.items()}
         return {"text": rows, "null": none}
 
-    def shown(self, picture: Tensor) -> Mapping[str, Tensor]:
-        """Of a picture [1, 3, H, W] in [0, 1]."""
+    def shown(self, given: Reference) -> Mapping[str, Tensor]:
+        """What CLIP sees; the latent beside every frame; the numbers that go with them."""
         s = self.settings
+        picture = before(given, s.backdrop).to(self.device)
         tower = self.source.encoder("image_encoder", "CLIPVisionModelWithProjection", self.dtype).to(self.device)
-        side = cast(int, tower.config.image_size)  # type: ignore[union-attr]
-        small = clip_normal((softened(2 * picture - 1, side) + 1) / 2)
-        seen = tower(small.to(self.dtype)).image_embeds[:, None]
-        first = self.seen(picture.permute(0, 2, 3, 1))
+        small = softened(pixels.encode(picture), cast(int, tower.config.image_size))  # type: ignore[union-attr]
+        seen = tower(normalised((small + 1) / 2).to(self.dtype)).image_embeds[:, None]
+        first = self.seen(picture)
         noise = torch.randn(first.shape, generator=torch.Generator().manual_seed(s.picture_seed)).to(first)
-        given = self.codec.by_vae((first + s.augment * noise).to(self.codec.vae.dtype)) / self.codec.scale
+        beside = self.codec.encode(first + s.augment * noise, self.ladder) / self.codec.scale
         told = torch.tensor([[s.fps - 1, s.motion, s.augment]], device=self.device)
-        return {"seen": seen, "given": given, "told": told}
+        return {"seen": seen, "given": beside, "told": told}
 
     def answer(self, z: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Frames come before channels here."""

@@ -19,10 +19,10 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.errors import ModelError
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Condition, Frames, Prompt
+from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.latent.clips import ClipSettings, FoldedModel, moments_of
 from guidance.latent.loading import ModelFolder
-from guidance.latent.pictured import Pictured, clip_pixels
+from guidance.latent.pictures import SeenPictures, before, clip_pixels, followed
 from guidance.latent.t5 import T5Text, tidy
 from guidance.latent.tables import Clock, clock_of
 from guidance.latent.text import TextEncoder
@@ -111,6 +111,7 @@ class Wan(FoldedModel):
 class WanPicture(Wan):
     """Clips that begin with the prompt's picture, by a text."""
 
+    paper: ClassVar[str] = "Wan team 2025, arXiv:2503.20314"
     default: ClassVar[str] = "wan21-i2v-14b-480p"
     shows: ClassVar[bool] = True
 
@@ -127,13 +128,18 @@ class WanPicture(Wan):
 
     def __init__(self, settings: Any, source: ModelFolder) -> None:
         super().__init__(settings, source)
-        self.pictured = Pictured(settings.backdrop, self.shown)
+        self.seen_pictures = SeenPictures(self.shown)
 
-    def shown(self, picture: Tensor) -> Mapping[str, Tensor]:
-        """Of a picture [1, 3, H, W] in [0, 1]: the clip that begins with it and is grey then, as latents, before them
-        four masks of which frames of a moment are given, and what CLIP sees where the model listens to that."""
+    def to(self, device: torch.device | str) -> Any:
+        self.seen_pictures.forget()
+        return super().to(device)
+
+    def shown(self, given: Reference) -> Mapping[str, Tensor]:
+        """The clip that begins with the picture and is grey then, as latents; before them four masks of which frames of
+        a moment are given; and what CLIP sees where the model listens to that."""
         count, stride = self.settings.frames, self.stride
-        first = self.seen(picture.permute(0, 2, 3, 1))
+        picture = before(given, self.settings.backdrop).to(self.device)
+        first = self.seen(picture)
         clip = torch.cat([first, first.new_zeros(count - 1, *first.shape[1:])])
         z = self.unfolded(self.codec.encode(clip, self.ladder))
         mask = z.new_zeros(1, stride, moments_of(count, stride), *z.shape[-2:])
@@ -146,7 +152,7 @@ class WanPicture(Wan):
         return made
 
     def told(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Mapping[str, Tensor]]:
-        rows = self.pictured.rows(prompt, self.device)
+        rows = self.seen_pictures[followed(prompt, "wan-i2v")]
         return {"": {name: row.expand(len(cameras), *row.shape[1:]) for name, row in rows.items()}}
 
     def given(self, clips: Tensor, condition: Condition) -> Tensor:

@@ -19,7 +19,7 @@ from guidance.latent.built import filled
 from guidance.latent.ldm_names import under
 from guidance.latent.loading import ModelFolder
 from guidance.latent.model import LatentModel, ModelSettings
-from guidance.latent.pictures import Seen, before, clip_pixels
+from guidance.latent.pictures import SeenPictures, before, clip_pixels
 from guidance.latent.single_file import SingleFile
 from guidance.latent.tensor_files import opened
 from guidance.latent.text import Rows, TextEncoder
@@ -51,7 +51,7 @@ class Zero123(LatentModel):
 
     def __init__(self, settings: Settings, source: ModelFolder) -> None:
         super().__init__(settings, source)
-        self.seen_pictures = Seen(self._look)
+        self.seen_pictures = SeenPictures(self._look)
         stable = "stable-zero123" in f"{settings.model} {source.path.name}".replace("_", "-")
         self.stable = settings.variant == "stable" or (settings.variant == "auto" and stable)
         channels = source.config("unet").get("in_channels")

@@ -159,9 +159,9 @@ def test_the_original_checkpoint(tmp_path: Path, given: Reference) -> None:
     torch.save(state, path)
     mine = imagedream(path, legacy=path.name)
     with pytest.raises(ModelError, match="is a imagedream model; this family takes mvdream"):
-        from guidance.mvdream import MVDream
+        from guidance.mvdream import MultiViewDream
 
-        MVDream.build(MVDream.Settings(model=str(path), legacy=path.name), None)
+        MultiViewDream.build(MultiViewDream.Settings(model=str(path), legacy=path.name), None)
     rows = {"text": torch.randn(4, 7, 64), "camera": told(turntable(4)), "image": torch.randn(4, 1, 5, 64)}
     rows["first"] = torch.randn(1, 4, 8, 8).expand(4, -1, -1, -1)
     z, t = latents(4), torch.full((4,), 321)

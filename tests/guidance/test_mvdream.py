@@ -22,7 +22,7 @@ from dreamlab.core.cameras import Cameras, orbit, turntable
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.latent.joint import told
-from guidance.mvdream import MVDream
+from guidance.mvdream import MultiViewDream
 from tests.guidance.latent import old_names
 
 pytest.importorskip("diffusers", reason="diffusers is not installed (extra `models`)")
@@ -60,12 +60,12 @@ def frames(count: int, gray: float = 0.0) -> Frames:
     return Frames(blank.expand(-1, -1, -1, 3), blank, blank, torch.full((count, 3), gray))
 
 
-def mvdream(place: Path, **settings: object) -> MVDream:
+def mvdream(place: Path, **settings: object) -> MultiViewDream:
     chosen = {"model": str(place), "dtype": "float32", "size": 64, **settings}
-    return MVDream.build(MVDream.Settings(**chosen), None).to("cpu")
+    return MultiViewDream.build(MultiViewDream.Settings(**chosen), None).to("cpu")
 
 
-def asked(model: MVDream, cameras: Cameras) -> dict[str, Condition]:
+def asked(model: MultiViewDream, cameras: Cameras) -> dict[str, Condition]:
     return dict(model.condition(PROMPT, cameras, frames(len(cameras))))
 
 
@@ -79,7 +79,7 @@ def folder(random_folder: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> MVDream:
+def model(folder: Path) -> MultiViewDream:
     return mvdream(folder)
 
 
@@ -118,7 +118,7 @@ def test_a_view_may_count_as_the_front() -> None:
 
 
 # ---- joined views ----------------------------------------------------------------------------------------------------
-def test_one_call_equals_the_formula_and_both_halves_have_the_camera(model: MVDream) -> None:
+def test_one_call_equals_the_formula_and_both_halves_have_the_camera(model: MultiViewDream) -> None:
     """Rows of the text's groups, then of the null's, as guidance asks for them."""
     cameras = orbit([0, 90, 180, 270, 10, 100, 190, 280], [10.0] * 4 + [30.0] * 4)
     said = asked(model, cameras)
@@ -136,7 +136,7 @@ def test_one_call_equals_the_formula_and_both_halves_have_the_camera(model: MVDr
     torch.testing.assert_close(eps, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_views_see_each_other_and_groups_do_not(model: MVDream) -> None:
+def test_views_see_each_other_and_groups_do_not(model: MultiViewDream) -> None:
     cameras, z, t = turntable(8), latents(8), torch.full((8,), 500)
     told_ = asked(model, cameras)["text"]
     eps = model.predict(z, t, told_)
@@ -151,7 +151,7 @@ def test_views_see_each_other_and_groups_do_not(model: MVDream) -> None:
     torch.testing.assert_close(changed[4:], eps[4:], rtol=0, atol=1e-6)
 
 
-def test_pieces_are_whole_groups(model: MVDream) -> None:
+def test_pieces_are_whole_groups(model: MultiViewDream) -> None:
     z, t = latents(8), torch.full((8,), 500)
     told_ = asked(model, turntable(8))["text"]
     whole = model.predict(z, t, told_)
@@ -164,7 +164,7 @@ def test_pieces_are_whole_groups(model: MVDream) -> None:
         asked(model, turntable(6))
 
 
-def test_one_view_is_stable_diffusion_where_the_camera_adds_nothing(model: MVDream) -> None:
+def test_one_view_is_stable_diffusion_where_the_camera_adds_nothing(model: MultiViewDream) -> None:
     """Its net's output must be zero for that; a camera of zeros still speaks through biases."""
     from diffusers import UNet2DConditionModel
 
@@ -184,7 +184,7 @@ def test_one_view_is_stable_diffusion_where_the_camera_adds_nothing(model: MVDre
         model.module.load_state_dict(own.state_dict())
 
 
-def test_a_trained_copy_is_heard_in_the_joint_attention(model: MVDream) -> None:
+def test_a_trained_copy_is_heard_in_the_joint_attention(model: MultiViewDream) -> None:
     z, t, told_ = latents(4), torch.full((4,), 400), asked(model, turntable(4))["text"]
     adapter, camera = model.adapter(2), torch.zeros(4, 16)
     start = dict(adapter.start())
@@ -197,7 +197,7 @@ def test_a_trained_copy_is_heard_in_the_joint_attention(model: MVDream) -> None:
     assert (adapter.apply(start, z, t, told_, camera) - model.predict(z, t, told_)).abs().max() > 1e-4
 
 
-def test_a_compiled_part_joins_its_views_too(model: MVDream) -> None:
+def test_a_compiled_part_joins_its_views_too(model: MultiViewDream) -> None:
     """In one graph, also when the number of views changes."""
     part = model.module.mid_block.attentions[0]
     compiled = torch.compile(part, backend="eager", fullgraph=True)
@@ -209,7 +209,7 @@ def test_a_compiled_part_joins_its_views_too(model: MVDream) -> None:
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
-def test_three_kinds_of_files_are_one_model(folder: Path, model: MVDream, tmp_path: Path) -> None:
+def test_three_kinds_of_files_are_one_model(folder: Path, model: MultiViewDream, tmp_path: Path) -> None:
     """The converted folder with the original names, and one with diffusers' own class."""
     plain = Path(shutil.copytree(folder, tmp_path / "plain"))
     shutil.rmtree(plain / "unet")

@@ -17,7 +17,8 @@ from dreamlab.core.types import Condition
 from guidance.cogvideox import CogVideoX
 from guidance.latent.loading import ModelFolder
 from guidance.latent.t5 import t5_tokenizer
-from tests.guidance.video.common import PROMPT, Kept, asked, check_encode, drawn, spied
+from tests.guidance.pretrained import PROMPT, keeper, spied
+from tests.guidance.video.common import asked, check_encode, drawn
 
 F, M, C = 9, 3, 16  # frames, moments, channels
 ANCHORS = {  # alpha_bar at 250, 500, 750
@@ -41,7 +42,7 @@ def test_one_step_equals_the_library_s_pipeline(
     """The second of its steps: the first begins at a time that holds no picture."""
     from diffusers import CogVideoXPipeline
 
-    folder, kept = random_folder(name), Kept()
+    folder, kept = random_folder(name), list[Tensor]()
     mine = built(folder, frames=frames, size=size)
     moments, side = (frames + 3) // 4, size // 8
     tokenizer = t5_tokenizer(ModelFolder(folder), "tokenizer")
@@ -51,22 +52,22 @@ def test_one_step_equals_the_library_s_pipeline(
         pipeline(
             PROMPT.text, negative_prompt=PROMPT.negative, num_frames=frames, num_inference_steps=4, guidance_scale=6.0,
             latents=drawn(1, moments, C, side, side), height=size, width=size, output_type="latent",
-            callback_on_step_end=kept.step,
+            callback_on_step_end=keeper(kept),
         )  # fmt: skip
     t, then = (int(t) for t in pipeline.scheduler.timesteps[1:3])
-    told, z = asked(mine), kept.latents[0].transpose(1, 2).flatten(1, 2)
+    told, z = asked(mine), kept[0].transpose(1, 2).flatten(1, 2)
     rows = Condition.cat([told["negative"], told["text"]])
     eps = mine.predict(z.repeat(2, 1, 1, 1), torch.tensor([t, t]), rows)
-    call = seen.calls[1][1]
+    call = seen[1][0]
     assert call["hidden_states"].shape == (2, moments, C, side, side)
     assert call["encoder_hidden_states"].shape == (2, 226, 32)
     torch.testing.assert_close(rows.rows["text"], call["encoder_hidden_states"], rtol=1e-5, atol=1e-6)
     a, b = mine.table.signal_noise(torch.tensor([t, t]), z.repeat(2, 1, 1, 1))
     v = (eps - b * z) / a
-    theirs = seen.said[1].transpose(1, 2).flatten(1, 2)
+    theirs = seen[1][1][0].transpose(1, 2).flatten(1, 2)
     torch.testing.assert_close(v, theirs, rtol=1e-3, atol=2e-5)
     moved = mine.table.ddim_move(z, cfg(eps[:1], eps[1:], 6.0), torch.tensor([t]), torch.tensor([then]))
-    torch.testing.assert_close(moved.unflatten(1, (C, moments)).transpose(1, 2), kept.latents[1], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(moved.unflatten(1, (C, moments)).transpose(1, 2), kept[1], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ANCHORS)

@@ -18,9 +18,10 @@ from torch import Tensor
 from dreamlab.core.cameras import turntable
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.types import Condition, Prompt
-from guidance.latent.pictured import softened
+from guidance.latent.pictures import softened
 from guidance.svd import StableVideo
-from tests.guidance.video.common import Kept, asked, check_encode, drawn, frames, picture, spied
+from tests.guidance.pretrained import frames, keeper, spied
+from tests.guidance.video.common import asked, check_encode, drawn, picture
 
 F = 3
 SIDE = 64
@@ -63,16 +64,16 @@ def test_one_step_equals_the_library_s_pipeline(
     """All that goes in and comes out; guidance from 1 to 3 over the frames is their sampler's, done here by hand."""
     from diffusers import StableVideoDiffusionPipeline
 
-    pipeline, kept = StableVideoDiffusionPipeline.from_pretrained(str(folder)), Kept()
+    pipeline, kept = StableVideoDiffusionPipeline.from_pretrained(str(folder)), list[Tensor]()
     pipeline.set_progress_bar_config(disable=True)
     with spied(pipeline.unet) as seen:
         pipeline(
             given[0], height=SIDE, width=SIDE, num_frames=F, num_inference_steps=5, fps=9, motion_bucket_id=40,
             noise_aug_strength=0.3, min_guidance_scale=1.0, max_guidance_scale=3.0, latents=drawn(1, F, 4, 8, 8),
-            generator=torch.Generator().manual_seed(5), output_type="latent", callback_on_step_end=kept.step,
+            generator=torch.Generator().manual_seed(5), output_type="latent", callback_on_step_end=keeper(kept),
         )  # fmt: skip
-    args, told = seen.calls[3]
-    x_in, time = args
+    told, _ = seen[3]
+    x_in, time = told["sample"], told["timestep"]
     assert x_in.shape == (2, F, 8, 8, 8) and told["encoder_hidden_states"].shape == (2, 1, 32)
     t = int((model.clock.time - time).abs().argmin())
     model.clock.time[t] = time  # theirs, between two of ours
@@ -90,14 +91,14 @@ def test_one_step_equals_the_library_s_pipeline(
     z_t = x_in[0, :, :4]  # c_in x: the variance-preserving state
     eps = model.predict(z_t.repeat(2, 1, 1, 1), torch.full((2 * F,), t), rows)
     a, b = 1 / (1 + sigma**2) ** 0.5, sigma / (1 + sigma**2) ** 0.5
-    v = seen.said[3].reshape(2, F, 4, 8, 8)
+    v = seen[3][1][0].reshape(2, F, 4, 8, 8)
     torch.testing.assert_close(eps.unflatten(0, (2, F)), b * z_t + a * v, rtol=1e-4, atol=1e-4)
     scale = torch.linspace(1, 3, F).reshape(-1, 1, 1, 1)
     null, text = eps.chunk(2)
     x0 = (z_t - b * (null + scale * (text - null))) / a
-    before, then = kept.latents[2][0], float(pipeline.scheduler.sigmas[4])
+    before, then = kept[2][0], float(pipeline.scheduler.sigmas[4])
     moved = x0 + then * (before - x0) / sigma
-    torch.testing.assert_close(moved, kept.latents[3][0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(moved, kept[3][0], rtol=1e-3, atol=1e-3)
 
 
 def test_its_times_are_a_quarter_of_the_logarithm_of_sigma(model: StableVideo, folder: Path) -> None:

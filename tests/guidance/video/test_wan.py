@@ -23,7 +23,8 @@ from guidance.latent.built import PRECISE
 from guidance.latent.loading import ModelFolder
 from guidance.latent.tables import Clock
 from guidance.wan import LENGTH, Wan, WanPicture
-from tests.guidance.video.common import PROMPT, Kept, asked, check_encode, drawn, frames, picture, spied
+from tests.guidance.pretrained import PROMPT, frames, keeper, spied
+from tests.guidance.video.common import asked, check_encode, drawn, picture
 
 F, M, C = 9, 3, 16  # frames, moments, channels
 
@@ -92,25 +93,25 @@ def test_the_network_is_the_library_s_with_every_tensor_in_its_place(folder: Pat
 
 def test_one_step_equals_the_library_s_pipeline(folder: Path) -> None:
     """The second of its steps: the first begins at a time that holds no picture."""
-    mine, theirs, kept = built(folder), pipeline(folder, "WanPipeline"), Kept()
+    mine, theirs, kept = built(folder), pipeline(folder, "WanPipeline"), list[Tensor]()
     with spied(theirs.transformer) as seen:
         theirs(
             PROMPT.text, negative_prompt=PROMPT.negative, num_frames=F, num_inference_steps=4, guidance_scale=5.0,
-            latents=drawn(1, C, M, 4, 4), height=32, width=32, output_type="latent", callback_on_step_end=kept.step,
+            latents=drawn(1, C, M, 4, 4), height=32, width=32, output_type="latent", callback_on_step_end=keeper(kept),
         )  # fmt: skip
     s, then = theirs.scheduler.sigmas[1], theirs.scheduler.sigmas[2]
     at_times(mine, float(s))
     told = asked(mine)
-    z_s = kept.latents[0]
+    z_s = kept[0]
     rows = Condition.cat([told["negative"], told["text"]])
     z_t = state(z_s, s).flatten(1, 2)
     eps = mine.predict(z_t.repeat(2, 1, 1, 1), torch.tensor([0, 0]), rows).unflatten(1, (C, M))
-    call = seen.calls[2][1]
+    call = seen[2][0]
     assert call["timestep"].tolist() == [pytest.approx(1000 * float(s))]
     assert call["hidden_states"].shape == (1, C, M, 4, 4) and call["encoder_hidden_states"].shape == (1, LENGTH, 32)
-    torch.testing.assert_close(eps[1:], z_s + (1 - s) * seen.said[2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(eps[1:], z_s + (1 - s) * seen[2][1][0], rtol=1e-4, atol=1e-5)
     velocity = (cfg(eps[:1], eps[1:], 5.0) - z_s) / (1 - s)
-    torch.testing.assert_close(z_s + (then - s) * velocity, kept.latents[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(z_s + (then - s) * velocity, kept[1], rtol=1e-4, atol=1e-4)
 
 
 def test_the_text_is_cut_at_its_end_and_the_mask_is_obeyed(model: Wan, folder: Path) -> None:
@@ -213,21 +214,21 @@ def test_a_gap_in_a_shard_is_refused_and_named(folder: Path, tmp_path: Path) -> 
 def test_the_boundary_decides_which_expert_answers(random_folder: Callable[..., Path]) -> None:
     """As the library's pipeline does, over its own steps; also in one batch with rows on both sides."""
     folder = random_folder("wan22-t2v-a14b")
-    mine, theirs, kept = built(folder), pipeline(folder, "WanPipeline"), Kept()
+    mine, theirs, kept = built(folder), pipeline(folder, "WanPipeline"), list[Tensor]()
     with spied(theirs.transformer) as much, spied(theirs.transformer_2) as little:
         theirs(
             PROMPT.text, num_frames=F, num_inference_steps=6, guidance_scale=1.0, latents=drawn(1, C, M, 4, 4),
-            height=32, width=32, output_type="latent", callback_on_step_end=kept.step,
+            height=32, width=32, output_type="latent", callback_on_step_end=keeper(kept),
         )  # fmt: skip
     sigmas = theirs.scheduler.sigmas[:-1]
     first = int((1000 * sigmas >= 875).sum())
-    assert len(much.calls) == first >= 2 and len(little.calls) == 6 - first >= 2
+    assert len(much) == first >= 2 and len(little) == 6 - first >= 2
     at_times(mine, *sigmas[1:].tolist())
     told = asked(mine)["text"]
-    z_s = torch.cat(kept.latents[:-1])
+    z_s = torch.cat(kept[:-1])
     s = sigmas[1:].reshape(-1, 1, 1, 1, 1)
     eps = mine.predict(state(z_s, s).flatten(1, 2), torch.arange(5), Condition.cat([told] * 5)).unflatten(1, (C, M))
-    expected = z_s + (1 - s) * torch.cat([*much.said[1:], *little.said])
+    expected = z_s + (1 - s) * torch.cat([said[0] for _, said in (*much[1:], *little)])
     torch.testing.assert_close(eps, expected, rtol=1e-4, atol=1e-5)
     own = mine.adapter(2)
     start = own.start()
@@ -249,7 +250,7 @@ def test_a_clip_that_begins_with_a_picture_equals_the_library_s(
 
     monkeypatch.setattr(pipeline_wan_i2v, "ftfy", SimpleNamespace(fix_text=str), raising=False)  # it forgets to ask
     folder = random_folder(name)
-    mine, kept = built(folder, WanPicture, size=32), Kept()
+    mine, kept = built(folder, WanPicture, size=32), list[Tensor]()
     sees = (folder / "image_encoder").is_dir()
     theirs = pipeline(
         folder, "WanImageToVideoPipeline", **({} if sees else {"image_encoder": None, "image_processor": None})
@@ -268,18 +269,18 @@ def test_a_clip_that_begins_with_a_picture_equals_the_library_s(
         theirs(
             image, PROMPT.text, negative_prompt=PROMPT.negative, num_frames=F, num_inference_steps=6,
             guidance_scale=5.0, latents=drawn(1, C, M, 4, 4), height=32, width=32, output_type="latent",
-            callback_on_step_end=kept.step,
+            callback_on_step_end=keeper(kept),
         )  # fmt: skip
     s = theirs.scheduler.sigmas[1]
     at_times(mine, float(s))
     told = mine.condition(replace(PROMPT, image=given), turntable(F), frames(F))
-    z_s = kept.latents[0]
+    z_s = kept[0]
     z_t = state(z_s, s).flatten(1, 2).repeat(2, 1, 1, 1)
     eps = mine.predict(z_t, torch.tensor([0, 0]), Condition.cat([told["text"], told["negative"]]))
-    call = calls.calls[2][1]
+    call = calls[2][0]
     assert call["hidden_states"].shape == (1, 36, M, 4, 4)
     torch.testing.assert_close(told["text"].rows["given"], call["hidden_states"][:, C:], rtol=1e-4, atol=1e-5)
-    expected = z_s + (1 - s) * torch.cat(calls.said[2:4])
+    expected = z_s + (1 - s) * torch.cat([said[0] for _, said in calls[2:4]])
     torch.testing.assert_close(eps.unflatten(1, (C, M)), expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="follows a picture and the prompt has none"):
         asked(mine)
