@@ -14,6 +14,7 @@ GUIDANCE: Table[GuidanceKind] = Table(
     __name__,
     {
         "animatediff": "animatediff.AnimateDiff",
+        "cogvideox": "cogvideox.CogVideoX",
         "controlnet": "controlnet.ControlNet",
         "controlnet-xl": "controlnet.ControlNetXL",
         "fewstep": "fewstep.FewStep",
@@ -32,6 +33,7 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "sd": "sd.StableDiffusion",
         "sd3": "sd3.StableDiffusion3",
         "sdxl": "sdxl.StableDiffusionXL",
+        "svd": "svd.StableVideo",
         "toybox": "toybox.prior.Toybox",
         "toybox-control": "toybox.roles.ToyboxControl",
         "toybox-novel": "toybox.roles.ToyboxNovel",
