@@ -122,7 +122,7 @@ def averaged_vae(start: Path) -> Model:
 def hand_over(start: Path, folder: Path) -> float:
     """What an sd-vae run leaves for the next: vae/ and tokenizer/; the scale of its latents."""
     write_vae(folder / "vae", averaged_vae(start), 1.0)
-    scale = 1 / encoded(read_vae(folder / "vae").eval(), draw_shelf(0, 0)).std().item()
+    scale = 1 / encoded(read_vae(folder / "vae").eval(), draw_shelf(0, 0, 64)).std().item()
     write_vae(folder / "vae", averaged_vae(start), scale)
     write_tokenizer(folder / "tokenizer")
     return scale

@@ -36,11 +36,11 @@ class VaePlan(CoursePlan):
     batch: int = 128
     rate: float = 2e-3
     warmup: int = 1_500
-    total: int = 73_000
+    total: int = 56_000
     cooldown: float = 0.4
     ema: float = 0.99
-    small_until: int = 57_600
-    whole_after: int = 65_300
+    small_until: int = 46_000
+    whole_after: int = 50_000
     frozen: bool = False  # the encoder
 
     def size_at(self, seen: int) -> int:
