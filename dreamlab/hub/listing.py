@@ -73,7 +73,8 @@ def summary(kind: str) -> tuple[str, str, str] | None:
         return None
     licences = dict.fromkeys(model.licence for model in models)
     sizes = sorted({size for model in models if (size := size_of(model)[0])})
-    amount = f"{human(sizes[0])} to {human(sizes[-1])}" if len(sizes) > 1 else text_of(models[0])
+    ends = [human(sizes[0]), human(sizes[-1])] if sizes else []
+    amount = " to ".join(ends) if len(set(ends)) > 1 else text_of(models[0])
     reach: dict[str, list[str]] = {}
     for model in models:
         reach.setdefault(where[model], []).append(model.name)
