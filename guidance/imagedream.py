@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ImageDream: MultiViewDream that is shown a picture, as words of an image encoder and as a fifth view without noise."""
+"""ImageDream: MVDream that is shown a picture, as words of an image encoder and as a fifth view without noise."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
-from guidance.latent.joint import JointViews, joined, told
+from guidance.latent.joint import ViewCount, joined, told
 from guidance.latent.loading import ModelFolder
 from guidance.latent.model import SPOKEN, LatentModel, ModelSettings
 from guidance.latent.text import ClipText, TextEncoder
@@ -38,7 +38,7 @@ class MultiViewDream(LatentModel):
         model: str = setting("mvdream", help="a name of `dreamlab models ls`, or the path of a folder or file")
 
     def __init__(self, settings: ModelSettings, source: ModelFolder) -> None:
-        self.views = JointViews()
+        self.views = ViewCount()
         super().__init__(settings, source)
 
     def load(self) -> None:

@@ -31,7 +31,7 @@ CAMERA = 16
 TURN = ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 
 
-class JointViews:
+class ViewCount:
     """How many rows in a row are views of one object, for the call at hand."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class JointAttention:
     """Self-attention over the pixels of all views of a group. The layers are called as modules: an adapter's hooks on
     them are heard."""
 
-    def __init__(self, views: JointViews) -> None:
+    def __init__(self, views: ViewCount) -> None:
         self.views = views
 
     def __call__(
@@ -62,7 +62,7 @@ class JointAttention:
         return said.unflatten(1, (count, -1)).flatten(0, 1)
 
 
-def joined(net: Any, views: JointViews, where: str) -> nn.Module:
+def joined(net: Any, views: ViewCount, where: str) -> nn.Module:
     """The U-Net with its views joined; ModelError if it is not told a camera."""
     config = net.config
     if config.class_embed_type != "projection" or config.projection_class_embeddings_input_dim != CAMERA:

@@ -106,15 +106,14 @@ def test_nothing_of_the_picture_in_the_null_but_every_camera(model: ImageDream, 
     assert (model.predict(z, t, said["text"]) - model.predict(z, t, said["null"])).abs().max() > 0.01
 
 
-def test_words_of_the_picture_are_the_encoder_s_last_layer_but_one(
-    folder: Path, model: ImageDream, given: Reference
-) -> None:
+def test_words_of_the_picture_are_the_encoder_s_last_layer_but_one(folder: Path, model: ImageDream) -> None:
     """By transformers' own class and preparation of pictures."""
     from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
     encoder = CLIPVisionModel.from_pretrained(folder / "image_encoder").eval()
-    shown = (255 * given.rgb * given.alpha).round().to(torch.uint8).permute(2, 0, 1)
     side = encoder.config.image_size
+    given = reference(size=side)  # nothing to resize, for PIL rounds to bytes in between
+    shown = (255 * given.rgb * given.alpha).round().to(torch.uint8).permute(2, 0, 1)
     size = {"height": side, "width": side}
     pixels = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=size)(shown.numpy(), return_tensors="pt")
     # Of two layers: embedding, first, second.
