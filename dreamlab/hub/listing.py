@@ -67,7 +67,7 @@ def row(model: HubModel) -> dict[str, object]:
 
 def summary(kind: str) -> tuple[str, str, str] | None:
     """Licences, sizes and reach of a guidance's models in words; None for one that has no weights."""
-    where = {model: reachable(model.name) for model in registry().of_guidance(kind)}
+    where = {model: reachable(model.name) for model in registry().of_family(kind)}
     models = [model for model in where if where[model] != UNKNOWN]
     if not models:
         return None
