@@ -206,6 +206,15 @@ def test_without_any_hash_nothing_is_continued(place: Path, hub: Hub) -> None:
     assert (place / "f").read_bytes() == TEXT
 
 
+def test_a_whole_beginning_is_believed_by_its_hash_alone(place: Path, hub: Hub) -> None:
+    hub.files["/plain"] = TEXT
+    place.mkdir()
+    for sha256, asked in ((sha(TEXT), 0), ("", 1)):
+        (place / "f.part").write_bytes(TEXT if sha256 else b"z" * len(TEXT))
+        fetch(RemoteFile(f"{hub.url}/plain", place / "f", "f", bytes=len(TEXT), sha256=sha256))
+        assert (place / "f").read_bytes() == TEXT and len(hub.asked) == asked
+
+
 def test_shards_are_named_by_us(models: Models, hub: Hub, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One file or several: the index says how many, and can say nothing else."""
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
