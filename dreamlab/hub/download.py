@@ -104,7 +104,7 @@ def fetch(wanted: RemoteFile, progress: Progress = lambda there, total: None) ->
     with disk_errors(FETCHING, place):
         wanted.path.parent.mkdir(parents=True, exist_ok=True)
         part = _Part(place)
-        if part.size and not wanted.sha256 and part.size >= (wanted.bytes or part.size + 1):
+        if wanted.bytes and part.size >= wanted.bytes and not wanted.sha256:
             part.forget()  # nothing would tell whose end this is
     said, misses, began = HubSaid(), 0, part.size
     while not wanted.bytes or part.size < wanted.bytes:
