@@ -39,7 +39,7 @@ class DeepFloyd(LatentModel):
     """A diffusion model of small pictures, without an autoencoder: no gradient has to pass through one."""
 
     paper: ClassVar[str] = "Saharia et al. 2022, arXiv:2205.11487; DeepFloyd 2023"
-    takes: ClassVar[str] = "if"
+    takes: ClassVar[str] = "deepfloyd"
     default: ClassVar[str] = "if-xl"
 
     @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Klein(FlowModel):
     """A transformer of the newest kind at the size of SDXL's, which hears a language model."""
 
     paper: ClassVar[str] = "Black Forest Labs 2025"
-    takes: ClassVar[str] = "flux2"
+    takes: ClassVar[str] = "klein"
     default: ClassVar[str] = "klein-4b"
     net_kinds: ClassVar[tuple[str, ...]] = ("Flux2Transformer2DModel",)
     vae_kind: ClassVar[str] = "AutoencoderKLFlux2"

@@ -21,7 +21,7 @@ class ZImage(FlowModel):
     """A transformer of six billion that hears a language model; its time runs from noise to picture."""
 
     paper: ClassVar[str] = "Z-Image Team 2025, arXiv:2511.22699"
-    takes: ClassVar[str] = "zimage"
+    takes: ClassVar[str] = "z-image"
     default: ClassVar[str] = "z-image"
     net_kinds: ClassVar[tuple[str, ...]] = ("ZImageTransformer2DModel",)
     time_part: ClassVar[str] = "t_embedder"
