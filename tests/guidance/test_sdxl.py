@@ -60,7 +60,7 @@ def test_one_step_equals_the_library_s_pipeline(model: StableDiffusionXL, folder
     assert bool(other.rows["text"].any()) is (negative is not None)
     eps = cfg(model.predict(z, t, other), model.predict(z, t, told["text"]), 7.5)
     moved = model.table.ddim_move(z, eps, t, torch.tensor([then]))
-    torch.testing.assert_close(moved, after[0], rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(moved, after[0], rtol=1e-4, atol=5e-5)  # guidance multiplies roundings
 
 
 def test_an_empty_text_may_be_encoded_instead(model: StableDiffusionXL, folder: Path) -> None:
