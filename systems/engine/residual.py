@@ -55,6 +55,7 @@ class Look:
     cameras: Cameras | None = None  # one for each row of z
     asking: Asking = field(default_factory=Asking)
     fold: tuple[int, int] = (1, 1)  # frames that are one row of z, and moments that they are in it
+    at_once: int = 1  # rows in a row that the model knows at one time only
     calls: int = field(default=0, init=False)  # network calls so far
     rows: int = field(default=0, init=False)  # pictures evaluated so far
     trained: int = field(default=0, init=False)  # pictures a network of the rule's own was trained on
@@ -75,10 +76,12 @@ class Look:
         return bool(self.asking.how.needs())
 
     def timesteps(self, low: float, high: float, shared: bool = False) -> Tensor:
-        """[B] t_index, uniform in the fractions [low, high] of the table, both ends included; `shared`: one for all."""
+        """[B] t_index, uniform in the fractions [low, high] of the table, both ends included; `shared`: one for all.
+        Rows that the model knows at one time only have that of the first of them."""
         end = min(self.index(high), len(self.guidance.table) - 1)
         count = 1 if shared else len(self.z)
         drawn = torch.randint(min(self.index(low), end), end + 1, (count,), generator=self.time_stream)
+        drawn = drawn[torch.arange(count) // self.at_once * self.at_once]
         self.heed(drawn.expand(len(self.z)).tolist())
         return drawn.to(self.z.device).expand(len(self.z)).contiguous()
 
