@@ -76,14 +76,17 @@ class Look:
         return bool(self.asking.how.needs())
 
     def timesteps(self, low: float, high: float, shared: bool = False) -> Tensor:
-        """[B] t_index, uniform in the fractions [low, high] of the table, both ends included; `shared`: one for all.
-        Rows that the model knows at one time only have that of the first of them."""
+        """[B] t_index, uniform in the fractions [low, high] of the table, both ends included; `shared`: one for all."""
         end = min(self.index(high), len(self.guidance.table) - 1)
         count = 1 if shared else len(self.z)
         drawn = torch.randint(min(self.index(low), end), end + 1, (count,), generator=self.time_stream)
-        drawn = drawn[torch.arange(count) // self.at_once * self.at_once]
+        drawn = self.at_one(drawn)
         self.heed(drawn.expand(len(self.z)).tolist())
         return drawn.to(self.z.device).expand(len(self.z)).contiguous()
+
+    def at_one(self, drawn: Tensor) -> Tensor:
+        """Of what was drawn for each row, for rows that the model knows at one time only that of the first of them."""
+        return drawn[torch.arange(len(drawn), device=drawn.device) // self.at_once * self.at_once]
 
     def time_index(self, low: float, high: float) -> int:
         """One t_index for the whole batch as a plain number, for rules that walk the table."""
