@@ -83,7 +83,12 @@ class LatentModel(ABC):
     @classmethod
     def card(cls, settings: ModelSettings) -> GuidanceCard:
         return GuidanceCard(
-            cls.conditions, cls.together, adapter=True, models=cls.models(settings), embedded=cls.embedded
+            cls.conditions,
+            cls.together,
+            one_time=True,
+            adapter=True,
+            models=cls.models(settings),
+            embedded=cls.embedded,
         )
 
     @classmethod
