@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -34,6 +33,8 @@ class AnimateDiff(ClipModel, StableDiffusion):
 
     paper: ClassVar[str] = "Guo et al. 2023, arXiv:2307.04725"
 
+    single_kinds: ClassVar[tuple[str, ...]] = ("sd1",)
+
     @dataclass(frozen=True)
     class Settings(ClipSettings):
         model: str = setting("sd15", help="Stable Diffusion 1.5, or what is fine-tuned of it: a name or a folder")
@@ -41,6 +42,10 @@ class AnimateDiff(ClipModel, StableDiffusion):
         betas: str = setting("linear", choices=("linear", "scaled_linear"), help="noise the adapter was trained with")
 
     settings: Settings
+
+    @classmethod
+    def models(cls, settings: Any) -> tuple[tuple[str, str], ...]:
+        return (*super().models(settings), (settings.motion, "animatediff"))
 
     def clock_of(self, source: ModelFolder) -> Clock:
         own: dict[str, Any] = {**source.config("scheduler")}
@@ -79,7 +84,7 @@ def motion_adapter(model: str, dtype: torch.dtype) -> Any:
     """An adapter of a folder, or of one file under the original names."""
     from dreamlab.hub import located
 
-    place = Path(located(model))
+    place = located(model, "animatediff")
     if place.is_dir():
         folder = ModelFolder(place.parent)
         config, state = folder.config(place.name), folder.tensors(place.name, dtype)

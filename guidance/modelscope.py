@@ -19,7 +19,9 @@ class ModelScope(ClipModel, StableDiffusion):
     """Clips by a text, each frame a latent of Stable Diffusion's own."""
 
     paper: ClassVar[str] = "Wang et al. 2023, arXiv:2308.06571"
+    takes: ClassVar[str] = "modelscope"
     default: ClassVar[str] = "modelscope"
+    single_kinds: ClassVar[tuple[str, ...]] = ()
     net_kinds: ClassVar[tuple[str, ...]] = ("UNet3DConditionModel",)
 
     @dataclass(frozen=True)

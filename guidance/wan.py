@@ -19,11 +19,10 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.errors import ModelError
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Condition, Frames, Prompt
-from guidance.latent.built import filled
+from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.latent.clips import ClipSettings, FoldedModel, moments_of
-from guidance.latent.loading import ModelFolder, library, quiet
-from guidance.latent.pictured import Pictured, clip_pixels
+from guidance.latent.loading import ModelFolder
+from guidance.latent.pictures import SeenPictures, before, clip_pixels, followed
 from guidance.latent.t5 import T5Text, tidy
 from guidance.latent.tables import Clock, clock_of
 from guidance.latent.text import TextEncoder
@@ -44,6 +43,7 @@ class Wan(FoldedModel):
     """Clips by a text."""
 
     paper: ClassVar[str] = "Wan team 2025, arXiv:2503.20314"
+    takes: ClassVar[str] = "wan"
     default: ClassVar[str] = "wan21-t2v-1.3b"
     trained_at: ClassVar[int] = 480
     net_part: ClassVar[str] = "transformer"
@@ -77,10 +77,10 @@ class Wan(FoldedModel):
         return T5Text(self.source, self.dtype, device, LENGTH, **how)
 
     def load(self) -> None:
-        self.module = wan_network(self.source, self.net_part, self.dtype)
+        super().load()
         if self.boundary is not None:
-            self.module = Experts(self.module, wan_network(self.source, "transformer_2", self.dtype), self.boundary)
-        self.codec = self.autoencoder()
+            little = self.source.network("transformer_2", self.net_kinds, self.dtype)
+            self.module = Experts(self.module, little, self.boundary)
         own, taken = self.codec.channels, int(self.source.config(self.net_part)["in_channels"])
         if (taken != own) != self.shows:
             kind = "wan" if self.shows else "wan-i2v"
@@ -128,13 +128,18 @@ class WanPicture(Wan):
 
     def __init__(self, settings: Any, source: ModelFolder) -> None:
         super().__init__(settings, source)
-        self.pictured = Pictured(settings.backdrop, self.shown)
+        self.seen_pictures = SeenPictures(self.shown)
 
-    def shown(self, picture: Tensor) -> Mapping[str, Tensor]:
-        """Of a picture [1, 3, H, W] in [0, 1]: the clip that begins with it and is grey then, as latents, before them
-        four masks of which frames of a moment are given, and what CLIP sees where the model listens to that."""
+    def to(self, device: torch.device | str) -> Any:
+        self.seen_pictures.forget()
+        return super().to(device)
+
+    def shown(self, given: Reference) -> Mapping[str, Tensor]:
+        """The clip that begins with the picture and is grey then, as latents; before them four masks of which frames of
+        a moment are given; and what CLIP sees where the model listens to that."""
         count, stride = self.settings.frames, self.stride
-        first = self.seen(picture.permute(0, 2, 3, 1))
+        picture = before(given, self.settings.backdrop).to(self.device)
+        first = self.seen(picture)
         clip = torch.cat([first, first.new_zeros(count - 1, *first.shape[1:])])
         z = self.unfolded(self.codec.encode(clip, self.ladder))
         mask = z.new_zeros(1, stride, moments_of(count, stride), *z.shape[-2:])
@@ -147,7 +152,7 @@ class WanPicture(Wan):
         return made
 
     def told(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Mapping[str, Tensor]]:
-        rows = self.pictured.rows(prompt, self.device)
+        rows = self.seen_pictures[followed(prompt, "wan-i2v")]
         return {"": {name: row.expand(len(cameras), *row.shape[1:]) for name, row in rows.items()}}
 
     def given(self, clips: Tensor, condition: Condition) -> Tensor:
@@ -174,18 +179,3 @@ class Experts(nn.Module):
             said = said if said.numel() else answer.new_zeros(len(clips), *answer.shape[1:])
             said = said.index_copy(0, rows, answer)
         return (said,)
-
-
-def wan_network(source: ModelFolder, part: str, dtype: torch.dtype) -> Any:
-    """A transformer from its folder. The library's own loader wants accelerate for this class, because parts of it stay
-    in float32; places are remembered nowhere in the file, so they are made on the spot."""
-    config, where = source.config(part), str(source.path / part)
-    if config.get("_class_name") not in Wan.net_kinds:
-        raise ModelError(f"{where}: is a {config.get('_class_name')}; this family takes {Wan.net_kinds[0]}")
-    with quiet(), torch.device("meta"):
-        net = library("diffusers").WanTransformer3DModel.from_config(dict(config))
-    rope = net.rope
-    net.rope = type(rope)(rope.attention_head_dim, rope.patch_size, rope.max_seq_len)
-    # A query's norm that 2.1's picture models carry and no code reads.
-    state = {name: value for name, value in source.tensors(part, dtype).items() if "norm_added_q" not in name}
-    return filled(net, state, dtype, where, PRECISE)

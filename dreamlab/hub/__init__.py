@@ -11,7 +11,7 @@ from pathlib import Path
 from dreamlab.core.errors import ModelError
 
 FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-EMBEDDED = "--on-missing embedded runs on the prior that comes with the package"
+EMBEDDED = "; --on-missing embedded runs on the prior that comes with the package"
 
 
 def located(model: str, family: str | None = None) -> Path:
@@ -35,7 +35,8 @@ def located(model: str, family: str | None = None) -> Path:
             places.check_family(path, family, known)
     elif not path.is_file():
         raise ModelError(
-            f"model {model}: no such folder or file; a name of `dreamlab models ls`, or a path; {EMBEDDED}"
+            f"model {model}: no such folder or file; a name of `dreamlab models ls`, or a path"
+            f"{'' if family in known.estimators else EMBEDDED}"
         )
     elif path.suffix not in FILES:
         raise ModelError(f"model {model}: is no file of weights ({', '.join(FILES)}), nor a folder of a model")
@@ -58,13 +59,14 @@ def _absent(name: str) -> str:
     entry = registry().find(name)
     found = places.find(entry)
     if entry.shipped:
-        return f"model {name}: its weights did not come with this installation; install dreamlab again; {EMBEDDED}"
+        return f"model {name}: its weights did not come with this installation; install dreamlab again{EMBEDDED}"
     if found is None:
         lacks = f"is not on this machine ({text_of(entry)}{', gated' if entry.gated else ''})"
     else:
         lacks = f"{found.path} lacks {len(found.missing)} files of it ({', '.join(found.missing[:2])}, ...)"
         lacks = lacks.replace(", ...)", ")") if len(found.missing) <= 2 else lacks
-    return f"model {name}: {lacks}; dreamlab models prefetch {name}, or model: PATH; {EMBEDDED}"
+    other = "a path" if registry().estimators.intersection(entry.families) else f"model: PATH{EMBEDDED}"
+    return f"model {name}: {lacks}; dreamlab models prefetch {name}, or {other}"
 
 
 def reachable(name: str) -> str:

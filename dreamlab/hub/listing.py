@@ -65,9 +65,9 @@ def row(model: HubModel) -> dict[str, object]:
     }
 
 
-def summary(family: str) -> tuple[str, str, str] | None:
+def summary(kind: str) -> tuple[str, str, str] | None:
     """Licences, sizes and reach of a guidance's models in words; None for one that has no weights."""
-    where = {model: reachable(model.name) for model in registry().of_family(family)}
+    where = {model: reachable(model.name) for model in registry().of_guidance(kind)}
     models = [model for model in where if where[model] != UNKNOWN]
     if not models:
         return None

@@ -26,14 +26,20 @@ def read(path: Path) -> Registry:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path.name}: cannot be read ({error})") from None
     top = _Entry(path.name, table, ("families", "models"))
-    classes = {family: top.sub(top.table("families"), family, "classes") for family in top.table("families")}
+    families = {
+        name: _Entry(f"{path.name}: {name}", values, ("classes", "estimator", "guidance"))
+        for name, values in top.table("families").items()
+    }
+    classes = {name: family.words("classes") for name, family in families.items()}
     models = {}
     for name in top.table("models"):
         models[name] = _model(path.name, name, top.table("models")[name], classes)
     for model in models.values():
         if model.base and model.base not in models:
             raise ModelError(f"{path.name}: {model.name}: base {model.base!r}{did_you_mean(model.base, models)}")
-    return Registry(models, classes)
+    estimators = frozenset(name for name, family in families.items() if family.truth("estimator"))
+    guides = {kind: name for name, family in families.items() for kind in family.words("guidance")}
+    return Registry(models, classes, estimators, guides)
 
 
 class _Entry:
@@ -55,9 +61,6 @@ class _Entry:
         if not isinstance(value, dict):
             raise self.wrong(key, "is no table")
         return value
-
-    def sub(self, tables: dict[str, object], name: str, key: str) -> tuple[str, ...]:
-        return _Entry(f"{self.where}: {name}", tables[name], (key,)).words(key)
 
     def word(self, key: str, default: str | None = None) -> str:
         value = self.values.get(key, default)

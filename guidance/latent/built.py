@@ -68,3 +68,20 @@ def filled(
     if left:
         raise ModelError(f"{where}: {len(left)} tensors have no value ({', '.join(left[:3])})")
     return net.requires_grad_(False).eval()
+
+
+# Classes parts of which stay in float32 whatever the rest is in, for which their library's own loader wants accelerate.
+PRECISE = {"WanTransformer3DModel": ("rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")}
+
+
+def partly_precise(kind: str, config: Config, state: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> nn.Module:
+    """A network of one of these classes."""
+    from diffusers import WanTransformer3DModel
+
+    with torch.device("meta"):
+        net = {"WanTransformer3DModel": WanTransformer3DModel}[kind].from_config(dict(config))
+    rope = net.rope  # its numbers are in no file
+    net.rope = type(rope)(rope.attention_head_dim, rope.patch_size, rope.max_seq_len)
+    # A norm that models which follow a picture carry and no code reads.
+    known = {name: value for name, value in state.items() if "norm_added_q" not in name}
+    return filled(net, known, dtype, where, PRECISE[kind])

@@ -37,6 +37,8 @@ class ClipSettings(ModelSettings):
 class ClipModel(LatentModel):
     """Rows of latents are frames; `frames` of them, in order, are a clip."""
 
+    embedded: ClassVar[str] = "toybox-video"
+
     settings: ClipSettings
 
     @classmethod

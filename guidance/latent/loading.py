@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamlab.core.errors import ModelError
+from guidance.latent.built import PRECISE, partly_precise
 
 INDEX = "model_index.json"
 NEEDS = "needs diffusers and transformers: pip install 'dreamlab[models]'"
@@ -76,6 +77,9 @@ class ModelFolder:
             raise ModelError(f"{self.path / part}: is a {said}; this family takes {' or '.join(kinds)}")
         with quiet():
             diffusers = library("diffusers")
+            if said in PRECISE:
+                state = self.tensors(part, dtype)
+                return partly_precise(cast(str, said), self.config(part), state, dtype, str(self.path / part))
             return self._loaded(part, getattr(diffusers, cast(str, said)), dtype)
 
     def encoder(self, part: str, kind: str, dtype: torch.dtype) -> nn.Module:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamlab.core.types import Reference
+from dreamlab.core.errors import InputError
+from dreamlab.core.types import Prompt, Reference
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, of pictures in [0, 1]
 
@@ -28,8 +29,37 @@ def clip_pixels(rgb: Tensor, side: int, sharp: bool = False) -> Tensor:
         x = F.interpolate(2 * x - 1, size, mode="bicubic", align_corners=True) / 2 + 0.5
     else:
         x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(0, 1)
+    return normalised(x)
+
+
+def normalised(x: Tensor) -> Tensor:
+    """[B, 3, H, W] in [0, 1] as CLIP's pictures are."""
     mean, std = (x.new_tensor(value)[:, None, None] for value in (MEAN, STD))
     return (x - mean) / std
+
+
+def softened(picture: Tensor, size: int) -> Tensor:
+    """[1, 3, H, W] -> [1, 3, size, size] as Stable Video Diffusion was trained to see it: a Gaussian that grows with
+    the factor of shrinking, then cubic with corners on corners."""
+    for axis in (3, 2):
+        factor = picture.shape[axis] / size
+        sigma = max((factor - 1) / 2, 1e-3)
+        taps = int(max(4 * sigma, 3)) | 1
+        x = torch.arange(taps, device=picture.device) - taps // 2
+        weights = torch.exp(-x.square() / (2 * sigma**2))
+        shape = [1, 1, 1, 1]
+        shape[axis] = taps
+        kernel = (weights / weights.sum()).to(picture.dtype).reshape(shape).expand(3, 1, -1, -1)
+        edge = (taps // 2, taps // 2, 0, 0) if axis == 3 else (0, 0, taps // 2, taps // 2)
+        picture = F.conv2d(F.pad(picture, edge, mode="reflect"), kernel, groups=3)
+    return F.interpolate(picture, (size, size), mode="bicubic", align_corners=True)
+
+
+def followed(prompt: Prompt, name: str) -> Reference:
+    """The prompt's picture, for a model that follows one."""
+    if prompt.image is None:
+        raise InputError(f"{name}: follows a picture and the prompt has none; give one with --image")
+    return prompt.image
 
 
 class SeenPictures:

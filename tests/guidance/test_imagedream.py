@@ -112,7 +112,7 @@ def test_words_of_the_picture_are_the_encoder_s_last_layer_but_one(folder: Path,
 
     encoder = CLIPVisionModel.from_pretrained(folder / "image_encoder").eval()
     side = encoder.config.image_size
-    given = reference(size=side)
+    given = reference(size=side)  # nothing to resize, for PIL rounds to bytes in between
     shown = (255 * given.rgb * given.alpha).round().to(torch.uint8).permute(2, 0, 1)
     size = {"height": side, "width": side}
     pixels = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=size)(shown.numpy(), return_tensors="pt")

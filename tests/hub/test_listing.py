@@ -32,4 +32,4 @@ def test_every_guidance_with_weights_has_models() -> None:
     """Some families are no guidance of their own and used beside one: adapters, LoRA, tiny autoencoders, estimators."""
     known = read(packaged())
     for name in set(GUIDANCE) - WITHOUT:
-        assert known.of_family(name), name
+        assert known.of_guidance(name), name

@@ -61,6 +61,8 @@ def test_what_is_missing_is_counted_and_named(place: Path) -> None:
         located("tiny")
     with pytest.raises(ModelError, match=r"at most 61.7 kB, gated\); dreamlab models prefetch gate"):
         located("gate")
+    with pytest.raises(ModelError, match=r"dreamlab models prefetch split, or model: PATH; --on-missing embedded"):
+        located("split")
     assert [reachable(name) for name in ("tiny", "gate", "nothing")] == ["by prefetch", "gated", "unknown"]
 
 

@@ -48,6 +48,8 @@ flux-schnell transformer/diffusion_pytorch_model-00001-of-00003.safetensors 9962
 flux-schnell text_encoder_2/model-00002-of-00002.safetensors 4530066360 a5640855
 zero123 105000.ckpt 15465973531 f0fee4e7
 zero123-xl zero123-xl.ckpt 15465973531 bc4ea2f8
+stable-zero123 stable_zero123.ckpt 0 a28d471b
+taesd diffusion_pytorch_model.safetensors 9793292 d7956d56
 svd-xt unet/diffusion_pytorch_model.fp16.safetensors 3049435868 9fbc02e9
 cogvideox-2b transformer/diffusion_pytorch_model.safetensors 3387650264 8fbb6a5e
 ip-adapter-sd15 models/ip-adapter_sd15.safetensors 44642768 289b45f1
@@ -91,7 +93,15 @@ def test_bytes_are_parameters_times_width_and_a_header() -> None:
 def tensors(params: int) -> int:
     """How many the architecture has, where that is known: a header line is about a hundred bytes."""
     known = {859520964: 686, 865910724: 686, 2567463684: 1680, 123060480: 196, 694659840: 517, 83653863: 248}
-    known |= {340387840: 372, 1411233860: 1480, 1524623082: 1428, 1693783872: 736, 632076800: 520, 22319616: 36}
+    known |= {
+        340387840: 372,
+        1411233860: 1480,
+        1524623082: 1428,
+        1693783872: 736,
+        632076800: 520,
+        22319616: 36,
+        2445063: 134,
+    }
     return known[params]
 
 
@@ -155,7 +165,12 @@ def test_names_of_shards_are_the_libraries_own() -> None:
     assert half.index == "text_encoder/model.safetensors.index.fp16.json"
 
 
+def test_estimators_are_what_no_prior_stands_in_for() -> None:
+    assert REGISTRY.estimators == {"cutout", "depth", "normals"}
+
+
 WRONG = [
+    ("sd = { classes", "sd = { class", r"models.toml: sd: unknown key 'class' \(did you mean 'classes'\?\)"),
     ('licence = "MIT"', 'license = "MIT"', r"models.toml: split: unknown key 'license' \(did you mean 'licence'\?\)"),
     ('commercial = "limit"', 'commercial = "maybe"', "gate: commercial 'maybe' must be one of yes, limit, no, unclear"),
     ('repo = "owner/old"', 'repo = "http://old"', "old: repo 'http://old' and mirrors must be OWNER/NAME or https"),

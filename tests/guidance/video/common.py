@@ -3,21 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, turntable
-from dreamlab.core.types import Condition, Frames, Prompt, Reference
+from dreamlab.core.types import Condition, Prompt, Reference
 from guidance.latent.clips import ClipModel
 from guidance.layouts.parts import Config, Network
 from guidance.layouts.random import Dice, write_part
+from tests.guidance.pretrained import PROMPT, frames
 
-PROMPT = Prompt("a red mushroom", "ugly")
 MOTION: Config = {
     "block_out_channels": [8, 16], "motion_layers_per_block": 1, "motion_norm_num_groups": 4,
     "motion_num_attention_heads": 2, "motion_max_seq_length": 6, "use_motion_mid_block": True,
@@ -28,11 +27,6 @@ def adapter(place: Path, config: Config = MOTION) -> Path:
     """A motion adapter's folder."""
     write_part(place, Network("", "diffusers", "MotionAdapter", config, config), "tiny", "fp32", Dice(1))
     return place
-
-
-def frames(count: int, size: int = 16) -> Frames:
-    blank = torch.zeros(count, size, size, 1)
-    return Frames(blank.expand(-1, -1, -1, 3), blank, blank, torch.zeros(count, 3))
 
 
 def asked(model: ClipModel, clips: int = 1, prompt: Prompt = PROMPT) -> dict[str, Condition]:
@@ -52,35 +46,11 @@ def picture(size: int = 40) -> Reference:
     return Reference(rgb[0].permute(1, 2, 0), torch.ones(size, size, 1), turntable(1))
 
 
-class Kept:
-    """What a pipeline's network was called with and said, and its latents after each step."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        self.said: list[Tensor] = []
-        self.latents: list[Tensor] = []
-
-    def step(self, _: object, step: int, time: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        self.latents.append(values["latents"].clone())
-        return values
-
-
-@contextmanager
-def spied(net: nn.Module) -> Iterator[Kept]:
-    """Keeps the calls of a network inside the block."""
-    kept, forward = Kept(), net.forward
-
-    def listening(*args: Any, **kwargs: Any) -> Any:
-        answer = forward(*args, **kwargs)
-        kept.calls.append((args, kwargs))
-        kept.said.append(answer[0].clone())
-        return answer
-
-    net.forward = listening  # type: ignore[method-assign]
-    try:
-        yield kept
-    finally:
-        net.forward = forward  # type: ignore[method-assign]
+def save_picture(path: Path) -> None:
+    """The same picture, cut out, as a file."""
+    rgba = torch.cat([picture().rgb, torch.zeros(40, 40, 1)], -1)
+    rgba[5:35, 8:30, 3] = 1
+    Image.fromarray((255 * rgba).round().to(torch.uint8).numpy()).save(path)
 
 
 def check_encode(model: ClipModel, straight: Callable[[Tensor], Tensor], clips: int = 1) -> None:

@@ -17,7 +17,8 @@ from dreamlab.core.noise import cfg
 from guidance.animatediff import AnimateDiff, motion_adapter
 from guidance.latent.clips import as_clips, as_frames
 from guidance.layouts.parts import Config
-from tests.guidance.video.common import MOTION, PROMPT, Kept, adapter, asked, check_encode, drawn, eps_of, frames, spied
+from tests.guidance.pretrained import PROMPT, frames, keeper, spied
+from tests.guidance.video.common import MOTION, adapter, asked, check_encode, drawn, eps_of
 
 F = 3  # neither channels (4) nor clips (2)
 ORIGINAL: Config = MOTION | {
@@ -48,22 +49,22 @@ def test_one_step_equals_the_library_s_pipeline(places: tuple[Path, Path], model
     pipeline = AnimateDiffPipeline.from_pretrained(str(places[0]), motion_adapter=motion, feature_extractor=None)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **LINEAR)
     pipeline.set_progress_bar_config(disable=True)
-    z, kept = drawn(F, 4, 8, 8), Kept()
+    z, kept = drawn(F, 4, 8, 8), list[Tensor]()
     with spied(pipeline.unet) as seen:
         pipeline(
             PROMPT.text, negative_prompt=PROMPT.negative, num_frames=F, num_inference_steps=2, guidance_scale=7.5,
             latents=as_clips(z, F).contiguous(), height=64, width=64, output_type="latent",
-            callback_on_step_end=kept.step,
+            callback_on_step_end=keeper(kept),
         )  # fmt: skip
     first, then = (int(t) for t in pipeline.scheduler.timesteps)
     negative, text = eps_of(model, z, first, ("negative", "text"))
-    theirs = seen.said[0]
+    theirs = seen[0][1][0]
     assert theirs.shape == (2, 4, F, 8, 8)
     torch.testing.assert_close(
         torch.stack([negative, text]), as_frames(theirs).unflatten(0, (2, F)), rtol=1e-4, atol=1e-5
     )
     moved = model.table.ddim_move(z, cfg(negative, text, 7.5), torch.tensor([first] * F), torch.tensor([then] * F))
-    torch.testing.assert_close(moved, as_frames(kept.latents[0]), rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(moved, as_frames(kept[0]), rtol=1e-4, atol=2e-5)
 
 
 def test_the_noise_is_the_adapter_s_and_not_the_folder_s(places: tuple[Path, Path], model: AnimateDiff) -> None:

@@ -14,7 +14,8 @@ from dreamlab.core.errors import ModelError
 from dreamlab.core.noise import cfg
 from guidance.latent.clips import as_clips, as_frames
 from guidance.modelscope import ModelScope
-from tests.guidance.video.common import PROMPT, Kept, check_encode, drawn, eps_of, spied
+from tests.guidance.pretrained import PROMPT, spied
+from tests.guidance.video.common import check_encode, drawn, eps_of
 
 F = 3
 
@@ -37,20 +38,20 @@ def test_one_step_equals_the_library_s_pipeline(name: str, random_folder: Callab
     pipeline = TextToVideoSDPipeline.from_pretrained(str(random_folder(name)), torch_dtype=torch.float32)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
-    z, kept = drawn(F, 4, 4, 4), Kept()
+    z, kept = drawn(F, 4, 4, 4), list[Tensor]()
     with spied(pipeline.unet) as seen:
         pipeline(
             PROMPT.text, negative_prompt=PROMPT.negative, num_frames=F, num_inference_steps=2, guidance_scale=7.5,
             latents=as_clips(z, F).contiguous(), height=32, width=32, output_type="latent",
-            callback=lambda i, t, latents: kept.latents.append(latents.clone()),
+            callback=lambda i, t, latents: kept.append(latents.clone()),
         )  # fmt: skip
     first, then = (int(t) for t in pipeline.scheduler.timesteps)
     negative, text = eps_of(model, z, first, ("negative", "text"))
-    assert seen.said[0].shape == (2, 4, F, 4, 4) and seen.calls[0][1]["encoder_hidden_states"].shape == (2, 77, 32)
-    theirs = as_frames(seen.said[0]).unflatten(0, (2, F))
+    assert seen[0][1][0].shape == (2, 4, F, 4, 4) and seen[0][0]["encoder_hidden_states"].shape == (2, 77, 32)
+    theirs = as_frames(seen[0][1][0]).unflatten(0, (2, F))
     torch.testing.assert_close(torch.stack([negative, text]), theirs, rtol=1e-4, atol=1e-5)
     moved = model.table.ddim_move(z, cfg(negative, text, 7.5), torch.tensor([first] * F), torch.tensor([then] * F))
-    torch.testing.assert_close(moved, as_frames(kept.latents[0]), rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(moved, as_frames(kept[0]), rtol=1e-4, atol=2e-5)
     assert model.clock.form == "eps"
     assert model.table.alpha_bar[500].item() == pytest.approx(0.27633247, rel=1e-5)  # scaled_linear
 
@@ -80,5 +81,5 @@ def test_the_gradient_of_every_frame(model: ModelScope, random_folder: Callable[
 
 
 def test_a_model_of_pictures_is_refused(random_folder: Callable[..., Path]) -> None:
-    with pytest.raises(ModelError, match="unet: is a UNet2DConditionModel; this family takes UNet3DConditionModel"):
+    with pytest.raises(ModelError, match=r"is a StableDiffusionPipeline .* no model for guidance modelscope"):
         built(random_folder("sd15"))

@@ -17,7 +17,7 @@ from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.folder import Run
 from dreamlab.run.train import train
-from tests.guidance.video.common import adapter
+from tests.guidance.video.common import adapter, save_picture
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,20 @@ class Case:
     frames: int
     size: int = 32
     moments: int = 0  # of a folded clip
+    pictured: bool = False  # it follows a picture
 
     def recipe(self, folder: Path, beside: Path, frames: int = 0, system: str = "video", clip: int = 0) -> str:
         frames = frames or self.frames
         more = f", motion: {adapter(beside / 'motion')}" if self.kind == "animatediff" else ""
+        image = ""
+        if self.pictured:
+            beside.mkdir(exist_ok=True)
+            save_picture(beside / "given.png")
+            image = f"image: {{file: {beside / 'given.png'}}}"
         rule = f"{{kind: video, frames: {frames}, cfg: 5}}" if system == "video" else system
         return f"""
 prompt: a red mushroom
+{image}
 stages:
   - name: move
     scene: {{kind: gaussians4d, count: 60}}
@@ -49,8 +56,15 @@ stages:
 """
 
 
-CASES = [Case("animatediff", "sd15", 3), Case("modelscope", "modelscope", 3), Case("wan", "wan21-1.3b", 5, moments=2),
-         Case("wan", "wan22-t2v-a14b", 9, moments=3)]  # fmt: skip
+CASES = [
+    Case("animatediff", "sd15", 3),
+    Case("modelscope", "modelscope", 3),
+    Case("svd", "svd", 3, pictured=True),
+    Case("wan", "wan21-1.3b", 5, moments=2),
+    Case("wan", "wan22-t2v-a14b", 9, moments=3),
+    Case("wan-i2v", "wan21-i2v-14b", 5, moments=2, pictured=True),
+    Case("cogvideox", "cogvideox-2b", 9, moments=3),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}-{case.layout}")
@@ -71,6 +85,7 @@ def test_two_steps_move_the_scene(
     assert "means" in moved and all(torch.isfinite(after[name]).all() for name in after)
     (term,) = wanted.stages[0].terms
     card = TABLES.guidance[case.kind].card(term.guidance.settings)
+    assert card.picture is case.pictured
     assert (card.folds, card.moments) == ((case.frames, case.moments) if case.moments else (1, 1))
 
 

@@ -19,9 +19,12 @@ from dreamlab.core.cameras import turntable
 from dreamlab.core.errors import InputError, ModelError, RecipeError
 from dreamlab.core.noise import NoiseTable, cfg, flow_bar
 from dreamlab.core.types import Condition
+from guidance.latent.built import PRECISE
+from guidance.latent.loading import ModelFolder
 from guidance.latent.tables import Clock
-from guidance.wan import LENGTH, PRECISE, Wan, WanPicture, wan_network
-from tests.guidance.video.common import PROMPT, Kept, asked, check_encode, drawn, frames, picture, spied
+from guidance.wan import LENGTH, Wan, WanPicture
+from tests.guidance.pretrained import PROMPT, frames, keeper, spied
+from tests.guidance.video.common import asked, check_encode, drawn, picture
 
 F, M, C = 9, 3, 16  # frames, moments, channels
 
@@ -59,57 +62,56 @@ def pipeline(folder: Path, kind: str, **parts: Any) -> Any:
 
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     found = [part for part in ("transformer", "transformer_2") if (folder / part).is_dir()]
-    nets = {part: wan_network(built_folder(folder), part, torch.float32) for part in found}
+    nets = {part: net_of(folder, part, torch.float32) for part in found}
     made = getattr(diffusers, kind).from_pretrained(str(folder), **nets, **parts, scheduler=scheduler)
     made.set_progress_bar_config(disable=True)
     return made
 
 
-def built_folder(folder: Path) -> Any:
-    from guidance.latent.loading import ModelFolder
-
-    return ModelFolder(folder)
+def net_of(folder: Path, part: str, dtype: torch.dtype) -> Any:
+    return ModelFolder(folder).network(part, Wan.net_kinds, dtype)
 
 
 def test_the_network_is_the_library_s_with_every_tensor_in_its_place(folder: Path) -> None:
     """Against the class filled by torch itself: answers in float32, and what stays in float32 in bfloat16."""
     from diffusers import WanTransformer3DModel
 
-    state = built_folder(folder).tensors("transformer", torch.float32)
-    net = WanTransformer3DModel.from_config(dict(built_folder(folder).config("transformer"))).eval()
+    state = ModelFolder(folder).tensors("transformer", torch.float32)
+    net = WanTransformer3DModel.from_config(dict(ModelFolder(folder).config("transformer"))).eval()
     assert not (missing := net.load_state_dict(state, strict=True).missing_keys), missing
     z, t, text = drawn(2, C, M, 4, 4), torch.tensor([20.5, 900.0]), drawn(2, LENGTH, 32)
-    mine = wan_network(built_folder(folder), "transformer", torch.float32)
+    mine = net_of(folder, "transformer", torch.float32)
     with torch.no_grad():
         assert torch.equal(mine(z, t, text).sample, net(z, t, text).sample)
-    half = wan_network(built_folder(folder), "transformer", torch.bfloat16)
-    assert set(PRECISE) == set(WanTransformer3DModel._keep_in_fp32_modules)
+    kept = PRECISE["WanTransformer3DModel"]
+    half = net_of(folder, "transformer", torch.bfloat16)
+    assert set(kept) == set(WanTransformer3DModel._keep_in_fp32_modules)
     for name, value in half.named_parameters():
-        kept = any(part in PRECISE for part in name.split("."))
-        assert value.dtype == (torch.float32 if kept else torch.bfloat16), name
+        whole = any(part in kept for part in name.split("."))
+        assert value.dtype == (torch.float32 if whole else torch.bfloat16), name
 
 
 def test_one_step_equals_the_library_s_pipeline(folder: Path) -> None:
     """The second of its steps: the first begins at a time that holds no picture."""
-    mine, theirs, kept = built(folder), pipeline(folder, "WanPipeline"), Kept()
+    mine, theirs, kept = built(folder), pipeline(folder, "WanPipeline"), list[Tensor]()
     with spied(theirs.transformer) as seen:
         theirs(
             PROMPT.text, negative_prompt=PROMPT.negative, num_frames=F, num_inference_steps=4, guidance_scale=5.0,
-            latents=drawn(1, C, M, 4, 4), height=32, width=32, output_type="latent", callback_on_step_end=kept.step,
+            latents=drawn(1, C, M, 4, 4), height=32, width=32, output_type="latent", callback_on_step_end=keeper(kept),
         )  # fmt: skip
     s, then = theirs.scheduler.sigmas[1], theirs.scheduler.sigmas[2]
     at_times(mine, float(s))
     told = asked(mine)
-    z_s = kept.latents[0]
+    z_s = kept[0]
     rows = Condition.cat([told["negative"], told["text"]])
     z_t = state(z_s, s).flatten(1, 2)
     eps = mine.predict(z_t.repeat(2, 1, 1, 1), torch.tensor([0, 0]), rows).unflatten(1, (C, M))
-    call = seen.calls[2][1]
+    call = seen[2][0]
     assert call["timestep"].tolist() == [pytest.approx(1000 * float(s))]
     assert call["hidden_states"].shape == (1, C, M, 4, 4) and call["encoder_hidden_states"].shape == (1, LENGTH, 32)
-    torch.testing.assert_close(eps[1:], z_s + (1 - s) * seen.said[2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(eps[1:], z_s + (1 - s) * seen[2][1][0], rtol=1e-4, atol=1e-5)
     velocity = (cfg(eps[:1], eps[1:], 5.0) - z_s) / (1 - s)
-    torch.testing.assert_close(z_s + (then - s) * velocity, kept.latents[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(z_s + (then - s) * velocity, kept[1], rtol=1e-4, atol=1e-4)
 
 
 def test_the_text_is_cut_at_its_end_and_the_mask_is_obeyed(model: Wan, folder: Path) -> None:
@@ -189,7 +191,7 @@ def test_what_cannot_be_folded_is_refused(model: Wan, folder: Path, random_folde
         built(folder, size=40)
     with pytest.raises(InputError, match="no tiny autoencoder compresses time"):
         built(folder, encoder="hybrid")
-    with pytest.raises(ModelError, match="transformer: is a CogVideoXTransformer3DModel; this family takes Wan"):
+    with pytest.raises(ModelError, match=r"is a CogVideoXPipeline .* no model for guidance wan"):
         built(random_folder("cogvideox-2b"))
 
 
@@ -212,21 +214,21 @@ def test_a_gap_in_a_shard_is_refused_and_named(folder: Path, tmp_path: Path) -> 
 def test_the_boundary_decides_which_expert_answers(random_folder: Callable[..., Path]) -> None:
     """As the library's pipeline does, over its own steps; also in one batch with rows on both sides."""
     folder = random_folder("wan22-t2v-a14b")
-    mine, theirs, kept = built(folder), pipeline(folder, "WanPipeline"), Kept()
+    mine, theirs, kept = built(folder), pipeline(folder, "WanPipeline"), list[Tensor]()
     with spied(theirs.transformer) as much, spied(theirs.transformer_2) as little:
         theirs(
             PROMPT.text, num_frames=F, num_inference_steps=6, guidance_scale=1.0, latents=drawn(1, C, M, 4, 4),
-            height=32, width=32, output_type="latent", callback_on_step_end=kept.step,
+            height=32, width=32, output_type="latent", callback_on_step_end=keeper(kept),
         )  # fmt: skip
     sigmas = theirs.scheduler.sigmas[:-1]
     first = int((1000 * sigmas >= 875).sum())
-    assert len(much.calls) == first >= 2 and len(little.calls) == 6 - first >= 2
+    assert len(much) == first >= 2 and len(little) == 6 - first >= 2
     at_times(mine, *sigmas[1:].tolist())
     told = asked(mine)["text"]
-    z_s = torch.cat(kept.latents[:-1])
+    z_s = torch.cat(kept[:-1])
     s = sigmas[1:].reshape(-1, 1, 1, 1, 1)
     eps = mine.predict(state(z_s, s).flatten(1, 2), torch.arange(5), Condition.cat([told] * 5)).unflatten(1, (C, M))
-    expected = z_s + (1 - s) * torch.cat([*much.said[1:], *little.said])
+    expected = z_s + (1 - s) * torch.cat([said[0] for _, said in (*much[1:], *little)])
     torch.testing.assert_close(eps, expected, rtol=1e-4, atol=1e-5)
     own = mine.adapter(2)
     start = own.start()
@@ -248,37 +250,37 @@ def test_a_clip_that_begins_with_a_picture_equals_the_library_s(
 
     monkeypatch.setattr(pipeline_wan_i2v, "ftfy", SimpleNamespace(fix_text=str), raising=False)  # it forgets to ask
     folder = random_folder(name)
-    mine, kept = built(folder, WanPicture, size=32), Kept()
+    mine, kept = built(folder, WanPicture, size=32), list[Tensor]()
     sees = (folder / "image_encoder").is_dir()
     theirs = pipeline(
         folder, "WanImageToVideoPipeline", **({} if sees else {"image_encoder": None, "image_processor": None})
     )
     bytes_of = (255 * picture(32).rgb).round().to(torch.uint8)
     image, given = Image.fromarray(bytes_of.numpy()), replace(picture(32), rgb=bytes_of / 255)
-    more = {}
     if sees:
         large = functional.interpolate(given.rgb.permute(2, 0, 1)[None], (224, 224), mode="bicubic", antialias=True)
         pixels = normal(large.clamp(0, 1))
         own = theirs.image_processor(images=image, return_tensors="pt").pixel_values
         assert (pixels - own).abs().max() < 1.2 / 255 / 0.26  # theirs are rounded to bytes along rows, then columns
         with torch.no_grad():
-            more["image_embeds"] = theirs.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
+            exact = theirs.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
+        monkeypatch.setattr(theirs, "encode_image", lambda image, device: exact)
     with spied(theirs.transformer) as calls:
         theirs(
             image, PROMPT.text, negative_prompt=PROMPT.negative, num_frames=F, num_inference_steps=6,
             guidance_scale=5.0, latents=drawn(1, C, M, 4, 4), height=32, width=32, output_type="latent",
-            callback_on_step_end=kept.step, **more,
+            callback_on_step_end=keeper(kept),
         )  # fmt: skip
     s = theirs.scheduler.sigmas[1]
     at_times(mine, float(s))
     told = mine.condition(replace(PROMPT, image=given), turntable(F), frames(F))
-    z_s = kept.latents[0]
+    z_s = kept[0]
     z_t = state(z_s, s).flatten(1, 2).repeat(2, 1, 1, 1)
     eps = mine.predict(z_t, torch.tensor([0, 0]), Condition.cat([told["text"], told["negative"]]))
-    call = calls.calls[2][1]
+    call = calls[2][0]
     assert call["hidden_states"].shape == (1, 36, M, 4, 4)
     torch.testing.assert_close(told["text"].rows["given"], call["hidden_states"][:, C:], rtol=1e-4, atol=1e-5)
-    expected = z_s + (1 - s) * torch.cat(calls.said[2:4])
+    expected = z_s + (1 - s) * torch.cat([said[0] for _, said in calls[2:4]])
     torch.testing.assert_close(eps.unflatten(1, (C, M)), expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="follows a picture and the prompt has none"):
         asked(mine)

@@ -48,7 +48,7 @@ def begin(
     with catching() as stop:
         course.train(minutes, lambda: stop.requested)
     if role in PIPELINES:
-        export(folder, folder / "pipeline")
+        write_pipeline(folder / "pipeline", PIPELINES[role], course.ema, folder / "vae", folder / "tokenizer")
     return stop.exit_code if stop.requested else 0
 
 
@@ -122,7 +122,7 @@ def averaged_vae(start: Path) -> Model:
 def hand_over(start: Path, folder: Path) -> float:
     """What an sd-vae run leaves for the next: vae/ and tokenizer/; the scale of its latents."""
     write_vae(folder / "vae", averaged_vae(start), 1.0)
-    scale = 1 / encoded(read_vae(folder / "vae").eval(), draw_shelf(0, 0)).std().item()
+    scale = 1 / encoded(read_vae(folder / "vae").eval(), draw_shelf(0, 0, 64)).std().item()
     write_vae(folder / "vae", averaged_vae(start), scale)
     write_tokenizer(folder / "tokenizer")
     return scale
@@ -136,12 +136,3 @@ def take_over(course: Course, start: Path) -> None:
         missing, unexpected = net.load_state_dict(held, strict=False)
         if any("class_embedding" not in name for name in (*missing, *unexpected)):
             raise InputError(f"{start}: its weights do not fit")
-
-
-def export(folder: Path, out: Path, decoder: Path | None = None) -> None:
-    """The averaged weights of a run as a pipeline's folder; the decoder may come from a later sd-vae run."""
-    known = read_plan(folder)
-    course = resumed(folder, known["role"], {})
-    if decoder is not None:
-        write_vae(folder / "vae", averaged_vae(decoder), known["scale"])
-    write_pipeline(out, PIPELINES[known["role"]], course.ema, folder / "vae", folder / "tokenizer")

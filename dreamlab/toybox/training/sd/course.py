@@ -134,7 +134,7 @@ class Course(ABC):
     def train(self, minutes: float, stopping: Callable[[], bool]) -> None:
         """Until the plan's total, the time, or a signal; always ends with a saved state."""
         end, since = time.monotonic() + 60 * minutes, time.monotonic()
-        rhythm, lines, first = Rhythm(save=300.0, sheet=900.0), [], self.seen
+        rhythm, lines, first = Rhythm(save=300.0, sheet=1200.0), [], self.seen
         while self.seen < self.plan.total and time.monotonic() < end and not stopping():
             lines.append(self.train_step())
             if rhythm.now("log"):

@@ -78,7 +78,7 @@ def draw_shelf(seed: int, index: int, count: int = SHELF, *, held_out: bool = Fa
     objects = [draw_caption(rng, plan, held_out) for _ in range(count)]
     orbits = draw_orbits(count, generator)
     backgrounds = draw_background(SIDES * count, generator).reshape(count, SIDES, 3)
-    alike = torch.rand(count, 1, 1, generator=generator) < 0.75
+    alike = torch.rand(count, 1, 1, generator=generator) < 0.5
     backgrounds = torch.where(alike, backgrounds[:, :1], backgrounds)
     shown = draw(stack([program_of(one) for one in objects]), cameras_of(orbits), size, per_program=True)
     rgb, alpha = ((part * 255).round().clamp(0, 255).byte() for part in (shown.rgb, shown.alpha[..., 0]))

@@ -36,15 +36,19 @@ class VaePlan(CoursePlan):
     batch: int = 128
     rate: float = 2e-3
     warmup: int = 1_500
-    total: int = 73_000
+    total: int = 56_000
     cooldown: float = 0.4
     ema: float = 0.99
-    small_until: int = 57_600
-    whole_after: int = 65_300
+    small_until: int = 46_000
+    whole_after: int = 48_000
     frozen: bool = False  # the encoder
 
+    def count_at(self, size: int) -> int:
+        """Pieces a step: the larger, the fewer, but not in proportion to their area."""
+        return self.batch * SMALL // size // (2 if size == PIXELS else 1)
+
     def size_at(self, seen: int) -> int:
-        """Pixels of a piece; the larger, the fewer a step, but not in proportion."""
+        """Pixels of a piece."""
         return SMALL if seen < self.small_until else 2 * SMALL if seen < self.whole_after else PIXELS
 
 
@@ -103,7 +107,7 @@ class VaeCourse(Course):
         plan, index = self.plan, self.step * self.plan.lanes + lane
         generator = torch.Generator().manual_seed(derive(plan.seed, "sd vae", index))
         size = plan.size_at(self.seen)
-        shown = pieces(plan.seed, index, plan.batch // plan.lanes * SMALL // size, size)
+        shown = pieces(plan.seed, index, plan.count_at(size) // plan.lanes, size)
         vae: Model = self.net["vae"]
         with mixed_precision(shown.device):
             found = vae.encode(shown).latent_dist

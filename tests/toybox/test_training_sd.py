@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small Stable Diffusion's parts, each against something independent, and its folder as its users load it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+pytest.importorskip("diffusers", reason="the small Stable Diffusion is built of diffusers' classes")
+pytest.importorskip("transformers", reason="its text encoder and tokenizer are those of transformers")
+
+from dreamlab.core.cameras import orbit
+from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.toybox import caption as world
+from dreamlab.toybox.split import held_out_combination
+from dreamlab.toybox.training.command import begin
+from dreamlab.toybox.training.sd import command
+from dreamlab.toybox.training.sd.cameras import camera_rows, view_words
+from dreamlab.toybox.training.sd.folder import PARTS, read_vae, write_pipeline
+from dreamlab.toybox.training.sd.joint import join
+from dreamlab.toybox.training.sd.latents import LatentCache
+from dreamlab.toybox.training.sd.norms import RowGroupNorm
+from dreamlab.toybox.training.sd.scenes import SIDES, draw_shelf
+from dreamlab.toybox.training.sd.shapes import WORDS, Model, new_unet
+from dreamlab.toybox.training.sd.tokens import read_tokenizer, write_tokenizer
+from dreamlab.toybox.training.sd.unet import ToldLatents, UnetCourse, UnetPlan
+from dreamlab.toybox.training.sd.vae import VaeCourse, encoded, pieces
+from dreamlab.toybox.training.trainer import STATE
+
+SHELF = 4
+
+
+@pytest.fixture(scope="module")
+def vae_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An autoencoder after two tiny steps."""
+    folder = tmp_path_factory.mktemp("sd-vae")
+    course = command.started(folder, "sd-vae", Path("nothing"), {"batch": 16})
+    for _ in range(2):
+        course.train_step()
+    course.save()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def handed(vae_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """vae/ and tokenizer/ as a U-Net's run finds them, and the scale of the latents."""
+    folder = tmp_path_factory.mktemp("handed")
+    return folder, command.hand_over(vae_run, folder)
+
+
+def unet_course(handed: tuple[Path, float], views: int) -> UnetCourse:
+    folder, scale = handed
+    plan = UnetPlan(batch=2 * views, warmup=1, views=views, scale=scale, latents=str(folder / "latents"))
+    return UnetCourse(folder, plan, shelf=SHELF)
+
+
+@pytest.fixture(scope="module")
+def trained(handed: tuple[Path, float]) -> UnetCourse:
+    """Four views after three steps: no branch is silent any more."""
+    course = unet_course(handed, SIDES)
+    for _ in range(3):
+        course.train_step()
+    return course
+
+
+@pytest.fixture(scope="module")
+def pipeline(trained: UnetCourse, handed: tuple[Path, float], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pipeline")
+    write_pipeline(out, "MVDreamPipeline", trained.net, handed[0] / "vae", handed[0] / "tokenizer")
+    return out
+
+
+def rounded(net: Model) -> Model:
+    """The same network with the weights that a half-precision file can hold."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(parameter.half().float())
+    return net
+
+
+def test_every_word_of_the_world_is_one_token_of_transformers(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    tokenizer = read_tokenizer(tmp_path)
+    words = {word for text in world.VOCABULARY for word in text.split()}
+    assert len(words) > 300
+    assert [word for word in sorted(words) if len(tokenizer(word).input_ids) != 3] == []
+    assert len({tokenizer(word).input_ids[1] for word in words}) == len(words)
+
+
+def test_any_text_comes_back_and_the_last_token_pads(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    tokenizer = read_tokenizer(tmp_path)
+    for text in ("a white-stemmed red mushroom, front view", "zebra xylophone quartz 42!", "f\u00fcr \u96ea"):
+        ids = tokenizer(text).input_ids
+        assert tokenizer.decode(ids[1:-1]).replace(" ", "") == text.replace(" ", "")
+    ids = tokenizer("a duck", padding="max_length", truncation=True).input_ids
+    top = len(tokenizer) - 1
+    assert len(ids) == WORDS == tokenizer.model_max_length
+    assert ids[0] == top - 1 and ids[3:] == [top] * (WORDS - 3)
+    assert tokenizer.pad_token == tokenizer.eos_token == "<|endoftext|>"
+
+
+def test_cameras_are_mvdreams() -> None:
+    """Our front camera stands at (1, 0, 0) with its up along +z; a quarter turn on, it is at (0, 1, 0)."""
+    rows = camera_rows(orbit([0.0, 90.0], 0.0, [3.0, 7.0])).unflatten(1, (4, 4))
+    assert torch.allclose(rows[0, :3, 3], torch.tensor([1.0, 0.0, 0.0]), atol=1e-6)
+    assert torch.allclose(rows[0, :3, 1], torch.tensor([0.0, 0.0, 1.0]), atol=1e-6)
+    assert torch.allclose(rows[0, :3, 2], torch.tensor([1.0, 0.0, 0.0]), atol=1e-6)  # OpenGL's: looks along its -z
+    assert torch.allclose(rows[1, :3, 3], torch.tensor([0.0, 1.0, 0.0]), atol=1e-6)
+    assert torch.allclose(torch.linalg.det(rows[:, :3, :3]), torch.ones(2), atol=1e-5)
+    assert torch.equal(rows[:, 3], torch.tensor([[0.0, 0.0, 0.0, 1.0]] * 2))
+
+
+def test_words_of_view_follow_the_thresholds() -> None:
+    said = view_words(orbit([10.0, 90.0, -170.0, 0.0], [0.0, 0.0, 0.0, 70.0]))
+    assert said == [", front view", ", side view", ", back view", ", overhead view"]
+
+
+def test_joint_attention_is_attention_over_a_groups_tokens() -> None:
+    """Two groups of four against torch's own attention, a group at a time, written out."""
+    unet = join(new_unet(SIDES), SIDES)
+    attn: Model = dict(unet.named_modules())["down_blocks.1.attentions.0.transformer_blocks.0.attn1"]
+    x = torch.randn(8, 9, 192, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = attn(x)
+        for group in range(2):
+            tokens = x[4 * group : 4 * group + 4].reshape(36, 192).double()
+            q, k, v = (
+                F.linear(tokens, project.weight.double()).reshape(36, 4, 48)
+                for project in (attn.to_q, attn.to_k, attn.to_v)
+            )
+            share = (torch.einsum("ihd,jhd->hij", q, k) / 48**0.5).softmax(-1)
+            mixed = torch.einsum("hij,jhd->ihd", share, v).reshape(36, 192)
+            out = F.linear(mixed, attn.to_out[0].weight.double(), attn.to_out[0].bias.double())
+            assert (found[4 * group : 4 * group + 4].reshape(36, 192) - out).abs().max() < 1e-5
+    others = [name for name in unet.attn_processors if "attn2" in name]
+    assert others and all(type(unet.attn_processors[name]).__name__ != "JointViews" for name in others)
+
+
+def test_group_norms_gradient_is_torchs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = 3 + 2 * torch.randn(3, 12, 5, 4, generator=generator)
+    up = torch.randn(x.shape, generator=generator)
+    ours = RowGroupNorm(3, 12)
+    with torch.no_grad():
+        ours.weight.normal_(generator=generator)
+        ours.bias.normal_(generator=generator)
+    theirs = nn.GroupNorm(3, 12).double()
+    theirs.load_state_dict(ours.state_dict())
+
+    def gradients(net: nn.Module, at: Tensor) -> list[Tensor]:
+        at = at.clone(memory_format=torch.channels_last).requires_grad_()
+        y = net(at)
+        return [y, *torch.autograd.grad(y, [at, *net.parameters()], up.to(y))]
+
+    for found, wanted in zip(gradients(ours, x), gradients(theirs, x.double()), strict=True):
+        assert (found - wanted).abs().max() < 2e-5 * wanted.abs().max().clamp(min=1)
+
+
+def test_shelves_hold_the_training_split_and_come_back_the_same() -> None:
+    shelf, again = draw_shelf(3, 1, 24), draw_shelf(3, 1, 24)
+    assert torch.equal(shelf.rgb, again.rgb) and shelf.texts == again.texts
+    assert not torch.equal(shelf.orbits, draw_shelf(3, 2, 24).orbits)
+    for text in shelf.texts:
+        caption = world.parse(text)
+        parts = world.CATEGORIES[caption.category].nameable
+        second = caption.colours[parts[1]] if len(parts) > 1 else None
+        assert not held_out_combination(caption.category, caption.colours[parts[0]], second), text
+    turns = shelf.orbits[:, :, 0].diff(dim=1)
+    assert torch.allclose(turns, torch.full_like(turns, 90.0), atol=1e-3)
+    assert torch.equal(shelf.orbits[:, :1, 1:].expand(-1, SIDES, -1), shelf.orbits[:, :, 1:])
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_pieces_are_cuts_of_pictures_before_colours(size: int) -> None:
+    found = pieces(0, 5, 16, size)
+    assert found.shape == (16, 3, size, size) and found.min() >= -1 and found.max() <= 1
+    corners = found[:, :, 0, 0]
+    assert len({tuple(corner.tolist()) for corner in corners}) > 8  # each before its own
+
+
+def test_cache_is_made_again_as_it_was(handed: tuple[Path, float], tmp_path: Path) -> None:
+    vae = read_vae(handed[0] / "vae").eval()
+    cache = LatentCache(tmp_path, vae, 0, shelf=2, first=1)
+    assert cache.grow(0) == 2 and cache.grow(4_096) == 4
+    taken = cache.take(torch.tensor([3, 0]))
+    (tmp_path / "00001.safetensors").unlink()
+    again = LatentCache(tmp_path, vae, 0, shelf=2, first=1)
+    again.grow(4_096)
+    assert torch.equal(again.take(torch.tensor([3, 0])).latents, taken.latents)
+    straight = encoded(vae, draw_shelf(0, 1, 2))[1]
+    assert (taken.latents[0] - straight).abs().max() < 1e-2 * straight.abs().max()
+    assert taken.texts[0] == draw_shelf(0, 1, 2).texts[1]
+
+
+def test_the_error_is_that_of_v(trained: UnetCourse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that knows the clean latents has none: v = (a z - x0) / s."""
+    generator = torch.Generator().manual_seed(2)
+    clean = torch.randn(8, 4, 16, 16, generator=generator)
+    told = ToldLatents(clean, ["a duck", "a mug"], torch.zeros(8, 16))
+    t = torch.tensor([300, 300, 300, 300, 900, 900, 900, 900])
+    a, s = trained.table.signal_noise(t, clean)
+
+    class Knowing(nn.Module):
+        def forward(self, z: Tensor, *_: object, **__: object) -> Model:
+            return type("Found", (), {"sample": (a * z - clean) / s})
+
+    net = nn.ModuleDict({"unet": Knowing(), "text_encoder": trained.net["text_encoder"]})
+    assert trained.errors(net, told, t, torch.randn(clean.shape, generator=generator)).max() < 1e-6
+
+
+@pytest.mark.parametrize("views", [1, SIDES])
+def test_resuming_changes_no_bit(handed: tuple[Path, float], views: int) -> None:
+    whole = unet_course(handed, views)
+    for step in range(3):
+        if step == 2:
+            whole.save()
+        whole.train_step()
+    second = unet_course(handed, views)
+    second.restore()
+    second.train_step()
+    theirs = whole.state()
+    for name, value in second.state().items():
+        assert torch.equal(value, theirs[name]), name
+    (handed[0] / STATE).unlink()
+
+
+def test_the_autoencoder_resumes_and_its_decoder_learns_alone(vae_run: Path, tmp_path: Path) -> None:
+    whole = command.resumed(vae_run, "sd-vae", {})
+    second = command.resumed(vae_run, "sd-vae", {})
+    for course in (whole, second):
+        course.train_step()
+    theirs = whole.state()
+    assert all(torch.equal(value, theirs[name]) for name, value in second.state().items())
+    alone = command.started(tmp_path, "sd-vae", vae_run, {"batch": 16})
+    assert isinstance(alone, VaeCourse)
+    before = {name: value.clone() for name, value in alone.net.state_dict().items()}
+    alone.train_step()
+    moved = {name for name, value in alone.net.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and not any(name.startswith(("vae.encoder", "vae.quant_conv")) for name in moved)
+
+
+def test_the_folder_loads_with_nothing_missing_and_draws_the_same(pipeline: Path, trained: UnetCourse) -> None:
+    """By the libraries' own loaders: every tensor used, and the same answer as the training's network."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    loaded = {}
+    for part, kind in {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}.items():
+        told = {"dtype": torch.float32, "output_loading_info": True}
+        loaded[part], info = kind.from_pretrained(str(pipeline / part), **told)
+        assert not any(info.values()), info
+    text, unet = loaded["text_encoder"], join(loaded["unet"], SIDES)
+    ids = CLIPTokenizer.from_pretrained(str(pipeline / "tokenizer"))(
+        ["a red mushroom"], padding="max_length", return_tensors="pt"
+    ).input_ids
+    z = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    camera = camera_rows(orbit([0.0, 90.0, 180.0, -90.0]))
+    own = {name: rounded(trained.net[name]).eval() for name in ("text_encoder", "unet")}
+    with torch.no_grad():
+        words = text(ids).last_hidden_state
+        ours = trained.embedded(own, ["a red mushroom"])
+        assert torch.allclose(words, ours, atol=1e-6)
+        found, wanted = (
+            net(z, 500, words.repeat_interleave(4, 0), class_labels=camera).sample for net in (unet, own["unet"])
+        )
+    assert wanted.std() > 0.02 and torch.allclose(found, wanted, atol=1e-5)
+    assert loaded["vae"].config.scaling_factor == pytest.approx(trained.plan.scale)
+
+
+def test_the_folder_is_laid_out_as_users_have_it(pipeline: Path) -> None:
+    from safetensors import safe_open
+
+    index = json.loads((pipeline / "model_index.json").read_text())
+    assert index["safety_checker"] == [None, None] and set(PARTS) < set(index)
+    with safe_open(pipeline / "text_encoder" / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+        assert all(name.startswith("text_model.") for name in names)
+        assert file.get_tensor("text_model.final_layer_norm.weight").dtype == torch.float16
+        assert torch.equal(file.get_tensor("text_model.embeddings.position_ids"), torch.arange(WORDS)[None])
+    tokenizer = {path.name for path in (pipeline / "tokenizer").iterdir()}
+    assert tokenizer == {"vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"}
+    total = sum(path.stat().st_size for path in pipeline.rglob("*") if path.is_file())
+    assert total < 24e6
+
+
+def test_one_picture_by_the_librarys_pipeline(handed: tuple[Path, float], tmp_path: Path) -> None:
+    """StableDiffusionPipeline's two steps against DDIM for v (Salimans & Ho 2022) written out."""
+    from diffusers import StableDiffusionPipeline
+
+    course = unet_course(handed, 1)
+    for _ in range(2):
+        course.train_step()
+    write_pipeline(tmp_path, "StableDiffusionPipeline", course.net, handed[0] / "vae", handed[0] / "tokenizer")
+    pipe = StableDiffusionPipeline.from_pretrained(str(tmp_path), torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    start = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    shown = pipe("a red mushroom", latents=start.clone(), num_inference_steps=2, guidance_scale=4.0, output_type="pt")
+    net = {name: rounded(course.net[name]).eval() for name in ("text_encoder", "unet")}
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    bar = torch.cumprod(1 - betas, 0)
+    z = start.double()
+    with torch.no_grad():
+        words = course.embedded(net, ["", "a red mushroom"])
+        for t, after in ((501, bar[1]), (1, bar[0])):
+            null, text = net["unet"](z.float().repeat(2, 1, 1, 1), t, words).sample.double().chunk(2)
+            v = null + 4 * (text - null)
+            a, s = bar[t].sqrt(), (1 - bar[t]).sqrt()
+            x0, noise = a * z - s * v, a * v + s * z
+            z = after.sqrt() * x0 + (1 - after).sqrt() * noise
+        vae = read_vae(tmp_path / "vae")
+        drawn = (vae.decode(z.float() / course.plan.scale).sample / 2 + 0.5).clamp(0, 1)
+    assert drawn.std() > 0.01 and torch.allclose(shown.images, drawn, atol=2e-4)
+
+
+def test_one_role_starts_from_another(trained: UnetCourse, handed: tuple[Path, float]) -> None:
+    trained.save()
+    course = unet_course(handed, 1)
+    command.take_over(course, handed[0])
+    theirs = trained.ema.state_dict()
+    for name, value in course.net.state_dict().items():
+        assert torch.equal(value, theirs[name]), name
+    assert any("class_embedding" in name for name in theirs.keys() - course.net.state_dict().keys())
+    (handed[0] / STATE).unlink()
+
+
+def test_bad_starts_are_one_line(tmp_path: Path, vae_run: Path) -> None:
+    with pytest.raises(InputError, match="nothing to resume"):
+        begin(tmp_path, role="mv", resume=True)
+    with pytest.raises(InputError, match="starts from the run folder of sd-vae, mv, sd"):
+        begin(tmp_path / "a", role="mv", start=str(tmp_path))
+    with pytest.raises(InputError, match="holds a run already"):
+        begin(vae_run, role="sd-vae")
+    with pytest.raises(RecipeError, match="--head-after: --role sd-vae has no such setting"):
+        begin(tmp_path / "b", role="sd-vae", changes={"head_after": 3})
+    with pytest.raises(InputError, match="not a run of --role mv"):
+        begin(vae_run, role="mv", resume=True)
