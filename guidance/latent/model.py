@@ -37,6 +37,7 @@ from guidance.shared.worlds import Worlds
 
 PREDICTIONS = ("epsilon", "v_prediction")
 SPOKEN = frozenset({"text", "null", "negative", "blind", "blind_null", *DIRECTIONS})
+GRIDS = frozenset({"grid", "grid_null"})  # four views as one picture; of models that see rows one by one
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class LatentModel(ABC):
         """The rows of each variant's text."""
         texts = variants(prompt, self.settings.null)
         self.heard.hear(list(texts.values()))
-        return {name: self.heard[text] for name, text in texts.items()}
+        return {name: self.heard[text] for name, text in texts.items() if name != "grid" or "grid" in self.conditions}
 
     # ---- the contract ------------------------------------------------------------------------------------------------
     @property
@@ -194,6 +195,8 @@ class LatentModel(ABC):
         for name, rows in spoken.items():
             wide = {key: row.expand(count, *row.shape[1:]) for key, row in rows.items()}
             made[name] = Condition({**wide, **told.get(name, told.get("", {}))})
+        if "grid" in self.conditions:
+            made["grid"], made["grid_null"] = gridded(made["grid"], count), gridded(made["null"], count)
         return made | {"blind": made["text"], "blind_null": made["null"]} if "blind" in self.conditions else made
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
@@ -240,3 +243,12 @@ class LatentModel(ABC):
     def relieve(self) -> str:
         """Give up speed for memory; what was given up, or nothing where nothing is left."""
         return self.ladder.relieve()
+
+
+def gridded(condition: Condition, views: int) -> Condition:
+    """Rows for four views as one picture: pictures that were shown of each of them side by side, at half the size."""
+    rows = {}
+    for name, row in condition.rows.items():
+        whole = row[: views // 4 * 4]
+        rows[name] = pixels.tiled(F.avg_pool2d(whole, 2)) if row.dim() == 4 else whole[::4]
+    return Condition(rows, condition.shared)
