@@ -223,6 +223,11 @@ class LatentModel(ABC):
         form = {"v": eps_from_v, "x0": eps_from_x0}.get(self.clock.form)
         return (said if form is None else form(z, said, a, b)).to(z_t.dtype)
 
+    def velocity(self, z_s: Tensor, s: Tensor, condition: Condition) -> Tensor:
+        """Of a flow, n - x0 at states z_s and times s [M] between its indices; no gradient."""
+        with torch.no_grad():
+            return self._asked(z_s.float(), s, condition)
+
     def _asked(self, z: Tensor, time: Tensor, condition: Condition) -> Tensor:
         x = z.to(self.dtype)
         return self.answer(x.contiguous(memory_format=torch.channels_last) if self.conv else x, time, condition).float()
