@@ -48,6 +48,7 @@ class Zero123(LatentModel):
         variant: str = setting("auto", choices=VARIANTS, help="stable: Stable-Zero123; auto: by the model's name")
 
     settings: Settings
+    projection: nn.Module  # of the picture's embedding and the pose, loaded when the device is known
 
     def __init__(self, settings: Settings, source: ModelFolder) -> None:
         super().__init__(settings, source)
