@@ -5,8 +5,8 @@
 
 The small networks are Stable Diffusion 1.5's with an eighth of the widths, at 256 pixels, so that the parts of a step
 keep their proportions. The incumbent's step calls the network once for each half of the guidance and one view at a
-time, and decodes a picture that nobody uses. What other rules cost beside it has no floor here: narrow networks wait for
-memory. Operations are counted on the meta device with the published widths.
+time, and decodes a picture that nobody uses. What other rules cost beside it has no floor here, for narrow networks
+wait for memory. Operations are counted on the meta device with the published widths.
 """
 
 from __future__ import annotations
