@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +64,12 @@ class ModelSettings:
     compile: bool = setting(False, help="torch.compile: a minute at the first step, faster after")
 
 
+def trained_side(source: ModelFolder) -> int:
+    """Pixels, as the folder knows: 64 latents of 8 pixels for SD 1.5, 96 for 2.1, 32 for MVDream."""
+    widths = cast(list[int], source.config("vae")["block_out_channels"])
+    return cast(int, source.config("unet")["sample_size"]) * 2 ** (len(widths) - 1)
+
+
 class LatentModel(ABC):
     """One pretrained model; `answer` is what a family adds."""
 
@@ -83,7 +89,12 @@ class LatentModel(ABC):
     @classmethod
     def card(cls, settings: ModelSettings) -> GuidanceCard:
         return GuidanceCard(
-            cls.conditions, cls.together, adapter=True, models=cls.models(settings), embedded=cls.embedded
+            cls.conditions,
+            cls.together,
+            one_time=True,
+            adapter=True,
+            models=cls.models(settings),
+            embedded=cls.embedded,
         )
 
     @classmethod
@@ -222,6 +233,11 @@ class LatentModel(ABC):
         said = self._asked(z, time, condition)
         form = {"v": eps_from_v, "x0": eps_from_x0}.get(self.clock.form)
         return (said if form is None else form(z, said, a, b)).to(z_t.dtype)
+
+    def velocity(self, z_s: Tensor, s: Tensor, condition: Condition) -> Tensor:
+        """Of a flow, n - x0 at states z_s and times s [M] between its indices; no gradient."""
+        with torch.no_grad():
+            return self._asked(z_s.float(), s, condition)
 
     def _asked(self, z: Tensor, time: Tensor, condition: Condition) -> Tensor:
         x = z.to(self.dtype)

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from dreamlab.core.noise import make_table
 from dreamlab.core.streams import derive
 from dreamlab.toybox.training.loss import mixed_precision
-from dreamlab.toybox.training.sd.cameras import camera_rows, view_words
 from dreamlab.toybox.training.sd.course import Course, CoursePlan
 from dreamlab.toybox.training.sd.folder import read_vae
-from dreamlab.toybox.training.sd.joint import join
 from dreamlab.toybox.training.sd.latents import LatentCache, LatentGroups
 from dreamlab.toybox.training.sd.norms import swift
 from dreamlab.toybox.training.sd.scenes import SHELF, SIDES, cameras_of, draw_shelf
 from dreamlab.toybox.training.sd.shapes import WORDS, Model, new_text_encoder, new_unet
 from dreamlab.toybox.training.sd.tokens import NEGATIVES, read_tokenizer
 from dreamlab.toybox.training.sd.vae import encoded
+from dreamlab.toybox.training.sd.view_words import view_words
+from guidance.latent.joint import ViewCount, joined, told
 
 DROPPED, NEGATIVE, WORDED = 0.1, 0.3, 0.6
 HELD = 32  # held-out groups whose error is logged
@@ -67,7 +67,9 @@ class UnetCourse(Course):
         for one in net.values():
             one.requires_grad_(True)
         if plan.views > 1:
-            join(net["unet"], plan.views)
+            together = ViewCount()
+            together.count = plan.views
+            joined(net["unet"], together, "the new network")
         super().__init__(folder, plan, swift(nn.ModuleDict(net)))
         self.held: ToldLatents | None = None
 
@@ -80,7 +82,7 @@ class UnetCourse(Course):
         generator = torch.Generator().manual_seed(derive(plan.seed, "sd batch", *key))
         count = plan.batch // plan.lanes // plan.views
         group = self.cache.take(torch.randint(self.reach, (count,), generator=generator))
-        told = self.told(group, random.Random(derive(plan.seed, "sd words", *key)))  # noqa: S311
+        told = self.spoken(group, random.Random(derive(plan.seed, "sd words", *key)))  # noqa: S311
         level = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
         t_index = (level * len(self.table)).long().repeat_interleave(plan.views)
         noise = torch.randn(told.latents.shape, generator=generator)
@@ -89,7 +91,7 @@ class UnetCourse(Course):
         by_noise = {f"q{q}": error[quarter == q].mean().item() for q in quarter.unique().tolist()}
         return error.mean(), by_noise
 
-    def told(self, group: LatentGroups, dice: random.Random) -> ToldLatents:
+    def spoken(self, group: LatentGroups, dice: random.Random) -> ToldLatents:
         """ToldLatents of groups; a single picture is one side of each, mostly with the words for it."""
         texts, latents, orbits = list(group.texts), group.latents * self.plan.scale, group.orbits
         if self.plan.views == 1:
@@ -98,7 +100,7 @@ class UnetCourse(Course):
             words = view_words(cameras_of(orbits))
             texts = [text + (word if dice.random() < WORDED else "") for text, word in zip(texts, words, strict=True)]
         texts = [self.dropped(dice) if dice.random() < DROPPED else text for text in texts]
-        camera = camera_rows(cameras_of(orbits)) if self.plan.views > 1 else None
+        camera = told(cameras_of(orbits)) if self.plan.views > 1 else None
         return ToldLatents(latents.flatten(0, 1), texts, camera)
 
     @staticmethod
@@ -132,7 +134,7 @@ class UnetCourse(Course):
         if self.held is None:
             shelf = draw_shelf(0, 0, HELD, held_out=True)
             group = LatentGroups(encoded(self.vae, shelf), shelf.orbits, shelf.texts)
-            self.held = self.told(group, random.Random(0))  # noqa: S311
+            self.held = self.spoken(group, random.Random(0))  # noqa: S311
         told, views = self.held, self.plan.views
         noise = torch.randn(told.latents.shape, generator=torch.Generator().manual_seed(1))
         t_index = torch.linspace(20, len(self.table) - 20, HELD).long()[torch.randperm(HELD)].repeat_interleave(views)
