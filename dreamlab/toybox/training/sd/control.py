@@ -8,6 +8,7 @@ Pictures are drawn as they are needed; the depth is shown as guidances show it t
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -33,8 +34,8 @@ class ControlCourse(UnetCourse):
         copied = ControlNetModel.from_unet(self.base["unet"], conditioning_embedding_out_channels=HINT)
         return {"control": copied.requires_grad_(True)}
 
-    def ready(self, stopping: object) -> bool:
-        return not stopping()  # type: ignore[operator]
+    def ready(self, stopping: Callable[[], bool]) -> bool:
+        return not stopping()  # nothing is kept
 
     def drawn(self, lane: int, count: int, generator: torch.Generator) -> ToldLatents:
         index = self.step * self.plan.lanes + lane

@@ -88,6 +88,7 @@ class Course(ABC):
         return not stopping()
 
     def train_step(self) -> dict[str, float]:
+        self.ready(lambda: False)
         for group in (group for each in self.optimisers for group in each.param_groups):
             group["lr"] = self.plan.rate_at(self.seen)
         told = self.backward()

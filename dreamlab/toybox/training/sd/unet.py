@@ -80,10 +80,6 @@ class UnetCourse(Course):
     def ready(self, stopping: Callable[[], bool]) -> bool:
         return super().ready(stopping) and self.cache.grow(self.seen, self.lanes, stopping)
 
-    def train_step(self) -> dict[str, float]:
-        self.cache.grow(self.seen, self.lanes)
-        return super().train_step()
-
     def loss(self, lane: int) -> tuple[Tensor, dict[str, float]]:
         plan, key = self.plan, (self.step, lane)
         generator = torch.Generator().manual_seed(derive(plan.seed, "sd batch", *key))
