@@ -24,7 +24,7 @@ from dreamlab.export.report import check_not_older
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.recipe.checks import check, packages
 from dreamlab.recipe.given import own_files, placed
-from dreamlab.recipe.models import check_models, on_embedded
+from dreamlab.recipe.models import check_models, models_of, on_embedded
 from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.checkpoint import committed, read_newest, sweep, write
@@ -34,6 +34,18 @@ from dreamlab.run.lineage import check_branch, check_fits, check_shape
 from dreamlab.run.outcome import recorded, said
 from dreamlab.run.signals import catching
 from dreamlab.run.train import Tick, restore, train
+
+
+def estimate(run: Run, wanted: Recipe, device: str) -> None:
+    """What a run on pretrained models will need, kept by the run; said aloud where it will hardly do."""
+    if not models_of(wanted):
+        return
+    from dreamlab import preflight
+
+    for line in preflight.lines(wanted, torch.device(device)):
+        run.log(line)
+        if "too little" in line:
+            warnings.warn(line, stacklevel=2)
 
 
 def load_recipe(run: Run) -> Recipe:
@@ -49,6 +61,7 @@ def execute(run: Run, device: str = "cpu", on_tick: Callable[[Tick], None] = lam
         run.set_state(state="running", error=None)
         run.event("start", device=device, threads=torch.get_num_threads())
         name_packages(run, wanted)
+        estimate(run, wanted, device)
         run.log(f"started on {device} with {torch.get_num_threads()} threads, torch {torch.__version__}")
         scene = train(run, wanted, assembler, then(on_tick, lambda: ahead.begin(warm)), stop)
         steps = sum(stage.steps for stage in wanted.stages)

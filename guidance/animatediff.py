@@ -54,7 +54,7 @@ class AnimateDiff(ClipModel, StableDiffusion):
 
     def load(self) -> None:
         unet = self.source.network(self.net_part, self.net_kinds, self.dtype)
-        motion = motion_adapter(self.settings.motion, self.dtype)
+        motion = motion_adapter(self.settings.motion, self.dtype, self.settings.legacy)
         self.module = animated(unet, motion, self.settings.motion)
         longest = int(motion.config.motion_max_seq_length)
         if self.settings.frames > longest:
@@ -80,8 +80,8 @@ def animated(unet: Any, motion: Any, where: str) -> Any:
     return filled(net, {**unet.state_dict(), **motion.state_dict()}, unet.dtype, where)
 
 
-def motion_adapter(model: str, dtype: torch.dtype) -> Any:
-    """An adapter of a folder, or of one file under the original names."""
+def motion_adapter(model: str, dtype: torch.dtype, legacy: str = "") -> Any:
+    """An adapter of a folder, or of one file under the original names; a pickle only if it is called `legacy`."""
     from dreamlab.hub import located
 
     place = located(model, "animatediff")
@@ -91,7 +91,7 @@ def motion_adapter(model: str, dtype: torch.dtype) -> Any:
         if config.get("_class_name") != "MotionAdapter":
             raise ModelError(f"{place}: is a {config.get('_class_name')}; `motion` takes a MotionAdapter")
     else:
-        file = opened(place)
+        file = opened(place, legacy == place.name)
         config, state = original(file.read(list(file.shapes)), str(place))
     with quiet(), torch.device("meta"):
         net = library("diffusers").MotionAdapter.from_config(dict(config))

@@ -25,7 +25,8 @@ GRAYS = 5  # backgrounds that the picture is looked at before, from black to whi
 
 
 class ImageDream(MultiViewDream):
-    """It was trained with the picture before the views' own gray; the picture's side counts as the front."""
+    """Four views of the object of a picture, whose side counts as the front. It was trained with the picture before the
+    views' own gray."""
 
     paper: ClassVar[str] = "Wang and Shi 2023, arXiv:2312.02201"
     takes: ClassVar[str] = "imagedream"

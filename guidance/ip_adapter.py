@@ -27,7 +27,7 @@ WHITE = 1.0
 
 
 class IPAdapter(StableDiffusion):
-    """A picture as a few more words; it says what, not from where."""
+    """A picture as a few more words of Stable Diffusion; it says what, not from where."""
 
     paper: ClassVar[str] = "Ye et al. 2023, arXiv:2308.06721"
 
@@ -101,7 +101,7 @@ class IPAdapter(StableDiffusion):
 
 
 class IPAdapterXL(IPAdapter, StableDiffusionXL):
-    """The same on Stable Diffusion XL."""
+    """A picture as a few more words of Stable Diffusion XL."""
 
     paper: ClassVar[str] = "Ye et al. 2023, arXiv:2308.06721"
 

@@ -21,7 +21,7 @@ from guidance.shared.groups import share
 
 
 class MultiViewDream(LatentModel):
-    """Stable Diffusion 2.1 whose self-attention runs over all views (also the one on 1.5)."""
+    """Four views of one object seen together, each told its camera, and a text."""
 
     paper: ClassVar[str] = "Shi et al. 2023, arXiv:2308.16512"
     takes: ClassVar[str] = "mvdream"

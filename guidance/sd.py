@@ -13,7 +13,7 @@ from torch import Tensor
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition
 from guidance.latent.loading import ModelFolder
-from guidance.latent.model import LatentModel, ModelSettings, trained_side
+from guidance.latent.model import GRIDS, SPOKEN, LatentModel, ModelSettings, trained_side
 from guidance.latent.text import ClipText, TextEncoder
 
 
@@ -24,6 +24,7 @@ class StableDiffusion(LatentModel):
     takes: ClassVar[str] = "sd"
     default: ClassVar[str] = "sd15"
     single_kinds: ClassVar[tuple[str, ...]] = ("sd1", "sd2")
+    conditions: ClassVar[frozenset[str]] = SPOKEN | GRIDS
 
     @dataclass(frozen=True)
     class Settings(ModelSettings):

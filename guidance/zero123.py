@@ -31,8 +31,8 @@ WHITE = 1.0  # the background it was trained before
 
 
 class Zero123(LatentModel):
-    """Stable Diffusion 1 with the picture's latent beside the noisy one, and one token in the text's place: the
-    picture's embedding and the relative pose, through one linear layer."""
+    """The object of a picture seen from elsewhere. It is Stable Diffusion 1 with the picture's latent beside the noisy
+    one, and one token in the text's place: the picture's embedding and the relative pose, through one linear layer."""
 
     paper: ClassVar[str] = "Liu et al. 2023, arXiv:2303.11328"
     takes: ClassVar[str] = "zero123"

@@ -41,7 +41,7 @@ class ASD(Rule["ASD.Settings"]):
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table
         t = c.times(look)
-        draw = torch.ones(()) if c.fixed else torch.rand(len(t), generator=look.time_stream)
+        draw = torch.ones(()) if c.fixed else look.at_one(torch.rand(len(t), generator=look.time_stream))
         shift = torch.minimum(c.rho * (t - look.index(c.t_min.at(now))).float(), (len(table) - 1 - t).float())
         later = t + (shift * draw.to(t.device)).long()
         noise = look.noise()

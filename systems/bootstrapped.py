@@ -110,7 +110,8 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
     def _learn(self, look: Look, name: str, pictures: Tensor, camera: Tensor, rate: float) -> None:
         """One step of the diffusion loss, in v, of what a network adds to the frozen text prediction."""
         table, own = look.guidance.table, self.nets[name]
-        t = torch.randint(0, len(table), (len(pictures),), generator=look.time_stream).to(pictures.device)
+        drawn = torch.randint(0, len(table), (len(pictures),), generator=look.time_stream)
+        t = look.at_one(drawn).to(pictures.device)
         noise = look.noise()
         state = State(table.add_noise(pictures, noise, t), t)
         base = look.predict([Branch(state, "plain")])[0] if self._adds(name) else torch.zeros_like(noise)

@@ -113,7 +113,8 @@ class VSD(Configured["VSD.Settings"]):
     def _lesson(self, look: Look) -> tuple[State, Tensor, Tensor]:
         """The renders at times of their own, the noise in them, and what is told of the cameras."""
         count = len(look.z)
-        t = torch.randint(0, len(look.guidance.table), (count,), generator=look.time_stream).to(look.z.device)
+        drawn = torch.randint(0, len(look.guidance.table), (count,), generator=look.time_stream)
+        t = look.at_one(drawn).to(look.z.device)
         kept = (torch.rand(count, generator=look.time_stream) >= self.settings.camera_drop).to(look.z)
         noise = look.noise()
         return look.noised(noise, t), noise, look.poses() * kept[:, None]

@@ -31,7 +31,7 @@ FLOORS = {
             ("dreamlab.run",),
             ("dreamlab.export", "dreamlab.toybox.training"),
             ("dreamlab.metrics", "dreamlab.intake"),
-            ("dreamlab.pipeline",),
+            ("dreamlab.pipeline", "dreamlab.preflight"),
             ("dreamlab.toybox.scoring",),
             ("benchmarks",),
             ("dreamlab.cli", "dreamlab.__main__"),

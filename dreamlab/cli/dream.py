@@ -146,3 +146,9 @@ def check(
         terms = ", ".join(f"{term.guidance.kind} by {term.system.kind}" for term in stage.terms)
         size = f"{stage.steps} steps of {stage.views} views, {stage.size} x {stage.size}"
         print(f"{stage.name}: {stage.scene.kind}, {terms}; {size}")
+    if any(pipeline.models_of(plan)):
+        import torch
+
+        from dreamlab import preflight
+
+        print("\n".join(preflight.lines(plan, torch.device(device))))

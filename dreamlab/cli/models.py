@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dreamlab.cli.app import models
+from dreamlab.cli.app import Device, models
 from dreamlab.core.errors import ModelError
 
 EVERY_S = 5.0
@@ -167,3 +167,38 @@ def random(
         print(write_random(layout, sizes[size], out, seed))
     except ModuleNotFoundError as error:
         raise ModelError(f"models random: {error.name} is not installed: pip install 'dreamlab[models]'") from None
+
+
+@models.command("draw")
+def draw(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="of `models ls`, or a path")],
+    prompt: Annotated[str, typer.Argument(help="what the picture shows")],
+    out: Annotated[Path, typer.Option(help="a .png")],
+    guidance: Annotated[str, typer.Option(help="of a path: which guidance reads it")] = "sd",
+    negative: Annotated[str, typer.Option(help="what it must not show")] = "",
+    steps: Annotated[int, typer.Option(min=1, max=1000)] = 25,
+    scale: Annotated[float, typer.Option(min=0, help="of guidance; 1: none")] = 7.5,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = "cpu",
+) -> None:
+    """Let a model draw one picture: to see what it knows, or to begin from (`dream --image`)."""
+    from dreamlab.core.device import known_device
+    from dreamlab.core.errors import RecipeError
+    from dreamlab.core.files import write_atomic
+    from dreamlab.core.text import check_prompt, did_you_mean
+    from dreamlab.core.types import Prompt
+    from dreamlab.export.png import png_bytes
+    from dreamlab.hub.registry import registry
+    from dreamlab.recipe.tables import TABLES
+    from guidance.latent.drawing import PICTURES, drawn_picture
+
+    known = registry().models
+    kind = known[model].families[0] if model in known else guidance
+    if kind not in PICTURES:
+        raise RecipeError(f"{model}: {kind} draws no single picture from a text alone{did_you_mean(kind, PICTURES)}")
+    check_prompt(prompt)
+    made = TABLES.guidance[kind]
+    settings = made.Settings(model=model, null="negative" if negative else "empty")  # type: ignore[call-arg]
+    built = made.build(settings, None).to(known_device(device))
+    write_atomic(out, png_bytes(drawn_picture(built, Prompt(prompt, negative), steps, scale, seed)))
+    print(out)

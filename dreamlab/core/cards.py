@@ -28,6 +28,7 @@ class GuidanceCard:
     together: int = 1  # rows that follow one another and that it sees as one
     clip: bool = False  # ... as moments of one motion, in order; else as views of one moment
     whole: bool = False  # ... and never fewer of them
+    one_time: bool = False  # ... all at the same noise: it was trained so
     folds: int = 1  # frames of a clip that are one row of its latents, whose time is compressed ...
     moments: int = 1  # ... to so many: a row is [C moments, h, w], a channel's moments side by side
     views: str = "all"  # the views it can speak of: all, or those of the prompt's picture alone (given)

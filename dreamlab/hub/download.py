@@ -44,7 +44,8 @@ class RemoteFile:
     sha256: str = ""
     by: str = "the registry"  # who says so
     small: bool = False
-    gate: str = ""  # the page where the licence of a gated one is accepted
+    gated: bool = False  # as far as the registry knows
+    page: str = ""  # of its repository, where a licence is accepted
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ def fetch(wanted: RemoteFile, progress: Progress = lambda there, total: None) ->
     with disk_errors(FETCHING, place):
         wanted.path.parent.mkdir(parents=True, exist_ok=True)
         part = _Part(place)
+        if wanted.bytes and part.size >= wanted.bytes and not wanted.sha256:
+            part.forget()  # nothing would tell whose end this is
     said, misses, began = HubSaid(), 0, part.size
     while not wanted.bytes or part.size < wanted.bytes:
         before = part.size
@@ -131,7 +134,7 @@ def _receive(wanted: RemoteFile, part: _Part, said: HubSaid, progress: Progress)
         answer = ask(wanted.url, wanted.what, part.size, said)
     except urllib.error.HTTPError as error:
         with error:
-            _refused(wanted, error.code, part)
+            _refused(wanted, error, part)
         raise
     with answer:
         if answer.status == 206 and not _continues(answer, part.size, wanted.sha256 or said.sha256):
@@ -156,14 +159,21 @@ def _receive(wanted: RemoteFile, part: _Part, said: HubSaid, progress: Progress)
             raise http.client.IncompleteRead(b"", total - part.size)
 
 
-def _refused(wanted: RemoteFile, code: int, part: _Part) -> None:
-    """What an answer of 400 and above means; returns where it may pass."""
-    if code == 404:
-        raise Absent(wanted.url)
+def _refused(wanted: RemoteFile, error: urllib.error.HTTPError, part: _Part) -> None:
+    """What an answer of 400 and above means; returns where it may pass. The Hub answers 401 for repositories that are
+    not there, as for those that a stranger may not see, and says which in a header."""
+    code, kind = error.code, error.headers.get("X-Error-Code") or ""
+    if code == 404 or kind in ("RepoNotFound", "RevisionNotFound", "EntryNotFound"):
+        raise Absent(f"{code} for {wanted.url}")
     if code in (401, 403):
-        after = f"the account of {TOKEN} must accept its licence" if os.environ.get(TOKEN) else ""
+        token = os.environ.get(TOKEN)
+        if token and "credentials" in (error.headers.get("X-Error-Message") or ""):
+            raise ModelError(f"{wanted.what}: {host(wanted.url)} does not know the {TOKEN} that is set; make another")
+        if not (wanted.gated or kind == "GatedRepo"):
+            raise Absent(f"{code} for {wanted.url}")
+        after = f"the account of {TOKEN} must accept its licence" if token else ""
         after = after or f"it is gated: accept its licence, and set {TOKEN} to a token of that account"
-        page = f" at {wanted.gate}" if wanted.gate else ""
+        page = f" at {wanted.page}" if wanted.page else ""
         raise ModelError(f"{wanted.what}: {host(wanted.url)} refuses it ({code}); {after}{page}")
     if code == 416 and part.size:  # what is there is no beginning of theirs
         part.forget()

@@ -67,13 +67,14 @@ def row(model: HubModel) -> dict[str, object]:
 
 def summary(kind: str) -> tuple[str, str, str] | None:
     """Licences, sizes and reach of a guidance's models in words; None for one that has no weights."""
-    where = {model: reachable(model.name) for model in registry().of_guidance(kind)}
+    where = {model: reachable(model.name) for model in registry().of_family(kind)}
     models = [model for model in where if where[model] != UNKNOWN]
     if not models:
         return None
     licences = dict.fromkeys(model.licence for model in models)
     sizes = sorted({size for model in models if (size := size_of(model)[0])})
-    amount = f"{human(sizes[0])} to {human(sizes[-1])}" if len(sizes) > 1 else text_of(models[0])
+    ends = [human(sizes[0]), human(sizes[-1])] if sizes else []
+    amount = " to ".join(ends) if len(set(ends)) > 1 else text_of(models[0])
     reach: dict[str, list[str]] = {}
     for model in models:
         reach.setdefault(where[model], []).append(model.name)

@@ -139,7 +139,8 @@ class _Bringing:
             sha256=known.sha256 or self.pins.sha256.get(path, ""),
             by="the registry" if known.sha256 else "its first fetch",
             small=small,
-            gate=page if url.startswith(page) else "",
+            gated=self.model.gated,
+            page=page if url.startswith(page) else "",
         )
 
     def _from_any(self, path: str, weight: WeightFile | None, small: bool) -> Fetched:
@@ -164,7 +165,7 @@ class _Bringing:
             arrived = self._from_any(path, weight, small)
         except Absent as absent:
             raise ModelError(
-                f"model {self.model.name}: 404 for {absent}: removed, renamed, or never there; a copy of your own goes "
+                f"model {self.model.name}: {absent}: removed, renamed, or never there; a copy of your own goes "
                 "by model: PATH"
             ) from None
         if not small:

@@ -27,7 +27,7 @@ def read(path: Path) -> Registry:
         raise ModelError(f"{path.name}: cannot be read ({error})") from None
     top = _Entry(path.name, table, ("families", "models"))
     families = {
-        name: _Entry(f"{path.name}: {name}", values, ("classes", "estimator", "guidance"))
+        name: _Entry(f"{path.name}: {name}", values, ("classes", "estimator"))
         for name, values in top.table("families").items()
     }
     classes = {name: family.words("classes") for name, family in families.items()}
@@ -38,8 +38,7 @@ def read(path: Path) -> Registry:
         if model.base and model.base not in models:
             raise ModelError(f"{path.name}: {model.name}: base {model.base!r}{did_you_mean(model.base, models)}")
     estimators = frozenset(name for name, family in families.items() if family.truth("estimator"))
-    guides = {kind: name for name, family in families.items() for kind in family.words("guidance")}
-    return Registry(models, classes, estimators, guides)
+    return Registry(models, classes, estimators)
 
 
 class _Entry:

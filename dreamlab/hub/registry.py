@@ -120,16 +120,12 @@ class Registry:
     models: Mapping[str, HubModel]
     classes: Mapping[str, tuple[str, ...]]  # of a family: what its folders call themselves (`_class_name`)
     estimators: frozenset[str]  # families that look at pictures, and that no prior stands in for
-    guides: Mapping[str, str]  # kind of guidance -> family, where they are called otherwise
 
     def find(self, name: str) -> HubModel:
         if name in self.models:
             return self.models[name]
         likely = did_you_mean(name, self.models) if nearest(name, self.models) else "; see: dreamlab models ls"
         raise ModelError(f"model {short(name)!r} is not in the registry{likely}; of your own: model: PATH")
-
-    def of_guidance(self, kind: str) -> tuple[HubModel, ...]:
-        return self.of_family(self.guides.get(kind, kind))
 
     def of_family(self, family: str) -> tuple[HubModel, ...]:
         return tuple(model for model in self.models.values() if family in model.families)

@@ -48,6 +48,7 @@ class BuiltTerm:
     clip_pixel: float | None
     fold: int = 1  # views that are one row of latents ...
     moments: int = 1  # ... which holds so many of them
+    at_once: int = 1  # rows in a row that its model sees at one time
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ class Assembler:
         rule = TABLES.systems[spec.system.kind](spec.system.settings)
         shown = (spec.see, spec.views, spec.sample, spec.clip_pixel)
         guidance, asking = self.guidance(spec.guidance), Asking(spec.prompting)
-        return BuiltTerm(name, guidance, rule, spec.weight, asking, *shown, card.folds, card.moments)
+        folds = card.folds, card.moments, card.together // card.folds if card.one_time else 1
+        return BuiltTerm(name, guidance, rule, spec.weight, asking, *shown, *folds)
 
     def succeed(self, source: Scene, scene: Scene) -> tuple[Scene, Kept | None]:
         """What an earlier scene leaves to this stage's scene; particles take over in turn."""

@@ -80,7 +80,7 @@ class ModelFolder:
             if said in PRECISE:
                 state = self.tensors(part, dtype)
                 return partly_precise(cast(str, said), self.config(part), state, dtype, str(self.path / part))
-            return self._loaded(part, getattr(diffusers, cast(str, said)), dtype)
+            return wholly(self._loaded(part, getattr(diffusers, cast(str, said)), dtype), dtype)
 
     def encoder(self, part: str, kind: str, dtype: torch.dtype) -> nn.Module:
         """A text or picture encoder of transformers."""
@@ -160,6 +160,14 @@ def complaint_of(report: Mapping[str, Any]) -> str:
     if errors := report.get("error_msgs"):
         parts.append(first_line(errors if isinstance(errors, str) else errors[0]))
     return "; ".join(parts)
+
+
+def wholly(net: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """All its parameters in `dtype`: without accelerate diffusers keeps the file's own where the first tensor that it
+    looks at has its type already, as SD3's table of places has, which is float32 in every model."""
+    for value in net.parameters():
+        value.data = value.data.to(dtype)
+    return net
 
 
 def frozen(net: nn.Module) -> nn.Module:

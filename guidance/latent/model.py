@@ -37,6 +37,7 @@ from guidance.shared.worlds import Worlds
 
 PREDICTIONS = ("epsilon", "v_prediction")
 SPOKEN = frozenset({"text", "null", "negative", "blind", "blind_null", *DIRECTIONS})
+GRIDS = frozenset({"grid", "grid_null"})  # four views as one picture; of models that see rows one by one
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,12 @@ class LatentModel(ABC):
     @classmethod
     def card(cls, settings: ModelSettings) -> GuidanceCard:
         return GuidanceCard(
-            cls.conditions, cls.together, adapter=True, models=cls.models(settings), embedded=cls.embedded
+            cls.conditions,
+            cls.together,
+            one_time=True,
+            adapter=True,
+            models=cls.models(settings),
+            embedded=cls.embedded,
         )
 
     @classmethod
@@ -132,7 +138,7 @@ class LatentModel(ABC):
         """The rows of each variant's text."""
         texts = variants(prompt, self.settings.null)
         self.heard.hear(list(texts.values()))
-        return {name: self.heard[text] for name, text in texts.items()}
+        return {name: self.heard[text] for name, text in texts.items() if name != "grid" or "grid" in self.conditions}
 
     # ---- the contract ------------------------------------------------------------------------------------------------
     @property
@@ -200,6 +206,8 @@ class LatentModel(ABC):
         for name, rows in spoken.items():
             wide = {key: row.expand(count, *row.shape[1:]) for key, row in rows.items()}
             made[name] = Condition({**wide, **told.get(name, told.get("", {}))})
+        if "grid" in self.conditions:
+            made["grid"], made["grid_null"] = gridded(made["grid"], count), gridded(made["null"], count)
         return made | {"blind": made["text"], "blind_null": made["null"]} if "blind" in self.conditions else made
 
     def predict(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
@@ -226,6 +234,11 @@ class LatentModel(ABC):
         form = {"v": eps_from_v, "x0": eps_from_x0}.get(self.clock.form)
         return (said if form is None else form(z, said, a, b)).to(z_t.dtype)
 
+    def velocity(self, z_s: Tensor, s: Tensor, condition: Condition) -> Tensor:
+        """Of a flow, n - x0 at states z_s and times s [M] between its indices; no gradient."""
+        with torch.no_grad():
+            return self._asked(z_s.float(), s, condition)
+
     def _asked(self, z: Tensor, time: Tensor, condition: Condition) -> Tensor:
         x = z.to(self.dtype)
         return self.answer(x.contiguous(memory_format=torch.channels_last) if self.conv else x, time, condition).float()
@@ -246,3 +259,12 @@ class LatentModel(ABC):
     def relieve(self) -> str:
         """Give up speed for memory; what was given up, or nothing where nothing is left."""
         return self.ladder.relieve()
+
+
+def gridded(condition: Condition, views: int) -> Condition:
+    """Rows for four views as one picture: pictures that were shown of each of them side by side, at half the size."""
+    rows = {}
+    for name, row in condition.rows.items():
+        whole = row[: views // 4 * 4]
+        rows[name] = pixels.tiled(F.avg_pool2d(whole, 2)) if row.dim() == 4 else whole[::4]
+    return Condition(rows, condition.shared)

@@ -18,6 +18,7 @@ from dreamlab.core.types import Prompt
 from guidance.latent.loading import ModelFolder
 
 Rows = Mapping[str, Tensor]  # of one text, [1, ...] each
+GRID = "a 2 x 2 grid of views of {}"  # as BoostDream asks
 VIEWED = {name: f"{{}}, {name} view" for name in DIRECTIONS}  # as threestudio words them
 
 
@@ -61,7 +62,7 @@ def variants(prompt: Prompt, null: str) -> dict[str, str]:
     libraries' pipelines do."""
     other = prompt.negative if null == "negative" else ""
     worded = {name: form.format(prompt.text) for name, form in VIEWED.items()}
-    return {"text": prompt.text, "null": other, "negative": prompt.negative, **worded}
+    return {"text": prompt.text, "null": other, "negative": prompt.negative, "grid": GRID.format(prompt.text), **worded}
 
 
 # ---- CLIP ------------------------------------------------------------------------------------------------------------

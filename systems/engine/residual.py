@@ -55,6 +55,7 @@ class Look:
     cameras: Cameras | None = None  # one for each row of z
     asking: Asking = field(default_factory=Asking)
     fold: tuple[int, int] = (1, 1)  # frames that are one row of z, and moments that they are in it
+    at_once: int = 1  # rows in a row that the model knows at one time only
     calls: int = field(default=0, init=False)  # network calls so far
     rows: int = field(default=0, init=False)  # pictures evaluated so far
     trained: int = field(default=0, init=False)  # pictures a network of the rule's own was trained on
@@ -79,8 +80,13 @@ class Look:
         end = min(self.index(high), len(self.guidance.table) - 1)
         count = 1 if shared else len(self.z)
         drawn = torch.randint(min(self.index(low), end), end + 1, (count,), generator=self.time_stream)
+        drawn = self.at_one(drawn)
         self.heed(drawn.expand(len(self.z)).tolist())
         return drawn.to(self.z.device).expand(len(self.z)).contiguous()
+
+    def at_one(self, drawn: Tensor) -> Tensor:
+        """Of what was drawn for each row, for rows that the model knows at one time only that of the first of them."""
+        return drawn[torch.arange(len(drawn), device=drawn.device) // self.at_once * self.at_once]
 
     def time_index(self, low: float, high: float) -> int:
         """One t_index for the whole batch as a plain number, for rules that walk the table."""

@@ -165,3 +165,20 @@ def test_what_does_not_fit_together_is_said(random_folder: Callable[..., Path], 
         controlled(folder, nets["other"], maps=("depth",), scales=(1.0,))
     card = ControlNet.card(ControlNet.Settings(maps=("light",)))
     assert card.lights and card.normals and not ControlNet.card(ControlNet.Settings()).normals
+
+
+def test_four_views_are_shown_side_by_side(random_folder: Callable[..., Path], nets: dict[str, Path]) -> None:
+    """What the network is shown of a grid is the halved pictures of its views, row by row."""
+    mine = controlled(random_folder("sd15"), nets["depth"], maps=("depth",), scales=(1.0,))
+    frames, cameras = sphere(8, mine.side)
+    told = mine.condition(PROMPT, cameras, frames)
+    shown, each = told["grid"].rows["shown0"], told["text"].rows["shown0"]
+    assert shown.shape == (2, 3, mine.side, mine.side) and told["grid_null"].rows["text"].shape[0] == 2
+    half = mine.side // 2
+    small = torch.nn.functional.avg_pool2d(each, 2)
+    for view in range(4):
+        top, left = half * (view // 2), half * (view % 2)
+        torch.testing.assert_close(shown[1, :, top : top + half, left : left + half], small[4 + view])
+    worded = mine.condition(Prompt(f"a 2 x 2 grid of views of {PROMPT.text}"), cameras, frames)
+    torch.testing.assert_close(told["grid"].rows["text"], worded["text"].rows["text"][:2])
+    assert mine.predict(latents(mine, 2), torch.tensor([5, 900]), told["grid"]).isfinite().all()

@@ -254,3 +254,26 @@ def test_what_is_not_told_a_camera_or_lacks_a_tensor_is_refused(
     save_file(state, weights)
     with pytest.raises(ModelError, match=r"1 of 690 tensors do not fit \(class_embedding\.linear_2\.bias is missing\)"):
         mvdream(spoilt)
+
+
+def test_a_stage_gives_the_views_of_a_group_one_time(folder: Path, tmp_path: Path) -> None:
+    """Through the recipe, with a rule that draws a time for each view; a picture's own model keeps them apart."""
+    from dreamlab.recipe import load
+    from dreamlab.recipe.tables import TABLES
+    from dreamlab.run.assemble import Assembler
+
+    text = f"""
+prompt: a red mushroom
+stages:
+  - name: shape
+    scene: {{kind: gaussians, count: 20}}
+    terms:
+      - {{guidance: {{kind: mvdream, model: {folder}, size: 64}}, system: sds}}
+      - {{guidance: {{kind: oracle}}, system: sds}}
+    steps: 1
+    views: 8
+    size: 16
+    cameras: {{ring: 4}}
+"""
+    stage = Assembler(load(text, TABLES), "cpu", tmp_path).stage(0)
+    assert [term.at_once for term in stage.terms] == [4, 1]

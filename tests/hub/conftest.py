@@ -112,6 +112,7 @@ class Hub:
     cut: dict[str, list[int]] = field(default_factory=dict)  # bytes after which the next answers end
     lead: dict[str, str] = field(default_factory=dict)  # redirected to
     tags: dict[str, str] = field(default_factory=dict)  # X-Linked-Etag
+    said: dict[str, str] = field(default_factory=dict)  # headers of the answers in `codes`
     ranges: bool = True
     silent: bool = False  # accepts and never answers
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -141,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.over.wait(5)
             return
         if hub.codes.get(path):
-            self.answer(hub.codes[path].pop(0), b"")
+            self.answer(hub.codes[path].pop(0), b"", hub.said)
         elif path in hub.lead:
             self.answer(302, b"", {"Location": hub.lead[path]} | self.linked(path))
         elif path not in hub.files:

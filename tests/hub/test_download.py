@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,27 @@ def test_gated_says_how_to_be_let_in(models: Models, hub: Hub, code: int) -> Non
     assert f"({code}); it is gated: accept its licence, and set HF_TOKEN" in said and f"at {hub.url}/owner/gate" in said
     said = one_line(models("prefetch", "gate", HF_TOKEN="hf_secret"))
     assert "the account of HF_TOKEN must accept its licence" in said and "hf_secret" not in said
+
+
+def test_a_repository_that_is_gone_is_401_of_the_hub(models: Models, hub: Hub, place: Path) -> None:
+    """For strangers; the header says what it means, or the registry knows that it is not gated."""
+    fill(hub, "friend/tiny")
+    fill(hub, "friend/tiny", COMMIT)
+    for said in ({"X-Error-Code": "RepoNotFound"}, {}):
+        hub.said = said
+        hub.codes["/owner/tiny/resolve/main/model_index.json"] = [401]
+        ended = models("prefetch", "tiny")
+        assert ended.code == 0 and not hub.codes["/owner/tiny/resolve/main/model_index.json"], ended.err
+        shutil.rmtree(place)
+    hub.said = {"X-Error-Code": "RepoNotFound"}
+    hub.codes["/owner/gate/resolve/main/config.json"] = [401]
+    assert f"401 for {hub.url}/owner/gate" in one_line(models("prefetch", "gate"))
+    hub.said = {"X-Error-Code": "GatedRepo"}
+    hub.codes["/owner/split/resolve/main/config.json"] = [403]  # gated since the registry was written
+    assert "it is gated: accept its licence" in one_line(models("prefetch", "split"))
+    hub.said = {"X-Error-Message": "Invalid credentials in Authorization header"}
+    hub.codes["/owner/split/resolve/main/config.json"] = [401]
+    assert "does not know the HF_TOKEN that is set" in one_line(models("prefetch", "split", HF_TOKEN="hf_old"))
 
 
 def test_the_token_stays_with_the_hub(models: Models, hub: Hub, other: Hub, place: Path) -> None:
@@ -182,6 +204,15 @@ def test_without_any_hash_nothing_is_continued(place: Path, hub: Hub) -> None:
     (place / "f.part").write_bytes(b"y" * 100)
     fetch(RemoteFile(f"{hub.url}/plain", place / "f", "f"))
     assert (place / "f").read_bytes() == TEXT
+
+
+def test_a_whole_beginning_is_believed_by_its_hash_alone(place: Path, hub: Hub) -> None:
+    hub.files["/plain"] = TEXT
+    place.mkdir()
+    for sha256, asked in ((sha(TEXT), 0), ("", 1)):
+        (place / "f.part").write_bytes(TEXT if sha256 else b"z" * len(TEXT))
+        fetch(RemoteFile(f"{hub.url}/plain", place / "f", "f", bytes=len(TEXT), sha256=sha256))
+        assert (place / "f").read_bytes() == TEXT and len(hub.asked) == asked
 
 
 def test_shards_are_named_by_us(models: Models, hub: Hub, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,8 +28,19 @@ def test_every_family_says_licence_size_and_reach(dreamlab: Commands, tmp_path: 
     assert "CreativeML OpenRAIL-M or" in lines["sd"] and "sd-turbo gated" in lines["sd"] and "sd15" in lines["sd"]
 
 
+def test_what_a_guidance_is_made_of_unless_told_otherwise_is_in_the_registry() -> None:
+    """By that name, and as a model of the family that the guidance asks for."""
+    known, count = read(packaged()), 0
+    for kind in GUIDANCE:
+        entry = GUIDANCE[kind]
+        for model, family in entry.card(entry.Settings()).models:
+            assert family in known.find(model).families, (kind, model, family)
+            count += 1
+    assert count >= 12
+
+
 def test_every_guidance_with_weights_has_models() -> None:
     """Some families are no guidance of their own and used beside one: adapters, LoRA, tiny autoencoders, estimators."""
     known = read(packaged())
     for name in set(GUIDANCE) - WITHOUT:
-        assert known.of_guidance(name), name
+        assert known.of_family(name), name

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,6 +71,17 @@ def look(batch: int = 3, seed: int = 0) -> Look:
     there = torch.ones(batch, 6, 6, 1, dtype=torch.float64)
     frames = Frames(there.expand(-1, -1, -1, 3), 0.5 * there, 2.5 * there, torch.zeros(batch, 3))
     return Look(guidance, z, conditions, Progress(0, 10), *streams, frames, turntable(batch))
+
+
+def test_rows_that_a_model_knows_at_one_time_are_at_one_time() -> None:
+    """Four views of MVDream, the frames of a clip: the first one's draw, whatever else the stream gives."""
+    each, joint = look(8), replace(look(8), at_once=4)
+    drawn, shared = each.timesteps(0.02, 0.98), joint.timesteps(0.02, 0.98)
+    assert len(set(drawn.tolist())) == 8
+    assert shared.tolist() == drawn[[0] * 4 + [4] * 4].tolist()
+    assert torch.equal(each.timesteps(0.02, 0.98)[::4], joint.timesteps(0.02, 0.98)[::4])
+    few = replace(look(2), at_once=4)
+    assert len(set(few.timesteps(0.02, 0.98).tolist())) == 1
 
 
 def test_gradient_of_the_loss_is_g_over_b() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from dreamlab.run.preview import orbit_views
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
 from dreamlab.run.worlds import true_pictures
+from systems.asd import ASD
 from systems.engine.residual import Look
 from systems.sds import SDS
 from systems.vsd import VSD
@@ -135,6 +137,18 @@ def test_vsd_with_one_time_for_all_views() -> None:
     z = noisy(draws.z, draws.noise(), t)
     mine = per((1 - BAR[t]).sqrt(), z) * z
     torch.testing.assert_close(got, per(1 - BAR[t], z) * (guided(z, t, 7.5) - mine))
+
+
+@pytest.mark.parametrize("rule", [SDS(SDS.Settings()), VSD(VSD.Settings(net="adapter")), ASD(ASD.Settings())])
+def test_every_time_is_one_for_rows_that_a_model_sees_as_one(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rule's own, the shifted, and those that its network is trained at; two groups have two."""
+    seen, times, plain = replace(adapted(batch=8), at_once=4), [], Look.noised
+    monkeypatch.setattr(Look, "noised", lambda self, noise, t: times.append(t) or plain(self, noise, t))
+    rule.gradient(seen)
+    assert len(times) == (1 if isinstance(rule, SDS) else 2)
+    for t in times:
+        groups = t.reshape(2, 4)
+        assert (groups == groups[:, :1]).all() and groups[0, 0] != groups[1, 0]
 
 
 def test_the_camera_is_dropped_one_time_in_ten() -> None:

@@ -164,6 +164,40 @@ def test_a_full_size_file_by_its_header(
     ldm_names.check({name: tuple(value.shape) for name, value in renamed.items()}, shape, "full size")
 
 
+def test_imagedream_at_full_size_has_nothing_left_over(tmp_path: Path) -> None:
+    """The published 941,672,900 numbers in 773 tensors: the U-Net's, the resampler's and the picture's attention."""
+    from guidance.layouts import LAYOUTS
+    from guidance.layouts.build import construct, in_file
+
+    part = LAYOUTS["imagedream"].part("unet")
+    tensors = in_file(part, construct(part, "full"), "fp16", "full")
+    shapes = {f"{ldm_names.UNET}{name}": list(tensor.shape) for name, tensor in tensors.items()}
+    file = single(written(tmp_path / "full.safetensors", shapes))
+    body = ldm_names.under(file.file.shapes, ldm_names.UNET)
+    resampler, heads = ldm_names.image_prompt(body)
+    net = built("unet", file.config("unet"))
+    assert file.kind == "imagedream" and net.config.attention_head_dim == [5, 10, 20, 20]
+    assert len(ldm_names.unet(body)) == len(net.state_dict()) == 690
+    assert (len(resampler), len(heads)) == (51, 32)
+    counts = [sum(value.numel() for value in state.values()) for state in (net.state_dict(), resampler, heads)]
+    assert counts == [867_572_164, 48_541_696, 25_559_040] and sum(counts) == 941_672_900
+
+
+def test_the_older_mvdream_stands_on_sd_1(tmp_path: Path) -> None:
+    """sd-v1.5-4view: eight heads, OpenAI's text encoder under Hugging Face's names."""
+    from safetensors.torch import save_file
+
+    net, heard = old.unet("sd1", **{k: v for k, v in old.UNETS["mvdream"].items() if "class" in k}), old.text(2)
+    state = old.put(ldm_names.UNET, old.old_unet(net.state_dict()))
+    state |= old.put("cond_stage_model.transformer.text_model.", heard.state_dict())
+    save_file(state, tmp_path / "sd-v1.5-4view.safetensors")
+    file = single(tmp_path / "sd-v1.5-4view.safetensors", ("mvdream",))
+    assert file.config("unet")["attention_head_dim"] == 8 and file.config("text_encoder")["hidden_act"] == "quick_gelu"
+    x, t, rows, labels = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 5, 64), torch.randn(2, 16)
+    said = file.filled("unet", torch.float32)(x, t, rows, class_labels=labels)[0]
+    torch.testing.assert_close(said, net(x, t, rows, class_labels=labels)[0], rtol=1e-4, atol=1e-4)
+
+
 def test_what_sd_2_predicts_must_be_said(files: dict[str, Made]) -> None:
     with pytest.raises(ModelError, match=r"prediction: epsilon.*prediction: v_prediction.*look alike"):
         single(files["sd2"][0])

@@ -98,5 +98,14 @@ def test_a_file_that_is_no_sentencepiece_model_is_one_line(folder: ModelFolder, 
         t5_tokenizer(copy, "tokenizer")
 
 
+def test_a_model_s_own_table_of_characters_is_found(folder: ModelFolder, tmp_path: Path) -> None:
+    """Field 2 of field 3; here by hand, after all that the tiny model says."""
+    whole, table = (folder.path / "tokenizer/spiece.model").read_bytes(), bytes(range(200))
+    inner = b"\x12" + bytes([len(table) & 127 | 128, len(table) >> 7]) + table
+    (tmp_path / "spiece.model").write_bytes(whole + b"\x1a" + bytes([len(inner) & 127 | 128, len(inner) >> 7]) + inner)
+    pieces, found = sentencepieces(tmp_path / "spiece.model")
+    assert found == table and pieces == sentencepieces(folder.path / "tokenizer/spiece.model")[0]
+
+
 def test_prompts_are_tidied() -> None:
     assert tidy("  a &amp;lt;red&gt;\n  mushroom ") == "a <red> mushroom"

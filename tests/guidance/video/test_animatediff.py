@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -182,6 +183,23 @@ def test_an_original_file_is_the_folder_it_was_made_of(twins: tuple[Path, Path])
     assert mine.state_dict().keys() == theirs.state_dict().keys()
     assert mine.config.motion_max_seq_length == 6
     assert mine.config.use_motion_mid_block is source.config.use_motion_mid_block
+
+
+def test_a_pickle_is_read_by_name_alone_and_a_folder_may_leave_places_out(
+    twins: tuple[Path, Path], tmp_path: Path
+) -> None:
+    expected = motion_adapter(str(twins[1]), torch.float32).state_dict()
+    torch.save({"state_dict": load_file(twins[1])}, tmp_path / "mm.ckpt")
+    with pytest.raises(ModelError, match=r"mm.ckpt: .*pickle"):
+        motion_adapter(str(tmp_path / "mm.ckpt"), torch.float32)
+    found = motion_adapter(str(tmp_path / "mm.ckpt"), torch.float32, "mm.ckpt").state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    copy = Path(shutil.copytree(twins[0], tmp_path / "adapter"))
+    file = copy / "diffusion_pytorch_model.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if not k.endswith("pos_embed.pe")}, file, {"format": "pt"})
+    found = motion_adapter(str(copy), torch.float32).state_dict()
+    for name, value in expected.items():  # the library makes them anew
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6)
 
 
 def test_an_original_file_with_a_gap_is_refused_and_named(twins: tuple[Path, Path], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.noise import cfg
 from dreamlab.core.types import Condition
-from guidance.cogvideox import CogVideoX
+from guidance.cogvideox import CogVideoX, middle
 from guidance.latent.loading import ModelFolder
 from guidance.latent.t5 import t5_tokenizer
 from tests.guidance.pretrained import PROMPT, keeper, spied
@@ -68,6 +68,13 @@ def test_one_step_equals_the_library_s_pipeline(
     torch.testing.assert_close(v, theirs, rtol=1e-3, atol=2e-5)
     moved = mine.table.ddim_move(z, cfg(eps[:1], eps[1:], 6.0), torch.tensor([t]), torch.tensor([then]))
     torch.testing.assert_close(moved.unflatten(1, (C, moments)).transpose(1, 2), kept[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("grid", "side"), [((30, 45), 30), ((30, 45), 24), ((45, 30), 16), ((8, 8), 4)])
+def test_a_square_stands_in_the_middle_of_the_grid(grid: tuple[int, int], side: int) -> None:
+    from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
+
+    assert middle(grid) == get_resize_crop_region_for_grid((side, side), grid[1], grid[0])
 
 
 @pytest.mark.parametrize("name", ANCHORS)

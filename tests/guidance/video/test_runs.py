@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from dreamlab import recipe
+from dreamlab.core.cameras import turntable
 from dreamlab.core.errors import RecipeError
 from dreamlab.recipe.checks import check
 from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
 from dreamlab.run.folder import Run
 from dreamlab.run.train import train
-from tests.guidance.video.common import adapter, save_picture
+from tests.guidance.pretrained import PROMPT, frames
+from tests.guidance.video.common import adapter, drawn, picture, save_picture
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,22 @@ def test_two_steps_move_the_scene(
     card = TABLES.guidance[case.kind].card(term.guidance.settings)
     assert card.picture is case.pictured
     assert (card.folds, card.moments) == ((case.frames, case.moments) if case.moments else (1, 1))
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[5]], ids=lambda case: case.kind)
+def test_half_precision_answers_nearly_the_same(case: Case, random_folder: Callable[..., Path], tmp_path: Path) -> None:
+    """Every input of the network is cast, and its answer is float32 again."""
+    said = []
+    for dtype in ("float32", "bfloat16"):
+        wanted = recipe.load(case.recipe(random_folder(case.layout), tmp_path).replace("float32", dtype), TABLES)
+        term = wanted.stages[0].terms[0].guidance
+        model = TABLES.guidance[term.kind].build(term.settings, None).to("cpu")
+        told = model.condition(replace(PROMPT, image=picture()), turntable(case.frames), frames(case.frames))
+        rows = 1 if case.moments else case.frames
+        z = drawn(rows, model.codec.channels * max(case.moments, 1), 4, 4)
+        said.append(model.predict(z, torch.full((rows,), 400), told["text"]))
+    assert said[1].dtype == torch.float32
+    assert 0 < (said[1] - said[0]).norm() < 0.05 * said[0].norm()
 
 
 @pytest.mark.parametrize("case", CASES[:1], ids=lambda case: case.kind)

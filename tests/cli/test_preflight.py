@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is said of a run on pretrained models before its first step, against published counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs import find
+from dreamlab import preflight
+from dreamlab.recipe import load
+from dreamlab.recipe.tables import TABLES
+from guidance.latent.model import ModelSettings
+from guidance.sd import StableDiffusion
+
+pytest.importorskip("diffusers", reason="diffusers is not installed (extra `models`)")
+
+
+@pytest.mark.parametrize(
+    ("cost", "count"),
+    [("2", 2), ("1/2", 0.5), ("2 (1 at cfg 1)", 2), ("at most 2 x 10 + 2", 22), ("0", 0), ("2 per region", 2),
+     ("2 + 1 own, 1 own trained (+ 1 with base: prior)", 6)],
+)  # fmt: skip
+def test_what_a_rule_says_of_its_cost_is_counted(cost: str, count: float) -> None:
+    assert preflight.evaluations(cost) == count
+
+
+def test_every_rule_s_cost_can_be_counted() -> None:
+    for name, rule in TABLES.systems.items():
+        assert preflight.evaluations(rule.cost) > 0 or rule.cost == "0", name
+
+
+def test_a_step_of_sds_on_sd_costs_what_was_published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two U-Nets of 0.8033 TFLOP and the encoder there and back of 2.268; 860 M and 83.7 M parameters."""
+    monkeypatch.setenv("DREAMLAB_MODELS", str(tmp_path))
+    wanted = load(find("paper/sds"), TABLES, overrides=["model=sd15", "stages.0.terms.0.guidance.dtype=float32"])
+    (found,) = preflight.needs(wanted, torch.device("cpu"))
+    assert found.name == "sd15" and found.flops == pytest.approx(2 * 0.8033e12 + 2.268e12, rel=0.01)
+    assert found.bytes == pytest.approx(4 * (859_520_964 + 83_653_863) + 2 * 1586 * 2**20, rel=0.03)
+    said = "\n".join(preflight.lines(wanted, torch.device("cpu")))
+    assert "sd15 not here" in said and "TFLOP a step" in said and "memory: about 7" in said
+
+
+def test_nothing_is_said_of_a_recipe_without_such_models() -> None:
+    assert preflight.lines(load(find("toybox"), TABLES), torch.device("cpu")) == []
+    assert ModelSettings in StableDiffusion.Settings.__mro__
