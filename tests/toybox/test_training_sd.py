@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from dreamlab.toybox import caption as world
 from dreamlab.toybox.split import held_out_combination
 from dreamlab.toybox.training.command import begin
 from dreamlab.toybox.training.sd import command
+from dreamlab.toybox.training.sd.control import ControlCourse
 from dreamlab.toybox.training.sd.folder import PARTS, read_vae, write_pipeline
 from dreamlab.toybox.training.sd.latents import LatentCache, LatentGroups
 from dreamlab.toybox.training.sd.norms import RowGroupNorm
@@ -31,6 +34,7 @@ from dreamlab.toybox.training.sd.unet import ToldLatents, UnetCourse, UnetPlan
 from dreamlab.toybox.training.sd.vae import VaeCourse, encoded, pieces
 from dreamlab.toybox.training.sd.view_words import view_words
 from dreamlab.toybox.training.trainer import STATE
+from guidance.controlnet import ControlNet
 from guidance.mvdream import MultiViewDream
 
 SHELF = 4
@@ -163,11 +167,14 @@ def test_pieces_are_cuts_of_pictures_before_colours(size: int) -> None:
 def test_cache_is_made_again_as_it_was(handed: tuple[Path, float], tmp_path: Path) -> None:
     vae = read_vae(handed[0] / "vae").eval()
     cache = LatentCache(tmp_path, vae, 0, shelf=2, first=1)
-    assert cache.grow(0) == 2 and cache.grow(4_096) == 4
-    taken = cache.take(torch.tensor([3, 0]))
-    (tmp_path / "00001.safetensors").unlink()
-    again = LatentCache(tmp_path, vae, 0, shelf=2, first=1)
-    again.grow(4_096)
+    assert cache.reach(0) == 2 and cache.reach(4_095) == 2 and cache.reach(4_096) == 4
+    with ThreadPoolExecutor(2) as lanes:
+        cache.grow(4_096, lanes)
+        taken = cache.take(torch.tensor([3, 0]))
+        (tmp_path / "00001.safetensors").unlink()
+        again = LatentCache(tmp_path, vae, 0, shelf=2, first=1)
+        assert not again.grow(4_096, lanes, lambda: len(again.shelves) == 1) and len(again.shelves) == 1
+        assert again.grow(4_096, lanes)
     assert torch.equal(again.take(torch.tensor([3, 0])).latents, taken.latents)
     straight = encoded(vae, draw_shelf(0, 1, 2))[1]
     assert (taken.latents[0] - straight).abs().max() < 1e-2 * straight.abs().max()
@@ -311,6 +318,48 @@ def test_one_picture_by_the_librarys_pipeline(handed: tuple[Path, float], tmp_pa
         vae = read_vae(tmp_path / "vae")
         drawn = (vae.decode(z.float() / course.plan.scale).sample / 2 + 0.5).clamp(0, 1)
     assert drawn.std() > 0.01 and torch.allclose(shown.images, drawn, atol=2e-4)
+
+
+def test_a_control_network_learns_beside_a_network_that_stays(handed: tuple[Path, float], tmp_path: Path) -> None:
+    """It begins without a say; it learns, its base does not; and the adapter of any ControlNet hears what it says."""
+    from diffusers import ControlNetModel
+
+    base = unet_course(handed, 1)
+    for _ in range(2):
+        base.train_step()
+    base.export(tmp_path / "base")
+    for part in ("vae", "tokenizer"):
+        shutil.copytree(tmp_path / "base" / part, tmp_path / part)
+    course = ControlCourse(tmp_path, UnetPlan(batch=8, warmup=1, views=1, scale=handed[1]))
+    before = {name: value.clone() for name, value in course.base.state_dict().items()}
+    shelf = draw_shelf(5, 0, 1)
+    told = course.surfaced(shelf, Never())
+    t, noise = torch.full((4,), 600), torch.randn(told.latents.shape, generator=torch.Generator().manual_seed(3))
+    first = UnetCourse.answer(course, course.base, noise, t, course.embedded(course.net, told.texts), told)
+    said = course.answer(course.net, noise, t, course.embedded(course.net, told.texts), told)
+    assert torch.allclose(first, said, atol=1e-6)
+    for _ in range(3):
+        course.train_step()
+    assert all(torch.equal(value, before[name]) for name, value in course.base.state_dict().items())
+    write = tmp_path / "control"
+    course.ema.load_state_dict(course.net.state_dict())
+    course.export(write)
+    _, info = ControlNetModel.from_pretrained(str(write), output_loading_info=True)
+    assert not any(info.values()), info
+    chosen = {"model": str(tmp_path / "base"), "controls": (str(write),), "dtype": "float32"}
+    model = ControlNet.build(ControlNet.Settings(**chosen), None).to("cpu")
+    asked = model.condition(Prompt(told.texts[0]), shelf.cameras(), shelf.frames())["text"]
+    eps = model.predict(noise, t, asked)
+    rounded(course.net["control"])
+    with torch.no_grad():
+        words = course.embedded(course.net, [told.texts[0]] * 4)
+        v, blind = (
+            course.answer(course.net, noise, t, words, told),
+            UnetCourse.answer(course, course.base, noise, t, words, told),
+        )
+    a, s = course.table.signal_noise(t, noise)
+    assert (v - blind).abs().max() > 1e-3
+    assert torch.allclose(eps, s * noise + a * v, atol=1e-4)
 
 
 def test_one_role_starts_from_another(trained: UnetCourse, handed: tuple[Path, float]) -> None:
