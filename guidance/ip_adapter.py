@@ -96,7 +96,7 @@ class IPAdapter(StableDiffusion):
         return {"seen": seen, "nothing": nothing, **style}
 
     def _content_in(self, seen: Tensor) -> Tensor:
-        """The part of a picture's embedding that lies along that of its content's text, (f . c) c / |c|^2 (StyleTex)."""
+        """The part of a picture's embedding along that of its content's text, (f . c) c / |c|^2 (StyleTex)."""
         if self.file.kind != ip_files.BASE:
             raise ModelError(f"{self.file.where}: a style without its content needs the base adapter: one embedding")
         place = Path(self.settings.text_tower)

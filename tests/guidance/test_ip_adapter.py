@@ -151,7 +151,7 @@ def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path: Path)
 
 
 def test_a_style_is_the_picture_less_what_its_content_s_text_says(folder: Path, tmp_path: Path) -> None:
-    """By the encoders themselves; what is left is at right angles to the text, and the content is told in words alone."""
+    """By the encoders themselves; what is left is at right angles to the text, the content is told in words alone."""
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
 
     path, given = adapter(unet_of(folder), tmp_path, False), reference(size=28)
