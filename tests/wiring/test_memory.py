@@ -57,9 +57,7 @@ def test_when_nothing_is_left_to_give_up_the_error_goes_on(tmp_path: Path) -> No
         train(run, wanted, assembler)
 
 
-def test_a_step_that_fails_on_its_way_back_leaves_no_gradient(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_that_fails_on_its_way_back_leaves_no_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scene of several tensors has some of their gradients when memory runs out, which the step done again must not
     add to: it would move the scene twice as far."""
     toy = Toy(steps=1, terms=term(flat="bytes: 2"))
