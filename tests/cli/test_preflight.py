@@ -68,6 +68,12 @@ def test_every_recipe_of_a_paper_is_ready_for_its_models(
         assert each.bytes > 1.5e9 and (each.flops > 1e11 or cost == 0), (name, each)
 
 
+def test_the_autoencoder_stays_in_float32_on_the_host() -> None:
+    how = ["model=sd15", "stages.0.terms.0.guidance.dtype=bfloat16", "stages.0.terms.0.guidance.recompute=true"]
+    (found,) = preflight.needs(load(find("paper/sds"), TABLES, overrides=how), torch.device("cpu"))
+    assert found.bytes == 2 * 859_520_964 + 4 * 83_653_863
+
+
 def test_nothing_is_said_of_a_recipe_without_such_models() -> None:
     assert preflight.lines(load(find("toybox"), TABLES), torch.device("cpu")) == []
     assert ModelSettings in StableDiffusion.Settings.__mro__
