@@ -119,9 +119,8 @@ def lines(recipe: Recipe, device: torch.device) -> list[str]:
     said.append(f"memory: about {human(memory)} for the models, of {human(room)} on {device}{short}")
     work = sum(need.flops for need in found)
     seconds = work / (REACHED * rate(device))
-    said.append(
-        f"time: about {work / 1e12:.3g} TFLOP a step, {seconds:{'.0f' if seconds > 10 else '.2g'}} s on this {device.type}"
-    )
+    long = f"{seconds:.0f}" if seconds > 10 else f"{seconds:.2g}"
+    said.append(f"time: about {work / 1e12:.3g} TFLOP a step, {long} s on this {device.type}")
     return said
 
 

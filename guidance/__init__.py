@@ -20,8 +20,6 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "deepfloyd": "deepfloyd.DeepFloyd",
         "fewstep": "fewstep.FewStep",
         "fewstep-xl": "fewstep.FewStepXL",
-        "fewstep": "fewstep.FewStep",
-        "fewstep-xl": "fewstep.FewStepXL",
         "flux": "flux.Flux",
         "imagedream": "imagedream.ImageDream",
         "ip-adapter": "ip_adapter.IPAdapter",

@@ -15,7 +15,7 @@ from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.latent.joint import ViewCount, joined, told
 from guidance.latent.loading import ModelFolder
-from guidance.latent.model import SPOKEN, LatentModel, ModelSettings
+from guidance.latent.model import SPOKEN, LatentModel, ModelSettings, trained_side
 from guidance.latent.text import ClipText, TextEncoder
 from guidance.shared.groups import share
 
@@ -30,7 +30,6 @@ class MultiViewDream(LatentModel):
     single_kinds: ClassVar[tuple[str, ...]] = ("mvdream",)
     conditions: ClassVar[frozenset[str]] = SPOKEN - {"blind", "blind_null"}  # no camera is none that it knows
     together: ClassVar[int] = 4
-    trained_at: ClassVar[int] = 256
     time_part: ClassVar[str] = ""  # a trained copy is told the camera as the network itself is
 
     @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class MultiViewDream(LatentModel):
     def __init__(self, settings: ModelSettings, source: ModelFolder) -> None:
         self.views = ViewCount()
         super().__init__(settings, source)
+        self.trained_at: int = trained_side(source)  # type: ignore[misc]
 
     def load(self) -> None:
         super().load()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition
 from guidance.latent.loading import ModelFolder
-from guidance.latent.model import GRIDS, SPOKEN, LatentModel, ModelSettings
+from guidance.latent.model import GRIDS, SPOKEN, LatentModel, ModelSettings, trained_side
 from guidance.latent.text import ClipText, TextEncoder
 
 
@@ -32,10 +32,7 @@ class StableDiffusion(LatentModel):
 
     def __init__(self, settings: Settings, source: ModelFolder) -> None:
         super().__init__(settings, source)
-        unet, vae = source.config("unet"), source.config("vae")
-        # The folder knows: 64 latents of 8 pixels for SD 1.5, 96 for 2.1.
-        widths = cast(list[int], vae["block_out_channels"])
-        self.trained_at: int = cast(int, unet["sample_size"]) * 2 ** (len(widths) - 1)  # type: ignore[misc]
+        self.trained_at: int = trained_side(source)  # type: ignore[misc]
 
     def text_encoder(self, device: torch.device) -> TextEncoder:
         return ClipText(self.source, self.dtype, device, self.settings.clip_skip)

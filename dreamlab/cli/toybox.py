@@ -41,7 +41,10 @@ def toybox_mesh(
 @toybox.command("train")
 def toybox_train(
     role: Annotated[
-        str, typer.Option(help="image, views, control, novel, video; every (one for all); reader; sd-vae, mv, sd")
+        str,
+        typer.Option(
+            help="image, views, control, novel, video; every (one for all); reader; sd-vae, mv, sd, sd-control"
+        ),
     ] = "image",
     out: Annotated[Path, typer.Option(help="run folder")] = Path("runs/toybox-prior"),
     minutes: Annotated[float, typer.Option(help="stop after this long; --resume goes on")] = 180.0,

@@ -19,6 +19,7 @@ from dreamlab.core.errors import InputError
 from dreamlab.core.types import Framing, Reference
 from dreamlab.recipe import load
 from dreamlab.recipe.given import own_files
+from dreamlab.recipe.models import on_embedded
 from dreamlab.recipe.picture import PictureSettings, read_picture, reframed
 from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
@@ -196,15 +197,20 @@ def test_a_weight_on_what_nobody_gave_is_said_before_a_run(tmp_path: Path) -> No
     own_files(replace(bare, image=replace(bare.image, depth=files["depth"], fit=False)), tmp_path)
 
 
-def test_dreamcraft3ds_recipe_runs_on_a_given_picture_and_depth(tmp_path: Path) -> None:
+def test_dreamcraft3ds_recipe_runs_on_a_given_picture_and_depth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Four steps of the packaged recipe on a tiny field, two of them on the given view: healthy, its depth counts."""
+    for name in ("DREAMLAB_MODELS", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
     files = stored(world("mushroom", 3.8, 20.0, 0.0), tmp_path)
     small = ["stages.0.size=12", "stages.0.steps=4", "stages.0.scene.log2_entries=8", "stages.0.scene.levels=4"]
     slopes = []
     for depth in (0.05, 0.0):
         given = [f"image.{name}={file}" for name, file in files.items()]
         more = [*small, *given, f"stages.0.terms.0.system.depth={depth}", "image.fit=false", "image.fill=0"]
-        wanted = load(recipe.find("paper/dreamcraft3d").read_text(encoding="utf-8"), TABLES, overrides=more)
+        wanted, notes = on_embedded(load(recipe.find("paper/dreamcraft3d").read_text("utf-8"), TABLES, overrides=more))
+        assert len(notes) == 2  # DeepFloyd IF and Zero123 are not here
         kept, copies = own_files(wanted, tmp_path)
         for name, data in copies.items():
             (tmp_path / name).write_bytes(data)

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 pytest.importorskip("diffusers", reason="the small Stable Diffusion is built of diffusers' classes")
@@ -16,21 +18,24 @@ pytest.importorskip("transformers", reason="its text encoder and tokenizer are t
 
 from dreamlab.core.cameras import orbit
 from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.types import Frames, Prompt
 from dreamlab.toybox import caption as world
 from dreamlab.toybox.split import held_out_combination
 from dreamlab.toybox.training.command import begin
 from dreamlab.toybox.training.sd import command
-from dreamlab.toybox.training.sd.cameras import camera_rows, view_words
+from dreamlab.toybox.training.sd.control import ControlCourse
 from dreamlab.toybox.training.sd.folder import PARTS, read_vae, write_pipeline
-from dreamlab.toybox.training.sd.joint import join
-from dreamlab.toybox.training.sd.latents import LatentCache
+from dreamlab.toybox.training.sd.latents import LatentCache, LatentGroups
 from dreamlab.toybox.training.sd.norms import RowGroupNorm
 from dreamlab.toybox.training.sd.scenes import SIDES, draw_shelf
-from dreamlab.toybox.training.sd.shapes import WORDS, Model, new_unet
+from dreamlab.toybox.training.sd.shapes import WORDS, Model
 from dreamlab.toybox.training.sd.tokens import read_tokenizer, write_tokenizer
 from dreamlab.toybox.training.sd.unet import ToldLatents, UnetCourse, UnetPlan
 from dreamlab.toybox.training.sd.vae import VaeCourse, encoded, pieces
+from dreamlab.toybox.training.sd.view_words import view_words
 from dreamlab.toybox.training.trainer import STATE
+from guidance.controlnet import ControlNet
+from guidance.mvdream import MultiViewDream
 
 SHELF = 4
 
@@ -75,6 +80,13 @@ def pipeline(trained: UnetCourse, handed: tuple[Path, float], tmp_path_factory: 
     return out
 
 
+class Never(random.Random):
+    """Dice by which nothing is left out."""
+
+    def random(self) -> float:
+        return 0.999
+
+
 def rounded(net: Model) -> Model:
     """The same network with the weights that a half-precision file can hold."""
     with torch.no_grad():
@@ -105,41 +117,9 @@ def test_any_text_comes_back_and_the_last_token_pads(tmp_path: Path) -> None:
     assert tokenizer.pad_token == tokenizer.eos_token == "<|endoftext|>"
 
 
-def test_cameras_are_mvdreams() -> None:
-    """Our front camera stands at (1, 0, 0) with its up along +z; a quarter turn on, it is at (0, 1, 0)."""
-    rows = camera_rows(orbit([0.0, 90.0], 0.0, [3.0, 7.0])).unflatten(1, (4, 4))
-    assert torch.allclose(rows[0, :3, 3], torch.tensor([1.0, 0.0, 0.0]), atol=1e-6)
-    assert torch.allclose(rows[0, :3, 1], torch.tensor([0.0, 0.0, 1.0]), atol=1e-6)
-    assert torch.allclose(rows[0, :3, 2], torch.tensor([1.0, 0.0, 0.0]), atol=1e-6)  # OpenGL's: looks along its -z
-    assert torch.allclose(rows[1, :3, 3], torch.tensor([0.0, 1.0, 0.0]), atol=1e-6)
-    assert torch.allclose(torch.linalg.det(rows[:, :3, :3]), torch.ones(2), atol=1e-5)
-    assert torch.equal(rows[:, 3], torch.tensor([[0.0, 0.0, 0.0, 1.0]] * 2))
-
-
 def test_words_of_view_follow_the_thresholds() -> None:
     said = view_words(orbit([10.0, 90.0, -170.0, 0.0], [0.0, 0.0, 0.0, 70.0]))
     assert said == [", front view", ", side view", ", back view", ", overhead view"]
-
-
-def test_joint_attention_is_attention_over_a_groups_tokens() -> None:
-    """Two groups of four against torch's own attention, a group at a time, written out."""
-    unet = join(new_unet(SIDES), SIDES)
-    attn: Model = dict(unet.named_modules())["down_blocks.1.attentions.0.transformer_blocks.0.attn1"]
-    x = torch.randn(8, 9, 192, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        found = attn(x)
-        for group in range(2):
-            tokens = x[4 * group : 4 * group + 4].reshape(36, 192).double()
-            q, k, v = (
-                F.linear(tokens, project.weight.double()).reshape(36, 4, 48)
-                for project in (attn.to_q, attn.to_k, attn.to_v)
-            )
-            share = (torch.einsum("ihd,jhd->hij", q, k) / 48**0.5).softmax(-1)
-            mixed = torch.einsum("hij,jhd->ihd", share, v).reshape(36, 192)
-            out = F.linear(mixed, attn.to_out[0].weight.double(), attn.to_out[0].bias.double())
-            assert (found[4 * group : 4 * group + 4].reshape(36, 192) - out).abs().max() < 1e-5
-    others = [name for name in unet.attn_processors if "attn2" in name]
-    assert others and all(type(unet.attn_processors[name]).__name__ != "JointViews" for name in others)
 
 
 def test_group_norms_gradient_is_torchs() -> None:
@@ -187,11 +167,14 @@ def test_pieces_are_cuts_of_pictures_before_colours(size: int) -> None:
 def test_cache_is_made_again_as_it_was(handed: tuple[Path, float], tmp_path: Path) -> None:
     vae = read_vae(handed[0] / "vae").eval()
     cache = LatentCache(tmp_path, vae, 0, shelf=2, first=1)
-    assert cache.grow(0) == 2 and cache.grow(4_096) == 4
-    taken = cache.take(torch.tensor([3, 0]))
-    (tmp_path / "00001.safetensors").unlink()
-    again = LatentCache(tmp_path, vae, 0, shelf=2, first=1)
-    again.grow(4_096)
+    assert cache.reach(0) == 2 and cache.reach(4_095) == 2 and cache.reach(4_096) == 4
+    with ThreadPoolExecutor(2) as lanes:
+        cache.grow(4_096, lanes)
+        taken = cache.take(torch.tensor([3, 0]))
+        (tmp_path / "00001.safetensors").unlink()
+        again = LatentCache(tmp_path, vae, 0, shelf=2, first=1)
+        assert not again.grow(4_096, lanes, lambda: len(again.shelves) == 1) and len(again.shelves) == 1
+        assert again.grow(4_096, lanes)
     assert torch.equal(again.take(torch.tensor([3, 0])).latents, taken.latents)
     straight = encoded(vae, draw_shelf(0, 1, 2))[1]
     assert (taken.latents[0] - straight).abs().max() < 1e-2 * straight.abs().max()
@@ -255,21 +238,15 @@ def test_the_folder_loads_with_nothing_missing_and_draws_the_same(pipeline: Path
         told = {"dtype": torch.float32, "output_loading_info": True}
         loaded[part], info = kind.from_pretrained(str(pipeline / part), **told)
         assert not any(info.values()), info
-    text, unet = loaded["text_encoder"], join(loaded["unet"], SIDES)
     ids = CLIPTokenizer.from_pretrained(str(pipeline / "tokenizer"))(
         ["a red mushroom"], padding="max_length", return_tensors="pt"
     ).input_ids
-    z = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    camera = camera_rows(orbit([0.0, 90.0, 180.0, -90.0]))
     own = {name: rounded(trained.net[name]).eval() for name in ("text_encoder", "unet")}
     with torch.no_grad():
-        words = text(ids).last_hidden_state
         ours = trained.embedded(own, ["a red mushroom"])
-        assert torch.allclose(words, ours, atol=1e-6)
-        found, wanted = (
-            net(z, 500, words.repeat_interleave(4, 0), class_labels=camera).sample for net in (unet, own["unet"])
-        )
-    assert wanted.std() > 0.02 and torch.allclose(found, wanted, atol=1e-5)
+        assert torch.allclose(loaded["text_encoder"](ids).last_hidden_state, ours, atol=1e-6)
+        for name, value in loaded["unet"].state_dict().items():
+            assert torch.equal(value, own["unet"].state_dict()[name]), name
     assert loaded["vae"].config.scaling_factor == pytest.approx(trained.plan.scale)
 
 
@@ -287,6 +264,31 @@ def test_the_folder_is_laid_out_as_users_have_it(pipeline: Path) -> None:
     assert tokenizer == {"vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"}
     total = sum(path.stat().st_size for path in pipeline.rglob("*") if path.is_file())
     assert total < 24e6
+
+
+def test_the_adapter_of_mvdream_sees_what_was_trained(pipeline: Path, trained: UnetCourse) -> None:
+    """The guidance of any MVDream folder, on ours: its clean picture is the training network's, camera and text and
+    all; and `encode` is the cached latent."""
+    model = MultiViewDream.build(MultiViewDream.Settings(model=str(pipeline), dtype="float32"), None).to("cpu")
+    shelf = draw_shelf(5, 0, 1)
+    cameras, z = shelf.cameras(), torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    blank = torch.zeros(4, 16, 16, 1)
+    views = Frames(blank.expand(-1, -1, -1, 3), blank, blank, torch.zeros(4, 3))
+    told = model.condition(Prompt("a red mushroom with a white stem"), cameras, views)["text"]
+    t = torch.full((4,), 700)
+    eps = model.predict(z, t, told)
+    clean = encoded(trained.vae, shelf)
+    group = LatentGroups(clean, shelf.orbits, ("a red mushroom with a white stem",))
+    rows = trained.spoken(group, Never())
+    net = nn.ModuleDict({name: rounded(trained.net[name]).eval() for name in ("text_encoder", "unet")})
+    a, s = trained.table.signal_noise(t, z)
+    with torch.no_grad():
+        words = trained.embedded(net, rows.texts).repeat_interleave(4, 0)
+        v = net["unet"](z, t, words, class_labels=rows.camera).sample
+    assert v.std() > 0.02
+    assert torch.allclose(eps, s * z + a * v, atol=1e-4)
+    assert model.side == 128
+    assert torch.allclose(model.encode(shelf.pictures()[0]), rows.latents, atol=2e-3)
 
 
 def test_one_picture_by_the_librarys_pipeline(handed: tuple[Path, float], tmp_path: Path) -> None:
@@ -316,6 +318,48 @@ def test_one_picture_by_the_librarys_pipeline(handed: tuple[Path, float], tmp_pa
         vae = read_vae(tmp_path / "vae")
         drawn = (vae.decode(z.float() / course.plan.scale).sample / 2 + 0.5).clamp(0, 1)
     assert drawn.std() > 0.01 and torch.allclose(shown.images, drawn, atol=2e-4)
+
+
+def test_a_control_network_learns_beside_a_network_that_stays(handed: tuple[Path, float], tmp_path: Path) -> None:
+    """It begins without a say; it learns, its base does not; and the adapter of any ControlNet hears what it says."""
+    from diffusers import ControlNetModel
+
+    base = unet_course(handed, 1)
+    for _ in range(2):
+        base.train_step()
+    base.export(tmp_path / "base")
+    for part in ("vae", "tokenizer"):
+        shutil.copytree(tmp_path / "base" / part, tmp_path / part)
+    course = ControlCourse(tmp_path, UnetPlan(batch=8, warmup=1, views=1, scale=handed[1]))
+    before = {name: value.clone() for name, value in course.base.state_dict().items()}
+    shelf = draw_shelf(5, 0, 1)
+    told = course.surfaced(shelf, Never())
+    t, noise = torch.full((4,), 600), torch.randn(told.latents.shape, generator=torch.Generator().manual_seed(3))
+    first = UnetCourse.answer(course, course.base, noise, t, course.embedded(course.net, told.texts), told)
+    said = course.answer(course.net, noise, t, course.embedded(course.net, told.texts), told)
+    assert torch.allclose(first, said, atol=1e-6)
+    for _ in range(3):
+        course.train_step()
+    assert all(torch.equal(value, before[name]) for name, value in course.base.state_dict().items())
+    write = tmp_path / "control"
+    course.ema.load_state_dict(course.net.state_dict())
+    course.export(write)
+    _, info = ControlNetModel.from_pretrained(str(write), output_loading_info=True)
+    assert not any(info.values()), info
+    chosen = {"model": str(tmp_path / "base"), "controls": (str(write),), "dtype": "float32"}
+    model = ControlNet.build(ControlNet.Settings(**chosen), None).to("cpu")
+    asked = model.condition(Prompt(told.texts[0]), shelf.cameras(), shelf.frames())["text"]
+    eps = model.predict(noise, t, asked)
+    rounded(course.net["control"])
+    with torch.no_grad():
+        words = course.embedded(course.net, [told.texts[0]] * 4)
+        v, blind = (
+            course.answer(course.net, noise, t, words, told),
+            UnetCourse.answer(course, course.base, noise, t, words, told),
+        )
+    a, s = course.table.signal_noise(t, noise)
+    assert (v - blind).abs().max() > 1e-3
+    assert torch.allclose(eps, s * noise + a * v, atol=1e-4)
 
 
 def test_one_role_starts_from_another(trained: UnetCourse, handed: tuple[Path, float]) -> None:

@@ -17,7 +17,7 @@ from guidance.toybox.store import load
 
 SHIPPED_PRIOR = "toybox"  # what other roles start from
 READER = "reader"  # not a role of the prior, but trained beside it
-LATENT = ("sd-vae", "mv", "sd")  # of the small Stable Diffusion, see `dreamlab.toybox.training.sd`
+LATENT = ("sd-vae", "mv", "sd", "sd-control")  # of the small Stable Diffusion, see `dreamlab.toybox.training.sd`
 
 
 def begin(

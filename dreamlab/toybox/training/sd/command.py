@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start or go on with a training of the small Stable Diffusion: what `dreamlab toybox train --role sd-vae|mv|sd` does.
+"""Start or go on with a training of the small Stable Diffusion: `dreamlab toybox train --role sd-vae|mv|sd|sd-control`.
 
 sd-vae comes first; mv and sd start from its run (`--start RUN`), or from one another's, whose weights they take over.
-An sd-vae run that starts from another trains its decoder alone, since the U-Nets know the latents of its encoder.
+An sd-vae run that starts from another trains its decoder alone, since the U-Nets know the latents of its encoder; and
+sd-control starts from a run of sd, whose U-Net it leaves as it is.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from dreamlab.core import tensors
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.core.files import disk_errors, write_json
 from dreamlab.run.signals import catching
+from dreamlab.toybox.training.sd.control import BASE, ControlCourse
 from dreamlab.toybox.training.sd.course import Course, CoursePlan
-from dreamlab.toybox.training.sd.folder import read_vae, write_pipeline, write_vae
+from dreamlab.toybox.training.sd.folder import read_vae, write_vae
 from dreamlab.toybox.training.sd.scenes import SIDES, draw_shelf
 from dreamlab.toybox.training.sd.shapes import Model, new_vae
 from dreamlab.toybox.training.sd.tokens import write_tokenizer
@@ -31,7 +33,7 @@ from dreamlab.toybox.training.trainer import PLAN, STATE
 
 VAE_ROLE = "sd-vae"
 VIEWS = {"mv": SIDES, "sd": 1}
-PIPELINES = {"mv": "MVDreamPipeline", "sd": "StableDiffusionPipeline"}
+CONTROL = "sd-control"
 
 
 def begin(
@@ -47,8 +49,8 @@ def begin(
     course = resumed(folder, role, changes) if resume else started(folder, role, Path(start), changes)
     with catching() as stop:
         course.train(minutes, lambda: stop.requested)
-    if role in PIPELINES:
-        write_pipeline(folder / "pipeline", PIPELINES[role], course.ema, folder / "vae", folder / "tokenizer")
+    if isinstance(course, UnetCourse):
+        course.export(folder / "pipeline")
     return stop.exit_code if stop.requested else 0
 
 
@@ -58,6 +60,15 @@ def started(folder: Path, role: str, start: Path, changes: Mapping[str, int | fl
     former = read_plan(start) if (start / PLAN).is_file() else {}
     if role == VAE_ROLE:
         return planned(folder, role, VaePlan(frozen=bool(former)), changes, start)
+    if role == CONTROL:
+        if former.get("role") != "sd":
+            raise InputError(f"--start {start}: --role {CONTROL} starts from the run folder of sd")
+        base = resumed(start, "sd", {})
+        assert isinstance(base, UnetCourse)
+        base.export(folder / BASE)
+        for part in ("vae", "tokenizer"):
+            shutil.copytree(folder / BASE / part, folder / part, dirs_exist_ok=True)
+        return planned(folder, role, UnetPlan(views=1, scale=former["scale"]), changes, start)
     if former.get("role") == VAE_ROLE:
         latents, scale = folder / "latents", hand_over(start, folder)
     elif former.get("role") in VIEWS:
@@ -84,7 +95,7 @@ def planned(folder: Path, role: str, plan: CoursePlan, changes: Mapping[str, int
     with disk_errors("writing the plan", folder):
         write_json(folder / PLAN, {"role": role} | dataclasses.asdict(plan))
     if isinstance(plan, UnetPlan):
-        return UnetCourse(folder, plan)
+        return ControlCourse(folder, plan) if role == CONTROL else UnetCourse(folder, plan)
     assert isinstance(plan, VaePlan)
     return VaeCourse(folder, plan, averaged_vae(start) if plan.frozen else None)
 

@@ -48,8 +48,8 @@ class CoursePlan:
         return self.rate * min(1.0, (seen + self.batch) / self.warmup, max(left, 0.0))
 
 
-def optimisers_of(net: nn.Module, rate: float) -> Optimisers:
-    """Muon for hidden matrices, AdamW for the rest."""
+def optimisers_of(net: nn.Module, rate: float, lanes: int) -> Optimisers:
+    """Muon for hidden matrices, in as many shares as there are lanes to take the steps; AdamW for the rest."""
     hidden: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in net.named_parameters():
@@ -57,7 +57,9 @@ def optimisers_of(net: nn.Module, rate: float) -> Optimisers:
             continue
         edge = parameter.dim() < 2 or any(word in name for word in EDGES)
         (rest if edge else hidden).append(parameter)
-    return Muon(hidden, rate), torch.optim.AdamW(rest, rate, betas=(0.9, 0.99), weight_decay=0.01)
+    hidden.sort(key=torch.numel, reverse=True)
+    shares = [Muon(hidden[lane::lanes], rate) for lane in range(lanes)]
+    return *shares, torch.optim.AdamW(rest, rate, betas=(0.9, 0.99), weight_decay=0.01)
 
 
 class Course(ABC):
@@ -69,7 +71,7 @@ class Course(ABC):
         self.folder, self.plan = folder, plan
         self.net: nn.ModuleDict = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
-        self.optimisers = optimisers_of(self.net, plan.rate)
+        self.optimisers = optimisers_of(self.net, plan.rate, plan.lanes)
         self.lanes = ThreadPoolExecutor(plan.lanes, "lane")
         self.step, self.seen = 0, 0
 
@@ -81,13 +83,17 @@ class Course(ABC):
     def look(self) -> dict[str, float]:
         """Figures on held-out objects; writes a sheet of pictures beside them."""
 
+    def ready(self, stopping: Callable[[], bool]) -> bool:
+        """Whatever the next step needs is there; false if it was stopped on the way."""
+        return not stopping()
+
     def train_step(self) -> dict[str, float]:
+        self.ready(lambda: False)
         for group in (group for each in self.optimisers for group in each.param_groups):
             group["lr"] = self.plan.rate_at(self.seen)
         told = self.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        for each in self.optimisers:
-            each.step()
+        list(self.lanes.map(lambda each: each.step(), self.optimisers))
         self.step, self.seen = self.step + 1, self.seen + self.plan.batch
         keep = min(self.plan.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -135,7 +141,7 @@ class Course(ABC):
         """Until the plan's total, the time, or a signal; always ends with a saved state."""
         end, since = time.monotonic() + 60 * minutes, time.monotonic()
         rhythm, lines, first = Rhythm(save=300.0, sheet=1200.0), [], self.seen
-        while self.seen < self.plan.total and time.monotonic() < end and not stopping():
+        while self.seen < self.plan.total and time.monotonic() < end and self.ready(stopping):
             lines.append(self.train_step())
             if rhythm.now("log"):
                 speed = {"images_per_s": (self.seen - first) / (time.monotonic() - since)}

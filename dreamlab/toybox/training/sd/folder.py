@@ -58,6 +58,16 @@ def read_vae(folder: Path) -> Model:
     return AutoencoderKL.from_pretrained(str(folder), low_cpu_mem_usage=False)
 
 
+def read_base(folder: Path) -> nn.ModuleDict:
+    """U-Net and text encoder of a pipeline's folder, to be left as they are."""
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    unet: Model = UNet2DConditionModel.from_pretrained(str(folder / "unet"), low_cpu_mem_usage=False)
+    encoder = CLIPTextModel.from_pretrained(str(folder / "text_encoder"), dtype=torch.float32)
+    return nn.ModuleDict({"unet": unet, "text_encoder": encoder}).requires_grad_(False).eval()
+
+
 def write_text_encoder(folder: Path, encoder: Model) -> None:
     config = encoder.config.to_dict() | {"architectures": ["CLIPTextModel"], "dtype": None, "torch_dtype": "float16"}
     config = {name: value for name, value in config.items() if value is not None}

@@ -7,6 +7,8 @@ file of it can be thrown away and comes back the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +38,17 @@ class LatentCache:
         self.folder, self.vae, self.seed, self.size, self.first = folder, vae, seed, shelf, first
         self.shelves: list[LatentGroups] = []
 
-    def grow(self, seen: int) -> int:
-        """Groups in reach after so many pictures."""
-        wanted = min(self.first + seen // EVERY, MOST)
-        while len(self.shelves) < wanted:
-            self.shelves.append(self._shelf(len(self.shelves)))
-        return wanted * self.size
+    def reach(self, seen: int) -> int:
+        """Groups after so many pictures."""
+        return self.size * min(self.first + seen // EVERY, MOST)
+
+    def grow(self, seen: int, lanes: ThreadPoolExecutor, stopping: Callable[[], bool] = lambda: False) -> bool:
+        """Shelf by shelf until there are as many; false if it was stopped on the way, which may take minutes."""
+        while len(self.shelves) * self.size < self.reach(seen):
+            if stopping():
+                return False
+            self.shelves.append(self._shelf(len(self.shelves), lanes))
+        return True
 
     def take(self, index: Tensor) -> LatentGroups:
         picked = [(self.shelves[i // self.size], i % self.size) for i in index.tolist()]
@@ -49,16 +56,16 @@ class LatentCache:
         orbits = torch.stack([shelf.orbits[row] for shelf, row in picked])
         return LatentGroups(latents, orbits, tuple(shelf.texts[row] for shelf, row in picked))
 
-    def _shelf(self, index: int) -> LatentGroups:
+    def _shelf(self, index: int, lanes: ThreadPoolExecutor) -> LatentGroups:
         path = self.folder / f"{index:05d}.safetensors"
         if not path.is_file():
-            self._write(path, index)
+            self._write(path, index, lanes)
         header, held = tensors.unpacked(path, "shelf")
         return LatentGroups(held["latents"], held["orbits"], tuple(header["texts"]))
 
-    def _write(self, path: Path, index: int) -> None:
+    def _write(self, path: Path, index: int, lanes: ThreadPoolExecutor) -> None:
         drawn = draw_shelf(self.seed, index, self.size)
-        held = {"latents": encoded(self.vae, drawn).half(), "orbits": drawn.orbits}
+        held = {"latents": encoded(self.vae, drawn, lanes).half(), "orbits": drawn.orbits}
         with disk_errors("keeping latents", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomic(path, tensors.packed(held, "shelf", {"texts": list(drawn.texts)}))

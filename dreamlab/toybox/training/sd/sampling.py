@@ -12,11 +12,12 @@ from dreamlab.core.cameras import orbit
 from dreamlab.core.noise import cfg
 from dreamlab.toybox.training.loss import mixed_precision
 from dreamlab.toybox.training.sample import PROBES, held_out_prompts, scene_of
-from dreamlab.toybox.training.sd.cameras import camera_rows, view_words
 from dreamlab.toybox.training.sd.scenes import PIXELS, SIDES
 from dreamlab.toybox.training.sd.shapes import LATENT, SCHEDULER, Model
 from dreamlab.toybox.training.sd.sheets import rows_of, write_sheet
 from dreamlab.toybox.training.sd.vae import as_input
+from dreamlab.toybox.training.sd.view_words import view_words
+from guidance.latent.joint import told
 
 if TYPE_CHECKING:
     from dreamlab.toybox.training.sd.unet import UnetCourse
@@ -35,7 +36,7 @@ def sampled(course: UnetCourse, prompts: list[str], scale: float = SCALE, steps:
     texts = [text for text in prompts for _ in range(SIDES // views)]
     if views == 1:
         texts = [text + word for text, word in zip(texts, view_words(cameras), strict=True)]
-    camera = camera_rows(cameras).repeat(2, 1) if views > 1 else None
+    camera = told(cameras).repeat(2, 1) if views > 1 else None
     generator = torch.Generator().manual_seed(seed)
     scheduler: Model = DDIMScheduler(**SCHEDULER, timestep_spacing="trailing")
     scheduler.set_timesteps(steps)

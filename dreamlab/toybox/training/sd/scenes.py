@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, orbit
 from dreamlab.core.streams import derive
+from dreamlab.core.types import Frames
 from dreamlab.toybox.draw import draw
 from dreamlab.toybox.program import stack
 from dreamlab.toybox.training.data import draw_background, draw_caption, program_of
@@ -35,6 +36,7 @@ class Shelf:
 
     rgb: Tensor  # [K, 4, S, S, 3] bytes, sRGB times alpha
     alpha: Tensor  # [K, 4, S, S] bytes
+    depth: Tensor  # [K, 4, S, S] camera z, 0 where nothing is
     backgrounds: Tensor  # [K, 4, 3]
     orbits: Tensor  # [K, 4, 4] azimuth, elevation, distance, lens: degrees and world units
     texts: tuple[str, ...]
@@ -43,6 +45,11 @@ class Shelf:
         """[K, 4, S, S, 3] in [0, 1] before their own or other solid colours."""
         behind = (self.backgrounds if backgrounds is None else backgrounds)[rows, :, None, None]
         return self.rgb[rows] / 255 + (1 - self.alpha[rows, ..., None] / 255) * behind
+
+    def frames(self) -> Frames:
+        """[4 K] views, as a scene's are."""
+        depth, alpha = ((x.float() / top).flatten(0, 1)[..., None] for x, top in ((self.depth, 1), (self.alpha, 255)))
+        return Frames(self.pictures().flatten(0, 1), alpha, depth, self.backgrounds.flatten(0, 1))
 
     def cameras(self) -> Cameras:
         """[4 K]"""
@@ -82,4 +89,4 @@ def draw_shelf(seed: int, index: int, count: int = SHELF, *, held_out: bool = Fa
     backgrounds = torch.where(alike, backgrounds[:, :1], backgrounds)
     shown = draw(stack([program_of(one) for one in objects]), cameras_of(orbits), size, per_program=True)
     rgb, alpha = ((part * 255).round().clamp(0, 255).byte() for part in (shown.rgb, shown.alpha[..., 0]))
-    return Shelf(rgb, alpha, backgrounds, orbits, tuple(one.text for one in objects))
+    return Shelf(rgb, alpha, shown.depth[..., 0], backgrounds, orbits, tuple(one.text for one in objects))

@@ -8,6 +8,7 @@ tenth of the captions is left out: the empty text, or what recipes write into th
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +18,16 @@ from torch import Tensor, nn
 from dreamlab.core.noise import make_table
 from dreamlab.core.streams import derive
 from dreamlab.toybox.training.loss import mixed_precision
-from dreamlab.toybox.training.sd.cameras import camera_rows, view_words
 from dreamlab.toybox.training.sd.course import Course, CoursePlan
-from dreamlab.toybox.training.sd.folder import read_vae
-from dreamlab.toybox.training.sd.joint import join
+from dreamlab.toybox.training.sd.folder import read_vae, write_pipeline
 from dreamlab.toybox.training.sd.latents import LatentCache, LatentGroups
 from dreamlab.toybox.training.sd.norms import swift
-from dreamlab.toybox.training.sd.scenes import SHELF, SIDES, cameras_of, draw_shelf
+from dreamlab.toybox.training.sd.scenes import SHELF, SIDES, Shelf, cameras_of, draw_shelf
 from dreamlab.toybox.training.sd.shapes import WORDS, Model, new_text_encoder, new_unet
 from dreamlab.toybox.training.sd.tokens import NEGATIVES, read_tokenizer
 from dreamlab.toybox.training.sd.vae import encoded
+from dreamlab.toybox.training.sd.view_words import view_words
+from guidance.latent.joint import ViewCount, joined, told
 
 DROPPED, NEGATIVE, WORDED = 0.1, 0.3, 0.6
 HELD = 32  # held-out groups whose error is logged
@@ -46,7 +47,8 @@ class ToldLatents:
 
     latents: Tensor
     texts: list[str]  # one for each group
-    camera: Tensor | None  # [B, 16]
+    camera: Tensor | None = None  # [B, 16]
+    shown: Tensor | None = None  # [B, 3, S, S] of its surface, for a control network
 
 
 class UnetCourse(Course):
@@ -60,27 +62,29 @@ class UnetCourse(Course):
         self.table = make_table("scaled_linear")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(plan.seed, "sd weights") % 2**63)
-            net: dict[str, Model] = {
-                "text_encoder": new_text_encoder(len(self.tokenizer)),
-                "unet": new_unet(plan.views),
-            }
-        for one in net.values():
-            one.requires_grad_(True)
-        if plan.views > 1:
-            join(net["unet"], plan.views)
+            net = self.networks(folder, plan)
         super().__init__(folder, plan, swift(nn.ModuleDict(net)))
         self.held: ToldLatents | None = None
 
-    def train_step(self) -> dict[str, float]:
-        self.reach = self.cache.grow(self.seen)
-        return super().train_step()
+    def networks(self, folder: Path, plan: UnetPlan) -> dict[str, Model]:
+        """What learns, new."""
+        made = {"text_encoder": new_text_encoder(len(self.tokenizer)), "unet": new_unet(plan.views)}
+        for one in made.values():
+            one.requires_grad_(True)
+        if plan.views > 1:
+            together = ViewCount()
+            together.count = plan.views
+            joined(made["unet"], together, str(folder))
+        return made
+
+    def ready(self, stopping: Callable[[], bool]) -> bool:
+        return super().ready(stopping) and self.cache.grow(self.seen, self.lanes, stopping)
 
     def loss(self, lane: int) -> tuple[Tensor, dict[str, float]]:
         plan, key = self.plan, (self.step, lane)
         generator = torch.Generator().manual_seed(derive(plan.seed, "sd batch", *key))
         count = plan.batch // plan.lanes // plan.views
-        group = self.cache.take(torch.randint(self.reach, (count,), generator=generator))
-        told = self.told(group, random.Random(derive(plan.seed, "sd words", *key)))  # noqa: S311
+        told = self.drawn(lane, count, generator)
         level = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
         t_index = (level * len(self.table)).long().repeat_interleave(plan.views)
         noise = torch.randn(told.latents.shape, generator=generator)
@@ -89,7 +93,14 @@ class UnetCourse(Course):
         by_noise = {f"q{q}": error[quarter == q].mean().item() for q in quarter.unique().tolist()}
         return error.mean(), by_noise
 
-    def told(self, group: LatentGroups, dice: random.Random) -> ToldLatents:
+    def drawn(self, lane: int, count: int, generator: torch.Generator) -> ToldLatents:
+        group = self.cache.take(torch.randint(self.cache.reach(self.seen), (count,), generator=generator))
+        return self.spoken(group, self.dice(lane))
+
+    def dice(self, lane: int) -> random.Random:
+        return random.Random(derive(self.plan.seed, "sd words", self.step, lane))  # noqa: S311
+
+    def spoken(self, group: LatentGroups, dice: random.Random) -> ToldLatents:
         """ToldLatents of groups; a single picture is one side of each, mostly with the words for it."""
         texts, latents, orbits = list(group.texts), group.latents * self.plan.scale, group.orbits
         if self.plan.views == 1:
@@ -98,7 +109,7 @@ class UnetCourse(Course):
             words = view_words(cameras_of(orbits))
             texts = [text + (word if dice.random() < WORDED else "") for text, word in zip(texts, words, strict=True)]
         texts = [self.dropped(dice) if dice.random() < DROPPED else text for text in texts]
-        camera = camera_rows(cameras_of(orbits)) if self.plan.views > 1 else None
+        camera = told(cameras_of(orbits)) if self.plan.views > 1 else None
         return ToldLatents(latents.flatten(0, 1), texts, camera)
 
     @staticmethod
@@ -117,8 +128,12 @@ class UnetCourse(Course):
         with mixed_precision(noise.device):
             words = self.embedded(net, told.texts).repeat_interleave(self.plan.views, 0)
             noisy = (a * told.latents + s * noise).contiguous(memory_format=torch.channels_last)
-            found = net["unet"](noisy, t_index, words, class_labels=told.camera).sample.float()
+            found = self.answer(net, noisy, t_index, words, told).float()
         return (found - (a * noise - s * told.latents)).square().flatten(1).mean(1)
+
+    def answer(self, net: nn.ModuleDict, noisy: Tensor, t_index: Tensor, words: Tensor, told: ToldLatents) -> Tensor:
+        said: Tensor = net["unet"](noisy, t_index, words, class_labels=told.camera).sample
+        return said
 
     @torch.no_grad()
     def look(self) -> dict[str, float]:
@@ -130,10 +145,18 @@ class UnetCourse(Course):
     def held_out_error(self) -> float:
         """The average's, of fixed held-out groups with fixed noise."""
         if self.held is None:
-            shelf = draw_shelf(0, 0, HELD, held_out=True)
-            group = LatentGroups(encoded(self.vae, shelf), shelf.orbits, shelf.texts)
-            self.held = self.told(group, random.Random(0))  # noqa: S311
-        told, views = self.held, self.plan.views
-        noise = torch.randn(told.latents.shape, generator=torch.Generator().manual_seed(1))
-        t_index = torch.linspace(20, len(self.table) - 20, HELD).long()[torch.randperm(HELD)].repeat_interleave(views)
-        return self.errors(self.ema, told, t_index, noise).mean().item()
+            self.held = self.held_out(draw_shelf(0, 0, HELD, held_out=True))
+        generator = torch.Generator().manual_seed(1)
+        count = len(self.held.latents) // self.plan.views
+        noise = torch.randn(self.held.latents.shape, generator=generator)
+        t_index = torch.linspace(20, len(self.table) - 20, count)[torch.randperm(count, generator=generator)].long()
+        return self.errors(self.ema, self.held, t_index.repeat_interleave(self.plan.views), noise).mean().item()
+
+    def held_out(self, shelf: Shelf) -> ToldLatents:
+        group = LatentGroups(encoded(self.vae, shelf), shelf.orbits, shelf.texts)
+        return self.spoken(group, random.Random(0))  # noqa: S311
+
+    def export(self, out: Path) -> None:
+        """The average as the folder that guidances load."""
+        name = "MVDreamPipeline" if self.plan.views > 1 else "StableDiffusionPipeline"
+        write_pipeline(out, name, self.ema, self.folder / "vae", self.folder / "tokenizer")
