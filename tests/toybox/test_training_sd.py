@@ -17,7 +17,7 @@ pytest.importorskip("diffusers", reason="the small Stable Diffusion is built of 
 pytest.importorskip("transformers", reason="its text encoder and tokenizer are those of transformers")
 
 from dreamlab.core.cameras import orbit
-from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.errors import InputError, ModelError, RecipeError
 from dreamlab.core.types import Frames, Prompt
 from dreamlab.toybox import caption as world
 from dreamlab.toybox.split import held_out_combination
@@ -373,6 +373,12 @@ def test_one_role_starts_from_another(trained: UnetCourse, handed: tuple[Path, f
     (handed[0] / STATE).unlink()
 
 
+def test_without_the_libraries_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "diffusers" else object())
+    with pytest.raises(ModelError, match="--role mv needs diffusers; install the extra `models`"):
+        begin(tmp_path / "run", role="mv", start=str(tmp_path))
+
+
 def test_bad_starts_are_one_line(tmp_path: Path, vae_run: Path) -> None:
     with pytest.raises(InputError, match="nothing to resume"):
         begin(tmp_path, role="mv", resume=True)
@@ -384,3 +390,5 @@ def test_bad_starts_are_one_line(tmp_path: Path, vae_run: Path) -> None:
         begin(tmp_path / "b", role="sd-vae", changes={"head_after": 3})
     with pytest.raises(InputError, match="not a run of --role mv"):
         begin(vae_run, role="mv", resume=True)
+    with pytest.raises(InputError, match="--role sd-control starts from the run folder of sd"):
+        begin(tmp_path / "c", role="sd-control", start=str(vae_run))

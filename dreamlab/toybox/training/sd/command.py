@@ -12,13 +12,14 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dreamlab.core import tensors
-from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.errors import InputError, ModelError, RecipeError
 from dreamlab.core.files import disk_errors, write_json
 from dreamlab.run.signals import catching
 from dreamlab.toybox.training.sd.control import BASE, ControlCourse
@@ -40,6 +41,9 @@ def begin(
     folder: Path, role: str, *, minutes: float, resume: bool, start: str, changes: Mapping[str, int | float]
 ) -> int:
     """The exit code."""
+    missing = [name for name in ("diffusers", "transformers") if find_spec(name) is None]
+    if missing:
+        raise ModelError(f"--role {role} needs {' and '.join(missing)}; install the extra `models`")
     there = (folder / STATE).is_file()
     if resume and not there:
         raise InputError(f"{folder}: nothing to resume here (no {STATE}); leave out --resume to start")
