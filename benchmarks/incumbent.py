@@ -71,18 +71,18 @@ class Incumbent:
     def encoded(self, rgb: Tensor) -> Tensor:
         vae, x = self.model.codec.vae, self.model.seen(rgb)
         z = vae.encode(x.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
-        return z.to(rgb.dtype)  # type: ignore[no-any-return]
+        return z.to(rgb.dtype)
 
     def decoded(self, z: Tensor) -> Tensor:
         vae = self.model.codec.vae
         picture = vae.decode((z / vae.config.scaling_factor).to(vae.dtype)).sample
-        return (picture / 2 + 0.5).clamp(0, 1).to(z.dtype)  # type: ignore[no-any-return]
+        return (picture / 2 + 0.5).clamp(0, 1).to(z.dtype)
 
     def asked(self, z: Tensor, t: Tensor, words: Tensor) -> Tensor:
         """eps for each of the words, all of one state."""
         width, like = self.model.dtype, z.dtype
         rows = z.expand(len(words), -1, -1, -1)
-        return self.model.module(rows.to(width), t.expand(len(words)), words.to(width)).sample.to(like)  # type: ignore[no-any-return]
+        return self.model.module(rows.to(width), t.expand(len(words)), words.to(width)).sample.to(like)
 
     def guided(self, z: Tensor, t: Tensor, scale: float) -> Tensor:
         null, told = self.asked(z, t, self.words).chunk(2)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import torch
@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dreamlab.core.cameras import turntable
 from dreamlab.core.files import Json
 from dreamlab.core.schedules import Progress, constant
-from dreamlab.core.types import Condition
+from dreamlab.core.types import Condition, Guidance
 from dreamlab.metrics.figures import Check
 from guidance.controlnet import ControlNet
 from guidance.latent.codec import Codec
@@ -142,7 +142,8 @@ def counted(entry: Entry) -> float:
             rgb = torch.empty(entry.views, model.side, model.side, 3, device=META, requires_grad=True)
             z: Tensor = model.encode(rgb)
             clock = (Progress(0, 10), generator, generator)
-            look = Look(model, z.detach(), said, *clock, cameras=cameras, at_once=model.together)
+            guidance = cast(Guidance, model)
+            look = Look(guidance, z.detach(), said, *clock, cameras=cameras, at_once=model.together)
             distil(rule, look, z).loss.backward()
     return float(counter.get_total_flops()) / TERA
 
