@@ -32,7 +32,7 @@ from dreamlab.run.train import METRICS, step
 from guidance.layouts.parts import Config, Layout
 from guidance.layouts.random import layout_of, write_layout, write_random
 
-EIGHTH: dict[str, Config] = {  # of SD 1.5 at 128 pixels; the encoder of pictures and the network keep their shares of a step
+EIGHTH: dict[str, Config] = {  # of SD 1.5; at 128 pixels network and encoder keep their shares of a step
     "unet": {
         "attention_head_dim": 8, "block_out_channels": [40, 80, 160, 160], "cross_attention_dim": 96,
         "norm_num_groups": 8, "sample_size": 16,

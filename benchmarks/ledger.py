@@ -8,6 +8,7 @@ for nothing, the trained copy of VSD asked twice.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,7 +59,13 @@ class MetaFolder(ModelFolder):
         return layout.scheduler if part == "scheduler" else layout.part(part).full
 
     def network(self, part: str, kinds: Sequence[str], dtype: torch.dtype) -> nn.Module:
-        return construct(LAYOUTS[self.name].part(part), "full").to(dtype).requires_grad_(False)
+        return meta(self.name, part)
+
+
+@functools.cache
+def meta(layout: str, part: str) -> nn.Module:
+    """A network at full size without numbers, frozen; made once."""
+    return construct(LAYOUTS[layout].part(part), "full").requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ def without_numbers() -> Iterator[None]:
     is one of the layout."""
 
     def network(name: str, *_: object) -> nn.Module:
-        return construct(LAYOUTS[name].part(""), "full").requires_grad_(False)
+        return meta(name, "")
 
     with mock.patch("systems.engine.trained.adam"), mock.patch("guidance.controlnet.network", network), quiet():
         yield
@@ -120,8 +127,7 @@ def model_of(entry: Entry) -> LatentModel:
     settings = entry.kind.Settings(dtype="float32", **told)  # type: ignore[attr-defined]
     model = entry.kind(settings, MetaFolder(Path(entry.layout), name=entry.layout)).to(META)
     if entry.encoder != "exact":
-        tiny = construct(LAYOUTS["taesd"].part(""), "full").requires_grad_(False)
-        model.codec = Codec(model.codec.vae, tiny, entry.encoder)
+        model.codec = Codec(model.codec.vae, meta("taesd", ""), entry.encoder)
         model.codec._judged = True  # the cosine of gradients is one picture's, once in a run
     return model
 
