@@ -8,11 +8,12 @@ for nothing, the trained copy of VSD asked twice.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import torch
@@ -22,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dreamlab.core.cameras import turntable
 from dreamlab.core.files import Json
 from dreamlab.core.schedules import Progress, constant
-from dreamlab.core.types import Condition
+from dreamlab.core.types import Condition, Guidance
 from dreamlab.metrics.figures import Check
 from guidance.controlnet import ControlNet
 from guidance.latent.codec import Codec
@@ -58,7 +59,13 @@ class MetaFolder(ModelFolder):
         return layout.scheduler if part == "scheduler" else layout.part(part).full
 
     def network(self, part: str, kinds: Sequence[str], dtype: torch.dtype) -> nn.Module:
-        return construct(LAYOUTS[self.name].part(part), "full").to(dtype).requires_grad_(False)
+        return meta(self.name, part)
+
+
+@functools.cache
+def meta(layout: str, part: str) -> nn.Module:
+    """A network at full size without numbers, frozen; made once."""
+    return construct(LAYOUTS[layout].part(part), "full").requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ def without_numbers() -> Iterator[None]:
     is one of the layout."""
 
     def network(name: str, *_: object) -> nn.Module:
-        return construct(LAYOUTS[name].part(""), "full").requires_grad_(False)
+        return meta(name, "")
 
     with mock.patch("systems.engine.trained.adam"), mock.patch("guidance.controlnet.network", network), quiet():
         yield
@@ -120,8 +127,7 @@ def model_of(entry: Entry) -> LatentModel:
     settings = entry.kind.Settings(dtype="float32", **told)  # type: ignore[attr-defined]
     model = entry.kind(settings, MetaFolder(Path(entry.layout), name=entry.layout)).to(META)
     if entry.encoder != "exact":
-        tiny = construct(LAYOUTS["taesd"].part(""), "full").requires_grad_(False)
-        model.codec = Codec(model.codec.vae, tiny, entry.encoder)
+        model.codec = Codec(model.codec.vae, meta("taesd", ""), entry.encoder)
         model.codec._judged = True  # the cosine of gradients is one picture's, once in a run
     return model
 
@@ -142,7 +148,8 @@ def counted(entry: Entry) -> float:
             rgb = torch.empty(entry.views, model.side, model.side, 3, device=META, requires_grad=True)
             z: Tensor = model.encode(rgb)
             clock = (Progress(0, 10), generator, generator)
-            look = Look(model, z.detach(), said, *clock, cameras=cameras, at_once=model.together)
+            guidance = cast(Guidance, model)
+            look = Look(guidance, z.detach(), said, *clock, cameras=cameras, at_once=model.together)
             distil(rule, look, z).loss.backward()
     return float(counter.get_total_flops()) / TERA
 

@@ -41,7 +41,7 @@ class NetAdapter:
         self.clock = net.get_submodule(model.time_part) if model.time_part else None
 
     def start(self) -> dict[str, Tensor]:
-        found = {name: value.float() for name, value in self.own.start().items()}
+        found = self.own.start()
         if self.clock is None:
             return found
         width = cast(int, cast(nn.Linear, list(linears(self.clock))[-1]).out_features)
