@@ -218,7 +218,7 @@ def seconds(calls: dict[str, Callable[[], object]], device: str, repeats: int = 
     return found
 
 
-def ratio(name: str, slow: list[float], fast: list[float], floor: float, better: str = "higher") -> Check:
+def ratio(name: str, slow: list[float], fast: list[float], floor: float | None, better: str = "higher") -> Check:
     pairs = [s / f for s, f in zip(slow, fast, strict=True)]
     details: dict[str, object] = {"slow_ms": 1e3 * statistics.median(slow), "fast_ms": 1e3 * statistics.median(fast)}
     details["quartiles"] = statistics.quantiles(pairs, n=4) if len(pairs) > 1 else pairs

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the time of a training step goes, and what the loop itself costs around a scene and a model that do nothing."""
+"""Where the time of a training step goes, and what the loop itself costs around a scene and a model that do nothing;
+with diffusers and transformers at hand, a step on Stable Diffusion's architecture too (benchmarks/latent.py)."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import time
 from collections.abc import Mapping
@@ -101,6 +103,15 @@ def shares(stage: BuiltStage, ring: Ring) -> dict[str, float]:
 
 
 def measure(name: str = recipe.DEFAULT) -> list[Check]:
+    """Of the loop, and of latent models where their libraries are installed."""
+    if not all(importlib.util.find_spec(library) for library in ("diffusers", "transformers")):
+        return loop(name)
+    from benchmarks import latent
+
+    return [*loop(name), *latent.measure()]
+
+
+def loop(name: str = recipe.DEFAULT) -> list[Check]:
     wanted = recipe.load(recipe.find(name), TABLES)
     stage = Assembler(wanted, "cpu").stage(0)
     empty = null_stage(stage)

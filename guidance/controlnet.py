@@ -55,7 +55,7 @@ class ControlNet(StableDiffusion):
     def load(self) -> None:
         super().load()
         for name, shown in zip(self.settings.controls, self.settings.maps, strict=True):
-            net = network(name, "controlnet", (self.net_kind,), self.dtype)
+            net = network(name, "controlnet", (self.net_kind,), self.dtype, self.settings.legacy)
             if net.config.conditioning_channels != CHANNELS[shown]:
                 channels = net.config.conditioning_channels
                 raise ModelError(f"{name}: is shown pictures of {channels} channels; {shown} has {CHANNELS[shown]}")

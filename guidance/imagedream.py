@@ -83,7 +83,8 @@ class ImageDream(MultiViewDream):
         gray = (frames.background.mean() * (GRAYS - 1)).round().long().to(self.device).clamp(0, GRAYS - 1)
         front = float(prompt.image.camera.azimuth_deg)
         camera = {"camera": told(cameras, front).to(self.device)}
-        rows = {name: table[gray].expand(count, *table.shape[1:]) for name, table in tables.items()}
+        # An index of one axis: a bare number of the device would be read by the host.
+        rows = {name: table[gray[None]].expand(count, *table.shape[1:]) for name, table in tables.items()}
         nothing = {name: torch.zeros_like(row[:1]).expand_as(row) for name, row in rows.items()}
         blank = {**camera, **nothing}
         return {"": {**camera, **rows}, "null": blank, "negative": blank}

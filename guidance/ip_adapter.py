@@ -13,29 +13,35 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.cards import GuidanceCard
-from dreamlab.core.errors import InputError, ModelError
+from dreamlab.core.errors import InputError, ModelError, RecipeError
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.latent import ip_files
 from guidance.latent.loading import ModelFolder
 from guidance.latent.pictures import SeenPictures, before, clip_pixels
+from guidance.latent.text import ids_of
 from guidance.sd import StableDiffusion
 from guidance.sdxl import StableDiffusionXL
 
 ENCODER = "image_encoder"  # the folder beside the adapters that read it
+STYLED = frozenset({"content", "style"})
 WHITE = 1.0
 
 
 class IPAdapter(StableDiffusion):
     """A picture as a few more words of Stable Diffusion; it says what, not from where."""
 
-    paper: ClassVar[str] = "Ye et al. 2023, arXiv:2308.06721"
+    paper: ClassVar[str] = "Ye et al. 2023, arXiv:2308.06721; style: StyleTex, arXiv:2411.00399"
 
     @dataclass(frozen=True)
     class Settings(StableDiffusion.Settings):
         adapter: str = setting("ip-adapter-sd15", help="a file of IP-Adapter (base, plus, full-face), as `model`")
         image_encoder: str = setting("", help="folder of the encoder it reads; none: image_encoder beside the adapter")
         strength: float = setting(0.7, low=0, high=2, help="of the picture beside the words")
+        content: str = setting("", help="what the picture shows, for rules that want its style alone")
+        text_tower: str = setting(
+            "", help="folder of the CLIP whose encoder it is, to take the content out of the style"
+        )
 
     settings: Settings
 
@@ -45,7 +51,10 @@ class IPAdapter(StableDiffusion):
 
     @classmethod
     def card(cls, settings: Any) -> GuidanceCard:
-        return replace(super().card(settings), picture=True)
+        card = replace(super().card(settings), picture=True)
+        if bool(settings.content) != bool(settings.text_tower):
+            raise RecipeError("ip-adapter: a style without its content needs both, content and text_tower")
+        return replace(card, conditions=card.conditions | STYLED) if settings.content else card
 
     def __init__(self, settings: Any, source: ModelFolder) -> None:
         super().__init__(settings, source)
@@ -83,7 +92,27 @@ class IPAdapter(StableDiffusion):
         side = ModelFolder(self.encoder_at.parent).config(self.encoder_at.name)["image_size"]
         pixels = clip_pixels(before(given, WHITE).to(self.device), side)
         seen, nothing = ip_files.embeds(encoder, self.file.kind, pixels.to(self.dtype))
-        return {"seen": seen, "nothing": nothing}
+        style = {"style": seen - self._content_in(seen)} if self.settings.content else {}
+        return {"seen": seen, "nothing": nothing, **style}
+
+    def _content_in(self, seen: Tensor) -> Tensor:
+        """The part of a picture's embedding along that of its content's text, (f . c) c / |c|^2 (StyleTex)."""
+        if self.file.kind != ip_files.BASE:
+            raise ModelError(f"{self.file.where}: a style without its content needs the base adapter: one embedding")
+        place = Path(self.settings.text_tower)
+        folder = ModelFolder(place.parent, self.settings.legacy)
+        net: Any = folder.encoder(place.name, "CLIPTextModelWithProjection", self.dtype).to(self.device)
+        tokenizer = folder.tokenizer(place.name, "CLIPTokenizer")
+        along = net(ids_of(tokenizer, [self.settings.content]).to(self.device)).text_embeds[:, None]
+        if along.shape[-1] != seen.shape[-1]:
+            said = f"its text is {along.shape[-1]} numbers, the adapter's picture {seen.shape[-1]}"
+            raise ModelError(f"{place}: {said}; name the CLIP that the image encoder is of")
+        share = (seen * along).sum(-1, keepdim=True) / along.square().sum(-1, keepdim=True)
+        return share * along
+
+    def texts(self, prompt: Prompt) -> dict[str, str]:
+        more = {"content": self.settings.content, "style": prompt.text} if self.settings.content else {}
+        return {**super().texts(prompt), **more}
 
     def told(self, prompt: Prompt, cameras: Cameras, frames: Frames) -> Mapping[str, Mapping[str, Tensor]]:
         if prompt.image is None:
@@ -92,7 +121,8 @@ class IPAdapter(StableDiffusion):
         tables = self.seen_pictures[prompt.image]
         rows = {name: row.expand(len(cameras), *row.shape[1:]) for name, row in tables.items()}
         blank = {**more, "image": rows["nothing"]}
-        return {"": {**more, "image": rows["seen"]}, "null": blank, "negative": blank}
+        style = {"style": {**more, "image": rows["style"]}, "content": blank} if "style" in rows else {}
+        return {"": {**more, "image": rows["seen"]}, "null": blank, "negative": blank, **style}
 
     def beside(self, z: Tensor, time: Tensor, condition: Condition, told: Mapping[str, Any]) -> dict[str, Any]:
         given = super().beside(z, time, condition, told)

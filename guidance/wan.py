@@ -112,6 +112,7 @@ class WanPicture(Wan):
     """Clips that begin with the prompt's picture, by a text."""
 
     paper: ClassVar[str] = "Wan team 2025, arXiv:2503.20314"
+    takes: ClassVar[str] = "wan-i2v"
     default: ClassVar[str] = "wan21-i2v-14b-480p"
     shows: ClassVar[bool] = True
 

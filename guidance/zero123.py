@@ -48,6 +48,7 @@ class Zero123(LatentModel):
         variant: str = setting("auto", choices=VARIANTS, help="stable: Stable-Zero123; auto: by the model's name")
 
     settings: Settings
+    projection: nn.Module  # of the picture's embedding and the pose, loaded when the device is known
 
     def __init__(self, settings: Settings, source: ModelFolder) -> None:
         super().__init__(settings, source)
@@ -64,11 +65,13 @@ class Zero123(LatentModel):
 
     def to(self, device: torch.device | str) -> Self:
         self.seen_pictures.forget()
-        return super().to(device)
+        super().to(device)
+        self.projection = self.projection.to(self.device)
+        return self
 
     def load(self) -> None:
         super().load()
-        self.projection = projection_of(self.source, self.settings.legacy).to(self.device)
+        self.projection = projection_of(self.source, self.settings.legacy)
 
     def text_encoder(self, device: torch.device) -> TextEncoder:
         raise NotImplementedError("it hears no words")
@@ -103,7 +106,7 @@ class Zero123(LatentModel):
         if prompt.image is None:
             raise InputError("zero123: the prompt has no picture; give one with --image")
         tables = self.seen_pictures[prompt.image]
-        pose = self.pose(cameras.to("cpu"), prompt.image.camera.to("cpu")).to(self.device)
+        pose = self.pose(cameras, prompt.image.camera.to(cameras.camera_to_world.device)).to(self.device)
         embedding = tables["embedding"].expand(len(pose), -1)
         token = self.projection(torch.cat([embedding, pose], -1))[:, None]
         beside = tables["beside"].expand(len(pose), -1, -1, -1)

@@ -112,7 +112,8 @@ class Condition:
 class Guidance(Protocol):
     """A frozen diffusion model. Whatever it predicts inside (eps, v, x0, EDM, flow), it answers in eps."""
 
-    table: NoiseTable
+    @property
+    def table(self) -> NoiseTable: ...
 
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""

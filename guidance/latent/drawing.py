@@ -10,7 +10,7 @@ from dreamlab.core.cameras import turntable
 from dreamlab.core.streams import derive
 from dreamlab.core.types import Frames, Guidance, Prompt
 from guidance.latent.model import LatentModel
-from guidance.latent.sampling import Drawing, drawn
+from guidance.latent.sampling import Sampling, drawn
 
 PICTURES = ("sd", "sdxl", "deepfloyd", "sd3", "flux", "klein", "z-image", "mvdream")  # that need a text alone
 
@@ -25,5 +25,5 @@ def drawn_picture(model: Guidance, prompt: Prompt, steps: int, scale: float, see
         shape = model.encode(frames.rgb).shape
         told = model.condition(prompt, turntable(views).to(model.device), frames)
         generator = torch.Generator().manual_seed(derive(seed, "drawing"))
-        z = drawn(model, told["text"], told["null"], tuple(shape), generator, Drawing(steps, scale))
+        z = drawn(model, told["text"], told["null"], tuple(shape), generator, Sampling(steps, scale))
         return torch.cat(list(model.decode(z).clamp(0, 1)), 1).cpu()

@@ -115,7 +115,9 @@ class ConvertedFolder(ModelFolder):
 
     def _file(self) -> Tensors:
         folder = self.path / "unet"
-        found = sorted(folder.glob("diffusion_pytorch_model*.safetensors")) or [folder / self.legacy]
+        found = sorted(folder.glob("diffusion_pytorch_model*.safetensors"), key=lambda path: len(path.name)) or [
+            folder / self.legacy
+        ]
         return opened(found[0], bool(self.legacy) and found[0].name == self.legacy)
 
 

@@ -134,9 +134,13 @@ class LatentModel(ABC):
         """Rows [B, ...] by variant that come with the views; "" is for all variants without rows of their own."""
         return {}
 
+    def texts(self, prompt: Prompt) -> dict[str, str]:
+        """The text of each variant."""
+        return variants(prompt, self.settings.null)
+
     def spoken(self, prompt: Prompt) -> Mapping[str, Rows]:
         """The rows of each variant's text."""
-        texts = variants(prompt, self.settings.null)
+        texts = self.texts(prompt)
         self.heard.hear(list(texts.values()))
         return {name: self.heard[text] for name, text in texts.items() if name != "grid" or "grid" in self.conditions}
 
@@ -185,7 +189,7 @@ class LatentModel(ABC):
 
     def hear(self, prompts: Sequence[Prompt]) -> None:
         """All prompts of a run at once, so that the encoders are loaded once."""
-        self.heard.hear([text for prompt in prompts for text in variants(prompt, self.settings.null).values()])
+        self.heard.hear([text for prompt in prompts for text in self.texts(prompt).values()])
 
     def encode(self, rgb: Tensor) -> Tensor:
         return self.codec.encode(self.seen(rgb), self.ladder)

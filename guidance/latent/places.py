@@ -93,9 +93,9 @@ class Merged(ModelFolder):
         return net
 
 
-def network(model: str, family: str, kinds: Sequence[str], dtype: torch.dtype) -> Any:
+def network(model: str, family: str, kinds: Sequence[str], dtype: torch.dtype, legacy: str = "") -> Any:
     """A single network that is a folder of its own, as control networks and tiny autoencoders are."""
     from dreamlab.hub import located
 
     place = located(model, family)
-    return ModelFolder(place.parent).network(place.name, kinds, dtype)
+    return ModelFolder(place.parent, legacy).network(place.name, kinds, dtype)

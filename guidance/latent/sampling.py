@@ -21,7 +21,7 @@ from guidance.latent.model import LatentModel
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Sampling:
     """How a picture is drawn."""
 
     steps: int = 25
@@ -35,11 +35,11 @@ def drawn(
     other: Condition,
     shape: tuple[int, ...],  # of the latents, a row for each of the conditions'
     generator: torch.Generator,  # on the host: the same picture on every device
-    how: Drawing | None = None,
+    how: Sampling | None = None,
     start: Tensor | None = None,  # latents to refine
 ) -> Tensor:
     """Latents of pictures that the model drew."""
-    how = how or Drawing()
+    how = how or Sampling()
     if not 0 < how.strength <= 1 or how.steps < 1:
         raise InputError(f"drawing: strength {how.strength:g} must be in (0, 1], and steps {how.steps} at least 1")
     flow = model.clock.form == "flow"

@@ -7,6 +7,7 @@ being two.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +155,7 @@ def inputs(network: Network, size: Size, shape: Shape, draw: Draw) -> dict[str, 
     return CALLS[network.kind](network.config(size), draw, shape)
 
 
+@functools.cache
 def flops(name: str, folder: str, height: int, width: int, frames: int = 1, batch: int = 1, size: Size = "full") -> int:
     """Operations of one call of a denoiser at this size of latents."""
     import torch
@@ -166,6 +168,7 @@ def flops(name: str, folder: str, height: int, width: int, frames: int = 1, batc
     return int(counter.get_total_flops())
 
 
+@functools.cache
 def encoder_flops(name: str, pixels: int, backward: bool = False, way: str = "encode") -> int:
     """Operations of an autoencoder on one picture: to latents, with the gradient back, or `decode` from latents."""
     import torch

@@ -64,7 +64,7 @@ class Tokens:
     kind: Literal["CLIPTokenizer", "T5Tokenizer", "T5TokenizerFast", "Qwen2Tokenizer", "Qwen2TokenizerFast"]
     length: int = 77
     pad: str = "<|endoftext|>"
-    entries: int = 49408  # at full size
+    entries: int = 0  # at full size; 0: 49408 of CLIP, 32000 of T5 (UMT5 has more), 151643 of Qwen
 
 
 @dataclass(frozen=True)

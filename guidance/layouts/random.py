@@ -209,10 +209,22 @@ def write_random(
     `dtype` (fp32, fp16, bf16) is fp32 at tiny and fp16 at full size if not said; `without` leaves out networks that
     users delete. What was begun and failed stays where it is: the message says why.
     """
-    layout = layout_of(name)
+    return write_layout(layout_of(name), size, out, seed, dtype, variant, without)
+
+
+def write_layout(
+    layout: Layout,
+    size: Size,
+    out: Path,
+    seed: int = 0,
+    dtype: str = "",
+    variant: str = "",
+    without: tuple[str, ...] = (),
+) -> Path:
+    """As `write_random`, of a layout that need not be one of the published ones."""
     kept = dtype or ("fp16" if size == "full" else "fp32")
     if kept not in TORCH:
-        raise ModelError(f"{name}: dtype {dtype!r} is none of fp32, fp16, bf16")
+        raise ModelError(f"{layout.name}: dtype {dtype!r} is none of fp32, fp16, bf16")
     if out.exists() and any(out.iterdir()):
         raise DiskError(f"{out}: not empty; choose another --out")
     dice = Dice(seed)

@@ -34,7 +34,7 @@ def write_clip(folder: Path, tokens: Tokens, size: Size) -> None:
     symbols = byte_symbols()
     words = symbols + [symbol + "</w>" for symbol in symbols]
     if size == "full":
-        words += [f"unused{place}" for place in range(tokens.entries - 2 - len(words))]
+        words += [f"unused{place}" for place in range((tokens.entries or 49408) - 2 - len(words))]
     vocabulary = {word: place for place, word in enumerate([*words, BEGIN, END])}
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
@@ -70,13 +70,13 @@ def _field(number: int, value: bytes | int | float) -> bytes:
 
 def sentencepiece(pieces: list[tuple[str, float]]) -> bytes:
     """A sentencepiece model (ModelProto) of unigrams: <pad>, </s> and <unk> first, ids as in T5."""
-    data = b""
+    data = bytearray()
     for place, (text, score) in enumerate(pieces):
         kind = {0: 3, 1: 3, 2: 2}.get(place, 1)  # control, control, unknown, normal
         data += _field(1, _field(1, text.encode()) + _field(2, score) + _field(3, kind))
     none = (1 << 64) - 1  # -1: T5 has no begin
     trainer = _field(3, 1) + _field(40, 2) + _field(41, none) + _field(42, 1) + _field(43, 0)
-    return data + _field(2, trainer) + _field(3, _field(1, b"identity"))
+    return bytes(data) + _field(2, trainer) + _field(3, _field(1, b"identity"))
 
 
 def write_t5(folder: Path, tokens: Tokens, size: Size) -> None:
@@ -85,7 +85,7 @@ def write_t5(folder: Path, tokens: Tokens, size: Size) -> None:
 
     letters = [chr(code) for code in range(33, 127)]
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)] + [(letter, -3.0) for letter in letters]
-    count = tokens.entries if size == "full" else TINY_PIECES
+    count = (tokens.entries or 32000) if size == "full" else TINY_PIECES
     pieces += [(f"<unused{place}>", -20.0) for place in range(count - len(pieces))]
     if tokens.kind == "T5TokenizerFast":
         T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=tokens.length).save_pretrained(folder)

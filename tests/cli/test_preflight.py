@@ -10,11 +10,15 @@ import torch
 
 from configs import find
 from dreamlab import preflight
+from dreamlab.hub.registry import registry
 from dreamlab.recipe import load
+from dreamlab.recipe.checks import check
+from dreamlab.recipe.models import models_of
 from dreamlab.recipe.tables import TABLES
 from guidance.latent.model import ModelSettings
 from guidance.sd import StableDiffusion
 
+KNOWN = ("oracle", "truth", "picture")  # guidances that are made of no weights
 pytest.importorskip("diffusers", reason="diffusers is not installed (extra `models`)")
 
 
@@ -41,6 +45,33 @@ def test_a_step_of_sds_on_sd_costs_what_was_published(monkeypatch: pytest.Monkey
     assert found.bytes == pytest.approx(4 * (859_520_964 + 83_653_863) + 2 * 1586 * 2**20, rel=0.03)
     said = "\n".join(preflight.lines(wanted, torch.device("cpu")))
     assert "sd15 not here" in said and "TFLOP a step" in said and "memory: about 7" in said
+
+
+PAPERS = sorted(path.stem for path in find("paper/sds").parent.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_recipe_of_a_paper_is_ready_for_its_models(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Read and checked; each of its published models is in the registry, and its layout counted at full size."""
+    monkeypatch.setenv("DREAMLAB_MODELS", str(tmp_path))
+    wanted = load(find(f"paper/{name}"), TABLES)
+    check(wanted)
+    for model in models_of(wanted):
+        assert model in registry().models
+    terms = [term for stage in wanted.stages for term in stage.terms if term.guidance.kind not in KNOWN]
+    found = list(preflight.needs(wanted, torch.device("cpu")))
+    assert len(found) == len(terms)
+    for term, each in zip(terms, found, strict=True):
+        cost = preflight.evaluations(TABLES.systems[term.system.kind].cost)
+        assert each.bytes > 1.5e9 and (each.flops > 1e11 or cost == 0), (name, each)
+
+
+def test_the_autoencoder_stays_in_float32_on_the_host() -> None:
+    how = ["model=sd15", "stages.0.terms.0.guidance.dtype=bfloat16", "stages.0.terms.0.guidance.recompute=true"]
+    (found,) = preflight.needs(load(find("paper/sds"), TABLES, overrides=how), torch.device("cpu"))
+    assert found.bytes == 2 * 859_520_964 + 4 * 83_653_863
 
 
 def test_nothing_is_said_of_a_recipe_without_such_models() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamlab.core.cameras import turntable
-from dreamlab.core.errors import InputError, ModelError
+from dreamlab.core.errors import InputError, ModelError, RecipeError
 from dreamlab.core.noise import cfg
 from dreamlab.core.types import Prompt
 from guidance.ip_adapter import IPAdapter, IPAdapterXL, adapter_of
@@ -148,3 +148,34 @@ def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path: Path)
         built(IPAdapter, folder, other / "ip-adapter-plus_sd15.safetensors")
     with pytest.raises(ModelError, match="2 files of IP-Adapter in it"):
         adapter_of(str(tmp_path))
+
+
+def test_a_style_is_the_picture_less_what_its_content_s_text_says(folder: Path, tmp_path: Path) -> None:
+    """By the encoders themselves; what is left is at right angles to the text, the content is told in words alone."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
+
+    path, given = adapter(unet_of(folder), tmp_path, False), reference(size=28)
+    encoder = CLIPVisionModelWithProjection.from_pretrained(tmp_path / "image_encoder").eval()
+    torch.manual_seed(4)
+    config = CLIPTextConfig(
+        vocab_size=514, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        projection_dim=encoder.config.projection_dim, bos_token_id=0, eos_token_id=2, pad_token_id=1,
+    )  # fmt: skip
+    tower, place = CLIPTextModelWithProjection(config).eval(), tmp_path / "tower"
+    shutil.copytree(folder / "tokenizer", place)
+    tower.save_pretrained(place)
+    mine = built(IPAdapter, folder, path, content="a blue mug", text_tower=str(place))
+    said = mine.condition(Prompt("a red mushroom", "ugly", given), turntable(2), frames(2))
+    ids = CLIPTokenizer.from_pretrained(place)("a blue mug", padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():
+        c, f = tower(ids).text_embeds[0], encoder(clip_pixels(before(given, 1.0), 28)).image_embeds[0]
+    style = said["style"].rows["image"][0, 0]
+    torch.testing.assert_close(style, f - (f @ c) / (c @ c) * c, rtol=1e-4, atol=1e-5)
+    assert abs(float(style @ c)) < 1e-4 * float(style.norm() * c.norm())
+    assert torch.equal(said["style"].rows["text"], said["text"].rows["text"])
+    assert torch.equal(said["content"].rows["image"], said["null"].rows["image"])
+    plain = mine.condition(Prompt("a blue mug", "", given), turntable(2), frames(2))
+    assert torch.equal(said["content"].rows["text"], plain["text"].rows["text"])
+    assert {"content", "style"} <= IPAdapter.card(mine.settings).conditions
+    with pytest.raises(RecipeError, match="needs both, content and text_tower"):
+        IPAdapter.card(IPAdapter.Settings(content="a blue mug"))

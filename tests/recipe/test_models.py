@@ -68,6 +68,14 @@ def test_each_family_has_the_role_that_is_most_like_it(kind: str, role: str, sce
     check(changed)
 
 
+def test_what_is_here_stays(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    wanted = recipe(f"{SD}, {CONTROL}", "mesh", "", f"stages.0.terms.0.guidance.model={tmp_path}")
+    changed, notes = on_embedded(wanted)
+    assert [term.guidance.kind for term in changed.stages[0].terms] == ["sd", "toybox-control"]
+    assert changed.stages[0].terms[0] == wanted.stages[0].terms[0] and len(notes) == 1
+
+
 def test_all_that_a_guidance_is_made_of_is_named_once() -> None:
     two = f"{CONTROL}, {SD}, {{guidance: {{kind: sd, encoder: hybrid}}, system: sds}}"
     assert models_of(recipe(two, "mesh")) == ("sd15", "lcm-lora-sd15", "controlnet-depth-sd15", "taesd")

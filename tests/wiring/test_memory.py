@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from dreamlab import recipe
 from dreamlab.core.errors import RecipeError
-from dreamlab.run.assemble import Assembler
+from dreamlab.run import train as loop
+from dreamlab.run.assemble import Assembler, BuiltStage
 from dreamlab.run.folder import Run
+from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import train
 from systems.video import amplified
 from tests.wiring.toy import SAYS, Tile, Toy, flat, gradient, stepped, term
@@ -52,6 +55,26 @@ def test_when_nothing_is_left_to_give_up_the_error_goes_on(tmp_path: Path) -> No
     stubborn.relieve = lambda: ""  # type: ignore[attr-defined]
     with pytest.raises(torch.OutOfMemoryError, match="does not fit"):
         train(run, wanted, assembler)
+
+
+def test_a_step_that_fails_on_its_way_back_leaves_no_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scene of several tensors has some of their gradients when memory runs out, which the step done again must not
+    add to: it would move the scene twice as far."""
+    toy = Toy(steps=1, terms=term(flat="bytes: 2"))
+    begun: list[list[bool]] = []
+
+    def failing(stage: BuiltStage, *rest: Any) -> None:
+        leaves = [group.tensor for group in stage.scene.groups().values()]
+        begun.append([leaf.grad is None for leaf in leaves])
+        if len(begun) < 3:
+            for leaf in leaves:
+                leaf.grad = torch.ones_like(leaf)
+            raise torch.OutOfMemoryError("the backward pass does not fit")
+
+    stage, run = toy.built(), Run.create(tmp_path, recipe.dump(toy.recipe()), toy.recipe().prompt, ["dreamlab"], {})
+    monkeypatch.setattr(loop, "step", failing)
+    loop.roomy_step(run, stage, 0, Ring(loop.METRICS, 1, "cpu"), 1.0)
+    assert len(begun) == 3 and all(all(clean) for clean in begun)
 
 
 def test_a_guidance_hears_all_prompts_once_before_the_first_step() -> None:

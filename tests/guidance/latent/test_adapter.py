@@ -39,6 +39,18 @@ def test_it_starts_as_the_frozen_network(model: StableDiffusion, rank: int) -> N
     torch.testing.assert_close(said, model.predict(z, t, told))
 
 
+@pytest.mark.parametrize("rank", [2, 0])
+def test_parameters_are_float32_whatever_the_network_runs_in(rank: int, random_folder: Callable[..., Path]) -> None:
+    """A step of 1e-4 of a weight is nothing in bfloat16."""
+    half = sd(random_folder("sd15"), dtype="bfloat16")
+    z, t, camera = given(half)
+    own = half.adapter(rank)
+    params = {name: value.requires_grad_() for name, value in own.start().items()}
+    assert {value.dtype for value in params.values()} == {torch.float32}
+    own.apply(params, z, t, asked(half)["text"], camera).square().sum().backward()
+    assert any(value.grad is not None and value.grad.any() for value in params.values())
+
+
 def test_additions_are_merged_weights_and_leave_the_network_alone(model: StableDiffusion) -> None:
     """By W + B A in a copy of the network's own weights."""
     z, t, _ = given(model)

@@ -174,6 +174,16 @@ def test_a_frame_of_another_size_is_looked_at_at_its_own(model: StableDiffusion)
     assert picture.shape == (2, model.side, model.side, 3) and picture.min() >= 0 and picture.max() <= 1
 
 
+def test_decoding_undoes_the_scale(model: StableDiffusion, folder: Path) -> None:
+    """By the autoencoder used straight."""
+    from diffusers import AutoencoderKL
+
+    vae, z = AutoencoderKL.from_pretrained(str(folder / "vae")).eval(), latents(model)
+    with torch.no_grad():
+        straight = vae.decode(z / 0.18215).sample
+    torch.testing.assert_close(model.decode(z), (straight.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1))
+
+
 @pytest.mark.parametrize("way", ["recompute", "singly"])
 def test_an_encoder_that_keeps_less_gives_the_same_gradient(model: StableDiffusion, way: str) -> None:
     grads = []
@@ -218,6 +228,13 @@ def test_a_call_that_does_not_fit_is_halved_until_it_does() -> None:
         assert max(sizes) == piece  # it remembers
     with pytest.raises(OutOfMemory, match="does not fit with 4 rows at once"):
         Ladder(4).call(network, z, t, told)
+
+
+def test_what_is_given_up_is_given_up_once_and_in_order() -> None:
+    ladder = Ladder(1)
+    said = [ladder.relieve() for _ in range(4)]
+    assert "recomputed" in said[0] and "one at a time" in said[1] and said[2:] == ["", ""]
+    assert ladder.recompute and ladder.singly and ladder.taken == said[:2]
 
 
 def test_offloaded_and_compiled_networks_answer_the_same(

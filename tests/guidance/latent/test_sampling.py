@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dreamlab.core.cameras import turntable
 from dreamlab.core.errors import InputError
-from guidance.latent.sampling import Drawing, drawn
+from guidance.latent.sampling import Sampling, drawn
 from guidance.sd3 import StableDiffusion3
 from tests.guidance.latent.test_core import PROMPT, asked, frames, latents, sd
 
@@ -39,7 +39,7 @@ def test_a_picture_is_the_pipeline_s(name: str, random_folder: Callable[..., Pat
         latents=noise(shape, 3), height=mine.side, width=mine.side, output_type="latent",
     ).images  # fmt: skip
     told = asked(mine, 1)
-    ours = drawn(mine, told["text"], told["negative"], shape, torch.Generator().manual_seed(3), Drawing(6, 5.0))
+    ours = drawn(mine, told["text"], told["negative"], shape, torch.Generator().manual_seed(3), Sampling(6, 5.0))
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
@@ -58,21 +58,21 @@ def test_a_flow_s_picture_is_the_pipeline_s(random_folder: Callable[..., Path]) 
         latents=noise(shape, 3), height=mine.side, width=mine.side, output_type="latent",
     ).images  # fmt: skip
     told = mine.condition(PROMPT, turntable(1), frames(1))
-    ours = drawn(mine, told["text"], told["negative"], shape, torch.Generator().manual_seed(3), Drawing(5, 4.0))
+    ours = drawn(mine, told["text"], told["negative"], shape, torch.Generator().manual_seed(3), Sampling(5, 4.0))
     torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3)
 
 
 def test_the_seed_decides_and_the_unguided_picture_asks_once(random_folder: Callable[..., Path]) -> None:
     mine = sd(random_folder("sd15"))
     told, shape = asked(mine, 1), latents(mine, 1).shape
-    pictures = [drawn(mine, told["text"], told["null"], shape, torch.Generator().manual_seed(s), Drawing(3))
+    pictures = [drawn(mine, told["text"], told["null"], shape, torch.Generator().manual_seed(s), Sampling(3))
                 for s in (0, 0, 1)]  # fmt: skip
     assert torch.equal(pictures[0], pictures[1]) and not torch.allclose(pictures[0], pictures[2], atol=0.1)
     rows: list[int] = []
     answer = mine.answer
     mine.answer = lambda z, *more: rows.append(len(z)) or answer(z, *more)  # type: ignore[method-assign,func-returns-value]
-    drawn(mine, told["text"], told["null"], shape, torch.Generator(), Drawing(3, 1.0))
-    drawn(mine, told["text"], told["null"], shape, torch.Generator(), Drawing(3, 2.0))
+    drawn(mine, told["text"], told["null"], shape, torch.Generator(), Sampling(3, 1.0))
+    drawn(mine, told["text"], told["null"], shape, torch.Generator(), Sampling(3, 2.0))
     assert rows == [1, 1, 1, 2, 2, 2]
 
 
@@ -84,7 +84,7 @@ def test_a_given_picture_is_refined_as_far_as_was_asked(random_folder: Callable[
         seen: list[tuple[Tensor, int]] = []
         predict = mine.predict
         mine.predict = lambda z, t, c: seen.append((z, int(t))) or predict(z, t, c)  # type: ignore[method-assign,func-returns-value]  # noqa: B023
-        how = Drawing(10, 1.0, strength)
+        how = Sampling(10, 1.0, strength)
         drawn(mine, told["text"], told["null"], start.shape, torch.Generator().manual_seed(0), how, start)
         mine.predict = predict  # type: ignore[method-assign]
         first, t = seen[0]
@@ -92,4 +92,4 @@ def test_a_given_picture_is_refined_as_far_as_was_asked(random_folder: Callable[
         a, b = mine.table.signal_noise(torch.tensor([t]), start)
         torch.testing.assert_close(first, a * start + b * noise(start.shape, 0), rtol=1e-3, atol=1e-3)
     with pytest.raises(InputError, match=r"strength 1.5 must be in \(0, 1\]"):
-        drawn(mine, told["text"], told["null"], start.shape, torch.Generator(), Drawing(10, 1.0, 1.5), start)
+        drawn(mine, told["text"], told["null"], start.shape, torch.Generator(), Sampling(10, 1.0, 1.5), start)

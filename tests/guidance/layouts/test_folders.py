@@ -123,6 +123,21 @@ def test_at_full_size_begin_and_end_of_text_have_the_real_ids(tmp_path: Path) ->
     assert (ids[0], ids[2], ids[-1], len(made)) == (49406, 49407, 49407, 49408)
 
 
+@pytest.mark.parametrize(("name", "place"), [("sd3", 2), ("if1xl", 0)])
+def test_at_full_size_t5_has_no_more_words_than_its_encoder(name: str, place: int, tmp_path: Path) -> None:
+    """Both kinds of its files, of which our reader takes either."""
+    from guidance.latent.loading import ModelFolder
+    from guidance.latent.t5 import t5_tokenizer
+    from guidance.layouts import LAYOUTS
+    from guidance.layouts.tokens import write_tokenizer
+
+    tokens = LAYOUTS[name].tokens[place]
+    write_tokenizer(tmp_path / tokens.folder, tokens, "full")
+    made = t5_tokenizer(ModelFolder(tmp_path), tokens.folder)
+    assert len(made) == 32000
+    assert made("a red").input_ids[-1] == 1 and (tmp_path / tokens.folder / "spiece.model").is_file()
+
+
 def test_nothing_is_zero_and_equal_seeds_give_equal_files(random_folder: Folder, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -113,7 +115,7 @@ def test_one_step_equals_the_library_s_pipeline(
     z_t = state(z_s, s).flatten(1, 2)
     eps = mine.predict(z_t.repeat(2, 1, 1, 1), torch.tensor([0, 0]), rows).unflatten(1, (channels, M))
     call = seen[2][0]
-    assert set(call["timestep"].flatten().tolist()) == {pytest.approx(1000 * float(s))}
+    torch.testing.assert_close(call["timestep"], torch.full_like(call["timestep"], 1000 * float(s)))
     assert call["hidden_states"].shape == (1, channels, M, side, side) and call["encoder_hidden_states"].shape == (
         1,
         LENGTH,
@@ -218,8 +220,6 @@ def test_what_cannot_be_folded_is_refused(model: Wan, folder: Path, random_folde
 
 
 def test_a_gap_in_a_shard_is_refused_and_named(folder: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = Path(shutil.copytree(folder, tmp_path / "model"))
     shard = sorted((copy / "transformer").glob("*.safetensors"))[0]
     tensors = load_file(shard)
@@ -233,9 +233,11 @@ def test_a_gap_in_a_shard_is_refused_and_named(folder: Path, tmp_path: Path) -> 
 
 
 # ---- 2.2: two experts ---------------------------------------------------------------------------------------------
-def test_the_boundary_decides_which_expert_answers(random_folder: Callable[..., Path]) -> None:
+def test_the_boundary_decides_which_expert_answers(random_folder: Callable[..., Path], tmp_path: Path) -> None:
     """As the library's pipeline does, over its own steps; also in one batch with rows on both sides."""
-    folder = random_folder("wan22-t2v-a14b")
+    folder = Path(shutil.copytree(random_folder("wan22-t2v-a14b"), tmp_path / "model"))
+    for shard in (folder / "transformer_2").glob("*.safetensors"):  # drawn by name, so like the other's
+        save_file({name: value.flip(0) for name, value in load_file(shard).items()}, shard, {"format": "pt"})
     mine, theirs, kept = built(folder), pipeline(folder, "WanPipeline"), list[Tensor]()
     with spied(theirs.transformer) as much, spied(theirs.transformer_2) as little:
         theirs(
@@ -251,6 +253,9 @@ def test_the_boundary_decides_which_expert_answers(random_folder: Callable[..., 
     s = sigmas[1:].reshape(-1, 1, 1, 1, 1)
     eps = mine.predict(state(z_s, s).flatten(1, 2), torch.arange(5), Condition.cat([told] * 5)).unflatten(1, (C, M))
     expected = z_s + (1 - s) * torch.cat([said[0] for _, said in (*much[1:], *little)])
+    with torch.no_grad():
+        other = theirs.transformer(**{**little[0][0], "return_dict": False})[0]
+    assert (other - little[0][1][0]).abs().max() > 0.1  # the experts disagree
     torch.testing.assert_close(eps, expected, rtol=1e-4, atol=1e-5)
     own = mine.adapter(2)
     start = own.start()
@@ -314,8 +319,15 @@ def normal(x: Tensor) -> Tensor:
     return torch.stack([(x[:, i] - mean[i]) / std[i] for i in range(3)], 1)
 
 
-def test_a_folder_of_the_other_kind_is_refused(random_folder: Callable[..., Path], folder: Path) -> None:
+def test_a_folder_of_the_other_kind_is_refused(
+    random_folder: Callable[..., Path], folder: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ModelError, match="takes 36 channels, and a clip has 16; use kind: wan-i2v"):
         built(random_folder("wan22-i2v-a14b"))
-    with pytest.raises(ModelError, match="takes 16 channels, and a clip has 16; use kind: wan"):
+    with pytest.raises(ModelError, match=r"is a WanPipeline .* no model for guidance wan-i2v"):
         built(folder, WanPicture)
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps({**index, "_class_name": "WanImageToVideoPipeline"}))
+    with pytest.raises(ModelError, match="takes 16 channels, and a clip has 16; use kind: wan"):
+        built(copy, WanPicture)
