@@ -14,7 +14,7 @@ ARGS ?=
 export DREAM_PROMPT := $(value PROMPT)
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: dream setup dev test gpu lint types format bench blender mutants native doctor clean
+.PHONY: dream setup dev test release gpu lint types format bench blender mutants native doctor clean
 
 dream: setup
 	@$(BIN)/dreamlab dream --prompt-env DREAM_PROMPT --recipe "$(RECIPE)" $(ARGS)
@@ -45,6 +45,10 @@ native: setup
 # A process per core, at most four (each holds a gigabyte), which steal each other's tests.
 test: dev
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+
+# What takes minutes and gigabytes: a published network at its full size, to the end of a run.
+release: dev
+	@$(BIN)/python -m pytest -m release $(ARGS)
 
 # The first thing to run on a machine with a GPU and torch's CUDA build in $(VENV): parity of every op, every scene's
 # training, resume and export, then the kernels' times beside the model of them.

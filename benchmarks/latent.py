@@ -32,7 +32,8 @@ from dreamlab.run.train import METRICS, step
 from guidance.layouts.parts import Layout
 from guidance.layouts.random import layout_of, write_layout, write_random
 
-EIGHTH: dict[str, dict[str, object]] = {  # of SD 1.5 at 128 pixels; the encoder of pictures and the network keep their shares of a step
+# Of SD 1.5 at 128 pixels; the encoder of pictures and the network keep their shares of a step.
+EIGHTH: dict[str, dict[str, object]] = {
     "unet": {
         "attention_head_dim": 8, "block_out_channels": [40, 80, 160, 160], "cross_attention_dim": 96,
         "norm_num_groups": 8, "sample_size": 16,

@@ -43,7 +43,7 @@ def peak(process_id: int) -> int:
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), 0)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.timeout(1800)
 def test_two_steps_at_full_size(dreamlab: Commands, tmp_path: Path) -> None:
     folder = write_random("sd15", "full", tmp_path / "sd15", without=("safety_checker",))
