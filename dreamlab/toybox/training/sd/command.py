@@ -63,7 +63,8 @@ def started(folder: Path, role: str, start: Path, changes: Mapping[str, int | fl
         folder.mkdir(parents=True, exist_ok=True)
     former = read_plan(start) if (start / PLAN).is_file() else {}
     if role == VAE_ROLE:
-        return planned(folder, role, VaePlan(frozen=bool(former)), changes, start)
+        decoding = VaePlan(frozen=True, small_until=0, whole_after=0)
+        return planned(folder, role, decoding if former else VaePlan(), changes, start)
     if role == CONTROL:
         if former.get("role") != "sd":
             raise InputError(f"--start {start}: --role {CONTROL} starts from the run folder of sd")

@@ -21,7 +21,7 @@ from dreamlab.toybox.training.sd.scenes import SHELF, draw_shelf
 from dreamlab.toybox.training.sd.shapes import Model
 from dreamlab.toybox.training.sd.vae import encoded
 
-FIRST, EVERY, MOST = 12, 4_096, 1_000  # shelves: at the start, pictures seen for one more, and at most
+FIRST, EVERY, MOST = 4, 6_144, 1_000  # shelves: at the start, pictures seen for one more, and at most
 
 
 @dataclass(frozen=True)

@@ -143,8 +143,10 @@ def encoded(vae: Model, shelf: Shelf, lanes: ThreadPoolExecutor | None = None, r
     @torch.no_grad()  # of the thread it runs in
     def part(first: int) -> Tensor:
         torch.set_num_threads(1)
-        mean: Tensor = vae.encode(as_input(shelf.pictures(slice(first, first + rows)))).latent_dist.mean
-        return mean
+        shown = as_input(shelf.pictures(slice(first, first + rows)))
+        with mixed_precision(shown.device):
+            mean: Tensor = vae.encode(shown).latent_dist.mean
+        return mean.float()
 
     found = (map if lanes is None else lanes.map)(part, range(0, len(shelf.texts), rows))
     return torch.cat(list(found)).unflatten(0, (-1, SIDES))
