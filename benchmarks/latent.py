@@ -147,8 +147,7 @@ def compared(
         "quartiles": [round(low, 3), round(high, 3)], "slow_cpu_ms": round(1e3 * slow.cpu_median, 2),
         "fast_cpu_ms": round(1e3 * fast.cpu_median, 2), "repeats": len(pairs), **more,
     }  # fmt: skip
-    note = f"{low:.2f} to {high:.2f}; CPU time {1e3 * slow.cpu_median:.0f} against {1e3 * fast.cpu_median:.0f} ms"
-    return Check(name, round(statistics.median(pairs), 3), "x", floor, better, note, details)
+    return Check(name, round(statistics.median(pairs), 3), "x", floor, better, "", details)
 
 
 def measure() -> list[Check]:

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 import torch
 
 from dreamlab.core.errors import ModelError
+from dreamlab.hub import located
 from dreamlab.hub.listing import human
 from dreamlab.hub.preflight import supply
 from dreamlab.hub.registry import registry
 from dreamlab.recipe import Recipe, Stage, Term
 from dreamlab.recipe.models import models_of, named
 from dreamlab.recipe.tables import TABLES
-from guidance.latent.loading import quiet
+from guidance.latent.loading import ModelFolder, quiet
 from guidance.latent.model import LatentModel, ModelSettings
 from guidance.layouts import LAYOUTS
 from guidance.shared.dtypes import dtype_of
@@ -61,9 +62,23 @@ def needs(recipe: Recipe, device: torch.device) -> Iterator[Need]:
             entry, settings = TABLES.guidance[term.guidance.kind], term.guidance.settings
             if isinstance(entry, type) and issubclass(entry, LatentModel) and isinstance(settings, ModelSettings):
                 name = settings.model or entry.default
-                layout = known[name].layout if name in known else ""
+                layout = known[name].layout if name in known else layout_of_folder(name, entry)
                 if layout in LAYOUTS:
                     yield need(stage, term, name, layout, entry, settings, device)
+
+
+def layout_of_folder(name: str, entry: type[LatentModel]) -> str:
+    """The layout at whose full size a user's own folder is; nothing for one file, or a model of another size."""
+    try:
+        config = ModelFolder(located(name, entry.takes)).config(entry.net_part)
+    except ModelError:
+        return ""
+    for layout in LAYOUTS.values():
+        for part in layout.parts:
+            here = part.folder == entry.net_part and part.kind == config.get("_class_name")
+            if here and all(config.get(key, value) == value for key, value in part.full.items()):
+                return layout.name
+    return ""
 
 
 def need(

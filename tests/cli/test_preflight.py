@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from dreamlab.recipe.checks import check
 from dreamlab.recipe.models import models_of
 from dreamlab.recipe.tables import TABLES
 from guidance.latent.model import ModelSettings
+from guidance.layouts import LAYOUTS
 from guidance.sd import StableDiffusion
 
 KNOWN = ("oracle", "truth", "picture")  # guidances that are made of no weights
@@ -72,6 +74,27 @@ def test_the_autoencoder_stays_in_float32_on_the_host() -> None:
     how = ["model=sd15", "stages.0.terms.0.guidance.dtype=bfloat16", "stages.0.terms.0.guidance.recompute=true"]
     (found,) = preflight.needs(load(find("paper/sds"), TABLES, overrides=how), torch.device("cpu"))
     assert found.bytes == 2 * 859_520_964 + 4 * 83_653_863
+
+
+def test_a_folder_of_one_s_own_is_counted_as_the_layout_it_is_of(tmp_path: Path) -> None:
+    """By its network's configuration; a fine-tuned model has the sizes of what it was made from."""
+    for name, layout in (("mine", "sd15"), ("other", "sd21")):
+        part = LAYOUTS[layout].part("unet")
+        (tmp_path / name / "unet").mkdir(parents=True)
+        config = {"_class_name": part.kind, "_diffusers_version": "0.6.0", **part.full}
+        (tmp_path / name / "unet" / "config.json").write_text(json.dumps(config))
+
+    def needs(model: str) -> list[preflight.Need]:
+        overrides = [f"model={model}", "stages.0.terms.0.guidance.dtype=float32"]
+        return list(preflight.needs(load(find("paper/sds"), TABLES, overrides=overrides), torch.device("cpu")))
+
+    (named,), (mine,), (other,) = needs("sd15"), needs(str(tmp_path / "mine")), needs(str(tmp_path / "other"))
+    assert (mine.bytes, mine.flops) == (named.bytes, named.flops)
+    assert other.bytes > 4 * 865_910_724 and other.bytes - mine.bytes == 4 * (865_910_724 - 859_520_964)
+    (tmp_path / "mine" / "unet" / "config.json").write_text(
+        json.dumps({"_class_name": "UNet2DConditionModel", "block_out_channels": [8, 8, 8, 8]})
+    )
+    assert needs(str(tmp_path / "mine")) == []
 
 
 def test_nothing_is_said_of_a_recipe_without_such_models() -> None:
