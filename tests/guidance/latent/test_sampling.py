@@ -14,6 +14,7 @@ from dreamlab.core.cameras import turntable
 from dreamlab.core.errors import InputError
 from guidance.latent.sampling import Sampling, drawn
 from guidance.sd3 import StableDiffusion3
+from tests.conftest import Commands
 from tests.guidance.latent.test_core import PROMPT, asked, frames, latents, sd
 
 
@@ -93,3 +94,18 @@ def test_a_given_picture_is_refined_as_far_as_was_asked(random_folder: Callable[
         torch.testing.assert_close(first, a * start + b * noise(start.shape, 0), rtol=1e-3, atol=1e-3)
     with pytest.raises(InputError, match=r"strength 1.5 must be in \(0, 1\]"):
         drawn(mine, told["text"], told["null"], start.shape, torch.Generator(), Sampling(10, 1.0, 1.5), start)
+
+
+def test_a_command_draws_one_picture(random_folder: Callable[..., Path], dreamlab: Commands, tmp_path: Path) -> None:
+    """The same from the same seed; a model that needs a picture of its own draws none."""
+    from PIL import Image
+
+    folder, told = str(random_folder("sd15")), ("a red mushroom", "--steps", "2")
+    for name in ("one.png", "two.png"):
+        ended = dreamlab("models", "draw", folder, *told, "--out", str(tmp_path / name))
+        assert ended.code == 0 and ended.out.strip() == str(tmp_path / name), ended.err
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    with Image.open(tmp_path / "one.png") as picture:
+        assert picture.size == (64, 64) and len(picture.getcolors(4096) or ()) > 100
+    refused = dreamlab("models", "draw", "zero123", *told, "--out", str(tmp_path / "three.png"))
+    assert refused.code == 2 and "zero123 draws no single picture from a text alone" in refused.err
