@@ -34,13 +34,12 @@ def measure(
     what: str, json_file: Path | None, scaling: bool = False, model: bool = False, plot: Path | None = None
 ) -> bool:
     """Run a bench by name; whether every floor was met."""
-    from benchmarks import distilling, export, gpu, kernels, prior, scale, scenes, startup, step, systems
+    from benchmarks import export, gpu, kernels, prior, scale, scenes, startup, step, systems
     from dreamlab.metrics.figures import report
 
     benches = {
         "export": export.parts,
         "gpu": gpu.measure,
-        "guidance": distilling.measure,
         "kernels": lambda: kernels.modelled() if model else kernels.collect(kernels.names(), scaling),
         "prior": prior.measure,
         "scale": lambda: scale.measure(plot=plot),
