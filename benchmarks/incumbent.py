@@ -69,7 +69,7 @@ class Incumbent:
         stage.optimiser.step(progress, torch.ones((), dtype=torch.bool), visible, 1.0)
 
     def encoded(self, rgb: Tensor) -> Tensor:
-        vae, x = self.model.codec.vae, self.model.seen(rgb)
+        vae, x = self.model.codec.vae, self.model.seen(rgb).contiguous()  # its strides would be a layout (codec.py)
         z = vae.encode(x.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
         return z.to(rgb.dtype)
 

@@ -10,15 +10,33 @@ frames and said, and below a floor the exact one is used.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from guidance.latent.memory import Ladder, in_turn
 
 WAYS = ("exact", "hybrid", "tiny")
+
+
+class _Again(torch.autograd.Function):
+    """A frozen network of which the input alone is kept for the way back, where it is asked once more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.network = network
+        ctx.save_for_backward(x)
+        return network(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        leaf = x.detach().requires_grad_()
+        with torch.enable_grad():
+            (found,) = torch.autograd.grad(ctx.network(leaf), leaf, grad)
+        return found, None
 
 
 class Codec:
@@ -42,7 +60,7 @@ class Codec:
 
     def encode(self, pictures: Tensor, ladder: Ladder) -> Tensor:
         """z [B, C, h, w] float32, differentiable."""
-        x = pictures.to(self.vae.dtype).contiguous(memory_format=torch.channels_last)
+        x = pictures.to(self.vae.dtype).contiguous(memory_format=layout_on(pictures.device))
         if not self._judged:
             self._judge(x)
         if self.way == "tiny":
@@ -59,7 +77,7 @@ class Codec:
             return self.by_vae(x)
 
         def kept_as_picture(one: Tensor) -> Tensor:
-            made: Tensor = checkpoint(self.by_vae, one, use_reentrant=False)
+            made: Tensor = _Again.apply(one, self.by_vae)
             return made
 
         return in_turn(kept_as_picture, x, self.together) if ladder.singly else kept_as_picture(x)
@@ -103,9 +121,15 @@ class Codec:
 
 
 def arranged(net: Any, device: torch.device) -> Any:
-    """The network on the device, the weights of its convolutions over pictures with their channels last."""
+    """The network on the device, the weights of its convolutions over pictures in that device's layout."""
     net.to(device)
     for weight in net.parameters():
         if weight.dim() == 4:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+            weight.data = weight.data.contiguous(memory_format=layout_on(device))
     return net
+
+
+def layout_on(device: torch.device) -> torch.memory_format:
+    """Channels last on CUDA. On the CPU nothing is faster by it, and torch's group norm then takes the variance as the
+    difference of two large numbers: before a plain background an autoencoder's latents were wrong by a hundredth."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format

@@ -27,7 +27,7 @@ from dreamlab.core.prompting import DIRECTIONS
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.latent.adapter import NetAdapter
-from guidance.latent.codec import WAYS, Codec, arranged
+from guidance.latent.codec import WAYS, Codec, arranged, layout_on
 from guidance.latent.loading import ModelFolder
 from guidance.latent.memory import Ladder, empty_cache
 from guidance.latent.tables import Clock, clock_of
@@ -245,7 +245,8 @@ class LatentModel(ABC):
 
     def _asked(self, z: Tensor, time: Tensor, condition: Condition) -> Tensor:
         x = z.to(self.dtype)
-        return self.answer(x.contiguous(memory_format=torch.channels_last) if self.conv else x, time, condition).float()
+        x = x.contiguous(memory_format=layout_on(x.device)) if self.conv else x
+        return self.answer(x, time, condition).float()
 
     def adapter(self, rank: int) -> NetAdapter:
         """Trainable additions to the network (VSD, BSD, ASD), or of rank 0 a copy of it."""

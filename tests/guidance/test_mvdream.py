@@ -143,12 +143,12 @@ def test_views_see_each_other_and_groups_do_not(model: MultiViewDream) -> None:
     order = torch.tensor([2, 0, 3, 1, 4, 5, 6, 7])
     torch.testing.assert_close(model.predict(z[order], t, told_.take(order)), eps[order], rtol=1e-4, atol=1e-5)
     rolled = torch.arange(8).roll(4)
-    torch.testing.assert_close(model.predict(z[rolled], t, told_.take(rolled)), eps[rolled], rtol=0, atol=1e-6)
+    torch.testing.assert_close(model.predict(z[rolled], t, told_.take(rolled)), eps[rolled], rtol=0, atol=3e-6)
     other = z.clone()
     other[1] += 1
     changed = model.predict(other, t, told_)
     assert (changed[0] - eps[0]).abs().max() > 1e-3
-    torch.testing.assert_close(changed[4:], eps[4:], rtol=0, atol=1e-6)
+    torch.testing.assert_close(changed[4:], eps[4:], rtol=0, atol=3e-6)
 
 
 def test_pieces_are_whole_groups(model: MultiViewDream) -> None:
