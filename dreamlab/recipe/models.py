@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 
 from dreamlab.core.cards import GuidanceCard
-from dreamlab.core.errors import ModelError
+from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.settings import Spec
+from dreamlab.core.types import Prompt
 from dreamlab.hub import located
-from dreamlab.recipe.checks import cards_of
+from dreamlab.recipe.checks import cards_of, every_card
 from dreamlab.recipe.grammar import Recipe, Stage, Term
 from dreamlab.recipe.tables import TABLES
 
@@ -57,7 +58,22 @@ def on_embedded(recipe: Recipe) -> tuple[Recipe, list[str]]:
     """The recipe with the embedded prior in place of what is not here, and a line for each term that it changes."""
     notes: list[str] = []
     stages = tuple(_stage(stage, f"stages.{i}", notes) for i, stage in enumerate(recipe.stages))
-    return replace(recipe, stages=stages), notes
+    changed = replace(recipe, stages=stages)
+    if notes and recipe.negative and not _knows_negative(changed):
+        notes.append("the negative prompt is left out: the embedded prior does not know its words")
+        changed = replace(changed, negative="")
+    return changed, notes
+
+
+def _knows_negative(recipe: Recipe) -> bool:
+    """Whether every guidance knows the words of the negative prompt; those of the prompt are another matter."""
+    try:
+        for _, card in every_card(recipe):
+            card.listen(Prompt(recipe.prompt, ""))
+            card.listen(Prompt(recipe.prompt, recipe.negative))
+    except InputError as error:
+        return not str(error).startswith("negative")
+    return True
 
 
 def _stage(stage: Stage, where: str, notes: list[str]) -> Stage:

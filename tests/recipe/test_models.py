@@ -88,3 +88,13 @@ def test_model_is_of_every_guidance_that_is_made_of_one() -> None:
     assert kinds == ["sd21-base", "sd21-base"]
     with pytest.raises(RecipeError, match="no guidance of this recipe takes a model"):
         recipe("{guidance: oracle, system: sds}", "gaussians", "", "model=sd15")
+
+
+def test_a_negative_prompt_of_words_that_the_prior_does_not_know_is_left_out_and_said() -> None:
+    wanted = load("negative: blurry\n" + TEXT.format(terms=SD, scene="gaussians", more="").lstrip(), TABLES)
+    changed, notes = on_embedded(wanted)
+    assert changed.negative == "" and "the negative prompt is left out" in notes[-1]
+    check(changed)
+    known = load("negative: a blue duck\n" + TEXT.format(terms=SD, scene="gaussians", more="").lstrip(), TABLES)
+    changed, notes = on_embedded(known)
+    assert changed.negative == "a blue duck" and len(notes) == 1
