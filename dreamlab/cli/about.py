@@ -32,7 +32,7 @@ def show(what: Annotated[str, typer.Argument(metavar="recipe")], name: str) -> N
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(metavar="export|gpu|guidance|kernels|prior|scale|scenes|startup|step|systems")],
+    what: Annotated[str, typer.Argument(metavar="export|gpu|kernels|prior|scale|scenes|startup|step|systems")],
     json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
     scaling: Annotated[
         bool, typer.Option(help="kernels: cost against count, resolution and views, with exponents")

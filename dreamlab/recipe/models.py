@@ -37,21 +37,18 @@ def models_of(recipe: Recipe) -> tuple[str, ...]:
 def check_models(recipe: Recipe) -> None:
     """ModelError names the first that is not here, and what to do."""
     for where, _, card in named(recipe):
-        for name, family in card.models:
-            try:
-                located(name, family)
-            except ModelError as error:
-                raise ModelError(f"{where}: {error}") from None
+        if said := absent(card):
+            raise ModelError(f"{where}: {said}")
 
 
-def here(card: GuidanceCard) -> bool:
-    """Whether all that a guidance is made of is on this machine."""
+def absent(card: GuidanceCard) -> str:
+    """What is said of the first model of a guidance that is not on this machine; nothing where all are."""
     try:
         for name, family in card.models:
             located(name, family)
-    except ModelError:
-        return False
-    return True
+    except ModelError as error:
+        return str(error)
+    return ""
 
 
 def on_embedded(recipe: Recipe) -> tuple[Recipe, list[str]]:
@@ -80,7 +77,7 @@ def _stage(stage: Stage, where: str, notes: list[str]) -> Stage:
     terms = []
     for j, term in enumerate(stage.terms):
         card = cards_of(term)[0]
-        if not card.models or not card.embedded or here(card):
+        if not card.embedded or not absent(card):
             terms.append(term)
             continue
         names = ", ".join(name for name, _ in card.models)
@@ -97,9 +94,9 @@ def _stand_in(term: Term, kind: str, stage: Stage) -> tuple[Term, Stage, str]:
     settings = entry.Settings()
     card, changes = entry.card(settings), []
     prompting = term.prompting
-    if missing := prompting.needs() - card.conditions:
+    if prompting.needs() - card.conditions:
         prompting = replace(prompting, views="none", perp_neg=0.0)
-        changes.append("told the camera instead of words of direction" if missing else "")
+        changes.append("told the camera instead of words of direction")
     system = term.system
     if card.clip and stage.cameras.clip not in (0, card.together):
         system = Spec(system.kind, _with(system.settings, "frames", card.together))
