@@ -18,6 +18,7 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "controlnet": "controlnet.ControlNet",
         "controlnet-xl": "controlnet.ControlNetXL",
         "deepfloyd": "deepfloyd.DeepFloyd",
+        "dreamt": "dreamt.Dreamt",
         "fewstep": "fewstep.FewStep",
         "fewstep-xl": "fewstep.FewStepXL",
         "flux": "flux.Flux",
@@ -32,6 +33,7 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "sd": "sd.StableDiffusion",
         "sd3": "sd3.StableDiffusion3",
         "sdxl": "sdxl.StableDiffusionXL",
+        "sv3d": "sv3d.StableOrbit",
         "svd": "svd.StableVideo",
         "toybox": "toybox.prior.Toybox",
         "toybox-control": "toybox.roles.ToyboxControl",
@@ -43,5 +45,6 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "wan-i2v": "wan.WanPicture",
         "z-image": "zimage.ZImage",
         "zero123": "zero123.Zero123",
+        "zero123plus": "zero123plus.Zero123Plus",
     },
 )

@@ -4,27 +4,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.latent.joint import told
-from guidance.latent.loading import ModelFolder
-from guidance.latent.model import ModelSettings
-from guidance.latent.pictures import SeenPictures, before, clip_pixels
+from guidance.latent.pictured import Pictured
+from guidance.latent.pictures import before, clip_pixels
 from guidance.mvdream import MultiViewDream
 
 GRAYS = 5  # backgrounds that the picture is looked at before, from black to white
 
 
-class ImageDream(MultiViewDream):
+class ImageDream(Pictured, MultiViewDream):
     """Four views of the object of a picture, whose side counts as the front. It was trained with the picture before the
     views' own gray."""
 
@@ -42,18 +40,6 @@ class ImageDream(MultiViewDream):
 
     settings: Settings
 
-    def __init__(self, settings: ModelSettings, source: ModelFolder) -> None:
-        super().__init__(settings, source)
-        self.seen_pictures = SeenPictures(self._look)
-
-    @classmethod
-    def card(cls, settings: ModelSettings) -> GuidanceCard:
-        return replace(super().card(settings), picture=True)
-
-    def to(self, device: torch.device | str) -> Self:
-        self.seen_pictures.forget()
-        return super().to(device)
-
     def load(self) -> None:
         super().load()
         if self.module.encoder_hid_proj is None:
@@ -61,7 +47,7 @@ class ImageDream(MultiViewDream):
                 f"{self.source.path}: its U-Net takes no picture, so it is not ImageDream's; is it MVDream?"
             )
 
-    def _look(self, given: Reference) -> Mapping[str, Tensor]:
+    def look_at(self, given: Reference) -> Mapping[str, Tensor]:
         """The picture before every gray: what the image encoder's last layer but one says, and its latent."""
         grays = torch.linspace(0, 1, GRAYS).tolist()
         shown = torch.cat([before(given, gray) for gray in grays]).to(self.device)

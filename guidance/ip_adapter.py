@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
@@ -18,7 +17,8 @@ from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.latent import ip_files
 from guidance.latent.loading import ModelFolder
-from guidance.latent.pictures import SeenPictures, before, clip_pixels
+from guidance.latent.pictured import Pictured
+from guidance.latent.pictures import before, clip_pixels
 from guidance.latent.text import ids_of
 from guidance.sd import StableDiffusion
 from guidance.sdxl import StableDiffusionXL
@@ -28,7 +28,7 @@ STYLED = frozenset({"content", "style"})
 WHITE = 1.0
 
 
-class IPAdapter(StableDiffusion):
+class IPAdapter(Pictured, StableDiffusion):
     """A picture as a few more words of Stable Diffusion; it says what, not from where."""
 
     paper: ClassVar[str] = "Ye et al. 2023, arXiv:2308.06721; style: StyleTex, arXiv:2411.00399"
@@ -51,7 +51,7 @@ class IPAdapter(StableDiffusion):
 
     @classmethod
     def card(cls, settings: Any) -> GuidanceCard:
-        card = replace(super().card(settings), picture=True)
+        card = super().card(settings)
         if bool(settings.content) != bool(settings.text_tower):
             raise RecipeError("ip-adapter: a style without its content needs both, content and text_tower")
         return replace(card, conditions=card.conditions | STYLED) if settings.content else card
@@ -61,7 +61,6 @@ class IPAdapter(StableDiffusion):
         place = adapter_of(settings.adapter)
         self.file = ip_files.read(place, place.name == settings.legacy)
         self.encoder_at = Path(settings.image_encoder) if settings.image_encoder else place.parent / ENCODER
-        self.seen_pictures = SeenPictures(self._look)
         self._check_encoder()
 
     def _check_encoder(self) -> None:
@@ -78,12 +77,7 @@ class IPAdapter(StableDiffusion):
         super().load()
         self.module = ip_files.attach(self.module, self.file, self.settings.strength)
 
-    def to(self, device: torch.device | str) -> Self:
-        self.seen_pictures.forget()
-        super().to(device)
-        return self
-
-    def _look(self, given: Reference) -> Mapping[str, Tensor]:
+    def look_at(self, given: Reference) -> Mapping[str, Tensor]:
         """Its rows, and those of no picture."""
         encoder = ModelFolder(self.encoder_at.parent, self.settings.legacy).encoder(
             self.encoder_at.name, "CLIPVisionModelWithProjection", self.dtype

@@ -25,6 +25,7 @@ class MultiViewDream(LatentModel):
 
     paper: ClassVar[str] = "Shi et al. 2023, arXiv:2308.16512"
     takes: ClassVar[str] = "mvdream"
+    clip_words: ClassVar[bool] = True
     default: ClassVar[str] = "mvdream"
     embedded: ClassVar[str] = "toybox-views"
     single_kinds: ClassVar[tuple[str, ...]] = ("mvdream",)

@@ -22,6 +22,7 @@ class StableDiffusion(LatentModel):
 
     paper: ClassVar[str] = "Rombach et al. 2022, arXiv:2112.10752"
     takes: ClassVar[str] = "sd"
+    clip_words: ClassVar[bool] = True
     default: ClassVar[str] = "sd15"
     single_kinds: ClassVar[tuple[str, ...]] = ("sd1", "sd2")
     conditions: ClassVar[frozenset[str]] = SPOKEN | GRIDS

@@ -9,20 +9,20 @@ also what CLIP sees in it; the text alone is left out of the unconditional half.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.errors import ModelError
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.latent.clips import ClipSettings, FoldedModel, moments_of
 from guidance.latent.loading import ModelFolder
-from guidance.latent.pictures import SeenPictures, before, clip_pixels, followed
+from guidance.latent.pictured import Pictured
+from guidance.latent.pictures import before, clip_pixels, followed
 from guidance.latent.t5 import T5Text, tidy
 from guidance.latent.tables import Clock, clock_of
 from guidance.latent.text import TextEncoder
@@ -108,7 +108,7 @@ class Wan(FoldedModel):
         return clips
 
 
-class WanPicture(Wan):
+class WanPicture(Pictured, Wan):
     """Clips that begin with the prompt's picture, by a text."""
 
     paper: ClassVar[str] = "Wan team 2025, arXiv:2503.20314"
@@ -123,19 +123,7 @@ class WanPicture(Wan):
 
     settings: Settings
 
-    @classmethod
-    def card(cls, settings: Any) -> GuidanceCard:
-        return replace(super().card(settings), picture=True)
-
-    def __init__(self, settings: Any, source: ModelFolder) -> None:
-        super().__init__(settings, source)
-        self.seen_pictures = SeenPictures(self.shown)
-
-    def to(self, device: torch.device | str) -> Any:
-        self.seen_pictures.forget()
-        return super().to(device)
-
-    def shown(self, given: Reference) -> Mapping[str, Tensor]:
+    def look_at(self, given: Reference) -> Mapping[str, Tensor]:
         """The clip that begins with the picture and is grey then, as latents; before them four masks of which frames of
         a moment are given; and what CLIP sees where the model listens to that."""
         count, stride = self.settings.frames, self.stride

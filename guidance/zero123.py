@@ -4,22 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt, Reference
 from guidance.latent.built import filled
 from guidance.latent.ldm_names import under
 from guidance.latent.loading import ModelFolder
-from guidance.latent.model import LatentModel, ModelSettings
-from guidance.latent.pictures import SeenPictures, before, clip_pixels
+from guidance.latent.model import ModelSettings
+from guidance.latent.pictured import Pictured
+from guidance.latent.pictures import before, clip_pixels
 from guidance.latent.single_file import SingleFile
 from guidance.latent.tensor_files import opened
 from guidance.latent.text import Rows, TextEncoder
@@ -30,7 +30,7 @@ VARIANTS = ("auto", "zero123", "stable")
 WHITE = 1.0  # the background it was trained before
 
 
-class Zero123(LatentModel):
+class Zero123(Pictured):
     """The object of a picture seen from elsewhere. It is Stable Diffusion 1 with the picture's latent beside the noisy
     one, and one token in the text's place: the picture's embedding and the relative pose, through one linear layer."""
 
@@ -52,19 +52,13 @@ class Zero123(LatentModel):
 
     def __init__(self, settings: Settings, source: ModelFolder) -> None:
         super().__init__(settings, source)
-        self.seen_pictures = SeenPictures(self._look)
         stable = "stable-zero123" in f"{settings.model} {source.path.name}".replace("_", "-")
         self.stable = settings.variant == "stable" or (settings.variant == "auto" and stable)
         channels = source.config("unet").get("in_channels")
         if channels != 8:
             raise ModelError(f"{source.path}: its U-Net takes {channels} channels, not Zero123's 8: latent and picture")
 
-    @classmethod
-    def card(cls, settings: ModelSettings) -> GuidanceCard:
-        return replace(super().card(settings), picture=True)
-
     def to(self, device: torch.device | str) -> Self:
-        self.seen_pictures.forget()
         super().to(device)
         self.projection = self.projection.to(self.device)
         return self
@@ -82,7 +76,7 @@ class Zero123(LatentModel):
     def spoken(self, prompt: Prompt) -> Mapping[str, Rows]:
         return {name: {} for name in self.conditions}
 
-    def _look(self, given: Reference) -> Mapping[str, Tensor]:
+    def look_at(self, given: Reference) -> Mapping[str, Tensor]:
         """The picture's projected embedding, and the mode of its latent, which is not scaled here."""
         shown = before(given, WHITE).to(self.device)
         encoder = self.source.encoder("image_encoder", "CLIPVisionModelWithProjection", self.dtype).to(self.device)

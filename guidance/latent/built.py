@@ -28,9 +28,10 @@ def built(part: str, config: Config) -> nn.Module:
         ) from None
     given: Json = dict(config)
     with torch.device("meta"):
-        if part in ("unet", "vae", "controlnet"):
+        if part in ("unet", "video_unet", "vae", "controlnet"):
             kinds: Json = {
                 "unet": diffusers.UNet2DConditionModel,
+                "video_unet": diffusers.UNetSpatioTemporalConditionModel,
                 "vae": diffusers.AutoencoderKL,
                 "controlnet": diffusers.ControlNetModel,
             }

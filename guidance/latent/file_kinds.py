@@ -9,7 +9,10 @@ from torch import Tensor
 
 from guidance.latent import ldm_names
 
-WHOLE = ("sd1", "sd2", "sdxl", "mvdream", "imagedream", "zero123")  # kinds that hold all that a family needs
+WHOLE = ("sd1", "sd2", "sdxl", "mvdream", "imagedream", "zero123", "sv3d")  # kinds that hold all that a family needs
+
+
+TOLD_ORBITS = (256, 1280)  # waves beside the picture: of SV3D_u, of SV3D_p
 
 
 def recognise(shapes: Mapping[str, Tensor]) -> str:
@@ -31,6 +34,9 @@ def recognise(shapes: Mapping[str, Tensor]) -> str:
         return ""
     if first.shape[1] == 8 and "cc_projection.weight" in shapes:
         return "zero123"
+    told = shapes.get(f"{ldm_names.UNET}label_emb.0.0.weight")
+    if first.shape[1] == 8 and told is not None and any(".time_stack." in name for name in shapes):
+        return "sv3d" if told.shape[1] in TOLD_ORBITS else "svd"
     if first.shape[1] != 4:
         return ""
     if f"{ldm_names.UNET}camera_embed.0.weight" in shapes:
@@ -47,7 +53,8 @@ def hint(shapes: Mapping[str, Tensor]) -> str:
         "lora": "a LoRA, which is given to a model as its `lora`",
         "ip-adapter": "an IP-Adapter, which is given to a model as its `ip_adapter`",
         "controlnet": "a ControlNet, which is given to a model as its `controlnet`",
+        "svd": "a Stable Video Diffusion, which is read from a folder: get the one that diffusers has",
         "part": "one network of a diffusers folder: give the folder that holds model_index.json",
-        "": "no model known here: of single files SD 1.5, SD 2.x, SDXL, MVDream, ImageDream and Zero123 are read; "
+        "": "no model known here: of single files SD 1.5, SD 2.x, SDXL, MVDream, ImageDream, Zero123, SV3D are read; "
         "inpainting models, refiners and transformers (SD 3, FLUX) are not",
     }[recognise(shapes)]

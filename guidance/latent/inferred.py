@@ -77,6 +77,33 @@ def unet(state: Shapes, size: int, pooled: int = 1280) -> Config:
     return _body(state) | _sized(state, pooled) | rest
 
 
+def video_unet(state: Shapes, size: int, frames: int, waves: int) -> Config:
+    """UNetSpatioTemporalConditionModel's, told numbers of so many waves each; its heads have a width of 64."""
+    levels = _numbers(state, r"down_blocks\.(\d+)\.")
+    convs = [state[f"down_blocks.{k}.resnets.0.spatial_res_block.conv1.weight"] for k in range(levels)]
+    widths = [conv.shape[0] for conv in convs]
+    blocks = {
+        f"{side}_block_types": [
+            f"{'CrossAttn' * _attends(state, side, k)}{side.capitalize()}BlockSpatioTemporal" for k in range(levels)
+        ]
+        for side in ("down", "up")
+    }
+    return {
+        "in_channels": state["conv_in.weight"].shape[1],
+        "out_channels": state["conv_out.weight"].shape[0],
+        "block_out_channels": widths,
+        **blocks,
+        "layers_per_block": _numbers(state, r"down_blocks\.0\.resnets\.(\d+)\."),
+        "transformer_layers_per_block": 1,
+        "cross_attention_dim": next(v for name, v in state.items() if name.endswith("attn2.to_k.weight")).shape[1],
+        "num_attention_heads": [max(1, width // 64) for width in widths],
+        "addition_time_embed_dim": waves,
+        "projection_class_embeddings_input_dim": state["add_embedding.linear_1.weight"].shape[1],
+        "sample_size": size,
+        "num_frames": frames,
+    }
+
+
 def controlnet(state: Shapes, pooled: int = 1280) -> Config:
     """ControlNetModel's."""
     hint = "controlnet_cond_embedding"

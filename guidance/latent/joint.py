@@ -54,12 +54,18 @@ class JointAttention:
     ) -> Tensor:
         count = self.views.count
         x = hidden_states.unflatten(0, (-1, count)).flatten(1, 2)
-        q, k, v = (
-            layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for layer in (attn.to_q, attn.to_k, attn.to_v)
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        said: Tensor = attn.to_out[1](attn.to_out[0](mixed))
-        return said.unflatten(1, (count, -1)).flatten(0, 1)
+        return attended(attn, x, x).unflatten(1, (count, -1)).flatten(0, 1)
+
+
+def attended(attn: Any, x: Tensor, seen: Tensor) -> Tensor:
+    """What an attention of diffusers makes of tokens [B, L, C] that look at `seen` [B, S, C]."""
+    q, k, v = (
+        layer(tokens).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        for layer, tokens in ((attn.to_q, x), (attn.to_k, seen), (attn.to_v, seen))
+    )
+    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    said: Tensor = attn.to_out[1](attn.to_out[0](mixed))
+    return said
 
 
 def joined(net: Any, views: ViewCount, where: str) -> nn.Module:

@@ -105,14 +105,14 @@ def layers_of(names: Iterable[str]) -> int:
 def unet(state: State) -> dict[str, Tensor]:
     """A U-Net's tensors (without the file's prefix); the image parts of ImageDream are `image_prompt`'s."""
     table = modules(state, layers_of(state))
-    return {_renamed(name, table): value for name, value in state.items() if not _of_images(name)}
+    return {renamed(name, table): value for name, value in state.items() if not _of_images(name)}
 
 
 def image_prompt(state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """ImageDream's resampler, and its keys and values by the diffusers name of their cross-attention: the layout of an
     IP-Adapter (guidance/latent/ip_files.py)."""
     table = modules(state, layers_of(state))
-    heads = {_renamed(name, table): value for name, value in state.items() if re.search(r"\.to_[kv]_ip\.", name)}
+    heads = {renamed(name, table): value for name, value in state.items() if re.search(r"\.to_[kv]_ip\.", name)}
     return under(state, "image_embed."), heads
 
 
@@ -121,7 +121,7 @@ def controlnet(state: State) -> dict[str, Tensor]:
     own = under(state, "control_model.") or dict(state)
     table = modules(own, layers_of(own)) | CONTROL
     table |= {f"zero_convs.{k}.0": f"controlnet_down_blocks.{k}" for k in range(_count(own, "zero_convs"))}
-    return {_renamed(name, table): value for name, value in own.items()}
+    return {renamed(name, table): value for name, value in own.items()}
 
 
 def averaged(state: State) -> dict[str, Tensor]:
@@ -217,17 +217,17 @@ def _count(names: Iterable[str], blocks: str, depth: int = 1) -> int:
     return len({name.split(".")[depth] for name in names if name.startswith(f"{blocks}.")})
 
 
-def _renamed(name: str, table: Mapping[str, str]) -> str:
+def renamed(name: str, table: Mapping[str, str]) -> str:
     """By the longest module of the table that the name begins with; an unknown name stays, and `check` refuses it."""
     parts = name.split(".")
     for count in range(min(4, len(parts) - 1), 0, -1):
         module = table.get(".".join(parts[:count]))
         if module:
             rest = ".".join(parts[count:])
-            return f"{module}.{_resnet(rest) if '.resnets.' in module else rest}"
+            return f"{module}.{resnet(rest) if '.resnets.' in module else rest}"
     return name
 
 
-def _resnet(rest: str) -> str:
+def resnet(rest: str) -> str:
     layer, _, kind = rest.rpartition(".")
     return f"{RESNET.get(layer, layer)}.{kind}"

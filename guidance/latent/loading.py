@@ -24,6 +24,8 @@ from guidance.latent.built import PRECISE, partly_precise
 
 INDEX = "model_index.json"
 NEEDS = "needs diffusers and transformers: pip install 'dreamlab[models]'"
+# Classes of other repositories that call one of the library's in another way, and have its tensors.
+SAME = {"SV3DUNetSpatioTemporalConditionModel": "UNetSpatioTemporalConditionModel"}
 MOST_CONFIG = 1 << 20  # bytes of a configuration
 
 
@@ -38,7 +40,7 @@ class ModelFolder:
     """A model as a folder with one sub-folder for each part."""
 
     path: Path
-    legacy: str = ""  # the one pickled file that may be read
+    legacy: str = ""  # the one pickled file that may be read; several in several parts with commas
 
     @property
     def inner(self) -> ModelFolder:
@@ -57,6 +59,10 @@ class ModelFolder:
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         return self._json(self.path / part / name)
 
+    def processor(self, part: str) -> Mapping[str, Any]:
+        """What is done to pictures before a network sees them."""
+        return self._json(self.path / part / "preprocessor_config.json")
+
     def _json(self, path: Path) -> Mapping[str, Any]:
         if not path.is_file():
             raise ModelError(f"{path}: is not there; is {self.path} a whole folder of the kind that diffusers writes?")
@@ -72,7 +78,8 @@ class ModelFolder:
 
     def network(self, part: str, kinds: Sequence[str], dtype: torch.dtype) -> nn.Module:
         """A network of diffusers: one of the classes `kinds`, as the folder says, in `dtype`, frozen."""
-        said = self.config(part).get("_class_name")
+        own = self.config(part).get("_class_name")
+        said = SAME.get(cast(str, own), own)
         if said not in kinds:
             raise ModelError(f"{self.path / part}: is a {said}; this family takes {' or '.join(kinds)}")
         with quiet():
@@ -141,7 +148,7 @@ class ModelFolder:
             return {"variant": "fp16"}
         if not full:
             pickled = [name for name in names if name.endswith((".bin", ".ckpt", ".pt", ".pth"))]
-            if self.legacy in pickled:
+            if set(pickled) & {name.strip() for name in self.legacy.split(",")}:
                 return {"use_safetensors": False}  # both libraries then read it as plain tensors
             holds = (
                 f"; it holds the pickle {pickled[0]}: convert it, or name it in the setting `legacy`" if pickled else ""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dreamlab.core import pixels
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.cards import GuidanceCard
+from dreamlab.core.cards import GuidanceCard, knows_all
 from dreamlab.core.errors import InputError
 from dreamlab.core.noise import NoiseTable, eps_from_flow, eps_from_v, eps_from_x0
 from dreamlab.core.prompting import DIRECTIONS
@@ -32,6 +32,7 @@ from guidance.latent.loading import ModelFolder
 from guidance.latent.memory import Ladder, empty_cache
 from guidance.latent.tables import Clock, clock_of
 from guidance.latent.text import Heard, Rows, TextEncoder, variants
+from guidance.latent.vocabulary import clip_hears
 from guidance.shared.dtypes import DTYPES, dtype_of
 from guidance.shared.worlds import Worlds
 
@@ -45,7 +46,7 @@ class ModelSettings:
     """What every pretrained model can be told."""
 
     model: str = setting("", help="a name of `dreamlab models ls`, or the path of a folder or file")
-    legacy: str = setting("", help="name of the one pickled file in it that may be read; safetensors need none")
+    legacy: str = setting("", help="name of the pickled file in it that may be read (several: with commas)")
     tokenizer: str = setting("", help="folder with a tokenizer, for one file, which has none; else CLIP's own")
     prediction: str = setting("", choices=("", *PREDICTIONS), help="of one file of SD 2, which does not tell")
     ema: bool = setting(False, help="of one file: its moving averages instead of its weights")
@@ -80,11 +81,14 @@ class LatentModel(ABC):
     embedded: ClassVar[str] = "toybox"  # the role of the embedded prior that can stand in
     single_kinds: ClassVar[tuple[str, ...]] = ()  # of single files that hold it (guidance/latent/single_file.py)
     trained_at: ClassVar[int] = 512  # pixels, unless its folder says otherwise
+    tiles: ClassVar[tuple[int, int]] = (1, 1)  # rows and columns of views in one picture that it looks at
+    glance: ClassVar[int] = 0  # pixels of a given picture that each call looks at besides
     net_part: ClassVar[str] = "unet"
     net_kinds: ClassVar[tuple[str, ...]] = ("UNet2DConditionModel",)
     vae_kind: ClassVar[str] = "AutoencoderKL"
     time_part: ClassVar[str] = "time_embedding"  # of the network: where an adapter adds the camera; "": nowhere
     conv: ClassVar[bool] = True  # made of convolutions, which like their channels last
+    clip_words: ClassVar[bool] = False  # CLIP reads all of its text
 
     @classmethod
     def card(cls, settings: ModelSettings) -> GuidanceCard:
@@ -95,6 +99,7 @@ class LatentModel(ABC):
             adapter=True,
             models=cls.models(settings),
             embedded=cls.embedded,
+            hear=clip_hears if cls.clip_words else knows_all,
         )
 
     @classmethod
@@ -264,6 +269,14 @@ class LatentModel(ABC):
     def relieve(self) -> str:
         """Give up speed for memory; what was given up, or nothing where nothing is left."""
         return self.ladder.relieve()
+
+    def renew(self) -> bool:
+        """Texts are forgotten: one that is encoded among others may differ in its last bits. What was given up stays
+        given up, a tiny encoder has been judged by a picture, and a compiled network has seen the shapes of a run."""
+        if self.ladder.taken or self.settings.encoder != "exact" or self.settings.compile:
+            return False
+        self.heard.forget()
+        return True
 
 
 def gridded(condition: Condition, views: int) -> Condition:

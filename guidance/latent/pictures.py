@@ -5,6 +5,7 @@ encoded once for a run, after which the encoder is gone."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +67,7 @@ class SeenPictures:
     """What given pictures are to a model, as tables on its device; `look` has the encoder in memory for a while."""
 
     def __init__(self, look: Callable[[Reference], Mapping[str, Tensor]]) -> None:
-        self._look, self._tables = look, dict[Reference, Mapping[str, Tensor]]()
+        self._look, self._tables = look, WeakKeyDictionary[Reference, Mapping[str, Tensor]]()  # as long as the run
         self.times_looked = 0
 
     def __getitem__(self, given: Reference) -> Mapping[str, Tensor]:

@@ -27,6 +27,7 @@ class Sampling:
     steps: int = 25
     scale: float = 7.5  # of guidance; 1: none
     strength: float = 1.0  # of the noise that a given picture starts from; 1: nothing of it is left
+    scales: tuple[float, ...] = ()  # of each row, where they differ
 
 
 def drawn(
@@ -54,21 +55,22 @@ def drawn(
         z = scheduler.add_noise(start, noise, times[:1])
     if start is not None and len(times) < len(scheduler.timesteps):
         scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
+    scale = torch.tensor(how.scales, device=model.device).reshape(-1, 1, 1, 1) if how.scales else how.scale
     for time in times:
-        said = guided(model, z, float(time), told, other, how.scale, flow)
+        said = guided(model, z, float(time), told, other, scale, flow)
         z = scheduler.step(said, time, z).prev_sample
     return z
 
 
 def guided(
-    model: LatentModel, z: Tensor, time: float, told: Condition, other: Condition, scale: float, flow: bool
+    model: LatentModel, z: Tensor, time: float, told: Condition, other: Condition, scale: float | Tensor, flow: bool
 ) -> Tensor:
     """What the scheduler is handed: eps, or a flow's velocity; both halves of guidance in one call."""
-    rows = len(z)
-    both, condition = (z, told) if scale == 1.0 else (torch.cat([z, z]), Condition.cat([other, told]))
+    rows, alone = len(z), not isinstance(scale, Tensor) and scale == 1.0
+    both, condition = (z, told) if alone else (torch.cat([z, z]), Condition.cat([other, told]))
     at = torch.full((len(both),), time, device=z.device)
     said = model.velocity(both, at / 1000, condition) if flow else model.predict(both, at.long(), condition)
-    return said if scale == 1.0 else cfg(said[:rows], said[rows:], scale)
+    return said if alone else cfg(said[:rows], said[rows:], scale)
 
 
 def _variance_preserving(model: LatentModel, steps: int) -> Any:

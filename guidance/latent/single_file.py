@@ -38,6 +38,7 @@ KINDS = {
     "text_encoder_2": "CLIPTextModelWithProjection",
     "image_encoder": "CLIPVisionModelWithProjection",
 }
+VIDEO = "UNetSpatioTemporalConditionModel"
 PLACES = {
     "unet": (ldm_names.UNET,),
     "vae": ldm_names.VAES,
@@ -76,8 +77,9 @@ class SingleFile(ModelFolder):
             raise ModelError(f"{self.path}: its {part} lacks {lacks}; get the file again") from None
 
     def network(self, part: str, kinds: Sequence[str], dtype: torch.dtype) -> nn.Module:
-        if KINDS.get(part) not in kinds:
-            raise ModelError(f"{self.path}: a {KINDS.get(part, part)} cannot be a {' or '.join(kinds)}")
+        kind = VIDEO if part == "unet" and self.kind == "sv3d" else KINDS.get(part, part)
+        if kind not in kinds:
+            raise ModelError(f"{self.path}: a {kind} cannot be a {' or '.join(kinds)}")
         net = self.filled(part, dtype)
         if part == "unet" and self.kind == "imagedream":
             body = self._body(self.file.read(self._names(part)))
@@ -187,6 +189,10 @@ def single(
         raise ModelError(f"{path}: is a {kind} model; {takes}")
     # Zero123 was meant to be used by its averages, and its files have both.
     ema = ema or (kind == "zero123" and any(name.startswith(ldm_names.EMA) for name in file.shapes))
+    if kind == "sv3d":
+        from guidance.latent.orbit_file import OrbitFile
+
+        return OrbitFile(path, legacy, file=file, kind=kind, prediction="v_prediction")
     told = prediction or ("v_prediction" if "v_pred" in file.shapes else "" if kind == "sd2" else "epsilon")
     if not told:
         raise ModelError(f"{path}: is SD 2, and does not tell what it predicts; {UNTOLD}")

@@ -53,6 +53,10 @@ class Heard:
         for i, text in enumerate(new):
             self._rows[text] = {name: rows[i : i + 1].clone() for name, rows in encoded.items()}
 
+    def forget(self) -> None:
+        """For another run: what is encoded in another batch is another sum."""
+        self._rows = {}
+
     def __getitem__(self, text: str) -> Rows:
         return self._rows[text]
 

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from guidance.layouts.controls import CONTROLS
 from guidance.layouts.deepfloyd import DEEPFLOYD
 from guidance.layouts.flow import FLOWS
+from guidance.layouts.orbits import ORBITS
 from guidance.layouts.parts import Layout
 from guidance.layouts.stable import STABLE
 from guidance.layouts.video import VIDEOS
 from guidance.layouts.views import VIEWS
 
 LAYOUTS: Mapping[str, Layout] = {
-    layout.name: layout for layout in (*STABLE, *DEEPFLOYD, *FLOWS, *CONTROLS, *VIEWS, *VIDEOS)
+    layout.name: layout for layout in (*STABLE, *DEEPFLOYD, *FLOWS, *CONTROLS, *VIEWS, *VIDEOS, *ORBITS)
 }

@@ -81,7 +81,7 @@ def construct(network: Network, size: Size, device: str = "meta") -> nn.Module:
             made: nn.Module = kind(kind.config_class(**config))
         else:
             made = kind.from_config(config)
-    return made.eval()
+    return made.to(device).eval()  # a share that mixes frames is made on the host whatever is said
 
 
 def tied(net: nn.Module) -> set[str]:

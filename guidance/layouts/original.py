@@ -64,6 +64,23 @@ def unet_name(name: str, config: Config) -> str:
     return f"{side}_blocks.{entry}.{1 if kind == 'attentions' else 0}.{_inner(kind, rest)}"
 
 
+def video_unet_name(name: str, config: Config) -> str:
+    """A tensor of UNetSpatioTemporalConditionModel as generative-models calls it: what mixes frames stands beside what
+    a Stable Diffusion has, and says the same of itself."""
+    found = re.fullmatch(r"(.+\.resnets\.\d)\.(spatial_res_block|temporal_res_block|time_mixer)\.(.+)", name)
+    if found is not None:
+        block, side, rest = found.groups()
+        entry = unet_name(f"{block}.norm1.bias", config).removesuffix("in_layers.0.bias")
+        if side == "time_mixer":
+            return f"{entry}time_mixer.{rest}"
+        return f"{entry}{'time_stack.' * side.startswith('temporal')}{_inner('resnets', rest)}"
+    made = unet_name(name, config)
+    made = made.replace("time_pos_embed.linear_1", "time_pos_embed.0").replace(
+        "time_pos_embed.linear_2", "time_pos_embed.2"
+    )
+    return made.replace("temporal_transformer_blocks", "time_stack")
+
+
 def as_unet(state: State, config: Config) -> Iterator[tuple[str, Tensor]]:
     """UNet2DConditionModel's tensors under latent-diffusion's names."""
     return ((unet_name(name, config), value) for name, value in state.items())

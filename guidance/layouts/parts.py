@@ -80,6 +80,8 @@ class Layout:
     index: Mapping[str, object] = field(default_factory=dict)  # further keys of model_index.json
     version: str = ""
     crop: int = 224  # of the image processors
+    file: str = ""  # the one file that it is published as, under the names of its own repository
+    ways: Mapping[str, Config] = field(default_factory=dict)  # what else they say, by folder
 
     def part(self, folder: str) -> Network:
         """The network in a folder; KeyError names those that are there."""

@@ -19,8 +19,9 @@ from dreamlab.core.errors import DiskError, ModelError
 from dreamlab.core.files import disk_errors
 from guidance.layouts import LAYOUTS
 from guidance.layouts.build import FileTensor, construct, in_file
-from guidance.layouts.parts import WEIGHTS, Layout, Network, Size
+from guidance.layouts.parts import WEIGHTS, Config, Layout, Network, Size
 from guidance.layouts.tokens import write_tokenizer
+from guidance.layouts.whole import in_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -159,7 +160,7 @@ def write_part(folder: Path, network: Network, size: Size, dtype: str, dice: Dic
     write_weights(folder, network, in_file(network, construct(network, size), dtype, size), dice, variant)
 
 
-def _write_picture(folder: Path, kind: str, crop: int) -> None:
+def _write_picture(folder: Path, kind: str, crop: int, way: Config) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
     named = {"feature_extractor_type": kind} if kind.endswith("FeatureExtractor") else {"image_processor_type": kind}
@@ -172,7 +173,7 @@ def _write_picture(folder: Path, kind: str, crop: int) -> None:
     }
     _dump(
         folder / "preprocessor_config.json",
-        config | named | {"image_mean": mean, "image_std": std, "resample": 3, "size": crop},
+        config | named | {"image_mean": mean, "image_std": std, "resample": 3, "size": crop} | way,
     )
 
 
@@ -196,7 +197,7 @@ def layout_of(name: str) -> Layout:
 
 
 def write_random(
-    name: str,
+    which: str | Layout,
     size: Size,
     out: Path,
     seed: int = 0,
@@ -204,24 +205,13 @@ def write_random(
     variant: str = "",
     without: tuple[str, ...] = (),
 ) -> Path:
-    """The folder of a layout with random weights, at `out`, which may be there if it is empty.
+    """The folder of a layout, by name or one that need not be published, with random weights, at `out`, which may be
+    there if it is empty; of one that is a single file that file, in it.
 
     `dtype` (fp32, fp16, bf16) is fp32 at tiny and fp16 at full size if not said; `without` leaves out networks that
     users delete. What was begun and failed stays where it is: the message says why.
     """
-    return write_layout(layout_of(name), size, out, seed, dtype, variant, without)
-
-
-def write_layout(
-    layout: Layout,
-    size: Size,
-    out: Path,
-    seed: int = 0,
-    dtype: str = "",
-    variant: str = "",
-    without: tuple[str, ...] = (),
-) -> Path:
-    """As `write_random`, of a layout that need not be one of the published ones."""
+    layout = layout_of(which) if isinstance(which, str) else which
     kept = dtype or ("fp16" if size == "full" else "fp32")
     if kept not in TORCH:
         raise ModelError(f"{layout.name}: dtype {dtype!r} is none of fp32, fp16, bf16")
@@ -230,13 +220,16 @@ def write_layout(
     dice = Dice(seed)
     with disk_errors("making a folder", out):
         out.mkdir(parents=True, exist_ok=True)
+    if layout.file:
+        write_tensors(out / layout.file, in_whole(layout, size, kept), dice)
+        return out / layout.file
     for network in layout.parts:
         if network.folder not in without:
             write_part(out / network.folder, network, size, kept, dice, variant)
     for tokens in layout.tokens:
         write_tokenizer(out / tokens.folder, tokens, size)
     for folder, kind in layout.pictures.items():
-        _write_picture(out / folder, kind, layout.crop)
+        _write_picture(out / folder, kind, layout.crop, layout.ways.get(folder, {}))
     if layout.scheduler:
         (out / "scheduler").mkdir(exist_ok=True)
         head = {"_class_name": layout.scheduler["_class_name"], "_diffusers_version": layout.version}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Video models: ModelScope and Zeroscope, Stable Video Diffusion and SV3D, CogVideoX, Wan 2.1 and 2.2.
+"""Video models: ModelScope and Zeroscope, Stable Video Diffusion, CogVideoX, Wan 2.1 and 2.2.
 
 AnimateDiff is Stable Diffusion 1.5 with a motion adapter beside it: `guidance.layouts.controls`.
 """
@@ -58,7 +58,7 @@ UNET_SVD: Config = {
     "transformer_layers_per_block": 1,
     "up_block_types": ["UpBlockSpatioTemporal", *["CrossAttnUpBlockSpatioTemporal"] * 3],
 }
-_SVD_TINY: Config = {
+SVD_TINY: Config = {
     "addition_time_embed_dim": 32,
     "block_out_channels": [32, 64],  # group norms are fixed at 32
     "cross_attention_dim": 32,
@@ -93,14 +93,10 @@ EULER_SVD: Config = PNDM | {
 }
 
 
-def _svd(name: str, frames: int, vector: int = 0) -> Layout:
-    """`vector`: width of the conditioning vector where it is not three numbers of 256 (SV3D_u: one)."""
+def _svd(name: str, frames: int) -> Layout:
     version = "0.24.0.dev0"
     more: Config = {"num_frames": frames}
-    tiny = UNET_SVD | more | _SVD_TINY
-    if vector:
-        more["projection_class_embeddings_input_dim"] = vector
-        tiny["projection_class_embeddings_input_dim"] = 32
+    tiny = UNET_SVD | more | SVD_TINY
     small: Config = {"block_out_channels": [32, 32, 32, 32], "layers_per_block": 1, "sample_size": 32}
     kind, vae = "UNetSpatioTemporalConditionModel", "AutoencoderKLTemporalDecoder"
     networks = (
@@ -322,7 +318,6 @@ VIDEOS = (
     _scope("zeroscope", "0.17.0.dev0", 64),
     _svd("svd", 14),
     _svd("svd-xt", 25),
-    _svd("sv3d-u", 21, vector=256),
     _cog("cogvideox-2b", {}, 1.15258426, 3.0, "fp16", 1, _COG),
     _cog("cogvideox-5b", _COG_5B, 0.7, 1.0, "bf16", 2, _COG),
     _cog("cogvideox-5b-i2v", _COG_5B | _COG_I2V, 0.7, 1.0, "bf16", 3, "CogVideoXImageToVideoPipeline"),

@@ -109,14 +109,13 @@ EULER_V: Config = PNDM | {
     "_class_name": "EulerAncestralDiscreteScheduler",
     "beta_schedule": "linear",
     "prediction_type": "v_prediction",
-    "timestep_spacing": "trailing",
 }
 
 
 def _zero123plus() -> Layout:
     version = "0.17.1"
     networks = (
-        unet(UNET_21, TINY_21, None, version),
+        unet(UNET_21 | {"sample_size": 96}, TINY_21, None, version),
         autoencoder(version, {"sample_size": 256, "scaling_factor": 0.18215}),
         clip_h("4.29.2"),
         clip_vision("vision_encoder", "H", version="4.29.2"),
@@ -125,7 +124,9 @@ def _zero123plus() -> Layout:
     index: Config = {"ramping_coefficients": ramp, "safety_checker": [None, None]}
     pictures = {"feature_extractor_clip": "CLIPImageProcessor", "feature_extractor_vae": "CLIPImageProcessor"}
     tokens = (Tokens("tokenizer", "CLIPTokenizer", pad="!"),)
-    return Layout("zero123plus", "Zero123PlusPipeline", networks, EULER_V, tokens, pictures, index, version)
+    half: Config = {"image_mean": [0.5] * 3, "image_std": [0.8] * 3, "crop_size": 320, "size": {"shortest_edge": 320}}
+    ways = {"feature_extractor_vae": half}
+    return Layout("zero123plus", "Zero123PlusPipeline", networks, EULER_V, tokens, pictures, index, version, ways=ways)
 
 
 VIEWS = (

@@ -22,17 +22,19 @@ from torch import Tensor
 
 from dreamlab.core import pixels
 from dreamlab.core.cameras import Cameras
-from dreamlab.core.cards import GuidanceCard
+from dreamlab.core.cards import GuidanceCard, WordsHeard, beyond
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.noise import NoiseTable, eps_from_v, make_table
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
+from dreamlab.toybox import asked
+from dreamlab.toybox.hearing import PRETRAINED
 from guidance.shared.dtypes import dtype_of
 from guidance.shared.lora import Lora
 from guidance.shared.whole import Whole
 from guidance.shared.worlds import Worlds
 from guidance.toybox.net import Prior, Text, laid_out
-from guidance.toybox.store import EVERY, Stored, load, words_of
+from guidance.toybox.store import EVERY, Stored, load, longest_of, words_of
 from guidance.toybox.told import camera_features
 from guidance.toybox.words import PAD, Reading, Words
 
@@ -49,6 +51,7 @@ class Toybox:
     conditions: ClassVar[frozenset[str]] = frozenset({"text", "null", "negative", "blind", "blind_null"})
     role: ClassVar[str] = "image"
     together: ClassVar[int] = 1  # pictures whose tokens attend to each other
+    single: ClassVar[bool] = True  # what it draws is one object, from words alone
     still: ClassVar[bool] = True  # of a caption there is one volume, made once
     one_noise: ClassVar[bool] = False  # its samples of a group start from one noise: what rests then rests by itself
 
@@ -61,8 +64,10 @@ class Toybox:
 
     @classmethod
     def card(cls, settings: Settings) -> GuidanceCard:
-        listen = partial(cls.listen, settings)
-        return GuidanceCard(cls.conditions, cls.together, adapter=True, encodes=True, listen=listen)
+        listen, hear = partial(cls.listen, settings), partial(cls.understood, settings)
+        return GuidanceCard(
+            cls.conditions, cls.together, adapter=True, encodes=True, single=cls.single, listen=listen, hear=hear
+        )
 
     @classmethod
     def build(cls, settings: Settings, worlds: Worlds | None) -> Self:
@@ -170,6 +175,11 @@ class Toybox:
             self._captions[key] = self.captions(texts)
         return self._captions[key]
 
+    def renew(self) -> bool:
+        """Captions are encoded anew: what is said of a word that it does not know is said in every run."""
+        self._captions = {}
+        return True
+
     def texts(self, prompt: Prompt) -> dict[str, str]:
         """What is encoded of a prompt; the first is what it says, the second nothing."""
         return {"prompt": prompt.text, "null": "", "negative": prompt.negative}
@@ -178,14 +188,30 @@ class Toybox:
         reading = heard(self.words, text, what, self.settings.unknown)
         if reading.unknown:
             warnings.warn(f"{what}: {reading.report()}; going on without", stacklevel=3)
-        return self.words.encode(reading, self.net.net.longest)
+        return self.words.encode(reading, self.net.net.longest, what)
 
     @staticmethod
     def listen(settings: Settings, prompt: Prompt) -> None:
         """Complain of a prompt when a recipe is read, before anything is loaded."""
-        words = words_of(folder_of(settings.weights))
-        heard(words, prompt.text, "prompt", settings.unknown)
-        heard(words, prompt.negative, "negative", settings.unknown)
+        folder = folder_of(settings.weights)
+        words, longest = words_of(folder), longest_of(folder)
+        for what, text in (("prompt", prompt.text), ("negative", prompt.negative)):
+            words.encode(heard(words, text, what, settings.unknown), longest, what)
+
+    @classmethod
+    def understood(cls, settings: Settings, text: str) -> WordsHeard:
+        """Which of a text's words it does not know, and how many of its tokens there is room for."""
+        folder = folder_of(settings.weights)
+        words, limit = words_of(folder), longest_of(folder) - 1
+        reading = words.read(text)
+        lines = cls.unmade(text) if reading.tokens else ()
+        unheard = beyond(text, lambda part: len(words.read(part).tokens), limit)
+        return WordsHeard(reading.unknown, len(reading.tokens), limit, unheard, reading.overheard.read, lines)
+
+    @classmethod
+    def unmade(cls, text: str) -> tuple[str, ...]:
+        """What a text asks for and this role does not make."""
+        return asked.unmade(text)
 
 
 def heard(words: Words, text: str, what: str, unknown: str) -> Reading:
@@ -193,7 +219,7 @@ def heard(words: Words, text: str, what: str, unknown: str) -> Reading:
     reading = words.read(text)
     if reading.unknown and unknown == "refuse":
         known = "use words it knows (`dreamlab list objects` has its objects), or go on without them: the guidance's "
-        known += "setting `unknown: skip`, e.g. stages.0.terms.0.guidance.unknown=skip"
+        known += f"setting `unknown: skip`, e.g. stages.0.terms.0.guidance.unknown=skip; {PRETRAINED}"
         raise InputError(f"{what}: {reading.report()}; {known}")
     if what == "prompt" and not reading.tokens:
         raise InputError(f"prompt: {text!r} holds no word that the toybox prior knows")

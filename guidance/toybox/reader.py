@@ -6,7 +6,9 @@ knows shapes by words and by sides. So a small network reads both off a given pi
 two parts that a caption names, and the azimuth it was taken from. The novel role then asks the prior what it knows.
 
 An object with several like sides has several right azimuths; the answer is the nearest mode of 72 directions, refined
-by its neighbours. The network is trained by `dreamlab toybox train --role reader` on the world's own pictures.
+by its neighbours. How far the picture leans is answered alike. The network is trained by
+`dreamlab toybox train --role reader` on the world's own pictures, half of them made strange
+(`dreamlab.toybox.training.style`), and sees the object as large as it can be, however the picture frames it.
 """
 
 from __future__ import annotations
@@ -26,8 +28,13 @@ from guidance.toybox.layers import Conv, WordBlock, norm
 SIZE = 64
 TURNS = 72  # directions around, 5 degrees apart; the first is the front
 WIDTHS = (80, 160)  # at 1/4 and 1/8 of the picture
-QUESTIONS = 4  # what it is, from where, the main colour, the second part's
-FORMAT = 1
+LEANS = 36  # directions that up may be, 10 degrees apart; the first is up
+FILL = 0.85  # of the reader's square that the object's longer side takes
+FAINT = 0.25  # cover of a row of pixels from which it belongs to the object
+FILLS = (0.78, 0.85, 0.92)  # in which a picture is looked at
+SURE = 0.8  # probability from which a picture is taken for what it seems; how it was chosen: the model card
+QUESTIONS = 5  # what it is, from where, the main colour, the second part's, how it leans
+FORMAT = 2
 FILE = "reader.safetensors"
 
 
@@ -38,11 +45,6 @@ class Known:
     objects: tuple[tuple[str, str], ...]  # a category and its second part, "" without one
     colours: tuple[str, ...]
 
-    def sentence(self, category: int, colours: Sequence[int]) -> str:
-        name, part = self.objects[category]
-        main, second = (self.colours[index] for index in colours)
-        return f"{main} {name}" + (f" with {second} {part}" if part else "")
-
 
 @dataclass(frozen=True)
 class Answers:
@@ -51,6 +53,7 @@ class Answers:
     category: Tensor  # [B, objects]
     turn: Tensor  # [B, TURNS]
     colour: Tensor  # [B, 2, colours]
+    lean: Tensor  # [B, LEANS]
 
 
 class Residual(nn.Module):
@@ -69,10 +72,10 @@ class Residual(nn.Module):
 class Reader(nn.Module):
     """Convolutions down to 8 x 8 tokens, then attention between them and one token for each question."""
 
-    def __init__(self, known: Known, blocks: int = 3) -> None:
+    def __init__(self, known: Known, blocks: int = 3, temperature: float = 1.0) -> None:
         super().__init__()
         middle, core = WIDTHS
-        self.known = known
+        self.known, self.temperature = known, temperature
         self.stem, self.middle = Conv(16, middle, 2), nn.Sequential(Residual(middle), Residual(middle))
         self.to_core = Conv(middle, core, 2)
         self.place = nn.Parameter(0.1 * torch.randn((SIZE // 8) ** 2, core))
@@ -81,6 +84,7 @@ class Reader(nn.Module):
         self.category = nn.Linear(core, len(known.objects))
         self.turn = nn.Linear(core, TURNS)
         self.colour = nn.Linear(core, len(known.colours))
+        self.lean = nn.Linear(core, LEANS)
 
     def forward(self, picture: Tensor) -> Answers:  # `prepared`
         fours = F.pixel_unshuffle(picture.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)  # 2 x 2 pixels in a cell
@@ -91,54 +95,128 @@ class Reader(nn.Module):
         for block in self.blocks:
             x = block(x, mask)
         said = norm(x[:, :QUESTIONS])
-        answers = self.category(said[:, 0]), self.turn(said[:, 1]), self.colour(said[:, 2:])
+        answers = self.category(said[:, 0]), self.turn(said[:, 1]), self.colour(said[:, 2:4]), self.lean(said[:, 4])
         return Answers(*(answer.float() for answer in answers))
 
 
-def prepared(rgb: Tensor, alpha: Tensor) -> Tensor:
+def prepared(rgb: Tensor, alpha: Tensor, fill: float | Tensor = FILL, shift: Tensor | None = None) -> Tensor:
     """[B, H, W, 3] colours premultiplied by alpha [B, H, W, 1] -> [B, SIZE, SIZE, 4]: the object over mid gray, and
-    where it is."""
-    x = torch.cat([2 * rgb - alpha, 2 * alpha - 1], -1)
-    if x.shape[1:3] != (SIZE, SIZE):
-        x = F.interpolate(x.permute(0, 3, 1, 2), (SIZE, SIZE), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
-    return x
+    where it is; moved and enlarged to `fill` the square, `shift` [B, 2] (of half the square) off its middle."""
+    x = torch.cat([rgb, alpha], -1).permute(0, 3, 1, 2)
+    scale, centre = _box(alpha[..., 0])
+    scale = scale / fill
+    if shift is not None:
+        centre = centre - scale[:, None] * shift
+    turn = scale[:, None, None] * torch.eye(2, device=x.device)
+    grid = F.affine_grid(torch.cat([turn, centre[..., None]], 2), list(x.shape), align_corners=False)
+    x = F.grid_sample(x, grid, align_corners=False)
+    if x.shape[2:] != (SIZE, SIZE):
+        x = F.interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True)
+    x = x.permute(0, 2, 3, 1)
+    return torch.cat([2 * x[..., :3] - x[..., 3:], 2 * x[..., 3:] - 1], -1)
 
 
-def azimuth_of(turn: Tensor) -> Tensor:  # [B, TURNS] -> degrees [B]
+def _box(alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Half the longer side [B] and the middle [B, 2] of what is there in [B, H, W], in [-1, 1], to parts of a pixel by
+    how much of its outermost rows is covered; all of the picture where nothing is."""
+    sides = []
+    for axis in (1, 2):  # over rows: the columns, x
+        cover = alpha.amax(axis)
+        there, size = cover > FAINT, cover.shape[1]
+        places = torch.arange(size, device=alpha.device).expand_as(there)
+        low = torch.where(there, places, size - 1).amin(1, keepdim=True)
+        high = torch.where(there, places, 0).amax(1, keepdim=True)
+        ends = [low + 1 - cover.gather(1, low), high + cover.gather(1, high)]
+        bare = ~there.any(1)
+        first, last = (end[:, 0].masked_fill(bare, full) for end, full in zip(ends, (0.0, float(size)), strict=True))
+        sides.append((first * (2 / size) - 1, last * (2 / size) - 1))
+    half = torch.stack([(high - low) / 2 for low, high in sides], 1).amax(1)
+    return half, torch.stack([(high + low) / 2 for low, high in sides], 1)
+
+
+def azimuth_of(turn: Tensor) -> Tensor:  # [B, directions] -> degrees [B]
     """The likeliest direction, and between its neighbours the mean."""
-    likely = turn.softmax(-1)
+    likely, count = turn.softmax(-1), turn.shape[-1]
     smooth = likely.roll(1, -1) + 2 * likely + likely.roll(-1, -1)
     best = smooth.argmax(-1, keepdim=True)
     steps = torch.arange(-2, 3, device=turn.device)
-    near = likely.gather(-1, (best + steps) % TURNS)
+    near = likely.gather(-1, (best + steps) % count)
     offset = (near * steps).sum(-1) / near.sum(-1)
-    return torch.remainder((best[:, 0] + offset) * (360.0 / TURNS) + 180.0, 360.0) - 180.0
+    return torch.remainder((best[:, 0] + offset) * (360.0 / count) + 180.0, 360.0) - 180.0
 
 
-def read(reader: Reader, given: Reference) -> tuple[str, float]:
-    """(its words, the azimuth it was taken from in degrees) of a given picture."""
+@dataclass(frozen=True)
+class Sighting:
+    """What a reader makes of one picture."""
+
+    kind: str
+    part: str  # that a caption names second, "" without one
+    colours: tuple[str, str]
+    turn: Tensor  # [TURNS] probabilities of the directions that it was taken from
+    lean_deg: float  # of the picture, to the right
+    likely: tuple[tuple[str, float], ...]  # the kinds that come to mind first, with probabilities
+
+    @property
+    def sure(self) -> bool:
+        """Whether the picture shows what it is taken for; of pictures of other things few make it so sure."""
+        return self.likely[0][1] >= SURE
+
+    @property
+    def azimuth_deg(self) -> float:
+        return float(azimuth_of(self.turn.log()[None]))
+
+    @property
+    def words(self) -> str:
+        return sentence(self.kind, self.part, self.colours)
+
+
+def sentence(kind: str, part: str, colours: Sequence[str]) -> str:
+    """A caption."""
+    return f"{colours[0]} {kind}" + (f" with {colours[1]} {part}" if part and len(colours) > 1 else "")
+
+
+def read(reader: Reader, given: Reference) -> Sighting:
+    """A given picture, looked at in several sizes: what is said of all of them is worth more than what is said of one,
+    and its probability means more."""
     device = reader.place.device
     rgb, alpha = given.rgb.to(device)[None], given.alpha.to(device)[None]
     with torch.no_grad():
-        answers = reader(prepared(rgb * alpha, alpha))
-    words = reader.known.sentence(int(answers.category.argmax()), answers.colour[0].argmax(-1).tolist())
-    return words, float(azimuth_of(answers.turn))
+        seen = [reader(prepared(rgb * alpha, alpha, fill)) for fill in FILLS]
+
+    def mean(logits: Sequence[Tensor]) -> Tensor:
+        return torch.stack([each.softmax(-1) for each in logits]).mean(0)
+
+    kinds = mean([each.category / reader.temperature for each in seen])[0]
+    best = kinds.topk(min(3, len(kinds)))
+    colour = mean([each.colour for each in seen])[0].argmax(-1).tolist()
+    names = reader.known.objects
+    kind, part = names[int(best.indices[0])]
+    return Sighting(
+        kind,
+        part,
+        (reader.known.colours[colour[0]], reader.known.colours[colour[1]]),
+        mean([each.turn for each in seen])[0].cpu(),
+        float(azimuth_of(mean([each.lean for each in seen]).log())),
+        tuple((names[i][0], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)),
+    )
 
 
-def turn_error(turn: Tensor, azimuth_deg: Tensor) -> Tensor:  # [B, TURNS], [B] -> [B]
+def turn_error(turn: Tensor, azimuth_deg: Tensor) -> Tensor:  # [B, directions], [B] -> [B]
     """Cross-entropy with the two directions that an azimuth lies between."""
-    place = torch.remainder(azimuth_deg, 360.0) * (TURNS / 360.0)
+    count = turn.shape[-1]
+    place = torch.remainder(azimuth_deg, 360.0) * (count / 360.0)
     low = place.floor()
     share, log = place - low, turn.log_softmax(-1)
     rows = torch.arange(len(turn), device=turn.device)
-    low = low.long() % TURNS
-    return -(1 - share) * log[rows, low] - share * log[rows, (low + 1) % TURNS]
+    low = low.long() % count
+    return -(1 - share) * log[rows, low] - share * log[rows, (low + 1) % count]
 
 
 def packed(reader: Reader, facts: Mapping[str, object]) -> bytes:
     """A safetensors file in fp16; what it can name is in its header."""
     state = {name: value.detach().to("cpu", torch.float16) for name, value in reader.state_dict().items()}
-    header = {"objects": reader.known.objects, "colours": reader.known.colours, "facts": dict(facts)}
+    known = {"objects": reader.known.objects, "colours": reader.known.colours}
+    header: dict[str, object] = {**known, "facts": dict(facts), "temperature": reader.temperature}
     return tensors.packed(state, "reader", {**header, tensors.FORMAT: FORMAT})
 
 
@@ -147,7 +225,8 @@ def load(path: Path) -> Reader:
 
     def build(header: tensors.Header, state: dict[str, Tensor]) -> Reader:
         objects = tuple((str(name), str(part)) for name, part in header["objects"])
-        reader = Reader(Known(objects, tuple(map(str, header["colours"]))))
+        known = Known(objects, tuple(map(str, header["colours"])))
+        reader = Reader(known, temperature=float(header["temperature"]))
         reader.load_state_dict(state)
         return reader.requires_grad_(False).eval()
 

@@ -61,6 +61,14 @@ def words_of(folder: Path) -> Words:
     return Words.from_json(_files(folder)[VOCABULARY].read_text(encoding="utf-8"))
 
 
+def longest_of(folder: Path) -> int:
+    """Tokens of the longest caption, without its weights."""
+    try:
+        return int(json.loads(_files(folder)[CONFIG].read_text(encoding="utf-8"))["net"]["longest"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder / CONFIG} is damaged ({error!r}); {AGAIN}") from None
+
+
 def _files(folder: Path) -> dict[str, Path]:
     files = {name: folder / name for name in (CONFIG, VOCABULARY, WEIGHTS)}
     for name, path in files.items():

@@ -8,16 +8,16 @@ where an adjective stops. The table is frozen with the weights (vocab.json), so 
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.toybox import caption as world
 from dreamlab.toybox.colours import COLOURS, MATERIALS, PATTERNS
+from dreamlab.toybox.hearing import Overheard
 from dreamlab.toybox.shapes import CATEGORIES
 
 PAD, NULL, START = 0, 1, 2
@@ -32,13 +32,18 @@ class Reading:
 
     tokens: tuple[str, ...]
     unknown: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    overheard: Overheard = field(default_factory=lambda: Overheard(""))
 
     def report(self) -> str:
         """One line that names the unknown words, "" when there are none."""
-        told = [
-            f"{w!r}" + (f" (did you mean {' or '.join(near)}?)" if near else "") for w, near in self.unknown.items()
-        ]
+        told = [f"{w!r}{_hint(w, near)}" for w, near in self.unknown.items()]
         return f"the toybox prior does not know {', '.join(told)}" if told else ""
+
+
+def _hint(word: str, near: Sequence[str]) -> str:
+    if world.ALIASES.get(word) in world.RELATIONS:
+        return " (it makes one object here; --recipe toybox makes each by its own words)"
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,8 @@ class Words:
         return self._readings[text]
 
     def _read(self, text: str) -> Reading:
-        flat = " ".join(re.findall(r"[a-z0-9]+|[,;.]", text.lower()))
+        overheard = world.EAR.hear(text)
+        flat = overheard.text
         for pattern, joined in self._names:
             flat = pattern.sub(joined, flat)
         tokens: list[str] = []
@@ -121,18 +127,18 @@ class Words:
                 unknown[word] = ()
         # Without an object, one is what is missing: the name of a part or of a colour would be no advice.
         known = self._known if any(token in CATEGORIES for token in tokens) else self._objects
-        unknown = {word: tuple(difflib.get_close_matches(word, known, n=3, cutoff=0.6)) for word in unknown}
+        unknown = {w: () if self.aliases.get(w, w) in self.untrained else world.nearest(w, known) for w in unknown}
         while tokens and tokens[-1] in world.BREAKS:
             tokens.pop()
-        return Reading(tuple(tokens), unknown)
+        return Reading(tuple(tokens), unknown, overheard)
 
-    def encode(self, reading: Reading, longest: int) -> list[int]:
+    def encode(self, reading: Reading, longest: int, what: str = "prompt") -> list[int]:
         """<start> and the ids of a reading, or <null> alone when there is nothing to say."""
         if not reading.tokens:
             return [NULL]
         if len(reading.tokens) >= longest:
             raise InputError(
-                f"prompt: {len(reading.tokens)} words, the limit is {longest - 1}; describe the object briefly"
+                f"{what}: {len(reading.tokens)} words, the limit is {longest - 1}; describe the object briefly"
             )
         return [START, *(self.ids[token] for token in reading.tokens)]
 

@@ -58,9 +58,9 @@ def test_the_eighth_of_the_widths_keeps_the_shares_of_a_step(tmp_path: Path) -> 
     """Of two predictions and the way there and back through the encoder; at full size 41 and 59 in a hundred."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from guidance.layouts.random import write_layout
+    from guidance.layouts.random import write_random
 
-    write_layout(latent.eighth(), "tiny", tmp_path / "sd")
+    write_random(latent.eighth(), "tiny", tmp_path / "sd")
     stage = latent.built("sds", {"model": tmp_path / "sd"})
     model = stage.terms[0].guidance
     with FlopCounterMode(display=False) as counter:

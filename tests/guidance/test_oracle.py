@@ -146,7 +146,7 @@ def test_the_world_holds_the_prompts_object_and_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "hint"), [("a red mushrom", "mushroom"), ("a zyzzyva", "list objects"), ("a plaid mushroom", "plaid")]
+    ("prompt", "hint"), [("a red muzhrom", "mushroom"), ("a zyzzyva", "list objects"), ("a quixotic cat", "quixotic")]
 )
 def test_unknown_words_are_named(prompt: str, hint: str) -> None:
     with pytest.raises(InputError, match=hint):

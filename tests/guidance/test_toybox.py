@@ -209,8 +209,8 @@ def test_encode_resizes_decodes_and_is_differentiable() -> None:
 
 
 def test_unknown_words_are_refused_or_skipped_aloud() -> None:
-    with pytest.raises(InputError, match=r"mushrom.*did you mean mushroom"):
-        guidance().condition(Prompt("a red mushrom on a table"), turntable(1), frames(1))
+    with pytest.raises(InputError, match=r"muzhrom.*did you mean mushroom"):
+        guidance().condition(Prompt("a red muzhrom on a table"), turntable(1), frames(1))
     with pytest.raises(InputError, match=r"negative: .*'blurry'"):
         guidance().condition(Prompt("a red mushroom", "blurry"), turntable(1), frames(1))
     with pytest.raises(InputError, match="no word"):

@@ -77,6 +77,19 @@ def test_the_seed_decides_and_the_unguided_picture_asks_once(random_folder: Call
     assert rows == [1, 1, 1, 2, 2, 2]
 
 
+def test_rows_can_be_guided_each_by_its_own_scale(random_folder: Callable[..., Path]) -> None:
+    mine = sd(random_folder("sd15"))
+    told, shape = asked(mine, 2), latents(mine, 2).shape
+
+    def made(how: Sampling) -> Tensor:
+        return drawn(mine, told["text"], told["null"], shape, torch.Generator().manual_seed(3), how)
+
+    both = made(Sampling(3, scales=(1.0, 6.0)))
+    torch.testing.assert_close(both[0], made(Sampling(3, 1.0))[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(both[1], made(Sampling(3, 6.0))[1], rtol=1e-4, atol=1e-4)
+    assert (both[0] - made(Sampling(3, 6.0))[0]).abs().max() > 1e-2
+
+
 def test_a_given_picture_is_refined_as_far_as_was_asked(random_folder: Callable[..., Path]) -> None:
     """It begins with as much noise as that many of the last steps take away."""
     mine = sd(random_folder("sd15"))

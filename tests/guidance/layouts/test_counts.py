@@ -55,6 +55,11 @@ COUNTS = {
     ("svd", "unet"): (1_524_623_082, 1428),
     ("svd-xt", "unet"): (1_524_623_082, 1428),
     ("svd-xt", "vae"): (97_742_847, 374),
+    # SVD's less or more what it is told: 1280 rows of 256, or of 1280, numbers in place of 768
+    ("sv3d-u", "unet"): (1_524_623_082 - 1280 * 512, 1428),
+    ("sv3d-p", "unet"): (1_524_623_082 + 1280 * 512, 1428),
+    ("sv3d-p", "vae"): (83_653_863, 248),
+    ("sv3d-p", "image_encoder"): (632_076_800, 520),
     ("cogvideox-2b", "transformer"): (1_693_783_872, 736),
     ("cogvideox-2b", "vae"): (215_583_907, 436),
     ("cogvideox-5b", "transformer"): (5_570_283_072, 1024),

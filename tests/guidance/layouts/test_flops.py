@@ -16,22 +16,22 @@ TERA = 1e12
 # height, width and frames of the latents, 10^12 operations (guidance.md 12.4, performance.md 3)
 CHEAP = {
     ("sd15", "unet", 64, 64, 1): 0.803,
-    ("sd21", "unet", 64, 64, 1): 0.804,
-    ("sd21v", "unet", 96, 96, 1): 2.149,
     ("mvdream", "unet", 32, 32, 1): 0.181,
     ("zero123", "unet", 32, 32, 1): 0.176,
     ("sdxl", "unet", 128, 128, 1): 6.761,
     ("controlnet-sd15", "", 64, 64, 1): 0.283,
     ("controlnet-sdxl", "", 128, 128, 1): 3.02,
     ("if1xl", "unet", 64, 64, 1): 2.88,
-    ("if1m", "unet", 64, 64, 1): 0.229,
     ("sd3", "transformer", 64, 64, 1): 2.11,
     ("flux2-klein-4b", "transformer", 64, 64, 1): 10.2,
     ("modelscope", "unet", 40, 72, 16): 14.3,
     ("wan21-1.3b", "transformer", 60, 104, 5): 31.6,  # 17 frames
     ("cogvideox-2b", "transformer", 60, 90, 13): 120,  # 49 frames
 }
-DEAR = {
+DEAR = {  # other sizes of the same networks, and their siblings
+    ("if1m", "unet", 64, 64, 1): 0.229,
+    ("sd21v", "unet", 96, 96, 1): 2.149,
+    ("sd21", "unet", 64, 64, 1): 0.804,
     ("sd15", "unet", 32, 32, 1): 0.180,
     ("sdxl", "unet", 64, 64, 1): 1.589,
     ("sd3", "transformer", 128, 128, 1): 8.90,
@@ -42,10 +42,10 @@ DEAR = {
     ("wan21-1.3b", "transformer", 60, 104, 21): 283,
     ("wan22-5b", "transformer", 44, 80, 31): 517,
 }
-SLOW = [pytest.param(*key, marks=pytest.mark.slow) for key in DEAR]
+RELEASE = [pytest.param(*key, marks=pytest.mark.release) for key in DEAR]
 
 
-@pytest.mark.parametrize(("name", "folder", "height", "width", "frames"), [*CHEAP, *SLOW])
+@pytest.mark.parametrize(("name", "folder", "height", "width", "frames"), [*CHEAP, *RELEASE])
 def test_a_call_costs_what_was_counted(name: str, folder: str, height: int, width: int, frames: int) -> None:
     expected = (CHEAP | DEAR)[name, folder, height, width, frames]
     assert flops(name, folder, height, width, frames) / TERA == pytest.approx(expected, rel=0.005)

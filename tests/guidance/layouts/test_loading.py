@@ -38,11 +38,11 @@ def load(part: Network, folder: Path) -> tuple[Any, dict[str, Any]]:
     return loaded
 
 
-NETWORKS = [  # MultiViewUNetModel and CLIPCameraProjection are of no library
+NETWORKS = [  # MultiViewUNetModel and CLIPCameraProjection are of no library; SV3D is one file, read in test_sv3d.py
     (name, network.folder)
     for name, layout in LAYOUTS.items()
     for network in layout.parts
-    if network.needed and network.written is None and network.kind != "WanTransformer3DModel"
+    if network.needed and network.written is None and not layout.file and network.kind != "WanTransformer3DModel"
 ]
 WAN = [name for name in LAYOUTS if name.startswith("wan")]
 

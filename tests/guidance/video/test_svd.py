@@ -148,9 +148,14 @@ def test_what_it_is_not_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="follows a picture and the prompt has none"):
         asked(model)
-    with pytest.raises(ModelError, match="is told 1 numbers beside the picture, not 3; is it an SV3D"):
+    with pytest.raises(ModelError, match="is a sv3d model; this family is read from a folder only"):
         built(random_folder("sv3d-u"))
     copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    place = copy / "unet/config.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), "projection_class_embeddings_input_dim": 32}))
+    with pytest.raises(ModelError, match="is told 1 numbers beside the picture, not 3; is it an SV3D"):
+        built(copy)
+    shutil.copy(folder / "unet/config.json", place)
     place = copy / "scheduler/scheduler_config.json"
     place.write_text(json.dumps({**json.loads(place.read_text()), "prediction_type": "epsilon"}))
     with pytest.raises(ModelError, match="scheduler: epsilon at continuous times; this family predicts v"):
