@@ -13,14 +13,27 @@ from typing import NoReturn
 
 import typer
 
-from dreamlab.cli import about, dream, models, runs, texture, toybox  # their commands join the app
+from dreamlab.cli import (  # their commands join the app
+    about,
+    batch,
+    dream,
+    jobs,
+    jobs_add,
+    jobs_work,
+    models,
+    runs,
+    studio,
+    texture,
+    toybox,
+)
 from dreamlab.cli.app import app
 from dreamlab.core.allocator import keep_memory
 from dreamlab.core.errors import DiskError, DreamError, Interrupted, OutOfMemory, is_disk_error
 from dreamlab.core.files import remedy
 from dreamlab.core.threads import watch
 
-__all__ = ["about", "app", "dream", "main", "models", "runs", "texture", "toybox"]
+__all__ = ["about", "app", "batch", "dream", "jobs", "jobs_add", "jobs_work", "main", "models"]
+__all__ += ["runs", "studio", "texture", "toybox"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Interrupted as error:
         sys.exit(error.exit_code)
     except DreamError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if str(error):
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         print("stopped", file=sys.stderr)

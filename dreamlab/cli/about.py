@@ -12,6 +12,8 @@ from configs import find
 from dreamlab.cli.app import app
 from dreamlab.core.errors import RecipeError
 
+BENCHES = "export|gpu|index|kernels|prior|scale|scenes|soak|startup|step|studio|systems|workers"
+
 
 @app.command("list")
 def list_(what: Annotated[str, typer.Argument(metavar="systems|scenes|guidance|recipes|objects|formats")]) -> None:
@@ -32,7 +34,7 @@ def show(what: Annotated[str, typer.Argument(metavar="recipe")], name: str) -> N
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(metavar="export|gpu|kernels|prior|scale|scenes|startup|step|systems")],
+    what: Annotated[str, typer.Argument(metavar=BENCHES)],
     json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
     scaling: Annotated[
         bool, typer.Option(help="kernels: cost against count, resolution and views, with exponents")

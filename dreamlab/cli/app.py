@@ -22,6 +22,8 @@ toybox = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The proc
 app.add_typer(toybox, name="toybox")
 models = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Models of others: which, where, whether whole.")
 app.add_typer(models, name="models")
+jobs = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The queue: what waits, runs, and came of it.")
+app.add_typer(jobs, name="jobs")
 
 Device = Annotated[str, typer.Option(help="cpu or cuda")]
 ROOM = 1_900_000_000  # bytes of address space that the default recipe was seen to need, and a little more

@@ -19,7 +19,6 @@ from dreamlab.core.errors import RecipeError
 from dreamlab.core.foreign.files import checked_size
 from dreamlab.core.foreign.picture_parser import MAX_FILE
 
-ON_MISSING = ("fail", "embedded")
 ASSETS = (".glb", ".gltf", ".png", ".ply", ".obj", ".usdz", ".usda")  # of these, what we write tells its recipe
 Words = Annotated[
     list[str] | None,
@@ -40,6 +39,7 @@ From = Annotated[Path | None, typer.Option("--from", help="an asset of ours: its
 OnMissing = Annotated[
     str, typer.Option(help="models that are not here: fail, or embedded: the prior of the package in their place")
 ]
+Strict = Annotated[bool, typer.Option("--strict", help="exit 2 where a part of the prompt cannot be made")]
 Init = Annotated[Path | None, typer.Option(help="a mesh, point cloud or Gaussians that the first scene begins as")]
 
 
@@ -86,6 +86,7 @@ def dream(
     source: From = None,
     init: Init = None,
     on_missing: OnMissing = "fail",
+    strict: Strict = False,
     out: Annotated[Path, typer.Option(help="folder for run folders")] = Path("runs"),
     device: Device = "cpu",
 ) -> None:
@@ -98,21 +99,21 @@ def dream(
     if asked.prompt is None and asked.recipe == find(DEFAULT) and source is None:
         raise RecipeError('dream needs a prompt, e.g. dreamlab dream "a red mushroom with a white stem"')
     check_device(device)
-    check_missing(on_missing)
     if source is not None and recipe is not None:
         raise RecipeError("--from brings a recipe of its own: leave out --recipe")
     from dreamlab import pipeline
     from dreamlab.intake.starting import beginnings, remembered
+    from dreamlab.run.folder import Run
+    from dreamlab.run.joining import joined
 
-    with remembered(source, asked.recipe, asked.settings, image) as chosen:
-        settings = asked.settings + ([] if init is None else beginnings(init, chosen, asked.settings))
-        run = pipeline.create(asked.prompt, chosen, out, settings, asked.negative, sys.argv, asked.image, on_missing)
-    go(run, device)
+    def made(ranks: int) -> Run:
+        with remembered(source, asked.recipe, asked.settings, image) as chosen:
+            settings = asked.settings + ([] if init is None else beginnings(init, chosen, asked.settings))
+            told = (sys.argv, asked.image, on_missing, strict, ranks)
+            return pipeline.create(asked.prompt, chosen, out, settings, asked.negative, *told)
 
-
-def check_missing(way: str) -> None:
-    if way not in ON_MISSING:
-        raise RecipeError(f"--on-missing {way!r}: {' or '.join(ON_MISSING)}")
+    with joined(device) as table:
+        go(table.run(made), table.device, table.ranks)
 
 
 def is_asset(word: str) -> bool:
@@ -128,6 +129,7 @@ def check(
     prompt_env: PromptEnv = None,
     negative: Negative = None,
     on_missing: OnMissing = "fail",
+    strict: Strict = False,
     device: Device = "cpu",
 ) -> None:
     """What `dream` would do, a line per stage, or what is wrong; makes no folder. RECIPE: a packaged one or a .yaml."""
@@ -138,9 +140,9 @@ def check(
     asked = wanted(given, recipe, image, (prompt_file, prompt_env), negative, {})
     from dreamlab import pipeline
 
-    check_missing(on_missing)
     check_device(device)
-    plan, _ = pipeline.plan(asked.prompt, asked.recipe, asked.settings, asked.negative, asked.image, on_missing)
+    told = (asked.negative, asked.image, on_missing, strict)
+    plan, _ = pipeline.plan(asked.prompt, asked.recipe, asked.settings, *told)
     print(f"prompt: {plan.prompt}")
     for stage in plan.stages:
         terms = ", ".join(f"{term.guidance.kind} by {term.system.kind}" for term in stage.terms)

@@ -34,19 +34,37 @@ def measure(
     what: str, json_file: Path | None, scaling: bool = False, model: bool = False, plot: Path | None = None
 ) -> bool:
     """Run a bench by name; whether every floor was met."""
-    from benchmarks import export, gpu, kernels, prior, scale, scenes, startup, step, systems
+    from benchmarks import (
+        export,
+        gpu,
+        index,
+        kernels,
+        prior,
+        scale,
+        scenes,
+        soak,
+        startup,
+        step,
+        studio,
+        systems,
+        workers,
+    )
     from dreamlab.metrics.figures import report
 
     benches = {
         "export": export.parts,
         "gpu": gpu.measure,
+        "index": index.measure,
         "kernels": lambda: kernels.modelled() if model else kernels.collect(kernels.names(), scaling),
         "prior": prior.measure,
         "scale": lambda: scale.measure(plot=plot),
         "scenes": scenes.measure,
+        "soak": soak.measure,
         "startup": startup.measure,
         "step": step.measure,
+        "studio": studio.measure,
         "systems": systems.measure,
+        "workers": workers.measure,
     }
     if what not in benches:
         raise RecipeError(f"bench {what!r}{did_you_mean(what, benches)}")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dreamlab.cli.app import Device, RunPath, app, check_device
-from dreamlab.core.errors import Interrupted
+from dreamlab.core.errors import Interrupted, RankLost
 from dreamlab.core.text import shell
 
 if TYPE_CHECKING:
     from dreamlab.run.folder import Run
+    from dreamlab.run.ranks import Alone
 
 
 @app.command()
@@ -28,25 +29,41 @@ def resume(
     from dreamlab.run.folder import Run
 
     check_device(device)
-    opened = Run.open(run)
-    if steps is not None:
-        pipeline.extend(opened, steps)
-    go(opened, device)
+    from dreamlab.run.joining import joined
+
+    def longer(ranks: int) -> Run:
+        opened = Run.open(run)
+        if steps is not None:
+            pipeline.extend(opened, steps)
+        return opened
+
+    with joined(device) as table:
+        go(table.run(longer), table.device, table.ranks)
 
 
 @app.command()
 def branch(
     run: RunPath,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="recipe settings")] = None,
+    step: Annotated[int | None, typer.Option(help="of a checkpoint that RUN keeps; none: the newest")] = None,
+    prompt: Annotated[str | None, typer.Option(help="what to make from there on")] = None,
+    negative: Annotated[str | None, typer.Option(help="what it must not look like")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for the new run folder; none: beside RUN")] = None,
     device: Device = "cpu",
 ) -> None:
-    """A new run that starts where RUN stands, with other settings. The last line of stdout is its folder."""
+    """A new run that starts where RUN stands, or stood, with other words or settings (seed=N too) for the steps to
+    come. The last line of stdout is its folder."""
     from dreamlab import pipeline
     from dreamlab.run.folder import Run
+    from dreamlab.run.joining import joined
 
     check_device(device)
-    go(pipeline.branch(Run.open(run), out, overrides or [], sys.argv, device), device)
+
+    def branched(ranks: int) -> Run:
+        return pipeline.branch(Run.open(run), out, overrides or [], sys.argv, device, step, prompt, negative)
+
+    with joined(device) as table:
+        go(table.run(branched), table.device, table.ranks)
 
 
 @app.command()
@@ -105,15 +122,18 @@ def verdicts(run: Run) -> list[str]:
     return [line(check) for check in found if check and "below" not in check]
 
 
-def go(run: Run, device: str) -> None:
-    """Run a folder with a progress bar; print what was made, the run folder last."""
+def go(run: Run, device: str, ranks: Alone | None = None) -> None:
+    """Run a folder with a progress bar; print what was made, the run folder last. Of several processes one does."""
     from dreamlab import pipeline
-    from dreamlab.cli.progress import Bar
+    from dreamlab.python.bar import Bar
 
+    if ranks is not None and ranks.rank:
+        beside(run, device, ranks)
+        return
     print(f"run folder: {run.path}", file=sys.stderr)
     try:
         with Bar() as bar:
-            files = pipeline.execute(run, device, bar.update)
+            files = pipeline.execute(run, device, bar.update, ranks=ranks)
     except Interrupted as error:
         print(f"{error}. Resume: {shell('resume', run.path)}", file=sys.stderr)
         raise
@@ -123,3 +143,14 @@ def go(run: Run, device: str) -> None:
     for path in files:
         print(path)
     print(run.path)
+
+
+def beside(run: Run, device: str, ranks: Alone) -> None:
+    """The same for a process that writes nothing: it says only that it has lost the others."""
+    from dreamlab import pipeline
+
+    try:
+        pipeline.execute(run, device, ranks=ranks)
+    except RankLost as error:
+        print(f"{error}. Resume: {shell('resume', run.path)}", file=sys.stderr)
+        raise

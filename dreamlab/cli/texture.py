@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,9 +14,6 @@ from dreamlab.cli.app import Device, app, check_device
 from dreamlab.cli.prompt import read_prompt, sorted_words
 from dreamlab.cli.runs import go
 from dreamlab.core.errors import RecipeError
-
-if TYPE_CHECKING:
-    from dreamlab.run.folder import Run
 
 RECIPE = "texture"
 
@@ -60,44 +56,23 @@ def texture(
     if file.is_dir():
         if prompt is not None or settings:
             raise RecipeError(f"texture {file}: a run has its prompt and settings; leave them out")
-        print(written(Run.open(file), output, chosen, device))
+        print(pipeline.painted(Run.open(file), device, chosen, output))
         return
     if prompt is None:
         raise RecipeError(f'texture needs a prompt, e.g. dreamlab texture {file} "a red chair with white legs"')
-    from dreamlab.core.foreign.asset import read_asset
-    from dreamlab.intake.painting import keep, target
-    from renderers.surface.canvas import SUFFIX
-    from renderers.surface.stretch import canvas_of
+    from dreamlab.intake.painting import target
 
     path = find(recipe)
-    canvas = canvas_of(read_asset(file, "mesh"), str(file), fresh_uv, up)
-    given = taken(file)
     if output is not None:
-        target(given, file, output)
-    for line in canvas.facts["lines"]:
-        print(f"note: {line}", file=sys.stderr)
+        target(taken(file), file, output)
     settings += [f"{key}={value}" for key, value in (("seed", seed), ("steps", steps)) if value is not None]
-    if any(slot.get("shared", 0) > 0.02 for slot in canvas.facts["slots"]):
-        # What several places share must learn from all of them; a field in space would be read at one.
-        settings.append("stages.0.scene.material=texture")
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder, f"asset{SUFFIX}")
-        place.write_bytes(canvas.bytes())
-        settings.append(f"stages.0.scene.asset={place}")
-        run = pipeline.create(prompt, path, out, settings, negative, sys.argv)
-    keep(run, given)
-    go(run, device)
-    print(written(run, output, chosen, device))
+    from dreamlab.run.joining import joined
 
+    def made(ranks: int) -> Run:
+        return pipeline.create_painting(prompt, file, path, out, settings, negative, sys.argv, fresh_uv, up)
 
-def written(run: Run, output: Path | None, maps: tuple[str, ...], device: str) -> Path:
-    """The painted asset of a finished run, in the run and, if asked, elsewhere, too."""
-    from dreamlab import pipeline
-    from dreamlab.core.files import disk_errors
-    from dreamlab.export.origin import origin_of
-    from dreamlab.intake.painting import copy_out, give_back
-
-    chosen, scene, step = pipeline.finished_scene(run, device)
-    with disk_errors("writing the painted asset", output or run.export):
-        origin = origin_of(chosen, chosen.prompt, step)
-        return copy_out(give_back(run, scene, step, origin, maps, "" if output is None else output.stem), output)
+    with joined(device) as table:
+        run = table.run(made)
+        go(run, table.device, table.ranks)
+    if table.ranks.rank == 0:
+        print(pipeline.painted(run, device, chosen, output))

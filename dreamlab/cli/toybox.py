@@ -97,7 +97,7 @@ def toybox_score(
     seeds: Annotated[int, typer.Option(min=1, help="runs of each prompt")] = 1,
     prompts: Annotated[int, typer.Option(min=0, help="so many held-out prompts, one per category; 0: none")] = 8,
     steps: Annotated[int | None, typer.Option(min=1, help="of the first stage (default: the recipe's)")] = None,
-    recipe: Annotated[str, typer.Option(help="name of a packaged recipe, or a file")] = "toybox",
+    recipe: Annotated[str | None, typer.Option(help="name or file; of parts compared: toybox-gaussians")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="recipe setting key=value, repeatable")] = None,
     images: Annotated[int, typer.Option(min=0, help="also judge so many pictures drawn by the prior")] = 0,
     prior: Annotated[str, typer.Option(help="of --images: a shipped prior by name, or its folder")] = "toybox",
@@ -110,6 +110,8 @@ def toybox_score(
 
     check_device(device)
     names = (systems, scenes, guidance)
+    # Parts are compared by a recipe of one stage: in two, the second would make up for the first.
+    recipe = recipe or ("toybox-gaussians" if any(names) else "toybox")
     command(Scored(*names, seeds, prompts, steps, recipe, tuple(settings or ()), images, prior, device), out, json)
 
 

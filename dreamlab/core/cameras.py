@@ -158,6 +158,9 @@ class OrbitSettings:
     ring: int = setting(
         0, low=0, high=64, help="so many views in a row stand around in equal turns, at one height and lens"
     )
+    ring_elevations: tuple[float, ...] = setting(
+        (), low=-90, high=90, help="of a ring's views in turn; none: one for all, drawn from elevation_deg"
+    )
     time: tuple[float, float] = setting((0.0, 1.0), low=0, high=1, help="of a moving scene; a part for one segment")
     ring_jitter: bool = setting(False, help="one jitter for all views of a ring, as MVDream's; else one for each")
     relative: bool = setting(False, help="distance in units of 1 / tan(fovy / 2): the object fills pictures alike")
@@ -184,6 +187,8 @@ def sample_orbit(settings: OrbitSettings, count: int, generator: torch.Generator
     elevation = _draw_elevation(settings, count, generator)
     if settings.ring:
         azimuth, elevation = _ring(low + (high - low) * draw, elevation, settings.ring)
+        if heights := settings.ring_elevations:
+            elevation = elevation.new_tensor([heights[i % settings.ring % len(heights)] for i in range(count)])
     distance, fovy = uniform(*settings.distance), uniform(*settings.fovy_deg)
     if settings.ring:
         distance, fovy = (value[_first(count, settings.ring)] for value in (distance, fovy))

@@ -7,6 +7,8 @@ each other, so that what cannot work together is a line about the recipe and not
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,6 +23,40 @@ def hears_anything(prompt: Prompt) -> None:
 
 
 @dataclass(frozen=True)
+class WordsHeard:
+    """What a guidance makes of a text: words it does not know with the nearest it does, and how much it takes in."""
+
+    unknown: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tokens: int | None = None  # of the text; None: nobody here can count them
+    limit: int | None = None  # of tokens; what comes after is not heard
+    unheard: str = ""  # that, as it was written
+    read: tuple[str, ...] = ()  # a line for each slip of the pen: what it was read as
+    unmade: tuple[str, ...] = ()  # a line for each thing that is asked for and will not come
+
+
+def beyond(text: str, count: Callable[[str], int], limit: int) -> str:
+    """What is left of a text when so many tokens of it are heard; a word of which a part is cut off belongs to it."""
+    if count(text) <= limit:
+        return ""
+    ends = [word.end() for word in re.finditer(r"\S+", text)]
+    fit = bisect_right(ends, limit, key=lambda end: count(text[:end]))
+    return text[ends[fit - 1] if fit else 0 :].strip()
+
+
+def knows_all(text: str) -> WordsHeard:
+    """Of a guidance that takes any words, and as many."""
+    return WordsHeard()
+
+
+@dataclass(frozen=True)
+class Stand:
+    """Where a camera must stand for a guidance that knows no others."""
+
+    azimuth_deg: float  # from that of the prompt's picture
+    elevation_deg: float | None = None  # None: any
+
+
+@dataclass(frozen=True)
 class GuidanceCard:
     """What a guidance with these settings can do, and what it must be given."""
 
@@ -31,6 +67,9 @@ class GuidanceCard:
     one_time: bool = False  # ... all at the same noise: it was trained so
     folds: int = 1  # frames of a clip that are one row of its latents, whose time is compressed ...
     moments: int = 1  # ... to so many: a row is [C moments, h, w], a channel's moments side by side
+    stands: tuple[Stand, ...] = ()  # of the views that it sees as one, in order; none: they may stand anywhere
+    level: bool = False  # ... as high as the picture's
+    backdrop: str = ""  # the background of a stage that its pictures stand before; empty: any
     views: str = "all"  # the views it can speak of: all, or those of the prompt's picture alone (given)
     picture: bool = False  # follows the prompt's picture
     frames_picture: bool = False  # `Framer`: knows how a picture's object would stand in its own world
@@ -38,9 +77,11 @@ class GuidanceCard:
     lights: bool = False  # is shown the frames' bare surface under their light
     adapter: bool = False  # `Adapting`: offers trainable additions
     encodes: bool = False  # `Encoder`: says a text as a vector
+    single: bool = False  # makes one still object of a prompt; of several, each is asked for by itself
     world: bool = False  # knows the procedural world's words alone ...
     quotes: Mapping[str, str] = field(default_factory=dict)  # ... also in these texts of its settings, by name
     listen: Callable[[Prompt], None] = hears_anything  # complains of words that it does not know
+    hear: Callable[[str], WordsHeard] = knows_all  # the same for whoever writes a text, word by word
     models: tuple[tuple[str, str], ...] = ()  # pretrained ones, by name or path, each with its family
     embedded: str = ""  # the role of the embedded prior that can stand in where those are not here
 
@@ -62,6 +103,7 @@ class RuleCard:
     maps: frozenset[str] = frozenset()  # of known pictures that it compares, besides colour and mask: depth, normal
     remembers: bool = False  # keeps something of the renders of one prompt
     frames: bool = False  # holds the frames against the latents, row by row
+    texts: tuple[str, ...] = ()  # what it asks its guidance for in place of the prompt
     complaint: str = ""  # what is wrong between its settings
 
 
@@ -86,7 +128,9 @@ class SceneCard:
     lights: bool = False  # its frames show the bare surface under their light (`extra`: lights)
     many: bool = False  # `Maker`: one generator for many prompts
     backing: tuple[Backing, ...] = ()
+    group: int = 1  # successive views that it draws alike in something
     starts: tuple[tuple[str, str], ...] = ()  # (stage, kind) of what in it takes over from an earlier stage
+    told: tuple[str, ...] = ()  # `EachTold`: the words of its objects, each made by its own
     complaint: str = ""  # what is wrong between its settings
 
 

@@ -56,6 +56,10 @@ class Interrupted(DreamError):
         self.exit_code = exit_code
 
 
+class RankLost(Interrupted):
+    """Another process of the same run has died, or is stuck; running it again goes on from the last checkpoint."""
+
+
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 

@@ -95,7 +95,7 @@ def flow_bar(s: Tensor) -> Tensor:
     return (1 - s).square() / ((1 - s).square() + s.square())
 
 
-def cfg(eps_null: Tensor, eps_text: Tensor, scale: float) -> Tensor:
+def cfg(eps_null: Tensor, eps_text: Tensor, scale: float | Tensor) -> Tensor:
     """Classifier-free guidance (Ho & Salimans 2022) in the house convention: scale 1 is the text prediction."""
     return eps_null + scale * (eps_text - eps_null)
 

@@ -35,18 +35,16 @@ def limited(rgb: Tensor, most: float | None) -> Tensor:  # [B, H, W, C]
     return limited_rgb
 
 
-def tiled(views: Tensor) -> Tensor:  # [4 G, C, h, w] -> [G, C, 2h, 2w], row by row
-    """Four pictures side by side in one."""
-    count, channels, height, width = views.shape
-    rows = views.reshape(count // 4, 2, 2, channels, height, width).permute(0, 3, 1, 4, 2, 5)
-    return rows.reshape(count // 4, channels, 2 * height, 2 * width)
+def tiled(views: Tensor, rows: int = 2, columns: int = 2) -> Tensor:  # [rows columns G, C, h, w] -> [G, C, H, W]
+    """Pictures side by side in one, row by row."""
+    cells = views.unflatten(0, (-1, rows, columns)).permute(0, 3, 1, 4, 2, 5)
+    return cells.flatten(4, 5).flatten(2, 3)
 
 
-def untiled(pictures: Tensor) -> Tensor:
+def untiled(pictures: Tensor, rows: int = 2, columns: int = 2) -> Tensor:
     """Inverse of `tiled`."""
-    count, channels, height, width = pictures.shape
-    cells = pictures.reshape(count, channels, 2, height // 2, 2, width // 2).permute(0, 2, 4, 1, 3, 5)
-    return cells.reshape(4 * count, channels, height // 2, width // 2)
+    cells = pictures.unflatten(3, (columns, -1)).unflatten(2, (rows, -1)).permute(0, 2, 4, 1, 3, 5)
+    return cells.flatten(0, 2)
 
 
 def decode(z: Tensor) -> Tensor:

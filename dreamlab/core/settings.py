@@ -7,7 +7,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
 
 Settings = TypeVar("Settings")
 
@@ -35,6 +36,7 @@ class Bounds:
     choices: tuple[str, ...] | None = None
     help: str = ""
     file: str = ""  # of FILES: the value names one, relative to the recipe's folder
+    tacit: bool = False  # a recipe that has its default is written without it
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,16 @@ def setting(
     choices: tuple[str, ...] | None = None,
     help: str = "",
     file: str = "",
+    tacit: bool = False,
 ) -> Any:
     """A dataclass field with bounds; numbers are always required to be finite."""
-    return dataclasses.field(default=default, metadata={"bounds": Bounds(low, high, above, choices, help, file)})
+    return dataclasses.field(default=default, metadata={"bounds": Bounds(low, high, above, choices, help, file, tacit)})
+
+
+@cache
+def hints_of(cls: type) -> Mapping[str, Any]:
+    """The types of a class's fields, marks and all: resolved once, for that takes longer than binding does."""
+    return get_type_hints(cls, include_extras=True)
 
 
 def bounds_of(field: dataclasses.Field[Any]) -> Bounds:

@@ -15,6 +15,15 @@ from dreamlab.core.noise import NoiseTable
 from dreamlab.core.schedules import Progress, Schedule
 
 
+@dataclass(frozen=True)
+class Hints:
+    """What whoever gave a picture says of it, for guidances that would else read it off the picture."""
+
+    side_deg: float | None = None  # azimuth that the object is seen from: 0 its front, 90 its left
+    kind: str = ""
+    colours: tuple[str, ...] = ()  # of its main part, and of the second
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """A picture to follow, and where it was taken from; two are equal only when they are one."""
@@ -24,6 +33,7 @@ class Reference:
     camera: Cameras  # one
     depth: Tensor | None = None  # [H, W, 1] camera z, or an estimate of it up to scale and shift; farther is larger
     normal: Tensor | None = None  # [H, W, 3] world
+    hints: Hints = Hints()
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class Framing:
     scale: float  # by which it should be larger
     centre: tuple[float, float]
     wanted: tuple[float, float]
+    lean_deg: float = 0.0  # to the right, in the picture: it should stand upright
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,17 @@ class Prompt:
 PICTURES = ("latent", "lights")  # of a frame's `extra`: [B, H, W, C] each
 
 
+class Parts(Protocol):
+    """Of frames whose views several processes have drawn: what `extra` holds beside pictures is of ours alone."""
+
+    @property
+    def views(self) -> int:
+        """How many of them are ours."""
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Over all processes, differentiable."""
+
+
 @dataclass(frozen=True)
 class Frames:
     """What a renderer returns for B views. Pictures are sRGB in [0, 1], premultiplied over `background`."""
@@ -58,6 +80,18 @@ class Frames:
     normal: Tensor | None = None  # [B, H, W, 3] world
     visible: Tensor | None = None  # [N] bool: which rows of the scene took part (Gaussians)
     extra: Mapping[str, Tensor] = field(default_factory=dict)  # what only this scene knows, by name, for its penalties
+    parts: Parts | None = None  # where several processes share the views
+
+    def total(self, value: Tensor) -> Tensor:
+        """A sum over what `extra` says of our views, over all of them."""
+        return value if self.parts is None else self.parts.sum(value)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of numbers that `extra` has for each of our views, over all of them; of one number, the views'."""
+        if self.parts is None:
+            return values.mean()
+        count = values.numel() if values.dim() else self.parts.views
+        return self.parts.sum(values.mean() * count) / self.parts.sum(values.new_full((), count))
 
     def take(self, index: Sequence[int]) -> Frames:
         """Some of the views; of `extra` only what is a picture."""
@@ -91,8 +125,10 @@ class Condition:
     rows: Mapping[str, Tensor]  # each [M, ...]
     shared: Mapping[str, Tensor] = field(default_factory=dict)  # not repeated per row
 
-    def take(self, index: Sequence[int] | Tensor) -> Condition:
+    def take(self, index: Sequence[int] | Tensor | slice) -> Condition:
         """Some of the rows."""
+        if isinstance(index, slice):
+            return Condition({name: row[index] for name, row in self.rows.items()}, self.shared)
         index = torch.as_tensor(index, dtype=torch.long)
         return Condition({name: row[index.to(row.device)] for name, row in self.rows.items()}, self.shared)
 
@@ -170,6 +206,15 @@ class Relieving(Protocol):
         """Give up speed for memory; says what was given up, or nothing where nothing is left."""
 
 
+@runtime_checkable
+class Renewing(Protocol):
+    """A guidance that can serve one run after another: loading it takes longer than a short run."""
+
+    def renew(self) -> bool:
+        """Forget what the last run told it, so that it answers the next as a fresh one would, to the bit; false where
+        it cannot promise that."""
+
+
 class Adapter(Protocol):
     """A frozen model with trainable additions (LoRA, Hu et al. 2021, arXiv:2106.09685) and a camera input."""
 
@@ -210,6 +255,7 @@ class Rows:
     source: Tensor  # [N'] int64: row i continues the old row source[i]; -1 starts with moments of zero
     fresh: tuple[str, ...] = ()  # groups whose moments start at zero in every row
     prefix: str = ""  # only groups whose names begin so (one particle of several)
+    more: Rows | None = None  # of another particle
 
 
 @dataclass(frozen=True)
@@ -219,6 +265,22 @@ class ParamGroup:
     tensor: Tensor
     rate: Schedule
     rowwise: bool = False
+    first: int = 0  # of its rows, in `visible` that speaks of several scenes
+
+
+@runtime_checkable
+class Beginning(Protocol):
+    """A scene that a step changes before it draws: so is one that another process draws."""
+
+    def begin(self, training: Training | None) -> None: ...
+
+
+@runtime_checkable
+class Tallying(Protocol):
+    """A scene that counts what its views show, for what `adapt` decides."""
+
+    def tallies(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """What a backward pass adds to, and what it raises to a maximum: it changes them in place."""
 
 
 class Scene(Protocol):
@@ -255,11 +317,20 @@ class Scene(Protocol):
 
 
 @runtime_checkable
+class EachTold(Protocol):
+    """A scene of several objects, some of which are made alone, each by its own words."""
+
+    @property
+    def told(self) -> Sequence[tuple[str, Scene, str]]:
+        """Name, scene in its own frame, words."""
+
+
+@runtime_checkable
 class Maker(Protocol):
     """A scene that makes a scene of each prompt it is told (amortised generation); all share its parameters."""
 
-    def tell(self, codes: Tensor) -> None:
-        """The prompts' encodings [P, D], before the first picture."""
+    def tell(self, codes: Tensor, at_once: int = 1) -> None:
+        """The prompts' encodings [P, D], before the first picture, and how many of them a step shows."""
 
     def made(self, index: int) -> Scene:
         """The scene of one prompt, for one step or for looking."""

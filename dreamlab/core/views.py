@@ -31,10 +31,21 @@ class GivenViews:
     widen: Schedule = setting(
         constant(1.0), low=0, high=1, help="of the orbit's ranges that the other views use; 0: at the picture's camera"
     )
+    views: int = setting(0, low=0, high=64, help="so many of every step's views, in place of a share")
 
     @property
     def used(self) -> bool:
-        return max(self.share.values) > 0 or min(self.widen.values) < 1
+        return self.some or min(self.widen.values) < 1
+
+    @property
+    def some(self) -> bool:
+        return self.views > 0 or max(self.share.values) > 0
+
+    def always(self, views: int) -> int | None:
+        """How many of a step's views are the picture's; None where that changes from step to step."""
+        share = self.share.values
+        own = share[0] * views
+        return self.views or (round(own) if min(share) == max(share) and own == round(own) else None)
 
 
 def given_count(share: float, views: int, step: int) -> int:
@@ -74,7 +85,7 @@ def sample_views(
         return sample_orbit(orbit, views, stream), 0
     if reference is None:
         raise InputError("given: the prompt has no picture to take views from; give one with --image")
-    own = given_count(given.share.at(progress), views, progress.step)
+    own = min(given.views, views) or given_count(given.share.at(progress), views, progress.step)
     others = narrowed(orbit, reference.camera, given.widen.at(progress))
     if own == 0:
         return sample_orbit(others, views, stream), 0

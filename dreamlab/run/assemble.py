@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -18,15 +18,16 @@ from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.streams import Streams, derive
 from dreamlab.core.threads import one_thread
-from dreamlab.core.types import Encoder, Guidance, Hearing, Maker, Prompt, Scene
+from dreamlab.core.types import EachTold, Encoder, Guidance, Hearing, Maker, Prompt, Scene
 from dreamlab.recipe import Recipe, Stage, Term
 from dreamlab.recipe.bind import Spec
-from dreamlab.recipe.checks import cards_of, check, packages, prompts_of
+from dreamlab.recipe.checks import cards_of, check, own_words, packages, prompts_of, views_together
 from dreamlab.recipe.given import placed
 from dreamlab.recipe.picture import read_picture
 from dreamlab.recipe.tables import TABLES
 from dreamlab.run.optim import Adam
-from dreamlab.run.particles import Particles
+from dreamlab.run.particles import Abreast, Particles
+from dreamlab.run.ranks import ALONE, Alone
 from dreamlab.run.worlds import worlds_of
 from renderers.become import Gathering, become
 from renderers.surface.views import Kept
@@ -49,6 +50,7 @@ class BuiltTerm:
     fold: int = 1  # views that are one row of latents ...
     moments: int = 1  # ... which holds so many of them
     at_once: int = 1  # rows in a row that its model sees at one time
+    group: int = 1  # rows in a row that its model sees as one
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,29 @@ class BuiltStage:
     streams: Streams
     device: torch.device
     changes: tuple[Change, ...] = ()  # of representation, with how much of the picture they kept
+    ranks: Alone = ALONE
 
-    def turn(self, i: int) -> tuple[Scene, Prompt]:
-        """The scene and prompt of step `i`: what a maker makes of its prompts takes turns."""
-        which = i % len(self.prompts)
-        return (self.scene if self.maker is None else self.maker.made(which)), self.prompts[which]
+    def turn(self, i: int) -> tuple[Scene, tuple[Prompt, ...]]:
+        """The scene and prompts of step `i`: what a maker makes of its prompts takes turns, so many at a time; so do
+        objects with words of their own, each alone."""
+        if self.told:
+            _, one, text = self.told[i % len(self.told)]
+            return one, (replace(self.prompts[0], text=text),)
+        if self.maker is None:
+            return self.scene, self.prompts
+        count = self.spec.at_once
+        which = [(i * count + j) % len(self.prompts) for j in range(count)]
+        made = [self.maker.made(index) for index in which]
+        scene = made[0] if count == 1 else cast(Scene, Abreast(made))
+        return scene, tuple(self.prompts[index] for index in which)
+
+    @property
+    def told(self) -> Sequence[tuple[str, Scene, str]]:
+        return () if self.gathering is None else self.gathering.told
+
+    @functools.cached_property
+    def gathering(self) -> EachTold | None:
+        return self.scene if isinstance(self.scene, EachTold) else None
 
     @functools.cached_property
     def maker(self) -> Maker | None:
@@ -91,10 +111,19 @@ def giver(scene: Scene) -> Scene:
     return scene.scenes[0] if isinstance(scene, Particles) else scene
 
 
+class Lender(Protocol):
+    """Guidances that outlive a run: a process that makes one run after another loads a model once."""
+
+    def guidance(self, spec: Spec, device: torch.device, build: Callable[[], Guidance]) -> Guidance:
+        """One that is there, as good as new, or a new one."""
+
+
 class Assembler:
     """Builds the stages of one run; guidances with equal settings are shared; files are looked for in `folder`."""
 
-    def __init__(self, recipe: Recipe, device: str, folder: Path = Path()) -> None:
+    def __init__(
+        self, recipe: Recipe, device: str, folder: Path = Path(), shelf: Lender | None = None, ranks: Alone = ALONE
+    ) -> None:
         self.recipe = recipe = placed(recipe, folder)
         check(recipe)
         self.device = torch.device(device)
@@ -104,6 +133,7 @@ class Assembler:
         self.prompts = tuple(replace(prompt, image=image) for prompt in prompts_of(recipe))
         self.streams = Streams(recipe.seed, self.device)
         self._guidance: dict[Spec, Guidance] = {}
+        self._shelf, self.ranks = shelf, ranks
 
     def stage(self, index: int, earlier: Mapping[str, Scene] | None = None) -> BuiltStage:
         """Stage `index`; `earlier` holds the finished scenes that a `from:` may name (None: state is loaded after)."""
@@ -119,14 +149,17 @@ class Assembler:
         elif earlier is not None:
             changes = self.place(scene, earlier)
         terms = tuple(self.term(f"{j}_{term.system.kind}", term) for j, term in enumerate(spec.terms))
-        return BuiltStage(spec, self.prompts, scene, terms, Adam(scene), self.streams, self.device, tuple(changes))
+        ranks = self.ranks.by(views_together(spec))
+        rest = (self.streams, self.device, tuple(changes), ranks)
+        return BuiltStage(spec, self.prompts, scene, terms, Adam(scene), *rest)
 
     def term(self, name: str, spec: Term) -> BuiltTerm:
         card, _ = cards_of(spec)
         rule = TABLES.systems[spec.system.kind](spec.system.settings)
         shown = (spec.see, spec.views, spec.sample, spec.clip_pixel)
         guidance, asking = self.guidance(spec.guidance), Asking(spec.prompting)
-        folds = card.folds, card.moments, card.together // card.folds if card.one_time else 1
+        group = card.together // card.folds
+        folds = card.folds, card.moments, group if card.one_time else 1, group
         return BuiltTerm(name, guidance, rule, spec.weight, asking, *shown, *folds)
 
     def succeed(self, source: Scene, scene: Scene) -> tuple[Scene, Kept | None]:
@@ -166,10 +199,10 @@ class Assembler:
         if stage.particles == 1:
             scene = self.scene(stage.scene)
             if isinstance(scene, Maker):
-                scene.tell(self.codes(stage))
+                scene.tell(self.codes(stage), stage.at_once)
             return scene
         made = [self.scene(stage.scene) for _ in range(stage.particles)]
-        several = Particles(made, derive(self.recipe.seed, "particles", stage.name))
+        several = Particles(made, derive(self.recipe.seed, "particles", stage.name), stage.at_once)
         return cast(Scene, several)  # its penalties are its scenes', so they belong to no class
 
     def codes(self, stage: Stage) -> Tensor:
@@ -180,11 +213,15 @@ class Assembler:
         return torch.stack([bag_of_words(prompt.text, width) for prompt in self.prompts])
 
     def guidance(self, spec: Spec) -> Guidance:
-        """A guidance, built once per run."""
+        """A guidance, built once per run, or taken from the shelf."""
         if spec not in self._guidance:
-            with one_thread():  # hundreds of small tensors
-                made = TABLES.guidance[spec.kind].build(spec.settings, worlds_of(self.recipe.seed))
-                self._guidance[spec] = made.to(self.device)
+            build = functools.partial(self._built, spec)
+            made = build() if self._shelf is None else self._shelf.guidance(spec, self.device, build)
+            self._guidance[spec] = made
             if isinstance(made, Hearing):
-                made.hear(self.prompts)
+                made.hear((*self.prompts, *(p for stage in self.recipe.stages for p in own_words(self.recipe, stage))))
         return self._guidance[spec]
+
+    def _built(self, spec: Spec) -> Guidance:
+        with one_thread():  # hundreds of small tensors
+            return TABLES.guidance[spec.kind].build(spec.settings, worlds_of(self.recipe.seed)).to(self.device)

@@ -133,6 +133,25 @@ def read_newest(folder: Path, warn: Callable[[str], None] | None = None) -> Chec
     return None
 
 
+def read_at(folder: Path, step: int | None) -> Checkpoint | None:
+    """The checkpoint of a step, or the newest one, in a folder that others may be writing to: nothing in it is moved or
+    removed. None when it has none."""
+    kept = committed(folder)
+    if not kept:
+        return None
+    named = {int(path.name[5:]): path for path in kept}
+    path = kept[-1] if step is None else named.get(step)
+    if path is None:
+        raise InputError(f"{folder}: keeps no checkpoint of step {step}; it has {', '.join(map(str, named))}")
+    wrong = fault(path)
+    try:
+        if wrong is None:
+            return _read(path)
+    except (OSError, SafetensorError, ValueError, RecursionError):
+        wrong = "it was replaced meanwhile, or is not what its name says"
+    raise InputError(f"{path}: cannot be used ({wrong}); take another step")
+
+
 def sweep(folder: Path) -> None:
     """Remove what a killed writer left behind, and bring back what it had only set aside."""
     for leftover in folder.glob(".tmp-*"):

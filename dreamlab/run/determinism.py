@@ -14,13 +14,14 @@ from dreamlab.run.folder import Run
 
 
 @contextmanager
-def deterministic(run: Run) -> Iterator[None]:
+def deterministic(run: Run, shared: bool = False) -> Iterator[None]:
     """For the time of the work in a run. It keeps the thread count it began with (`core.threads` chooses it): sums in
-    another order differ in their last bits. What the process had set before is put back."""
+    another order differ in their last bits. What the process had set before is put back. `shared`: several processes
+    do the work, each with the threads that it was started with."""
     threads, before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     filled: Any = torch.utils.deterministic  # a module with a property, which no annotation knows
     fills = filled.fill_uninitialized_memory
-    own = run.state().get("threads")
+    own = threads if shared else run.state().get("threads")
     if own is None:
         own, why = choose(threads)
         run.set_state(threads=own)

@@ -198,6 +198,10 @@ class Run:
             finally:
                 handle.truncate(0)
 
+    def writes(self) -> bool:
+        """Whether this process is the one that puts things into the folder."""
+        return True
+
     def _json(self, name: str, way_out: str) -> Json:
         try:
             value = json.loads((self.path / name).read_text(encoding="utf-8"))
@@ -208,3 +212,22 @@ class Run:
         if not isinstance(value, dict):
             raise InputError(f"{self.path / name}: is damaged (not a JSON object); {way_out}")
         return value
+
+
+class Onlooker(Run):
+    """The run of a process that works on it beside the one that writes."""
+
+    def writes(self) -> bool:
+        return False
+
+    def set_state(self, **changes: Any) -> None: ...
+
+    def event(self, kind: str, **data: Any) -> None: ...
+
+    def log(self, message: str) -> None: ...
+
+    def warn(self, message: str) -> None: ...
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        yield

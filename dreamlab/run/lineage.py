@@ -18,6 +18,7 @@ CHECKPOINT_FORMAT = 1
 PARTS = ("scene", "optimiser", "streams")  # what every checkpoint holds, besides what rules remember
 META = {"stage": int, "step": int, "global_step": int, "bad_streak": int, "recipe": dict, "device": str}
 AFTERWARDS = ("export", "keeping", "guard", "negative")  # they bear on what is to come alone
+BRANCHED = ("prompt", "seed", "negative")  # words and draws: so do these in a branch, if there are steps to come
 
 
 def differences(a: object, b: object, path: str = "") -> list[str]:
@@ -75,7 +76,7 @@ def check_branch(old: Recipe, new: Recipe, meta: Json) -> None:
     changed = differences(as_plain(old), as_plain(new))
     for name in changed:
         head, *rest = name.split(".")
-        if head in AFTERWARDS:
+        if head in (*AFTERWARDS, *BRANCHED):
             continue
         if head != "stages" or not rest:
             raise RecipeError(f"{name}: a branch cannot change it: what was made so far depends on it; start a new run")
@@ -87,7 +88,9 @@ def check_branch(old: Recipe, new: Recipe, meta: Json) -> None:
     steps = new.stages[stage].steps
     if steps < step:
         raise RecipeError(f"stages.{stage}.steps: {step} are made already, {steps} are fewer")
-    if steps == step and any(name.startswith(f"stages.{stage}.") for name in changed):
+    later = stage + 1 < len(new.stages)
+    idle = [name for name in changed if name.startswith(f"stages.{stage}.") or (name in BRANCHED and not later)]
+    if steps == step and idle:
         raise RecipeError(
             f"stages.{stage} ({new.stages[stage].name!r}): its {step} steps are made, so a change would do nothing; "
             f"give it more too, e.g. stages.{stage}.steps={2 * step}"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cuda_ext.adam_groups import Group, adam_groups
 from dreamlab.core.schedules import Progress
-from dreamlab.core.types import Rows, Scene
+from dreamlab.core.types import ParamGroup, Rows, Scene
 
 BETAS, EPS = (0.9, 0.99), 1e-15  # the values of the field (threestudio, Inria); eps small: gradients here are tiny
 
@@ -48,13 +48,15 @@ class Adam:
                     self.second[name],
                     self.count[name],
                     lr=group.rate.at(progress) * rate_scale,
-                    visible=visible if group.rowwise else None,
+                    visible=seen_rows(visible, group),
                 )
             )
         return adam_groups(groups, healthy, betas=BETAS, eps=EPS)
 
     def follow(self, rows: Rows) -> None:
         """The moments of groups made of rows, after the scene has changed its rows."""
+        if rows.more is not None:
+            self.follow(rows.more)
         for name, group in self.scene.groups().items():
             if not group.rowwise or not name.startswith(rows.prefix):
                 continue
@@ -72,3 +74,10 @@ class Adam:
         for kind, group in (("first", self.first), ("second", self.second), ("count", self.count)):
             for name, tensor in group.items():
                 group[name] = state[f"{kind}.{name}"].to(tensor.device).clone()
+
+
+def seen_rows(visible: Tensor | None, group: ParamGroup) -> Tensor | None:
+    """Which rows of a group were seen."""
+    if visible is None or not group.rowwise or len(visible) == len(group.tensor):
+        return visible if group.rowwise else None
+    return visible[group.first : group.first + len(group.tensor)]

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 import torch
 
-from dreamlab.core.errors import DiskError, DreamError, InputError, Interrupted, OutOfMemory, is_disk_error
+from dreamlab.core.errors import DiskError, DreamError, InputError, Interrupted, OutOfMemory, RankLost, is_disk_error
 from dreamlab.core.files import remedy
 from dreamlab.core.text import shell
 from dreamlab.run.folder import Run
@@ -32,6 +32,11 @@ def recorded(run: Run) -> Iterator[None]:
     try:
         with said(run):
             yield
+    except RankLost as error:
+        run.set_state(state="interrupted")
+        run.event("interrupted")
+        run.log(str(error))
+        raise
     except Interrupted:
         run.event("interrupted")
         run.log("interrupted by a signal; the state is saved")

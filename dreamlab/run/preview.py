@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,22 +14,29 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, turntable
 from dreamlab.core.errors import InputError
-from dreamlab.core.types import Maker, Scene
+from dreamlab.core.types import Frames, Maker, Scene
 
 ELEVATION_DEG, DISTANCE, FOVY_DEG = 15.0, 3.2, 42.0
 SHOWN = 4  # prompts in a preview
+PREVIEW = 128  # pixels a side of one of its views
 FPS = 24
 CHUNK = 8  # views rendered in one call; bounds memory
 RUNS = 3  # zlib's Z_RLE: PNGs of renders in a third of the time, and within 15 % of the size, of a search for matches
 
 
-def render_views(scene: Scene, cameras: Cameras, size: int, device: torch.device) -> Iterator[np.ndarray]:
-    """uint8 pictures [H, W, 3] over white, one per camera."""
+def seen_by(scene: Scene, cameras: Cameras, size: int, device: torch.device) -> Iterator[Frames]:
+    """Frames over white, some cameras at a time."""
     for start in range(0, len(cameras), CHUNK):
         some = cameras[start : start + CHUNK].to(device)
         with torch.no_grad():  # never across a yield: two of these in turn would end in each other's state
-            drawn = to_bytes(scene.render(some, size, torch.ones(len(some), 3, device=device)).rgb)
-        yield from drawn
+            frames = scene.render(some, size, torch.ones(len(some), 3, device=device))
+        yield frames
+
+
+def render_views(scene: Scene, cameras: Cameras, size: int, device: torch.device) -> Iterator[np.ndarray]:
+    """uint8 pictures [H, W, 3] over white, one per camera."""
+    for frames in seen_by(scene, cameras, size, device):
+        yield from to_bytes(frames.rgb)
 
 
 def to_bytes(rgb: Tensor) -> np.ndarray:
@@ -43,13 +50,23 @@ def orbit_views(count: int) -> Cameras:
 
 
 def save_preview(
-    scene: Scene, path: Path, device: torch.device, size: int = 128, which: Sequence[int] | None = None
+    scene: Scene,
+    path: Path,
+    device: torch.device,
+    size: int = PREVIEW,
+    which: Sequence[int] | None = None,
+    saw: Callable[[Frames], object] = lambda frames: None,
 ) -> None:
-    """Four sides in a row; a row for each prompt of a maker, or for some of them."""
+    """Four sides in a row; a row for each prompt of a maker, or for some of them. `saw` is shown each row's frames."""
     shown: Iterable[Scene] = (scene,)
     if isinstance(scene, Maker):
         shown = scene.each() if which is None else (scene.made(i) for i in which)
-    save_sheet([view for one in shown for view in render_views(one, orbit_views(4), size, device)], path, columns=4)
+    views: list[np.ndarray] = []
+    for one in shown:
+        for frames in seen_by(one, orbit_views(4), size, device):
+            saw(frames)
+            views += list(to_bytes(frames.rgb))
+    save_sheet(views, path, columns=4)
 
 
 def handful(scene: Scene, turn: int) -> list[int] | None:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,7 +16,7 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import Diverged, InputError, Interrupted
 from dreamlab.core.pixels import limited
 from dreamlab.core.schedules import Progress
-from dreamlab.core.types import Frames, Relieving, Scene, Training
+from dreamlab.core.types import Frames, Prompt, Relieving, Scene, Training
 from dreamlab.core.views import chosen, sample_views
 from dreamlab.recipe import Recipe, as_plain
 from dreamlab.recipe.tables import TABLES
@@ -26,8 +27,8 @@ from dreamlab.run.lineage import CHECKPOINT_FORMAT, PARTS, check_fits
 from dreamlab.run.preview import handful, save_preview
 from dreamlab.run.signals import StopSignal
 from dreamlab.run.telemetry import Ring
-from systems.engine.regularisers import penalty
-from systems.engine.residual import Look, distil
+from dreamlab.run.watching import Watcher
+from systems.engine.residual import Distilled, Look, distil
 
 
 @dataclass(frozen=True)
@@ -66,39 +67,63 @@ def step(stage: BuiltStage, i: int, ring: Ring, rate_scale: float = 1.0) -> None
     """
     spec, streams = stage.spec, stage.streams
     progress = Progress(i, spec.steps)
-    scene, prompt = stage.turn(i)
+    scene, prompts = stage.turn(i)
 
-    cameras, given = sample_views(spec.cameras, spec.given, spec.views, prompt.image, progress, streams.camera)
+    cameras, given = sample_views(spec.cameras, spec.given, spec.views, prompts[0].image, progress, streams.camera)
     cameras = cameras.to(stage.device)
-    background = draw_background(spec.background, spec.views, spec.cameras.together, streams.background)
-    frames = scene.render(cameras, spec.size, background.to(stage.device), Training(progress, streams.render))
+    background = draw_background(spec.background, spec.views, spec.cameras.together, streams.background, given)
+    training = Training(progress, streams.render)
+    frames = stage.ranks.render(scene, cameras, spec.size, background.to(stage.device), training)
 
     loss = frames.rgb.new_zeros(())
     healthy = torch.ones((), dtype=torch.bool, device=stage.device)
     grad_rms = frames.rgb.new_zeros(())
     for term in stage.terms:
-        seen, at = views_of(term, frames, cameras, given, streams.timestep)
+        seen, at, which = views_of(term, frames, cameras, given, streams.timestep)
         if len(at) == 0:
             continue
-        z = latents(term, seen)
-        conditions = term.guidance.condition(prompt, at, seen)
-        clock = (progress, streams.noise, streams.timestep)
-        rows, fold = at[:: term.fold], (term.fold, term.moments)
-        look = Look(term.guidance, z.detach(), conditions, *clock, seen, rows, term.asking, fold, term.at_once)
-        distilled = distil(term.system, look, z)
-        loss = loss + term.weight.at(progress) * distilled.loss
-        healthy = healthy & distilled.finite
-        grad_rms = grad_rms + distilled.grad_rms
+        z = stage.ranks.encode(functools.partial(latents, term), seen, which, term.fold)
+        for told in portions(prompts, seen, at, z):
+            distilled = looked(stage, term, progress, told)
+            loss = loss + term.weight.at(progress) * distilled.loss / len(prompts)
+            healthy = healthy & distilled.finite
+            grad_rms = grad_rms + distilled.grad_rms / len(prompts)
     for name, weight in spec.regularisers.items():
-        loss = loss + weight.at(progress) * penalty(name, scene, frames)
+        loss = loss + weight.at(progress) * stage.ranks.penalty(name, scene, frames)
 
     if loss.requires_grad:  # not so when no term has a view in this step
         loss.backward()
+    stage.ranks.add_up(stage.scene)
     healthy = healthy & torch.isfinite(loss.detach())
     healthy = stage.optimiser.step(progress, healthy, frames.visible, rate_scale)
     if (moved := scene.adapt(progress, frames, healthy)) is not None:
         stage.optimiser.follow(moved)
     ring.push(i, loss=loss, grad_rms=grad_rms, alpha=frames.alpha.detach().mean(), healthy=healthy)
+
+
+Told = tuple[Prompt, Frames, Cameras, Tensor]  # the views of one prompt, and their latents
+
+
+def portions(prompts: Sequence[Prompt], seen: Frames, at: Cameras, z: Tensor) -> Iterator[Told]:
+    """What each of a step's prompts has of its views."""
+    if len(prompts) == 1:
+        yield prompts[0], seen, at, z
+        return
+    views, rows = len(at) // len(prompts), len(z) // len(prompts)
+    for j, prompt in enumerate(prompts):
+        mine = range(views * j, views * (j + 1))
+        yield prompt, seen.take(mine), at[mine.start : mine.stop], z[rows * j : rows * (j + 1)]
+
+
+def looked(stage: BuiltStage, term: BuiltTerm, progress: Progress, told: Told) -> Distilled:
+    """A term's look at the views of one prompt."""
+    prompt, seen, at, z = told
+    streams, guidance = stage.streams, term.guidance
+    conditions = guidance.condition(prompt, at, seen)
+    clock = (progress, streams.noise, streams.timestep)
+    rows, fold, company = at[:: term.fold], (term.fold, term.moments), stage.ranks.company(term.group)
+    look = Look(guidance, z.detach(), conditions, *clock, seen, rows, term.asking, fold, term.at_once, company)
+    return distil(term.system, look, z)
 
 
 def roomy_step(run: Run, stage: BuiltStage, i: int, ring: Ring, rate_scale: float) -> None:
@@ -107,7 +132,8 @@ def roomy_step(run: Run, stage: BuiltStage, i: int, ring: Ring, rate_scale: floa
     Of the scene nothing has changed by then but gradients, and the random streams are put back. A network that a rule
     trains may have learnt from the step already, and learns from it twice.
     """
-    able = [term.guidance for term in stage.terms if isinstance(term.guidance, Relieving)]
+    alone = stage.ranks.count == 1  # others would wait for a step that is done again
+    able = [term.guidance for term in stage.terms if alone and isinstance(term.guidance, Relieving)]
     before = stage.streams.state_dict() if able else {}
     while True:
         try:
@@ -129,10 +155,11 @@ METRICS = ("loss", "grad_rms", "alpha", "healthy")
 
 def views_of(
     term: BuiltTerm, frames: Frames, cameras: Cameras, given: int, stream: torch.Generator
-) -> tuple[Frames, Cameras]:
-    """The part of a step that a term sees; `given` views of the prompt's picture come first."""
+) -> tuple[Frames, Cameras, list[int] | None]:
+    """The part of a step that a term sees, and which rows of it that are; `given` views of the prompt's picture come
+    first."""
     rows = chosen(term.views, term.sample, len(cameras), given, stream)
-    return (frames, cameras) if rows is None else (frames.take(rows), cameras[rows])
+    return (frames, cameras, rows) if rows is None else (frames.take(rows), cameras[rows], rows)
 
 
 def latents(term: BuiltTerm, frames: Frames) -> Tensor:
@@ -155,11 +182,13 @@ def latents(term: BuiltTerm, frames: Frames) -> Tensor:
     return torch.cat([frames.normal, frames.alpha], -1).permute(0, 3, 1, 2)
 
 
-def draw_background(kind: str, views: int, together: int, stream: torch.Generator) -> Tensor:
+def draw_background(kind: str, views: int, together: int, stream: torch.Generator, given: int = 0) -> Tensor:
     """[B, 3]; one draw whatever the kind, so that changing it moves no other stream. Views that a model sees together
-    (frames of a clip, a ring of cameras) stand before one colour, as pictures of one scene do."""
+    (frames of a clip, a ring of cameras) stand before one colour, as pictures of one scene do; the first `given` are
+    the prompt's picture's, each by itself."""
     drawn = torch.rand(views, 3, generator=stream, device=stream.device)
-    drawn = drawn[torch.arange(views, device=drawn.device) // together * together]
+    place = torch.arange(views, device=drawn.device)
+    drawn = drawn[torch.where(place < given, place, (place - given) // together * together + given)]
     fixed = {"white": 1.0, "black": 0.0, "gray": 0.5}
     return torch.full_like(drawn, fixed[kind]) if kind in fixed else drawn
 
@@ -170,16 +199,20 @@ def train(
     assembler: Assembler,
     on_tick: Callable[[Tick], None] = lambda tick: None,
     stop: StopSignal | None = None,
+    watcher: Watcher | None = None,
 ) -> Scene:
     """Optimise until the recipe is done, from the newest checkpoint if there is one; returns the last scene."""
     stop = stop or StopSignal()
-    position, stage = restore(run, recipe, assembler)
+    assembler.ranks.listen(stop)
+    watcher = watcher or Watcher(run)
+    position, stage = assembler.ranks.in_turn(functools.partial(restore, run, recipe, assembler))
     run.set_state(step=position.done(recipe))
     while True:
         try:
-            run_stage(run, recipe, stage, position, on_tick, stop)
+            run_stage(run, recipe, stage, position, on_tick, stop, watcher)
         except _Unstable:
-            position, stage = roll_back(run, recipe, assembler, position)
+            back = functools.partial(roll_back, run, recipe, assembler, position)
+            position, stage = assembler.ranks.in_turn(back)
             continue
         if position.stage + 1 == len(recipe.stages):
             return stage.scene
@@ -212,9 +245,11 @@ def run_stage(
     position: Position,
     on_tick: Callable[[Tick], None],
     stop: StopSignal,
+    watcher: Watcher,
 ) -> None:
     """The steps of one stage, from `position.step` to its end."""
     spec, keeping = stage.spec, recipe.keeping
+    stage.ranks.settle(stage.scene, position.done(recipe))
     before = sum(earlier.steps for earlier in recipe.stages[: position.stage])
     total = sum(each.steps for each in recipe.stages)
     ring = Ring(METRICS, keeping.log, stage.device)
@@ -223,9 +258,10 @@ def run_stage(
     while position.step < spec.steps:
         roomy_step(run, stage, position.step, ring, position.rate_scale)
         position.step += 1
+        halts = functools.partial(stage.ranks.halts, stop)
         last = position.step == spec.steps
         done = before + position.step
-        if position.step % keeping.log == 0 or last or stop.requested:
+        if position.step % keeping.log == 0 or last or halts():
             rows = ring.drain()
             watch(recipe, position, rows)
             room.report()
@@ -233,20 +269,29 @@ def run_stage(
             run.event("metrics", stage=spec.name, global_step=done, seconds=round(elapsed, 3), **rows[-1])
             on_tick(Tick(spec.name, position.step, spec.steps, done, total, rows[-1], note))
             note = ""
+        turn = (position.step - 1) // keeping.preview
         if position.step % keeping.preview == 0 or last:
-            preview(run, stage, done, (position.step - 1) // keeping.preview)
-        if position.step % keeping.checkpoint == 0 or last or stop.requested:
+            preview(run, stage, done, turn, watcher)
+        elif watcher.strips.due():
+            with watcher.strips.spending():
+                preview(run, stage, done, turn + watcher.strips.times, watcher)
+        watcher.look(stage.scene, done, last)
+        if position.step % keeping.checkpoint == 0 or last or halts():
             save(run, recipe, stage, position, done)
-        if stop.requested and done < total:
+        if halts() and done < total:
             run.set_state(state="interrupted", step=done)
             raise Interrupted(f"stopped at step {done}/{total}", stop.exit_code)
 
 
-def preview(run: Run, stage: BuiltStage, done: int, turn: int) -> None:
-    """A picture of the scene as it forms; of many prompts the next few."""
+def preview(run: Run, stage: BuiltStage, done: int, turn: int, watcher: Watcher) -> None:
+    """A picture of the scene as it forms; of many prompts the next few. Where the truth is known, how near it is."""
+    if not run.writes():
+        return
     path, which = run.previews / f"step_{done:06d}.png", handful(stage.scene, turn)
-    save_preview(stage.scene, path, stage.device, which=which)
+    seen: list[Frames] = []
+    save_preview(stage.scene, path, stage.device, which=which, saw=seen.append)
     run.event("preview", path=path.name, **({} if which is None else {"prompts": which}))
+    watcher.compare(done, seen, which)
 
 
 class _Unstable(Exception):
@@ -279,6 +324,8 @@ def roll_back(run: Run, recipe: Recipe, assembler: Assembler, position: Position
 
 def save(run: Run, recipe: Recipe, stage: BuiltStage, position: Position, global_step: int) -> None:
     """Commit everything the next step depends on."""
+    if not run.writes():
+        return
     needed = {source for later in recipe.stages[position.stage + 1 :] for source, _ in TABLES.takeovers(later.scene)}
     kept = (stage.scene.state_dict(), stage.optimiser.state_dict(), stage.streams.state_dict())
     parts: dict[str, dict[str, Tensor]] = dict(zip(PARTS, kept, strict=True))

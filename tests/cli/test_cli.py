@@ -73,7 +73,7 @@ def test_inspect_render_and_export_again(finished_run: Path, dreamlab: Commands)
         (["dream", "--frobnicate", "x"], 2, "No such option"),
         (["dream", " "], 3, "empty"),
         (["dream", "a zyzzyva"], 3, "dreamlab list objects"),
-        (["dream", "a plaid mushroom"], 3, "does not know 'plaid'"),
+        (["dream", "a quixotic mushroom"], 3, "does not know 'quixotic'"),
         (["dream", "--image", "absent.png"], 3, "absent.png: no such file"),
         (["dream", "--image", "absent.png", "image.fill=0"], 3, "absent.png: no such file"),  # no prompt
         (["dream", "a duck", "--image", "there.png", "image.fill=2"], 2, "image.fill must be at most 1"),

@@ -20,14 +20,14 @@ from guidance.latent.model import ModelSettings
 from guidance.layouts import LAYOUTS
 from guidance.sd import StableDiffusion
 
-KNOWN = ("oracle", "truth", "picture")  # guidances that are made of no weights
+KNOWN = ("oracle", "truth", "picture", "dreamt")  # guidances that no step asks a network of
 pytest.importorskip("diffusers", reason="diffusers is not installed (extra `models`)")
 
 
 @pytest.mark.parametrize(
     ("cost", "count"),
     [("2", 2), ("1/2", 0.5), ("2 (1 at cfg 1)", 2), ("at most 2 x 10 + 2", 22), ("0", 0), ("2 per region", 2),
-     ("2 + 1 own, 1 own trained (+ 1 with base: prior)", 6)],
+     ("2 + 1 own, 1 own trained (+ 1 with base: prior)", 5)],
 )  # fmt: skip
 def test_what_a_rule_says_of_its_cost_is_counted(cost: str, count: float) -> None:
     assert preflight.evaluations(cost) == count

@@ -129,6 +129,7 @@ def test_check_says_what_would_be_done_and_makes_nothing(dreamlab: Commands) -> 
     assert ended.out.splitlines() == [
         "prompt: a yellow duck",
         "shape: gaussians, toybox-views by sds; 5 steps of 4 views, 64 x 64",
+        "surface: mesh, toybox-views by sds; 5 steps of 4 views, 128 x 128",
     ]
     assert dreamlab("check", "oracle").out.startswith("prompt: a red mushroom with a white stem\n")
     for words, code in ((["a yellow duck", "sead=1"], 2), (["a zyzzyva"], 3), (["absent.yaml"], 2)):

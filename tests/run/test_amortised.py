@@ -89,11 +89,11 @@ def test_the_resolved_recipe_reads_back() -> None:
 
 def test_prompts_take_turns() -> None:
     assembler, stage = built(text("[a green pear, a blue mug]"))
-    turns = [stage.turn(i)[1].text for i in range(4)]
+    turns = [stage.turn(i)[1][0].text for i in range(4)]
     assert turns == ["a red mushroom", "a green pear", "a blue mug", "a red mushroom"]
     assert stage.scene.state_dict()["codes"].shape == (3, 64)
     single = Assembler(recipe.load(text("[]"), TABLES), "cpu").stage(0)
-    assert [single.turn(i)[1].text for i in range(2)] == ["a red mushroom"] * 2
+    assert [single.turn(i)[1][0].text for i in range(2)] == ["a red mushroom"] * 2
     assert len(assembler.prompts) == 3
 
 

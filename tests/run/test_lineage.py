@@ -97,7 +97,8 @@ def test_a_branch_that_was_cut_short_is_no_run_that_has_not_begun(dreamlab: Comm
 
 
 REFUSED = {
-    "seed: a branch cannot change it": ["seed=3"],
+    "image.elevation_deg: a branch cannot change it": ["image.elevation_deg=3"],
+    "a change would do nothing; give it more": ["seed=3"],
     "stages.0.steps: a change would do nothing, this stage is done": ["stages.shape.steps=9"],
     "its 4 steps are made, so a change would do nothing": ["stages.finer.size=20"],
     "stages.1.steps: 4 are made already, 3 are fewer": ["stages.finer.steps=3"],
@@ -112,6 +113,19 @@ def test_changes_that_would_do_nothing_or_belie_the_past(finished_run: Path) -> 
         with pytest.raises(RecipeError, match=re.escape(words)):
             pipeline.branch(Run(finished_run), None, changes, [])
         assert list(finished_run.parent.iterdir()) == [finished_run]
+
+
+def test_a_branch_from_an_earlier_step_with_other_words(dreamlab: Commands, finished_run: Path) -> None:
+    first = committed(finished_run / "ckpt")[0]
+    step = str(int(first.name[5:]))
+    words = ("branch", str(finished_run), "--step", step, "--prompt", "a blue mushroom", "--out", "others")
+    ended = dreamlab(*words)
+    assert ended.code == 0, ended.err
+    made = Path(ended.out.splitlines()[-1])
+    made = made if made.is_absolute() else dreamlab.folder / made
+    assert pipeline.load_recipe(Run(made)).prompt == "a blue mushroom"
+    assert json.loads((made / "spec.json").read_text())["parent"]["step"] == int(step)
+    assert "keeps no checkpoint of step 1; it has" in dreamlab("branch", str(finished_run), "--step", "1").err
 
 
 def test_a_branch_before_a_stage_may_change_all_of_it(dreamlab: Commands, tiny: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A user's PNG or JPEG as pixels, or a PNG as a map of numbers, by Pillow; runs in the child of `apart`."""
+"""A user's PNG, JPEG or WebP as pixels, or a PNG as a map of numbers, by Pillow; runs in the child of `apart`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dreamlab.core.foreign.headers import Refused
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-FORMATS = ("PNG", "JPEG")
+FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_FILE, MAX_SIDE, MIN_SIDE = 64 << 20, 8192, 16  # bytes, pixels
 WORKING = 1024  # pixels of the longer side that is handed on
 
