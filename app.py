@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the studio."""
+"""Starts the studio, as `dreamlab studio` does, with the same options."""
 
 import sys
 
 if __name__ == "__main__":
-    print('the web studio is not in this version; use: dreamlab dream "a red mushroom"', file=sys.stderr)
-    sys.exit(2)
+    from dreamlab.cli import main
+
+    main(["studio", *sys.argv[1:]])
