@@ -1,4 +1,5 @@
-# Two commands do everything on a fresh machine with Python 3.11+ and, for speed, a C++ compiler:
+# Three commands do everything on a fresh machine with Python 3.11+ and, for speed, a C++ compiler:
+#   make studio
 #   make dream PROMPT="a red mushroom with a white stem"
 #   make test
 PYTHON ?= python3
@@ -14,10 +15,14 @@ ARGS ?=
 export DREAM_PROMPT := $(value PROMPT)
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: dream setup dev test release gpu lint types format bench blender mutants native doctor clean
+.PHONY: studio dream setup dev test release gpu lint types format bench blender mutants native doctor clean
 
 dream: setup
 	@$(BIN)/dreamlab dream --prompt-env DREAM_PROMPT --recipe "$(RECIPE)" $(ARGS)
+
+# The page in the browser, its queue and its REST interface, on this machine alone.
+studio: $(VENV)/.ready-studio
+	@$(BIN)/dreamlab studio $(ARGS)
 
 setup: $(VENV)/.ready
 dev: $(VENV)/.ready-dev
@@ -33,6 +38,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	  || echo "note: no native ops (see above); the torch twins are used, slower"
 	@touch $@
 
+$(VENV)/.ready-studio: $(VENV)/.ready
+	@$(PIP) install --quiet --editable '.[studio]'
+	@touch $@
+
 $(VENV)/.ready-dev: $(VENV)/.ready
 	@$(PIP) install --quiet --upgrade 'pip>=25.1'
 	@$(PIP) install --quiet --group dev
@@ -42,9 +51,11 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 native: setup
 	@$(BIN)/python -m cuda_ext.build
 
-# A process per core, at most four (each holds a gigabyte), which steal each other's tests.
+# A process per core and one more, for browsers and workers are waited for; at most six (each holds a gigabyte), which
+# steal each other's tests.
 test: dev
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+	@n=$$(( $$(OMP_NUM_THREADS= nproc 2>/dev/null || echo 1) + 1 )); \
+	  $(BIN)/python -m pytest --numprocesses $$(( n < 6 ? n : 6 )) --dist worksteal $(ARGS)
 
 # What takes minutes and gigabytes: a published network at its full size, to the end of a run.
 release: dev

@@ -30,7 +30,7 @@ from dreamlab.run.assemble import Assembler, BuiltStage
 from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
 from guidance.layouts.parts import Config, Layout
-from guidance.layouts.random import layout_of, write_layout, write_random
+from guidance.layouts.random import layout_of, write_random
 
 EIGHTH: dict[str, Config] = {  # of SD 1.5; at 128 pixels network and encoder keep their shares of a step
     "unet": {
@@ -73,7 +73,7 @@ def eighth() -> Layout:
 
 def folders(place: Path) -> dict[str, Path]:
     return {
-        "model": write_layout(eighth(), "tiny", place / "sd"),
+        "model": write_random(eighth(), "tiny", place / "sd"),
         "tiny": write_random("taesd", "tiny", place / "taesd"),
     }
 

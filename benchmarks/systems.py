@@ -76,10 +76,9 @@ def refusal(rule: str, guidance: str) -> str | None:
 
 def served_by(rule: str, guidance: str) -> list[str]:
     """The overrides that put a guidance in place of the recipe's own."""
-    if guidance == "oracle":
-        return []
     terms = recipe.load(recipe.find(rule), TABLES).stages[0].terms
-    exchanged = [f"stages.0.terms.{i}.guidance={{kind: {guidance}}}" for i in range(len(terms))]
+    others = [i for i, term in enumerate(terms) if term.guidance.kind != guidance]
+    exchanged = [f"stages.0.terms.{i}.guidance={{kind: {guidance}}}" for i in others]
     if guidance in SCALES:
         scaled = [i for i, term in enumerate(terms) if getattr(term.system.settings, "cfg", None) == OURS]
         exchanged += [f"stages.0.terms.{i}.system.cfg={SCALES[guidance]}" for i in scaled]

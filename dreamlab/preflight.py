@@ -21,6 +21,7 @@ from dreamlab.hub.listing import human
 from dreamlab.hub.preflight import supply
 from dreamlab.hub.registry import registry
 from dreamlab.recipe import Recipe, Stage, Term
+from dreamlab.recipe.checks import seen_by
 from dreamlab.recipe.models import models_of, named
 from dreamlab.recipe.tables import TABLES
 from guidance.latent.loading import ModelFolder, quiet
@@ -50,7 +51,8 @@ def evaluations(cost: str) -> float:
         product = 1.0
         for number in numbers:
             product *= number
-        total += product * (3 if "trained" in part else 1) if numbers else 0.0
+        # Under an adapter the weights are frozen: what is trained goes forward, and back to its inputs alone.
+        total += product * (2 if "trained" in part else 1) if numbers else 0.0
     return total
 
 
@@ -91,9 +93,16 @@ def need(
     net, width = describe(layout, entry.net_part), torch.finfo(dtype_of(s.dtype, device)).bits // 8
     sample = parts[entry.net_part].full.get("sample_size", 128)
     latents = s.size // 8 if s.size else int(sample if isinstance(sample, int) else 128)
-    views = min(term.sample or stage.views, stage.views)
+    rows, columns = entry.tiles
+    if rows * columns > 1 and not s.size:
+        latents = entry.trained_at // 8
+    views, card = seen_by(stage, term) or stage.views, entry.card(s)
+    frames = card.together if card.whole and card.folds == 1 else 1
     weights = net.parameters * width
-    work = views * evaluations(TABLES.systems[term.system.kind].cost) * flops(layout, entry.net_part, latents, latents)
+    call = flops(layout, entry.net_part, rows * latents, columns * latents, frames)
+    if entry.glance:
+        call += flops(layout, entry.net_part, entry.glance // 8, entry.glance // 8)
+    work = views / (rows * columns * frames) * evaluations(TABLES.systems[term.system.kind].cost) * call
     kept = 0.0
     if "vae" in parts and parts["vae"].kind == "AutoencoderKL":
         weights += describe(layout, "vae").parameters * (width if device.type == "cuda" else 4)

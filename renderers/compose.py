@@ -51,6 +51,9 @@ class Placed:
     scale: float = setting(1.0, above=0, high=10)
     box: tuple[float, float, float] = setting((0.8, 0.8, 0.80001), above=0, help="half sides, in its own frame")
     code: tuple[float, float, float] = setting((1.0, 1.0, 1.00001), help="semantic code, rendered like a colour")
+    prompt: str = setting(
+        "", tacit=True, help="its own words: it is made alone, in turn with the others that have some"
+    )
 
     def turn(self, like: Tensor) -> Tensor:
         """[3, 3] from the object's frame to the world's."""
@@ -96,6 +99,8 @@ class Several:
         clouds = [spec.settings for spec in at.values() if spec.kind == "gaussians"]
         if not complaint and len({(one.dilation, one.compensate, one.backend) for one in clouds}) > 1:
             complaint = "objects: all Gaussians need the same dilation, compensate and backend"
+        if not complaint and len({at.prompt != "" for at in settings.objects.values()}) > 1:
+            complaint = "objects: all of them have a prompt of their own, or none"
         if complaint:
             return SceneCard(complaint=complaint)
         cards = {name: MEMBERS[spec.kind].card(spec.settings) for name, spec in at.items()}
@@ -105,6 +110,8 @@ class Several:
             {name: "an object that has it" for name in cls.penalties if name not in able | {"box"}},
             normals=all(one.normals for one in cards.values()),
             starts=tuple((spec.source, spec.kind) for spec in at.values() if spec.source is not None),
+            group=math.lcm(*(one.group for one in cards.values())),
+            told=tuple(at.prompt for at in settings.objects.values() if at.prompt),
             backing=tuple(replace(b, where=f"objects.{name}.") for name, one in cards.items() for b in one.backing),
             complaint=next((f"objects.{name}.{one.complaint}" for name, one in cards.items() if one.complaint), ""),
         )
@@ -119,12 +126,19 @@ class Several:
         self.clouds = tuple(name for name, member in self.members.items() if member.kind == "gaussians")
 
     @property
+    def told(self) -> tuple[tuple[str, Scene, str], ...]:
+        """Objects with words of their own: name, scene in its own frame, words."""
+        return tuple((name, self.members[name], at.prompt) for name, at in self.settings.objects.items() if at.prompt)
+
+    @property
     def taking(self) -> dict[str, str]:
         """The stages that objects start from, by object."""
         return {name: at.scene.source for name, at in self.settings.objects.items() if at.scene.source is not None}
 
     def take(self, name: str, source: Scene, stream: torch.Generator) -> Kept | None:
-        """Object `name` takes over from a scene, in its own frame."""
+        """Object `name` takes over from a scene, or from the object of that name in it, in its own frame."""
+        if isinstance(source, Several):
+            source = source.members.get(name, source)
         self.members[name], kept = become(source, self.members[name], stream)
         return kept
 
@@ -277,7 +291,7 @@ class Several:
             return _beyond(self.members[name].params["means"], box).mean()
         if f"{name}.vertices" in frames.extra:
             return _beyond(frames.extra[f"{name}.vertices"], box).mean()
-        return frames.extra.get(f"{name}.outside", frames.rgb.new_zeros(()))
+        return frames.mean(frames.extra.get(f"{name}.outside", frames.rgb.new_zeros(())))
 
     def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> None:
         """Counts are fixed; fields refresh what they skip."""

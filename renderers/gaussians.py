@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
@@ -50,6 +51,9 @@ class GaussianSettings:
     dilation: float = setting(0.3, low=0, high=10, help="px^2 of low-pass added to every footprint")
     compensate: bool = setting(True, help="opacity scaled by what the low-pass took (Mip-splatting)")
     surface: str = setting("density", choices=WAYS, help="how a mesh is found: a level of the density, fused depths")
+    slender: float = setting(
+        0.0, low=0, high=1000, help="longest axis over shortest, at most; 0: as it comes", tacit=True
+    )
     densify: DensifySettings = field(default_factory=DensifySettings)
     backend: str = backend_setting()
 
@@ -138,11 +142,27 @@ class Gaussians:
             return
         self.stream = training.stream
         s = self.settings
+        if s.slender:
+            self.shorten()
         active = ramp(0.0, max(s.sh_degree, 3) + 0.99) if s.sh_active is None else s.sh_active
         self.degree = min(s.sh_degree, int(active.at(training.progress)))
         if training.progress.step == 0:  # the counts of an earlier stage are not this one's
             self.stats = SplatStats.zeros(len(self.params["means"]), self.params["means"].device)
         self.before = self.stats.clone() if self.settings.densify.kind == "adaptive" else None
+
+    def shorten(self) -> None:
+        """No Gaussian is longer than `slender` times its shortest axis. Who is seen from one camera alone can be a
+        needle or the edge of a disc there, and pay for it nowhere."""
+        with torch.no_grad():
+            sizes = self.params["log_scales"]
+            longest = sizes.amin(-1, keepdim=True) + math.log(max(self.settings.slender, 1.0))
+            sizes.copy_(sizes.minimum(longest))
+
+    def tallies(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """The statistics that growing goes by, while some are kept."""
+        if self.before is None:
+            return (), ()
+        return (self.stats.grad_norm, self.stats.count), (self.stats.radius_max,)
 
     def splat(
         self,

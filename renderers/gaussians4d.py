@@ -159,15 +159,15 @@ class Gaussians4D(Gaussians):
         if name in ROUGHNESS:
             return torch.stack([motion.roughness(name) for motion in self.motions]).mean()
         if name == "continuity":
-            return frames.extra["apart"].mean()
+            return frames.mean(frames.extra["apart"])
         if name == "drift":
             still = means.detach()
-            return torch.stack([spread_change(still, moved) for moved in frames.extra["moved"]]).mean()
+            return frames.mean(torch.stack([spread_change(still, moved) for moved in frames.extra["moved"]]))
         if name == "rigidity":
             if self.neighbours is None:
                 self.neighbours = nearest(means.detach(), NEIGHBOURS)
             pairs = zip(frames.extra["moved"], frames.extra["turns"], strict=True)
-            return torch.stack([stretch(means, moved, turn, self.neighbours) for moved, turn in pairs]).mean()
+            return frames.mean(torch.stack([stretch(means, moved, turn, self.neighbours) for moved, turn in pairs]))
         return super().penalty(name, frames)
 
     def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> Rows | None:

@@ -24,6 +24,7 @@ from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import safe_normalize
 from dreamlab.core.schedules import Progress, Schedule, When, constant, ramp
 from dreamlab.core.settings import setting
+from dreamlab.core.streams import by_view
 from dreamlab.core.triangles import scattered
 from dreamlab.core.types import Depths, Frames, LevelSet, Mesh, Offer, ParamGroup, Rows, Training
 from renderers.backing import GridSettings, backend_setting, backing, while_building
@@ -125,7 +126,8 @@ class HashField:
         complaint = "shading.lit: a lit field needs normals; set normals to analytic or finite" if dark else ""
         complaint = complaint or s.hashgrid.complaint(s.backend, _shape(s))
         runs = (backing(s.backend, "hashgrid", "march"),)
-        return SceneCard(cls.penalties, lacking, cls.moves, normals, s.latent, backing=runs, complaint=complaint)
+        said = (cls.penalties, lacking, cls.moves, normals, s.latent)
+        return SceneCard(*said, backing=runs, group=s.background.group, complaint=complaint)
 
     def __init__(self, settings: FieldSettings, generator: torch.Generator) -> None:
         s = self.settings = settings
@@ -305,11 +307,15 @@ class HashField:
             return Frames.cat(list(each), ("latent",))
         return self.show(self.see(cameras, size, training), cameras, size, background, training)
 
+    def begin(self, training: Training | None) -> None:
+        """What a training step changes before it draws."""
+        if training is not None:
+            self.active = min(self.settings.levels, int(self.settings.active.at(training.progress)))
+
     def see(self, cameras: Cameras, size: int, training: Training | None = None) -> Seen:
         """The field along all rays, nothing summed up yet."""
         s = self.settings
-        if training is not None:
-            self.active = min(s.levels, int(s.active.at(training.progress)))
+        self.begin(training)
         how = self.runs("march")
         found = volume.cast(cameras, size, self.occupied, self.bounds, s.step, training, s.samples_per_ray, how)
         if s.samples_per_ray is None:
@@ -355,8 +361,7 @@ class HashField:
     def _noise(self, points: Tensor, training: Training | None) -> Tensor | None:
         if training is None or (strength := self.settings.noise.at(training.progress)) == 0:
             return None
-        stream = training.stream
-        return strength * torch.randn(len(points), generator=stream, device=stream.device).to(points)
+        return strength * by_view(torch.randn, len(points), stream=training.stream, uneven=True).to(points)
 
     def penalty(self, name: str, frames: Frames) -> Tensor:
         return volume.penalty(name, frames)

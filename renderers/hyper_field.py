@@ -78,7 +78,7 @@ class HyperField:
             * (s.part * scale / (0.36 * s.hyper) ** 0.5)[:, None],
         }
         self._own(self.hyper)
-        self.codes = torch.zeros(1, s.code)
+        self.codes, self.at_once = torch.zeros(1, s.code), 1
         # [P, X, Y, Z] running maximum of the density per cell, or none of many prompts
         self.occupancy = self.base.occupancy[None]
 
@@ -91,11 +91,11 @@ class HyperField:
         self.codes, self.occupancy = self.codes.to(device), self.occupancy.to(device)
         return self
 
-    def tell(self, codes: Tensor) -> None:
-        """The prompts, [P, code]; each of a few gets an occupancy of its own."""
+    def tell(self, codes: Tensor, at_once: int = 1) -> None:
+        """The prompts, [P, code], and how many of them a step shows; each of a few gets an occupancy of its own."""
         if codes.shape[1:] != self.codes.shape[1:]:
             raise ValueError(f"hyper_field: codes of {codes.shape[1]} numbers, scene.code is {self.settings.code}")
-        self.codes = codes.detach().to(self.base.params["table"])
+        self.codes, self.at_once = codes.detach().to(self.base.params["table"]), at_once
         kept = len(codes) if len(codes) <= REMEMBERED else 0
         self.occupancy = torch.zeros(kept, *self.occupancy.shape[1:], device=self.occupancy.device)
         for i in range(kept):
@@ -193,7 +193,7 @@ class MadeField(HashField):
         self.maker.base.active = self.active
         if self.index is None:
             return None
-        turn = progress.step // len(self.maker.codes)
+        turn = progress.step * self.maker.at_once // len(self.maker.codes)
         if turn % self.settings.refresh == 0:
             self.refresh(turn // self.settings.refresh, healthy)
         return None

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A mesh of fixed shape whose material is optimised: hash grid or textures, flat or physically based, under light.
+"""A mesh whose material is optimised: hash grid or textures, flat or physically based, under light. Its triangles stay
+what they are; with `lr_vertices` their corners move, by what silhouettes and colours ask.
 
 The shape comes from an earlier stage (`from:`) or from a file; of an `asset` the texture coordinates stay, too. `flat`
 shows the base colour; `pbr` shades in linear light by the split sum; `montecarlo` does it by sampling, with shadows.
@@ -9,8 +10,10 @@ arXiv:2405.17176).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -24,6 +27,7 @@ from dreamlab.core.cards import SceneCard
 from dreamlab.core.safemath import linear_to_srgb, safe_normalize, srgb_to_linear
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import FILES, setting
+from dreamlab.core.streams import by_view
 from dreamlab.core.text import did_you_mean
 from dreamlab.core.triangles import areas
 from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles
@@ -36,8 +40,11 @@ from renderers.light.split_sum import Lighting, shade
 from renderers.surface.atlas import METHODS, Atlas, unwrap
 from renderers.surface.bake import Texels, project, texels
 from renderers.surface.canvas import OwnCanvas
-from renderers.surface.draw import Surface, View, compose, look, vertex_normals
+from renderers.surface.denoise import denoised
+from renderers.surface.draw import Neighbours, Surface, View, compose, look, normal_consistency, vertex_normals
 from renderers.surface.extraction import extract
+from renderers.surface.finish.repair import repaired
+from renderers.surface.finish.simplify import LEAST, SPARE, decimated
 from renderers.surface.material import Coat, Ranges, SurfaceField, groups_of
 from renderers.surface.shapes import starting_shape
 from renderers.surface.stretch import read_canvas
@@ -49,6 +56,7 @@ SHADINGS = ("flat", "pbr", "montecarlo")
 PENALTY_POINTS = 4096
 # (metallic, roughness) of the white surface in a light picture, DreamMat (Zhang et al. 2024, arXiv:2405.17176)
 BARE = ((0.0, 0.0), (0.0, 0.5), (0.0, 1.0), (1.0, 0.0), (1.0, 0.5), (1.0, 1.0))
+SPREAD = 12  # rounds over which a corner's step is spread: some three edges wide
 FILL = 10  # steps between fillings of what no chart covers
 PAINT_VIEWS, PAINT_SIZE = 36, 192  # pictures that a surface is painted with
 SEEN = (0.05, 0.95)  # colours that an asset may begin with: farther out a sigmoid hardly learns
@@ -57,11 +65,11 @@ SHAPE = ("vertices", "faces", "uv", "uv_faces", "uv_source")
 
 
 class TexturedMesh:
-    """Triangles that stay, and a material that learns."""
+    """Triangles, and a material that learns; their corners learn too if they may."""
 
     kind: ClassVar[str] = "mesh"
     paper: ClassVar[str] = "Chen et al. 2023, arXiv:2303.13873; Zhang et al. 2024, arXiv:2405.17176"
-    penalties: ClassVar[tuple[str, ...]] = ("smooth_material",)
+    penalties: ClassVar[tuple[str, ...]] = ("smooth_material", "laplacian", "normal_consistency")
 
     @dataclass(frozen=True)
     class Settings:
@@ -87,6 +95,7 @@ class TexturedMesh:
         lr_table: Schedule = setting(constant(0.02), low=0)
         lr_network: Schedule = setting(constant(0.005), low=0)
         lr_texture: Schedule = setting(constant(0.05), low=0)
+        lr_vertices: Schedule = setting(constant(0.0), low=0, help="metres a step; 0: the shape stays")
 
     @classmethod
     def card(cls, settings: Settings) -> SceneCard:
@@ -102,6 +111,8 @@ class TexturedMesh:
             grid = _skin(s, 5)
             shape = (s.levels, grid.features, grid.log2_entries, grid.base_resolution, s.finest)
             ops, complaint = [*ops, "hashgrid"], complaint or s.hashgrid.complaint(s.backend, shape)
+        if _moves(s) and (s.shading == "montecarlo" or s.asset):
+            complaint = complaint or "lr_vertices: an asset, and shading: montecarlo, need a shape that stays"
         if s.light_pictures and s.shading == "flat":
             complaint = complaint or "light_pictures: there is no light in flat shading; set shading: pbr or montecarlo"
         made_of = (backing(s.backend, *ops),)
@@ -149,6 +160,15 @@ class TexturedMesh:
             self.params = {name: value.to(points.device) for name, value in self.field.start(self.generator).items()}
             area = areas(self.surface.vertices, self.surface.faces).sum()
             self.field.learn(self.params, points, raw, 200, self.generator, float(area / len(points)) ** 0.5)
+        if _moves(self.settings):
+            self.params["shift"] = torch.zeros_like(self.rest).requires_grad_()
+
+    def corners(self) -> Tensor:
+        """[V, 3] where they are now: what they have learnt, spread over their neighbours, so that noise of a picture
+        moves no single one (as Nicolet et al. 2021 precondition; here the mean of a corner and those around it)."""
+        if "shift" not in self.params:
+            return self.rest
+        return self.rest + self.around.spread(self.params["shift"], SPREAD)
 
     def adopt(self, source: Scene, stream: torch.Generator) -> None:
         """Take another scene's surface, painted with what pictures of it show from all around; another mesh's with its
@@ -156,7 +176,9 @@ class TexturedMesh:
         del stream  # nothing here is random
         if isinstance(source, TexturedMesh):
             return self._inherit(source)
-        shape = extract(source, self.settings.resolution, self.settings.faces)
+        shape = extract(source, self.settings.resolution, None if _moves(self.settings) else self.settings.faces)
+        if _moves(self.settings):
+            shape = prepared(shape, self.settings.faces)
         device = device_of(source)
         cameras = all_around(PAINT_VIEWS).to(device)
 
@@ -184,12 +206,24 @@ class TexturedMesh:
     def _dress(self, surface: Surface, atlas: Atlas) -> None:
         """What follows from the shape alone."""
         self.surface, self.atlas = surface, atlas
-        self.normals = vertex_normals(surface.vertices, surface.faces)
-        source = atlas.source
-        self.tangents = tangents(surface.vertices[source], self.normals[source], atlas.uv, atlas.faces)
+        self.__dict__.pop("around", None)
+        self.rest = surface.vertices
+        self._frame()
         textured = self.settings.material == "texture"
         self.nearest = texels(atlas, self.settings.texture).nearest() if textured else None
         self.boxes = Boxes.over(surface.vertices, surface.faces) if self.settings.shading == "montecarlo" else None
+
+    def _settle(self) -> None:
+        """The surface is where its corners have moved to."""
+        if "shift" in self.params:
+            self.surface = replace(self.surface, vertices=self.corners().detach())
+            self._frame()
+
+    def _frame(self) -> None:
+        """Normals and tangents of the corners where they are."""
+        surface, source = self.surface, self.atlas.source
+        self.normals = vertex_normals(surface.vertices, surface.faces)
+        self.tangents = tangents(surface.vertices[source], self.normals[source], self.atlas.uv, self.atlas.faces)
 
     def to(self, device: torch.device | str) -> Self:
         self.light = None if self.light is None else self.light.to(device)
@@ -197,10 +231,11 @@ class TexturedMesh:
         return self
 
     def groups(self) -> Mapping[str, ParamGroup]:
-        s = self.settings
+        s, coat = self.settings, {name: value for name, value in self.params.items() if name != "shift"}
+        shape = {"shift": ParamGroup(self.params["shift"], s.lr_vertices)} if _moves(s) else {}
         if s.material == "texture":
-            return {"texture": ParamGroup(self.params["texture"], s.lr_texture)}
-        return groups_of(self.params, s.lr_table, s.lr_network, "")
+            return {"texture": ParamGroup(coat["texture"], s.lr_texture)} | shape
+        return groups_of(coat, s.lr_table, s.lr_network, "") | shape
 
     def material(self, view: View, shift: Tensor | None = None) -> Coat:
         """At the pixels that a view covers; `shift` [M, 3] reads beside them (hash grid only)."""
@@ -214,9 +249,9 @@ class TexturedMesh:
         )  # fmt: skip
         return self.ranges.coat(raw[0, 0], self.settings.bump)
 
-    def bent(self, view: View, bump: Tensor | None) -> Tensor:
+    def bent(self, view: View, bump: Tensor | None, normals: Tensor | None = None) -> Tensor:
         """[M, 3] shading normals: a texture bends in tangent space, a hash grid in the world, along the surface."""
-        normal = torch.nn.functional.normalize(view.read(self.normals), dim=-1)
+        normal = torch.nn.functional.normalize(view.read(self.normals if normals is None else normals), dim=-1)
         if bump is None:
             return normal
         if self.settings.material == "hash":
@@ -226,15 +261,19 @@ class TexturedMesh:
         return safe_normalize(normal + bump[:, :1] * across + bump[:, 1:2] * up)
 
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
-        view = look(self.surface, cameras, size, self.settings.backend)
+        surface, normals = self.surface, self.normals
+        if _moves(self.settings):
+            surface = replace(surface, vertices=self.corners())
+            normals = vertex_normals(surface.vertices, surface.faces)
+        view = look(surface, cameras, size, self.settings.backend)
         made = self.material(view)
-        normal = self.bent(view, made.bump)
+        normal = self.bent(view, made.bump, normals)
         stream = torch.Generator(view.hit.device).manual_seed(0) if training is None else training.stream
         extra = {} if training is None else self._nearby(stream)
         which = torch.zeros(len(cameras), dtype=torch.int64, device=view.hit.device)
         if training is not None:
-            drawn = torch.randint(len(self.settings.lights), which.shape, generator=stream, device=stream.device)
-            which = drawn.to(which)
+            one_of = functools.partial(torch.randint, len(self.settings.lights))
+            which = by_view(one_of, len(which), stream=stream).to(which)
         rgb, lit = made.base, which[view.hit // size**2]
         if self.settings.shading != "flat":
             rgb = self.shaded(view, made, normal, lit, stream)
@@ -277,7 +316,13 @@ class TexturedMesh:
             return view.over(shown, shown.new_zeros(len(view.cameras), shown.shape[1]))
 
     def penalty(self, name: str, frames: Frames) -> Tensor:
-        """Material smoothness (DreamMat): base colour x 0.25, roughness and metallic x 0.1, against places nearby."""
+        """Material smoothness (DreamMat): base colour x 0.25, roughness and metallic x 0.1, against places nearby; and
+        of a shape that moves, as of tetrahedra, how rough it is."""
+        if name != "smooth_material":
+            vertices, faces = self.corners(), self.surface.faces
+            if name == "laplacian":
+                return self.around.roughness(vertices)
+            return normal_consistency(vertex_normals(vertices, faces), faces)
         if self.settings.material == "texture":
             image = self.params["texture"][..., :5].sigmoid()
             change = (image[1:] - image[:-1]).abs().mean((0, 1)) + (image[:, 1:] - image[:, :-1]).abs().mean((0, 1))
@@ -296,8 +341,10 @@ class TexturedMesh:
         return {"points": vertices[faces[rows.to(faces.device)]].mean(1), "shift": 0.05 * shift.to(vertices)}
 
     def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> None:
-        """The shape is fixed. Now and then texels outside all charts take the nearest value inside: filters let
-        traces of gradient reach them, which Adam follows at full rate, and seams would show."""
+        """Where corners have moved, what follows from their places. Now and then texels outside all charts take the
+        nearest value inside: filters let traces of gradient reach them, which Adam follows at full rate, and seams
+        would show."""
+        self._settle()
         if self.nearest is not None and (progress.step % FILL == FILL - 1 or progress.step == progress.total - 1):
             with torch.no_grad():
                 image = self.params["texture"]
@@ -305,7 +352,7 @@ class TexturedMesh:
                 image.copy_(torch.where(healthy, filled, image))
 
     def state_dict(self) -> dict[str, Tensor]:
-        shape = (self.surface.vertices, self.surface.faces, *self.atlas)
+        shape = (self.rest, self.surface.faces, *self.atlas)
         kept = dict(zip((f"shape.{name}" for name in SHAPE), shape, strict=True))
         return kept | {name: value.detach() for name, value in self.params.items()}
 
@@ -320,6 +367,12 @@ class TexturedMesh:
         self._dress(Surface.of(vertices, faces), Atlas(uv, uv_faces, source))
         names = [name for name in state if not name.startswith("shape.")]
         self.params = {name: state[name].detach().clone().requires_grad_() for name in names}
+        self._settle()
+
+    @cached_property
+    def around(self) -> Neighbours:
+        """Of the corners; triangles stay what they are."""
+        return Neighbours.of(self.surface.faces, len(self.surface.vertices))
 
     def textures(self) -> Textures:
         """The material as pictures, whichever way it is kept."""
@@ -352,6 +405,19 @@ class TexturedMesh:
         colours = texture(textures.base, atlas.uv[None, None], boundary="clamp")[0, 0]
         vertices, normals = self.surface.vertices[atlas.source], self.normals[atlas.source]
         return Triangles(Mesh(vertices, atlas.faces, colours, normals, atlas.uv, self.tangents, textures), whole=True)
+
+
+def prepared(shape: Mesh, faces: int) -> Mesh:
+    """A surface whose corners will move: whole, of at most so many triangles of good shape, without ripples."""
+    whole, _ = repaired(shape, None)
+    made = decimated(whole, min(faces, max(len(whole.faces) // SPARE, LEAST)))
+    vertices = denoised(made.vertices, made.faces)
+    return replace(made, vertices=vertices, normals=vertex_normals(vertices, made.faces))
+
+
+def _moves(s: TexturedMesh.Settings) -> bool:
+    """Whether the corners learn."""
+    return max(s.lr_vertices.values) > 0
 
 
 def _skin(s: TexturedMesh.Settings, channels: int) -> SurfaceField:

@@ -12,6 +12,7 @@ small network (`score_net`); DDIM steps for DPM-Solver's.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -90,7 +91,10 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
         state = look.noised(look.noise(), t)
         text, null = look.predict(paired(state))
         with torch.no_grad():
-            prior, mine = (self._said(look, name, state, camera, text) for name in self.nets)
+            prior, mine = (
+                look.company.each(functools.partial(self._said, look, name, state, camera, text), len(text))
+                for name in self.nets
+            )
         self._learn(look, "render", look.z, camera, c.lr)
         g = look.settled(state, null + c.cfg.at(now) * (prior - null), prior) - mine
         return per_row(table.weight(c.weight, t), g) * g
@@ -116,22 +120,24 @@ class Bootstrapped(Configured["Bootstrapped.Settings"]):
         state = State(table.add_noise(pictures, noise, t), t)
         base = look.predict([Branch(state, "plain")])[0] if self._adds(name) else torch.zeros_like(noise)
         leaf = own.leaf()
+        at, share = look.company.portion(len(noise))
         with torch.enable_grad():
-            error = self._said(look, name, state, camera, base, leaf) - noise
+            error = self._said(look, name, state, camera, base, at, leaf) - noise[at]
             if self.settings.predicts == "v":
-                error = error / table.signal_noise(t, noise)[0].clamp(min=0.05)
-            own.learn(error.square().mean(), leaf, rate)
+                error = error / table.signal_noise(t[at], error)[0].clamp(min=0.05)
+            own.learn(error.square().mean() * share, leaf, rate, look.company.add_up)
         look.trained += len(noise)
 
     def _said(
-        self, look: Look, name: str, state: State, camera: Tensor, base: Tensor, leaf: Tensor | None = None
+        self, look: Look, name: str, state: State, camera: Tensor, base: Tensor, at: slice, leaf: Tensor | None = None
     ) -> Tensor:
-        """eps of one of the two networks, upon `base` if it adds."""
+        """eps of one of the two networks of the rows `at`, upon `base` if it adds."""
+        params, own, base = self.nets[name].params(leaf), state.take(at), base[at]
         look.calls, look.rows = look.calls + 1, look.rows + len(base)
-        params, told = self.nets[name].params(leaf), (state.z_t, state.t_index)
         if name == "render" and self.adapter is not None:
-            return self.adapter.apply(params, *told, look.conditions["plain"], camera)
-        said = self.forms[name].apply(params, *told, camera)
+            told = look.conditions["plain"].take(at)
+            return self.adapter.apply(params, own.z_t, own.t_index, told, camera[at])
+        said = self.forms[name].apply(params, own.z_t, own.t_index, camera[at])
         return base + said if self._adds(name) else said
 
     def _adds(self, name: str) -> bool:

@@ -56,9 +56,7 @@ class Grid(Rule["Grid.Settings"]):
         )
         state = State(table.add_noise(picture, noise, t), t)
         told = Condition.cat([look.conditions[name].take(first) for name in ("grid", "grid_null")])
-        with torch.no_grad():
-            text, null = look.guidance.predict(torch.cat([state.z_t] * 2), torch.cat([t, t]), told).chunk(2)
-        look.calls, look.rows = look.calls + 1, look.rows + 2 * len(first)
+        text, null = look.asked(torch.cat([state.z_t] * 2), torch.cat([t, t]), told).chunk(2)
         guided = look.settled(state, cfg(null, text, c.cfg.at(look.progress)), text)
         g = per_row(table.weight(c.weight, t), text) * (guided - noise)
         return F.interpolate(untiled(g), scale_factor=2, mode="nearest") / 4

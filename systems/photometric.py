@@ -60,7 +60,7 @@ class Photometric(Rule["Photometric.Settings"]):
         if (weight := s.ssim.at(look.progress)) > 0:
             total = total + weight * (1 - ssim(frames.rgb, truth["rgb"]).mean())
         if (weight := s.mask.at(look.progress)) > 0:
-            total = total + weight * (frames.alpha - truth["alpha"]).square().mean()
+            total = total + weight * (frames.alpha - known(truth, "alpha")).square().mean()
         if (weight := s.normal.at(look.progress)) > 0:
             if frames.normal is None:
                 raise ValueError("photometric: this scene renders no normals; set `normal: 0`")

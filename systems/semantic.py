@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, wrap_degrees
+from dreamlab.core.cards import RuleCard
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
 from dreamlab.core.types import Prompt
@@ -52,6 +53,10 @@ class Semantic(Rule["Semantic.Settings"]):
         def complaint(self) -> str:
             missing = "" if self.regions else "semantic needs `regions`: a list of {prompt, x, y, z}"
             return missing or super().complaint()
+
+    @classmethod
+    def card(cls, settings: Settings) -> RuleCard:
+        return replace(super().card(settings), texts=tuple(region.prompt for region in settings.regions))
 
     def gradient(self, look: Look) -> Tensor:
         c, now, table = self.settings, look.progress, look.guidance.table

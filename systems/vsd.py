@@ -15,6 +15,7 @@ of `small` is a small network's, 3e-3, not the 1e-4 of a LoRA.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -85,9 +86,9 @@ class VSD(Configured["VSD.Settings"]):
         pretrained = eps[0] if scale == 1.0 else look.settled(state, cfg(eps[1], eps[0], scale), eps[0])
         base = (eps[-1] if look.steered else eps[0]) if self._adds else None
         with torch.no_grad():
-            mine = self._own(look, own.params(), state, look.poses(), base)
+            mine = self._of_all(look, own, state, look.poses(), base)
             if c.cfg_own != 1.0:
-                blind = self._own(look, own.params(), state, torch.zeros_like(look.poses()), base)
+                blind = self._of_all(look, own, state, torch.zeros_like(look.poses()), base)
                 mine = blind + c.cfg_own * (mine - blind)
         self._learn(look, own)
         return per_row(table.weight(c.weight, t), mine) * (pretrained - mine)
@@ -99,15 +100,16 @@ class VSD(Configured["VSD.Settings"]):
         plain = [Branch(state, "plain") for state, _, _ in drawn]
         bases = look.predict(plain) if self._adds else [None] * c.lessons
         leaf, errors = own.leaf(), []
+        at, share = look.company.portion(len(look.z))
         with torch.enable_grad():
             params = own.params(leaf)
             for (state, noise, camera), base in zip(drawn, bases, strict=True):
-                error = self._own(look, params, state, camera, base) - noise
+                error = self._own(look, params, state, camera, base, at) - noise[at]
                 if c.predicts == "v":  # the error in v is the one in eps / a
-                    error = error / table.signal_noise(state.t_index, noise)[0].clamp(min=0.05)
+                    error = error / table.signal_noise(state.t_index[at], error)[0].clamp(min=0.05)
                 errors.append(error)
             rate = c.lr * min(1.0, (look.progress.step + 1) / max(c.warmup, 1))
-            own.learn(torch.cat(errors).square().mean(), leaf, rate)
+            own.learn(torch.cat(errors).square().mean() * share, leaf, rate, look.company.add_up)
         look.trained += len(look.z) * c.lessons
 
     def _lesson(self, look: Look) -> tuple[State, Tensor, Tensor]:
@@ -119,15 +121,21 @@ class VSD(Configured["VSD.Settings"]):
         noise = look.noise()
         return look.noised(noise, t), noise, look.poses() * kept[:, None]
 
+    def _of_all(self, look: Look, own: Trained, state: State, camera: Tensor, base: Tensor | None) -> Tensor:
+        """eps_phi of all rows."""
+        return look.company.each(functools.partial(self._own, look, own.params(), state, camera, base), len(camera))
+
     def _own(
-        self, look: Look, params: Mapping[str, Tensor], state: State, camera: Tensor, base: Tensor | None
+        self, look: Look, params: Mapping[str, Tensor], state: State, camera: Tensor, base: Tensor | None, at: slice
     ) -> Tensor:
-        look.calls, look.rows = look.calls + 1, look.rows + len(state.z_t)
+        """eps_phi of the rows `at`."""
+        own, camera = state.take(at), camera[at]
+        look.calls, look.rows = look.calls + 1, look.rows + len(camera)
         if self.adapter is not None:
-            return self.adapter.apply(params, state.z_t, state.t_index, look.conditions["plain"], camera)
+            return self.adapter.apply(params, own.z_t, own.t_index, look.conditions["plain"].take(at), camera)
         assert self.net is not None  # one of the two is there once `_built` was called
-        said = self.net.apply(params, state.z_t, state.t_index, camera)
-        return said if base is None else base + said
+        said = self.net.apply(params, own.z_t, own.t_index, camera)
+        return said if base is None else base[at] + said
 
     @property
     def _adds(self) -> bool:

@@ -153,3 +153,8 @@ def artefacts(run: Path) -> dict[str, bytes]:
 
 
 Runner = Callable[..., Finished]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits for clusters and the long way through the page come first: others compute meanwhile."""
+    items.sort(key=lambda item: item.get_closest_marker("dist") is None and "test_journey" not in item.nodeid)

@@ -29,6 +29,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from cuda_ext import nvrtc, room
+from dreamlab.core import streams
+from dreamlab.run import particles, ranks
 from tests import cuda_on_host
 
 DEVICE = torch.device("cuda", 0)
@@ -242,6 +244,27 @@ class _AnyGenerator(metaclass=_Generators):
     """Stands for `torch.Generator`, also in the annotations of what torch imports meanwhile."""
 
 
+class _OnDeviceStream(OnDeviceGenerator):
+    """A `ViewStream` there."""
+
+    part = None
+
+
+class _Streams(type):
+    def __instancecheck__(cls, found: object) -> bool:
+        return isinstance(found, _ViewStream | _OnDeviceStream)
+
+    def __call__(cls, device: Any = None) -> torch.Generator:
+        return _OnDeviceStream() if _kind(device) == "cuda" else _ViewStream()
+
+
+_ViewStream = streams.ViewStream
+
+
+class _AnyStream(metaclass=_Streams):
+    """Stands for `ViewStream`, which is a kind of generator."""
+
+
 class _Later:
     """What the host asked for has always arrived."""
 
@@ -304,6 +327,8 @@ def second_device() -> Iterator[None]:
         put(Tensor, "cuda", lambda self, *_: move(self, "cuda"))
         put(Tensor, "tolist", _listed(Tensor.tolist))
         put(torch, "Generator", _AnyGenerator)
+        for module in (streams, particles, ranks):
+            put(module, "ViewStream", _AnyStream)
         for module in (torch.autograd, torch.autograd.graph):
             put(module, "_engine_run_backward", _backward(module._engine_run_backward))
         put(torch.cuda, "is_available", lambda: True)

@@ -25,7 +25,7 @@ NAMES = {  # of a package, where it is another than that of what it brings
 # Never asked of a user by name: torch's CUDA wheels bring the first, the others are in no registry.
 ELSEWHERE = {"nvidia", "nvdiffrast", "tinycudann"}
 # Run by hand from a checkout, beside the tests; and by Blender, with what Blender has.
-OF_TESTS = {"benchmarks/mutants.py"}
+OF_TESTS = {"benchmarks/mutants.py", "benchmarks/browser.py"}
 IN_BLENDER = {"bpy", "mathutils", "blender_look"}
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

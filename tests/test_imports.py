@@ -32,8 +32,8 @@ FLOORS = {
             ("dreamlab.export", "dreamlab.toybox.training"),
             ("dreamlab.metrics", "dreamlab.intake"),
             ("dreamlab.pipeline", "dreamlab.preflight"),
-            ("dreamlab.toybox.scoring",),
-            ("benchmarks",),
+            ("dreamlab.toybox.scoring", "dreamlab.jobs"),
+            ("benchmarks", "dreamlab.studio", "dreamlab.python"),
             ("dreamlab.cli", "dreamlab.__main__"),
         ]
     )
@@ -45,9 +45,10 @@ TABLES = "dreamlab.recipe.tables"  # it alone knows the three tables
 ENGINE = ("systems.engine", "guidance.shared", "renderers.become", "renderers.surface", "renderers.light")  # by name
 ENGINE += ("renderers.gaussian", "guidance.latent.estimators")
 OPTIONAL = {"gradio", "gsplat", "nerfacc", "ray", "submitit", "pxr", "open3d", "tinycudann", "nvdiffrast"}
-OPTIONAL |= {"uvunwrap", "xatlas"}
+OPTIONAL |= {"uvunwrap", "xatlas", "starlette", "uvicorn", "fastapi", "gradio_client", "obstore"}
 HEAVY = OPTIONAL | {"diffusers", "transformers", "trimesh", "skimage", "scipy", "PIL", "imageio_ffmpeg"}
 HEAVY |= {"fast_simplification", "matplotlib", "mitsuba"}
+BINARY = {".gif", ".png", ".webp", ".safetensors", ".mp4", ".glb", ".npz", ".gz", ".woff2"}
 FORBIDDEN = {"pickle", "shelve", "marshal"}
 
 
@@ -175,7 +176,7 @@ def test_the_repository_names_no_place_of_a_machine() -> None:
     pattern = re.compile(r"(?<![A-Za-z0-9_./])/(work|farm|root|home|Users)/[A-Za-z]")
     for name in filter(None, listed.decode().split("\0")):
         path = ROOT / name
-        if path.suffix in {".png", ".safetensors", ".mp4", ".glb", ".npz", ".gz"} or not path.is_file():
+        if path.suffix in BINARY or not path.is_file():
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             assert not pattern.search(line), f"{name}:{number}: {line.strip()[:80]}"

@@ -54,6 +54,11 @@ def test_the_command_line_loads_the_parser_alone() -> None:
     assert not {name for name in found if name.startswith(("torch", "systems.", "renderers.", "guidance."))}
 
 
+def test_the_package_alone_loads_nothing() -> None:
+    found = modules("import dreamlab\nassert 'dream' in dir(dreamlab)\nloaded()")
+    assert {name for name in found if name.split(".")[0] in OURS} == {"dreamlab"} and not strangers(found, OURS)
+
+
 @pytest.mark.parametrize(
     "words", ["list systems", "list scenes", "list guidance", "list objects", "list formats", "models ls"]
 )

@@ -91,7 +91,7 @@ def asked(wanted: Sequence[str], made: Product) -> tuple[list[str], list[str]]:
 def lacking(kind: str, made: Product) -> str:
     """Why a format cannot be written, if it cannot."""
     if WRITERS[kind].of == "splats" and made.splats is None:
-        return "the scene is not made of Gaussians"
+        return "the scene is not made of Gaussians (a run of the recipe toybox-gaussians ends in them)"
     if kind == FRAMES and not made.frames:
         return "the scene's Gaussians do not move"
     return missing(kind)

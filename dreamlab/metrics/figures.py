@@ -60,7 +60,7 @@ def report(checks: list[Check], file: Path | None) -> bool:
         floor = "" if check.floor is None else f"{'>=' if check.better == 'higher' else '<='} {check.floor:g}"
         mark = "" if check.floor is None else ("ok" if check.met else "MISSED")
         clock = check.details.get("clock", "")
-        print(f"{check.name:<42}{check.value:>10.2f} {check.unit:<4}{floor:<10}{mark:<8}{clock:<6}{check.note}")
+        print(f"{check.name:<42}{check.value:>10.2f} {check.unit:<4}{floor:<10}{mark:<8}{clock:<7}{check.note}")
     if file is not None:
         content = {"checks": [asdict(check) for check in checks], "machine": machine()}
         file.write_text(json.dumps(content, indent=1) + "\n")

@@ -11,14 +11,14 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from torch import Tensor
 
 from dreamlab.core.cards import Entry, SceneCard, SceneKind
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.schedules import CURVES, Schedule, When, constant
-from dreamlab.core.settings import Bounds, Section, Spec, bounds_of, names_file
+from dreamlab.core.settings import Bounds, Section, Spec, bounds_of, hints_of, names_file
 from dreamlab.core.text import did_you_mean, short
 from dreamlab.core.types import Frames
 from dreamlab.recipe.source import Source, Tree
@@ -68,7 +68,7 @@ class Binder:
             tree = {}
         if not isinstance(tree, dict):
             self.fail(tree, path, f"must be a mapping of {called or cls.__name__} settings")
-        hints = get_type_hints(cls, include_extras=True)
+        hints = hints_of(cls)
         fields = {field.name: field for field in dataclasses.fields(cls)}
         values = {}
         for key, child in tree.items():
@@ -253,7 +253,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, Schedule):
         return value.plain()
     if dataclasses.is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        said = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {f.name: plain(each) for f, each in said if not (bounds_of(f).tacit and each == f.default)}
     if isinstance(value, Mapping):
         return {key: plain(child) for key, child in value.items()}
     if isinstance(value, (tuple, list)):

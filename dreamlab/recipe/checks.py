@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from cuda_ext.backend import absent
 from cuda_ext.packages import PACKAGES
-from dreamlab.core.cards import GuidanceCard, RuleCard, SceneCard
+from dreamlab.core.cards import GuidanceCard, RuleCard, SceneCard, WordsHeard
 from dreamlab.core.errors import RecipeError
+from dreamlab.core.text import check_prompt
 from dreamlab.core.types import Prompt
 from dreamlab.recipe.grammar import Recipe, Stage, Term
 from dreamlab.recipe.tables import TABLES
+from dreamlab.toybox.asked import hearing
 from dreamlab.toybox.understand import understand
 from renderers.become import can_become
 
@@ -24,12 +28,15 @@ def check(recipe: Recipe) -> None:
         check_scene(stage, scene, kinds, where)
         check_cameras(stage, f"{where}: cameras")
         check_prompts(recipe, stage, scene, where)
+        check_at_once(recipe, stage, where)
         for j, term in enumerate(stage.terms):
             place, (guide, rule) = f"{where}: terms.{j}", cards_of(term)
             check_term(term, guide, rule, place)
             check_frames(term, guide, rule, scene, place)
-            check_views(stage, term, guide, rule, place)
-            for prompt in prompts_of(recipe):
+            check_views(replace(stage, views=stage.views // stage.at_once), term, guide, rule, place)
+            check_stands(stage, term, guide, recipe.image.elevation_deg, place)
+            for prompt in told(recipe, stage):
+                check_prompt(prompt.text)
                 check_words(guide, prompt)
 
 
@@ -49,6 +56,16 @@ def prompts_of(recipe: Recipe) -> tuple[Prompt, ...]:
     return tuple(Prompt(text, recipe.negative) for text in (recipe.prompt, *recipe.prompts))
 
 
+def own_words(recipe: Recipe, stage: Stage) -> tuple[Prompt, ...]:
+    """Those of a stage's objects, where they have some."""
+    return tuple(Prompt(text, recipe.negative) for text in TABLES.scene(stage.scene).told)
+
+
+def told(recipe: Recipe, stage: Stage) -> tuple[Prompt, ...]:
+    """What the guidances of a stage are told."""
+    return own_words(recipe, stage) or prompts_of(recipe)
+
+
 def looks(recipe: Recipe) -> bool:
     """Whether some term follows a given picture."""
     return any(guide.picture for _, guide in every_card(recipe))
@@ -61,6 +78,16 @@ def check_words(guide: GuidanceCard, prompt: Prompt) -> None:
         for name, text in guide.quotes.items():
             understand(text, name)
     guide.listen(prompt)
+
+
+def hearings(recipe: Recipe) -> Iterator[WordsHeard]:
+    """What every term's guidance makes of what it is asked for."""
+    for stage in recipe.stages:
+        said = tuple(prompt.text for prompt in told(recipe, stage))
+        for term in stage.terms:
+            guide, rule = cards_of(term)
+            texts = rule.texts or said
+            yield from (hearing(text, guide.clip) if guide.world else guide.hear(text) for text in texts)
 
 
 def check_scene(stage: Stage, scene: SceneCard, kinds: dict[str, str], where: str) -> None:
@@ -120,6 +147,22 @@ def check_prompts(recipe: Recipe, stage: Stage, scene: SceneCard, where: str) ->
             raise RecipeError(f"{where}.terms.{j}.prompting.adaptive: learns from one prompt, the recipe lists prompts")
 
 
+def check_at_once(recipe: Recipe, stage: Stage, where: str) -> None:
+    """Whether as many prompts or particles as a step shows are there, and can share its views evenly."""
+    count, many = stage.at_once, len(recipe.prompts) + 1
+    if count == 1:
+        return
+    what, there = ("prompts", many) if many > 1 else ("particles", stage.particles)
+    if there < count or (many > 1 and there % count):
+        fits = f"no divisor of its {there} {what}" if many > 1 else f"and there are {there} {what}"
+        raise RecipeError(f"{where}.at_once: {count}, {fits}")
+    if stage.views % (count * stage.cameras.together):
+        whole = f", {stage.cameras.together} of them together" if stage.cameras.together > 1 else ""
+        raise RecipeError(f"{where}.at_once: {count} {what} cannot share {stage.views} views evenly{whole}")
+    if stage.given.used or any(term.sample for term in stage.terms):
+        raise RecipeError(f"{where}.at_once: every term sees all views then; leave out `given` and `sample`")
+
+
 def check_term(term: Term, guide: GuidanceCard, rule: RuleCard, where: str) -> None:
     """Whether a guidance has what a rule and its prompting ask for."""
     makes, needs = guide.conditions, rule.conditions | term.prompting.needs()
@@ -132,7 +175,7 @@ def check_term(term: Term, guide: GuidanceCard, rule: RuleCard, where: str) -> N
         raise RecipeError(f"{where}: {term.system.kind} trains an adapter, which {term.guidance.kind} does not offer")
     if rule.clip and not guide.clip:
         raise RecipeError(f"{where}: {term.system.kind} scores whole clips, which {term.guidance.kind} here does not")
-    if guide.whole and guide.folds == 1 and not rule.clip:
+    if guide.whole and guide.clip and guide.folds == 1 and not rule.clip:
         raise RecipeError(
             f"{where}: {term.guidance.kind} looks at frames of one time of noise, and {term.system.kind} draws one for "
             "each; use system: video"
@@ -167,6 +210,9 @@ def check_frames(term: Term, guide: GuidanceCard, rule: RuleCard, scene: SceneCa
 
 def check_cameras(stage: Stage, where: str) -> None:
     """Whether the stage's cameras can be drawn as they are described."""
+    if stage.given.views and (max(stage.given.share.values) > 0 or stage.given.views > stage.views):
+        said = "and a share" if max(stage.given.share.values) > 0 else f"of {stage.views} views"
+        raise RecipeError(f"{where.removesuffix('cameras')}given.views: {stage.given.views} {said}; leave one out")
     cameras, group = stage.cameras, stage.cameras.together
     if cameras.fixed:
         asked = {"ring": cameras.ring, "clip": cameras.clip, "jitter_position": cameras.jitter_position}
@@ -174,27 +220,62 @@ def check_cameras(stage: Stage, where: str) -> None:
         for name, value in asked.items():
             if value:
                 raise RecipeError(f"{where}.{name}: cameras.fixed never change; leave one of the two out")
-    if cameras.ring_jitter and not cameras.ring:
-        raise RecipeError(f"{where}.ring_jitter: there is no ring; set cameras.ring")
+    for name, asks in (("ring_jitter", cameras.ring_jitter), ("ring_elevations", bool(cameras.ring_elevations))):
+        if asks and not cameras.ring:
+            raise RecipeError(f"{where}.{name}: there is no ring; set cameras.ring")
+    if cameras.ring_elevations and cameras.ring % len(cameras.ring_elevations):
+        raise RecipeError(f"{where}.ring_elevations: {len(cameras.ring_elevations)} do not go into a ring of {group}")
     if cameras.ring and cameras.clip:
         raise RecipeError(f"{where}: a ring stands around and a clip is seen from one place; leave one of the two out")
     word = "clip" if cameras.clip else "ring"
-    if stage.views % group:
-        raise RecipeError(f"{where}.{word}: {stage.views} views are no {word}s of {group}; make views a multiple of it")
     if group > 1 and stage.given.used:
-        raise RecipeError(f"{where}.{word}: given views break a {word} apart; leave one of the two out")
+        check_given_beside(stage, word, where)
+    elif stage.views % group:
+        raise RecipeError(f"{where}.{word}: {stage.views} views are no {word}s of {group}; make views a multiple of it")
+
+
+def check_given_beside(stage: Stage, word: str, where: str) -> None:
+    """Whether rings stay whole beside views of the prompt's picture: as many of those in every step."""
+    group, own = stage.cameras.together, stage.given.always(stage.views)
+    whole = own is not None and (stage.views - own) % group == 0
+    if word == "clip" or min(stage.given.widen.values) < 1 or not whole:
+        raise RecipeError(
+            f"{where}.{word}: given views break a {word} apart; leave one of the two out"
+            + f", or keep rings whole beside it: views: {group + 1}, given.views: 1" * (word == "ring")
+        )
 
 
 def seen_by(stage: Stage, term: Term) -> int | None:
     """How many of a step's views a term sees; None where that changes from step to step."""
-    share = stage.given.share.values
-    if term.views == "all" or (term.views == "others" and max(share) == 0):
+    if term.views == "all" or (term.views == "others" and not stage.given.some):
         return min(term.sample, stage.views) if term.sample else stage.views
-    own = share[0] * stage.views
-    if min(share) != max(share) or own != round(own):
+    own = stage.given.always(stage.views)
+    if own is None:
         return None
-    count = round(own) if term.views == "given" else stage.views - round(own)
+    count = own if term.views == "given" else stage.views - own
     return min(term.sample, count) if term.sample else count
+
+
+def views_together(stage: Stage) -> int:
+    """How many successive views one process must draw, where several share a step."""
+    if stage.at_once > 1:
+        return stage.views // stage.at_once  # of one prompt, or one particle
+    folds = (cards_of(term)[0].folds for term in stage.terms)
+    return math.lcm(TABLES.scene(stage.scene).group, *folds)
+
+
+def check_ranks(recipe: Recipe, ranks: int) -> None:
+    """Whether every stage's views can be shared out."""
+    for i, stage in enumerate(recipe.stages):
+        group = views_together(stage)
+        most = -(-stage.views // group)
+        if most < ranks:
+            what = f"{stage.views} views" if group == 1 else f"{stage.views} views by {group}"
+            more = f"at_once={ranks}" if stage.at_once > 1 else f"views={ranks * group}"
+            raise RecipeError(
+                f"stages.{i} ({stage.name!r}): {what}, which {ranks} processes cannot share: start at most "
+                f"{most}, or set {more}"
+            )
 
 
 def check_views(stage: Stage, term: Term, guide: GuidanceCard, rule: RuleCard, where: str) -> None:
@@ -203,7 +284,7 @@ def check_views(stage: Stage, term: Term, guide: GuidanceCard, rule: RuleCard, w
         raise RecipeError(
             f"{where}.views: {term.guidance.kind} knows the {guide.views} ones alone; write views: {guide.views}"
         )
-    if term.views == "given" and max(stage.given.share.values) == 0:
+    if term.views == "given" and not stage.given.some:
         raise RecipeError(f"{where}.views: none is given; set the stage's given.share, say to 0.25")
     count = seen_by(stage, term)
     if rule.views > 1 and (count is None or count % rule.views):
@@ -246,3 +327,44 @@ def check_together(stage: Stage, term: Term, guide: GuidanceCard, count: int | N
         raise RecipeError(f"{where}: {name} looks at views of one moment, and cameras.clip makes frames of many")
     if not guide.clip and cameras.ring and cameras.ring != group:
         raise RecipeError(f"{where}: {name} looks at {group} views together, and cameras.ring is {cameras.ring}")
+
+
+def check_stands(stage: Stage, term: Term, guide: GuidanceCard, height: float, where: str) -> None:
+    """Whether the cameras stand where a guidance that knows no others wants them; the picture's is at azimuth 0."""
+    if not guide.stands:
+        return
+    cameras, count = stage.cameras, len(guide.stands)
+    wanted = [height if guide.level else stand.elevation_deg for stand in guide.stands]
+    first = guide.stands[0].azimuth_deg
+    if not (
+        cameras.ring == count
+        and all(abs(each - first) < 1e-2 for each in cameras.azimuth_deg)
+        and all(up is None or abs(up - there) < 1e-3 for up, there in zip(wanted, heights(stage), strict=False))
+    ):
+        up = [f"{each:g}" for each in wanted if each is not None]
+        period = next((n for n in range(1, len(up)) if up == (up[:n] * len(up))[: len(up)]), len(up))
+        told = f", ring_elevations: [{', '.join(up[:period])}]" if up else ""
+        raise RecipeError(
+            f"{where}: {term.guidance.kind} knows {count} fixed cameras; set "
+            f"cameras: {{ring: {count}, azimuth_deg: [{first:g}, {first:g}]{told}}}"
+        )
+    for name, (low, high) in (("distance", cameras.distance), ("fovy_deg", cameras.fovy_deg)):
+        if low != high:
+            said = f"knows an object of one size; set cameras.{name} to one value, say [{low:g}, {low:g}]"
+            raise RecipeError(f"{where}: {term.guidance.kind} {said}")
+    jitter = {"position": cameras.jitter_position, "target": cameras.jitter_target, "up": cameras.jitter_up}
+    for name, much in jitter.items():
+        if much > 0:
+            raise RecipeError(f"{where}: {term.guidance.kind} knows fixed cameras; set cameras.jitter_{name} to 0")
+    if guide.backdrop not in ("", stage.background):
+        said = f"paints before {guide.backdrop}; set the stage's background: {guide.backdrop}"
+        raise RecipeError(f"{where}: {term.guidance.kind} {said}")
+    if stage.given.some and term.views != "others":
+        raise RecipeError(f"{where}: {term.guidance.kind} knows its own cameras alone; write views: others")
+
+
+def heights(stage: Stage) -> list[float]:
+    """Elevations of a ring's views; of those that are drawn, none that could be the wanted one."""
+    low, high = stage.cameras.elevation_deg
+    drawn = stage.cameras.ring_elevations or (low if low == high else math.inf,)
+    return [drawn[i % len(drawn)] for i in range(stage.cameras.ring)]

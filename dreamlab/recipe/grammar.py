@@ -50,6 +50,7 @@ class Stage:
     terms: tuple[Term, ...]
     steps: int = setting(400, low=1, high=10_000_000)
     particles: int = setting(1, low=1, high=16, help="scenes trained in turn by the same terms (VSD)")
+    at_once: int = setting(1, low=1, high=64, help="prompts or particles in one step, which share its views")
     views: int = setting(4, low=1, high=64, help="cameras per step")
     size: int = setting(64, low=8, high=2048, help="pixels per side of a training view")
     background: str = setting("random", choices=BACKGROUNDS, help="solid colour behind the object, per step")
@@ -123,6 +124,12 @@ class Recipe:
     export: Export = field(default_factory=Export)
     keeping: Keeping = field(default_factory=Keeping)
     guard: Guard = field(default_factory=Guard)
+
+    def with_(self, **changes: object) -> Recipe:
+        """Another one with other settings, checked as a command line is: `with_(seed=3, **{"stages.0.steps": 50})`."""
+        from dreamlab.recipe.changing import changed
+
+        return changed(self, changes)
 
 
 def as_plain(recipe: Recipe) -> Json:

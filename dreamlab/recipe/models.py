@@ -12,12 +12,15 @@ from dataclasses import fields, replace
 
 from dreamlab.core.cards import GuidanceCard
 from dreamlab.core.errors import InputError, ModelError
-from dreamlab.core.settings import Spec
+from dreamlab.core.settings import FILES, Spec
 from dreamlab.core.types import Prompt
 from dreamlab.hub import located
 from dreamlab.recipe.checks import cards_of, every_card
 from dreamlab.recipe.grammar import Recipe, Stage, Term
+from dreamlab.recipe.picture import PLAIN_WAY
 from dreamlab.recipe.tables import TABLES
+
+ON_MISSING = ("fail", "embedded")  # what a run does about models that are not here
 
 
 def named(recipe: Recipe) -> Iterator[tuple[str, Term, GuidanceCard]]:
@@ -30,8 +33,11 @@ def named(recipe: Recipe) -> Iterator[tuple[str, Term, GuidanceCard]]:
 
 
 def models_of(recipe: Recipe) -> tuple[str, ...]:
-    """Names and paths, each once."""
-    return tuple(dict.fromkeys(name for _, _, card in named(recipe) for name, _ in card.models))
+    """Names and paths, each once: of terms, and of what looks at the prompt's picture."""
+    image = recipe.image
+    maps = [name for name in (image.depth, image.normal) if name and not FILES["map"](name)]
+    looking = maps if image.cutout == PLAIN_WAY else [image.cutout, *maps]
+    return tuple(dict.fromkeys([*(name for _, _, card in named(recipe) for name, _ in card.models), *looking]))
 
 
 def check_models(recipe: Recipe) -> None:

@@ -6,7 +6,8 @@
               the border reaches through others like them are background; those beside it are unmixed into object and
               background, c = a f + (1 - a) b, with f the most different colour among their neighbours
     square    the object's bounding box, centred, fills `fill` of the side; `fill: 0` keeps the framing and only pads
-    fit       a guidance that knows how large its objects are, and where they stand, may move the square
+    fit       a guidance that knows how large its objects are, and how they stand, may move and turn the square
+    hints     what it shows and from which side may be said; else guidances that ask read it off the picture
     camera    at azimuth 0: the picture says what the front is. Elevation, distance and field of view are settings
     cutout    or a network finds the object (`guidance.latent.estimators`), where one is named
     surface   its depth and normals go the same way: maps that a user has (`recipe.surface_maps`), or what a network
@@ -18,7 +19,8 @@ Distances between colours are the largest difference of a channel, sRGB in [0, 1
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ from dreamlab.core.foreign.apart import parsed
 from dreamlab.core.foreign.files import checked_size
 from dreamlab.core.foreign.picture_parser import MAX_FILE
 from dreamlab.core.settings import FILES, setting
-from dreamlab.core.types import Framing, Reference
+from dreamlab.core.types import Framing, Hints, Reference
 from dreamlab.recipe.surface_maps import LIGHT, read_depth, read_normal
 
 SMALLEST, LARGEST = 64, 256  # side of the square
@@ -53,6 +55,15 @@ class PictureSettings:
     fovy_deg: float = setting(42.0, above=0, high=170)
     fill: float = setting(0.65, low=0, high=1, help="share of the side that the object fills; 0: the framing is kept")
     fit: bool = setting(True, help="with a fill above 0: framed as the guidance knows its objects, if it knows them")
+    side_deg: float | None = setting(
+        None,
+        low=-180,
+        high=180,
+        help="azimuth it is seen from: 0 its front, 90 its left; none: read off it",
+        tacit=True,
+    )
+    kind: str = setting("", help="what it is, of `list objects`; none: as the prompt says, or read off it", tacit=True)
+    colours: tuple[str, ...] = setting((), help="of its two main parts, by name; none: read off it", tacit=True)
     cutout: str = setting("plain", help="plain: by alpha, or one colour around it; or a model of family cutout")
     depth: str = setting("", file="map", help="PNG of its depth, 8 or 16 bits, up to scale and shift; or a model of it")
     depth_light: str = setting("far", choices=LIGHT, help="what is light in it; near: estimators of disparity")
@@ -64,16 +75,27 @@ class PictureSettings:
 def read_picture(path: Path, settings: PictureSettings) -> Reference:
     """The picture as a reference with its maps; InputError says in one line what is wrong with a file."""
     camera = orbit([0.0], settings.elevation_deg, settings.distance, settings.fovy_deg)
-    whole = _read(path)
-    seen = whole[..., :3] * whole[..., 3:] + 1 - whole[..., 3:]  # before white, as pictures of objects are
-    rgba = _cut_out(whole, path) if settings.cutout == PLAIN_WAY else _found(whole, seen, settings.cutout, path)
+    seen, rgba = _parts(path, settings)
     layers = [rgba]
     if settings.depth:
         layers.append(rgba[..., 3:] * _depth(seen, rgba[..., 3], settings))
     if settings.normal:
         layers.append(rgba[..., 3:] * _normal(seen, settings.normal, camera))
     square = _square(torch.cat(layers, -1), settings.fill, path)
-    return _parted(square, camera, settings.depth != "", settings.normal != "")
+    hints = Hints(settings.side_deg, settings.kind, settings.colours)
+    return replace(_parted(square, camera, settings.depth != "", settings.normal != ""), hints=hints)
+
+
+def found_in(path: Path, settings: PictureSettings) -> Tensor:
+    """[H, W] where the object is in the whole picture, as far as that is read."""
+    return _parts(path, settings)[1][..., 3]
+
+
+def _parts(path: Path, settings: PictureSettings) -> tuple[Tensor, Tensor]:
+    """The picture before white, as pictures of objects are, and cut out: premultiplied colours and alpha."""
+    whole = read_pixels(path)
+    seen = whole[..., :3] * whole[..., 3:] + 1 - whole[..., 3:]
+    return seen, _cut_out(whole, path) if settings.cutout == PLAIN_WAY else _found(whole, seen, settings.cutout, path)
 
 
 def _depth(seen: Tensor, alpha: Tensor, settings: PictureSettings) -> Tensor:
@@ -124,16 +146,18 @@ def _parted(layers: Tensor, camera: Cameras, depth: bool, normal: bool) -> Refer
 
 
 def reframed(reference: Reference, framing: Framing) -> Reference:
-    """The picture moved and enlarged, before nothing."""
+    """The picture moved, enlarged and stood upright, before nothing."""
     known = [value for value in (reference.depth, reference.normal) if value is not None]
     straight = torch.cat([reference.rgb, torch.ones_like(reference.alpha), *known], -1)
     (x, y), (to_x, to_y), scale = framing.centre, framing.wanted, framing.scale
-    # The place of the old picture that each new pixel shows: (place - wanted) / scale + centre.
-    affine = torch.tensor([[[1 / scale, 0.0, x - to_x / scale], [0.0, 1 / scale, y - to_y / scale]]])
+    # The place of the old picture that each new pixel shows: turned (place - wanted) / scale + centre.
+    lean = math.radians(framing.lean_deg)
+    cos, sin = math.cos(lean) / scale, math.sin(lean) / scale
+    affine = torch.tensor([[[cos, -sin, x - cos * to_x + sin * to_y], [sin, cos, y - sin * to_x - cos * to_y]]])
     picture = (straight * reference.alpha).permute(2, 0, 1)[None]
     moved = grid_sample(picture, affine_grid(affine, list(picture.shape), align_corners=False), align_corners=False)[0]
     known_of = reference.depth is not None, reference.normal is not None
-    return _parted(moved.permute(1, 2, 0), reference.camera, *known_of)
+    return replace(_parted(moved.permute(1, 2, 0), reference.camera, *known_of), hints=reference.hints)
 
 
 def png_of(reference: Reference) -> bytes:
@@ -146,7 +170,7 @@ def png_of(reference: Reference) -> bytes:
     return buffer.getvalue()
 
 
-def _read(path: Path) -> Tensor:
+def read_pixels(path: Path) -> Tensor:
     """[H, W, 4] straight sRGB and alpha, upright."""
     checked_size(path, "image", MAX_FILE)
     return torch.from_numpy(parsed("picture", path, "image")["rgba"]).float() / 255

@@ -73,7 +73,9 @@ def _written_out(text: str, stages: Tree, source: Source, tables: Tables) -> lis
 
 
 def _apply(tree: dict[str, Tree], overrides: Sequence[str], source: Source, tables: Tables) -> dict[str, Tree]:
-    """Merge `a.b.c=value` into the tree; a stage may be named instead of numbered (`stages.shape.steps=9`)."""
+    """A tree with `a.b.c=value` merged into it; a stage may be named instead of numbered (`stages.shape.steps=9`)."""
+    if not overrides:
+        return dict(tree)  # what a file says is shared: the prompt goes into a copy
     container = OmegaConf.create(tree)
     for text in (long for given in overrides for long in _written_out(given, tree.get("stages"), source, tables)):
         key, equals, value = text.partition("=")

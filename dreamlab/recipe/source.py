@@ -9,6 +9,7 @@ the container that merges them (OmegaConf) never sees a value, so no `${...}` in
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dreamlab.core.errors import RecipeError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
+MOST_KEPT = 32_768  # characters of a file that is remembered as parsed; those of the package have a few thousand
 Tree = Any  # dict[str, Tree] | list[Tree] | int (an index into Source.scalars)
 
 
@@ -57,7 +59,8 @@ class Source:
 
 
 def read_file(path: Path, source: Source) -> Tree:
-    """Parse a recipe file; a file that is too large is refused before it is read."""
+    """Parse a recipe file, once for each text of it: a studio reads those of the package at every submit. One that is
+    too large is refused before it is read. The tree is shared with other callers: never change it."""
     try:
         if not path.is_file():
             raise RecipeError(f"{path}: no such recipe file")
@@ -68,7 +71,17 @@ def read_file(path: Path, source: Source) -> Tree:
         raise RecipeError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
-    return parse(text, str(path), source)
+    if len(text) > MOST_KEPT or source.scalars:
+        return parse(text, str(path), source)
+    tree, scalars = _known(text, str(path))
+    source.scalars.extend(scalars)
+    return tree
+
+
+@lru_cache(maxsize=64)
+def _known(text: str, file: str) -> tuple[Tree, tuple[Scalar, ...]]:
+    source = Source()
+    return parse(text, file, source), tuple(source.scalars)
 
 
 def parse(text: str, file: str, source: Source, numbered: bool = True) -> Tree:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 
 from dreamlab.toybox.category import Category, draft
 from dreamlab.toybox.colours import COLOURS, MATERIALS, PATTERNS, Finish
+from dreamlab.toybox.hearing import Ear, nearest_by_sense
 from dreamlab.toybox.motion import animate
 from dreamlab.toybox.program import Program
 from dreamlab.toybox.scene import arrange
@@ -76,6 +77,11 @@ class Caption:
         return f"words the toy world does not know: {'; '.join(told)}" if told else ""
 
 
+def named(word: str) -> str:
+    """A known word as the world calls it."""
+    return ALIASES.get(word, SYNONYMS.get(word, word))
+
+
 def singular(word: str) -> str:
     if word.endswith("leaves"):
         return "leaf"
@@ -106,26 +112,23 @@ def _plural(word: str) -> str:
     return word + ("es" if word.endswith(("s", "sh", "ch", "x")) else "s")
 
 
-def _part_words(category: Category) -> dict[str, str]:
+def part_words(category: Category) -> dict[str, str]:
     return {form: part for part in category.parts for form in (part, singular(part))}
 
 
 CATEGORY_WORDS = _category_words()
-PART_NAMES = frozenset(form for c in CATEGORIES.values() for form in _part_words(c))
-PART_ADJECTIVES = frozenset(adjective(part) for c in CATEGORIES.values() for part in c.parts)
-_ALIASES = {phrase: name for table in (RELATIONS, ACTIONS) for name, group in table.items() for phrase in group}
-_NAMES = sorted((w for w in (*CATEGORY_WORDS, *_ALIASES) if " " in w), key=len, reverse=True)
-VOCABULARY = tuple(
-    sorted({*COLOURS, *PATTERNS, *MATERIALS, *CATEGORY_WORDS, *PART_NAMES, *PART_ADJECTIVES, *_ALIASES, *SYNONYMS})
-)
+ALIASES = {phrase: name for table in (RELATIONS, ACTIONS) for name, group in table.items() for phrase in group}
+PART_WORDS = {form: part for c in CATEGORIES.values() for form, part in part_words(c).items()}
+PART_WORDS |= {adjective(part): part for c in CATEGORIES.values() for part in c.parts}
+VOCABULARY = tuple(sorted({*COLOURS, *PATTERNS, *MATERIALS, *CATEGORY_WORDS, *PART_WORDS, *ALIASES, *SYNONYMS}))
+
+
+EAR = Ear((*VOCABULARY, *FILLERS, *BREAKS), PART_WORDS.keys() - CATEGORY_WORDS.keys())
 
 
 def _tokens(text: str) -> list[str]:
-    """Words, with names of several words in one piece and "white-stemmed" as "white", "stemmed"."""
-    text = " ".join(re.findall(r"[a-z0-9]+|[,;.]", text.lower()))
-    for name in _NAMES:
-        text = re.sub(rf"\b{name}\b", name.replace(" ", "_"), text)
-    return [word.replace("_", " ") for word in text.split()]
+    """Words of the world, with names of several words in one piece and "white-stemmed" as "white", "stemmed"."""
+    return [word.replace("_", " ") for word in EAR.hear(text).text.split()]
 
 
 @dataclass
@@ -189,16 +192,16 @@ def parse(prompt: str) -> Caption:
     ground = next(i for i in nouns if i > joint)
     second = _parse_object(after, CATEGORY_WORDS[tokens[ground]])
     unknown = {**first.unknown, **second.unknown}
-    return replace(first, relation=_ALIASES.get(tokens[joint], "next to"), other=second, unknown=unknown)
+    return replace(first, relation=ALIASES.get(tokens[joint], "next to"), other=second, unknown=unknown)
 
 
 def _find_relation(tokens: list[str], nouns: list[int]) -> int | None:
     """Where the words that relate two categories stand; a bare "and" before a second category means "next to"."""
     between = range(nouns[0] + 1, nouns[-1])
     for i in between:
-        if _ALIASES.get(tokens[i]) in RELATIONS:
+        if ALIASES.get(tokens[i]) in RELATIONS:
             return i
-    parts = _part_words(CATEGORIES[CATEGORY_WORDS[tokens[nouns[0]]]])  # "a clock with a white face and yellow bells"
+    parts = part_words(CATEGORIES[CATEGORY_WORDS[tokens[nouns[0]]]])  # "a clock with a white face and yellow bells"
     others = [
         i for i in nouns[1:] if tokens[i] not in parts and CATEGORY_WORDS[tokens[i]] != CATEGORY_WORDS[tokens[nouns[0]]]
     ]
@@ -207,7 +210,7 @@ def _find_relation(tokens: list[str], nouns: list[int]) -> int | None:
 
 def _parse_object(tokens: list[str], name: str) -> Caption:
     category = CATEGORIES[name]
-    parts, reader = _part_words(category), _Reader(category)
+    parts, reader = part_words(category), _Reader(category)
     adjectives = {adjective(part): part for part in category.parts}
     unknown: dict[str, tuple[str, ...]] = {}
     action = None
@@ -228,14 +231,14 @@ def _parse_object(tokens: list[str], name: str) -> Caption:
             reader.give(adjectives[word], wanted)
         elif word in parts:
             reader.noun(parts[word])
-        elif _ALIASES.get(word) in ACTIONS:
-            action = _ALIASES[word]
+        elif ALIASES.get(word) in ACTIONS:
+            action = ALIASES[word]
         elif word in BREAKS:
             if not _joins_colours(tokens, i):
                 reader.flush()
         elif word not in FILLERS:
             reader.pending = []  # they described what nobody knows
-            unknown[word] = category.nameable if word in PART_NAMES | PART_ADJECTIVES else nearest(word, VOCABULARY)
+            unknown[word] = category.nameable if word in PART_WORDS else nearest(word, VOCABULARY)
     return Caption(name, reader.finish(), action=action, unknown=unknown)
 
 
@@ -260,7 +263,12 @@ def _read_pattern(reader: _Reader, word: str) -> None:
 
 
 def nearest(word: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(difflib.get_close_matches(word, known, n=3, cutoff=0.6))
+    """What of the world a word is nearest to: by sense where somebody thought of it, else by spelling."""
+    if (sense := nearest_by_sense(word)) is not None:
+        return (sense,)
+    # Slips of the pen keep the first letter; and what is done is not what rhymes with it (chasing, icing).
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.8 if word.endswith("ing") else 0.65)
+    return tuple(each for each in close if each[0] == word[0])
 
 
 def programs_for(caption: Caption, instance_seed: int = 0, times: Sequence[float] | None = None) -> Program:

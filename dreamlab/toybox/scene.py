@@ -66,22 +66,28 @@ def _descend(program: Program, origin: Tensor, direction: Tensor) -> float:
 
 
 def arrange(first: Program, relation: str, second: Program) -> Program:
-    """One scene in the ball of radius OBJECT_RADIUS: `first` (smaller when it stands on it) in relation to `second`.
-
-    "left of" and "right of" are the viewer's, who sees both from the front (+Z): left is -X. "next to" is "right of".
-    """
-    if relation == "on":
-        first = transformed(first, scale=SMALL)
-        top = 2.0 - _descend(second, torch.tensor([[[0.0, 2.0, 0.0]]]), torch.tensor([0.0, -1.0, 0.0]))
-        shift = (0.0, top + reach(first, (0.0, -1.0, 0.0)), 0.0)
-    else:
-        axis = {"left of": (-1.0, 0.0, 0.0), "in front of": (0.0, 0.0, 1.0), "behind": (0.0, 0.0, -1.0)}.get(
-            relation, (1.0, 0.0, 0.0)
-        )
-        back = (-axis[0], 0.0, -axis[2])
-        way = reach(second, axis) + GAP + reach(first, back)
-        floor = reach(first, (0.0, -1.0, 0.0)) - reach(second, (0.0, -1.0, 0.0))
-        shift = (way * axis[0], floor, way * axis[2])
+    """One scene in the ball of radius OBJECT_RADIUS: `first` (smaller when it stands on it) in relation to `second`."""
+    scale, shift = beside(first, relation, second)
+    first = first if scale == 1.0 else transformed(first, scale=scale)
     scene = join(transformed(first, shift=torch.tensor(shift)), second)
     scale = OBJECT_RADIUS / float(scene.bound[0, 3])
     return transformed(scene, shift=-scale * scene.bound[0, :3], scale=scale)
+
+
+def beside(first: Program, relation: str, second: Program) -> tuple[float, tuple[float, float, float]]:
+    """The scale, and then the shift, that bring `first` into a relation to `second`, both about their own origins.
+
+    "left of" and "right of" are the viewer's, who sees both from the front (+Z): left is -X. "next to" is "right of".
+    """
+    scale = SMALL if relation == "on" else 1.0
+    first = first if scale == 1.0 else transformed(first, scale=scale)
+    if relation == "on":
+        top = 2.0 - _descend(second, torch.tensor([[[0.0, 2.0, 0.0]]]), torch.tensor([0.0, -1.0, 0.0]))
+        return scale, (0.0, top + reach(first, (0.0, -1.0, 0.0)), 0.0)
+    axis = {"left of": (-1.0, 0.0, 0.0), "in front of": (0.0, 0.0, 1.0), "behind": (0.0, 0.0, -1.0)}.get(
+        relation, (1.0, 0.0, 0.0)
+    )
+    back = (-axis[0], 0.0, -axis[2])
+    way = reach(second, axis) + GAP + reach(first, back)
+    floor = reach(first, (0.0, -1.0, 0.0)) - reach(second, (0.0, -1.0, 0.0))
+    return scale, (way * axis[0], floor, way * axis[2])

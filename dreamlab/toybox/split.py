@@ -15,7 +15,7 @@ import hashlib
 
 from dreamlab.toybox.grammar import PHRASINGS
 
-PAIR, COMBINATION, INSTANCE = 0.04, 0.10, 0.10
+PAIR, COMBINATION, INSTANCE, RELATION = 0.04, 0.10, 0.10, 0.15
 HELD_PHRASINGS = 2
 
 

@@ -8,6 +8,9 @@ from functools import lru_cache
 
 from dreamlab.core.errors import InputError
 from dreamlab.toybox.caption import Caption, parse
+from dreamlab.toybox.layout import things
+
+TWO = 2
 
 
 @lru_cache(maxsize=4096)
@@ -17,6 +20,11 @@ def understand(text: str, what: str = "prompt") -> Caption:
         caption = parse(text)
     except ValueError as error:
         raise InputError(f"{what}: {error} (see: dreamlab list objects)") from None
+    if len(objects := things(text)) > TWO:
+        said = ", ".join(repr(one.text) for one in objects)
+        raise InputError(
+            f"{what}: the oracle's world holds two objects, and this names {said}: --recipe toybox makes each"
+        )
     if caption.unknown:
         raise InputError(f"{what}: {_unknown(caption.unknown)}")
     return caption

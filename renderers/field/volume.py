@@ -23,6 +23,7 @@ from cuda_ext.march import (
 )
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.safemath import safe_divide
+from dreamlab.core.streams import by_view
 from dreamlab.core.types import Frames, Training
 
 ALPHA_FLOOR = 0.01  # an interval that would take less light than this is not worth a sample
@@ -86,7 +87,7 @@ def cast(
     rays = directions.reshape(-1, 3)
     jitter = None
     if training is not None:
-        jitter = torch.rand(len(rays), generator=training.stream, device=training.stream.device).to(rays)
+        jitter = by_view(torch.rand, len(rays), stream=training.stream).to(rays)
     capacity = None if per_ray is None else per_ray * len(rays)
     samples = march(
         origins, rays, occupied, bounds, step=step, jitter=jitter, capacity=capacity, backend=backend
@@ -159,31 +160,37 @@ def z_variance(frames: Frames) -> Tensor:
     mean = safe_divide(e["ray_t"], alpha)
     spread = torch.zeros_like(alpha).index_add(0, e["ray"], e["weights"] * (e["t"] - mean[e["ray"]]).square())
     solid = (alpha > 0.5).to(alpha)
-    return (solid * safe_divide(spread, alpha)).sum() / solid.sum().clamp(min=1)
+    return frames.total((solid * safe_divide(spread, alpha)).sum()) / frames.total(solid.sum()).clamp(min=1)
 
 
 def distortion(frames: Frames) -> Tensor:
     """mip-NeRF 360 (arXiv:2111.12077), eq. 15, in metres: weight in one place."""
-    return frames.extra["distortion"].mean()
+    return frames.mean(frames.extra["distortion"])
 
 
 def orient(frames: Frames) -> Tensor:
     """Ref-NeRF (arXiv:2112.03907), eq. 11: visible normals face the camera."""
     e = frames.extra
     away = (e["normals"] * e["along"]).sum(-1).clamp(min=0).square()
-    return (e["weights"].detach() * away).sum() / (e["ray_alpha"] > 0).sum().clamp(min=1)
+    shown = frames.total((e["ray_alpha"] > 0).sum())
+    return frames.total((e["weights"].detach() * away).sum()) / shown.clamp(min=1)
 
 
 def eikonal(frames: Frames) -> Tensor:
     """(|grad sdf| - 1)^2 over the samples."""
     slope = frames.extra["slope"]
-    return ((slope.square().sum(-1) + 1e-12).sqrt() - 1).square().sum() / max(len(slope), 1)
+    return _over_samples(((slope.square().sum(-1) + 1e-12).sqrt() - 1).square(), frames)
 
 
 def entropy(frames: Frames) -> Tensor:
     """ProlificDreamer: binary entropy of every sample's weight, in bits: a sample hides all or nothing."""
     w = frames.extra["weights"].clamp(1e-5, 1 - 1e-5)
-    return -(w * w.log2() + (1 - w) * (1 - w).log2()).sum() / max(len(w), 1)
+    return _over_samples(-(w * w.log2() + (1 - w) * (1 - w).log2()), frames)
+
+
+def _over_samples(values: Tensor, frames: Frames) -> Tensor:
+    """The mean; 0 where there are none."""
+    return frames.total(values.sum()) / frames.total(values.new_full((), len(values))).clamp(min=1)
 
 
 PENALTIES: dict[str, Callable[[Frames], Tensor]] = {

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dreamlab.core.schedules import Schedule, constant
 from dreamlab.core.settings import setting
+from dreamlab.core.streams import by_view
 from dreamlab.core.types import ParamGroup, Training
 from renderers.light.harmonics import harmonics
 
@@ -65,8 +66,7 @@ class Background:
         if training is None or self.settings.kind == "plain":
             return plain
         own = self.colour(directions)
-        stream = training.stream
-        coin = torch.rand(len(drawn), 1, generator=stream, device=stream.device).to(drawn)
+        coin = by_view(torch.rand, len(drawn), 1, stream=training.stream).to(drawn)
         swap = self.plain(coin) < self.settings.augment.at(training.progress)
         return torch.where(swap[:, None, None], plain, own)
 

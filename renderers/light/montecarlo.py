@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.safemath import safe_normalize
+from dreamlab.core.streams import by_view
 from renderers.light.environment import solid_angles, to_uv
 from renderers.light.pbr import MIN_ROUGHNESS, Material, brdf_cos, ggx
 from renderers.light.rays import Boxes
@@ -83,7 +84,7 @@ def _draw_light(odds: Tensor, ways: Tensor, which: Tensor, count: int, generator
     points, device = len(which), odds.device
 
     def uniform() -> Tensor:
-        return torch.rand(points, count, generator=generator, device=device, dtype=odds.dtype)
+        return by_view(torch.rand, points, count, stream=generator, uneven=True, dtype=odds.dtype)
 
     total = odds.cumsum(1)
     aim = (torch.arange(count, device=device) + uniform()) / max(count, 1)
@@ -115,10 +116,9 @@ def _light_density(odds: Tensor, directions: Tensor, which: Tensor) -> Tensor:
 def _draw_lobe(normal: Tensor, to_eye: Tensor, alpha: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """[M, count, 3]: the eye mirrored at half vectors drawn from D(n.h) n.h; some point below the horizon."""
     shape = (len(normal), count)
-    u = (
-        torch.arange(count, device=normal.device) + torch.rand(shape, generator=generator, device=normal.device)
-    ) / max(count, 1)
-    around = 2 * math.pi * torch.rand(shape, generator=generator, device=normal.device)
+    first, second = (by_view(torch.rand, *shape, stream=generator, uneven=True) for _ in range(2))
+    u = (torch.arange(count, device=normal.device) + first) / max(count, 1)
+    around = 2 * math.pi * second
     cos = ((1 - u) / (1 + (alpha.square() - 1) * u)).clamp(0, 1).sqrt()
     sin = (1 - cos.square()).clamp(min=0).sqrt()
     across, up = frame(normal)

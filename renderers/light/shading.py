@@ -17,6 +17,7 @@ from dreamlab.core.cameras import Cameras
 from dreamlab.core.safemath import safe_normalize
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import setting
+from dreamlab.core.streams import by_view
 from dreamlab.core.types import Training
 
 PLACEMENTS = ("dreamfusion", "magic3d")
@@ -63,8 +64,8 @@ def draw(settings: ShadingSettings, cameras: Cameras, training: Training) -> Sha
     def uniform(shape: tuple[int, ...]) -> Tensor:
         return torch.rand(shape, generator=stream, device=stream.device).to(like)
 
-    coins, strength, where = uniform((2,)), uniform(()), uniform((count, 3))
-    spread = torch.randn(count, 3, generator=stream, device=stream.device).to(like)
+    coins, strength = uniform((2,)), uniform(())
+    where, spread = (by_view(draw, count, 3, stream=stream).to(like) for draw in (torch.rand, torch.randn))
     lit = (coins[0] < settings.lit.at(training.progress)).to(like)
     blank = lit * (coins[1] < settings.textureless.at(training.progress)).to(like)
     diffuse = strength if settings.soft else torch.full_like(strength, settings.diffuse)

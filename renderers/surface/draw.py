@@ -160,10 +160,20 @@ class Neighbours:
 
     def roughness(self, vertices: Tensor) -> Tensor:
         """Mean distance of a vertex from the mean of its neighbours (uniform weights)."""
-        total = NeighbourSums.apply(vertices, self.columns, self.starts, self.many.to(vertices))
         used = self.whole > 0
-        offset = (total / self.whole.clamp(min=1)[:, None] - vertices).square().sum(-1)
+        offset = (self.means(vertices) - vertices).square().sum(-1)
         return ((offset + 1e-20).sqrt() * used).sum() / used.sum().clamp(min=1)
+
+    def means(self, values: Tensor) -> Tensor:
+        """[V, C] of the neighbours; 0 of a vertex that has none."""
+        total = NeighbourSums.apply(values, self.columns, self.starts, self.many.to(values))
+        return total / self.whole.clamp(min=1)[:, None]
+
+    def spread(self, values: Tensor, rounds: int) -> Tensor:
+        """[V, C] half of each and half of the mean around it, so many times; what is the same everywhere stays."""
+        for _ in range(rounds):
+            values = (values + torch.where(self.whole[:, None] > 0, self.means(values), values)) / 2
+        return values
 
 
 class NeighbourSums(torch.autograd.Function):

@@ -8,7 +8,7 @@ branches; this file evaluates them in one network call, counts the calls, and tu
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast, runtime_checkable
 
@@ -29,6 +29,10 @@ class State:
     z_t: Tensor  # [B, C, h, w]
     t_index: Tensor  # [B] long
 
+    def take(self, rows: slice) -> State:
+        """Some of the rows."""
+        return State(self.z_t[rows], self.t_index[rows])
+
 
 @dataclass(frozen=True, eq=False)
 class Branch:
@@ -39,6 +43,25 @@ class Branch:
     coef: float | Tensor = 1.0  # a Tensor is [B]
     against: Branch | None = None  # its other half, if it is guided: `paired` says what follows from that
     whole: bool = False  # the two coefficients add up to one: both halves are one prediction, which rescale settles
+
+
+class Unaided:
+    """One process answers every call of a network; where several share them, they are told the same."""
+
+    def each(self, work: Callable[[slice], Tensor], rows: int) -> Tensor:
+        """What `work` makes of each of so many rows, some of which others do."""
+        return work(slice(None))
+
+    def portion(self, rows: int) -> tuple[slice, float]:
+        """The rows on which this process trains a network, and what part of a mean over all of them theirs is."""
+        return slice(None), 1.0
+
+    def add_up(self, *values: Tensor) -> Sequence[Tensor]:
+        """Over all who train it."""
+        return values
+
+
+UNAIDED = Unaided()
 
 
 @dataclass
@@ -56,6 +79,7 @@ class Look:
     asking: Asking = field(default_factory=Asking)
     fold: tuple[int, int] = (1, 1)  # frames that are one row of z, and moments that they are in it
     at_once: int = 1  # rows in a row that the model knows at one time only
+    company: Unaided = UNAIDED  # who else answers calls of the model
     calls: int = field(default=0, init=False)  # network calls so far
     rows: int = field(default=0, init=False)  # pictures evaluated so far
     trained: int = field(default=0, init=False)  # pictures a network of the rule's own was trained on
@@ -167,11 +191,16 @@ class Look:
             states.append(branch.state.z_t[pick])
             times.append(branch.state.t_index[pick])
             told.append(condition if rows is None else condition.take(rows))
-        with torch.no_grad():
-            eps = self.guidance.predict(torch.cat(states), torch.cat(times), Condition.cat(told))
-        self.calls += 1
-        self.rows += len(eps)
+        eps = self.asked(torch.cat(states), torch.cat(times), Condition.cat(told))
         return list(eps.split([len(state) for state in states]))
+
+    def asked(self, z_t: Tensor, t_index: Tensor, condition: Condition) -> Tensor:
+        """One call of the network, counted."""
+        predict = self.guidance.predict
+        with torch.no_grad():
+            eps = self.company.each(lambda at: predict(z_t[at], t_index[at], condition.take(at)), len(z_t))
+        self.calls, self.rows = self.calls + 1, self.rows + len(eps)
+        return eps
 
     def _settle(self, eps: list[Tensor], i: int, j: int, quiet: bool) -> None:
         """Rows that were not asked answer as the text; those that were teach the skips."""

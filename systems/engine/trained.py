@@ -7,7 +7,7 @@ trainable adapter of a large frozen one (`core.types.Adapter`) are driven alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -43,10 +43,15 @@ class Trained:
         """The parameters as one tensor that takes a gradient; `params(leaf)` are its views."""
         return self.flat.detach().requires_grad_()
 
-    def learn(self, loss: Tensor, leaf: Tensor, rate: float) -> None:
-        """One step of Adam."""
+    def learn(
+        self, loss: Tensor, leaf: Tensor, rate: float, add_up: Callable[..., Sequence[Tensor]] | None = None
+    ) -> None:
+        """One step of Adam; `add_up`: the loss is a part of the whole, whose other parts others have."""
         (grad,) = torch.autograd.grad(loss, leaf)
-        broken = ~(torch.isfinite(loss.detach()) & torch.isfinite(grad).all())
+        loss = loss.detach()
+        if add_up is not None:
+            loss, grad = add_up(loss, grad)
+        broken = ~(torch.isfinite(loss) & torch.isfinite(grad).all())
         adam(
             self.flat, grad, self.first, self.second, self.count, lr=rate, betas=self.betas, eps=1e-8, skip=broken
         )  # fmt: skip

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -121,6 +122,18 @@ def test_indexing_and_moving_keep_every_field() -> None:
 def test_look_at_off_centre_target() -> None:
     pose = look_at(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, 2.0, 0.0]]))
     torch.testing.assert_close(pose[0, :3, :3], torch.eye(3))
+
+
+def test_a_ring_stands_at_given_heights_in_turn() -> None:
+    """From one azimuth on, whatever is drawn: cameras that never change, both rings of a step alike."""
+    how = OrbitSettings(ring=6, azimuth_deg=(30.0, 30.0), ring_elevations=(20.0, -10.0), fovy_deg=(30.0, 30.0))
+    found = sample_orbit(how, 12, torch.Generator().manual_seed(3))
+    assert found.azimuth_deg.tolist() == pytest.approx([30, 90, 150, -150, -90, -30] * 2, abs=1e-3)
+    assert found.elevation_deg.tolist() == pytest.approx([20, -10] * 6, abs=1e-3)
+    height = found.camera_to_world[:, 1, 3] / found.distance
+    torch.testing.assert_close(height, torch.deg2rad(torch.tensor([20.0, -10.0] * 6)).sin(), rtol=0, atol=1e-5)
+    plain = sample_orbit(replace(how, ring_elevations=()), 12, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(plain.distance, found.distance)  # no draw more, no draw less
 
 
 def test_a_ring_shares_its_jitter_where_that_is_asked() -> None:

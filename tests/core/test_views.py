@@ -63,6 +63,18 @@ def test_the_pictures_camera_comes_first_and_the_others_keep_their_distance() ->
     assert own == len(only) == 3
 
 
+def test_so_many_given_views_stand_beside_whole_rings() -> None:
+    """One of seven in every step, which no share of a float says; the ring is drawn by itself, before one colour."""
+    ring = OrbitSettings(ring=6, azimuth_deg=(30.0, 30.0), elevation_deg=(0.0, 0.0))
+    for i in range(40):
+        found, own = sample_views(ring, GivenViews(views=1), 7, reference(), Progress(i, 40), stream())
+        assert own == 1 and found.azimuth_deg.tolist() == pytest.approx([20, 30, 90, 150, -150, -90, -30], abs=1e-3)
+    behind = draw_background("random", 7, 6, stream(), 1)
+    assert torch.equal(behind[1:], behind[1:2].expand(6, -1)) and not torch.equal(behind[0], behind[1])
+    assert GivenViews(views=1).always(7) == 1 and GivenViews(share=constant(0.25)).always(8) == 2
+    assert GivenViews(share=ramp(0.25, 0.5)).always(8) is None and GivenViews(share=constant(0.3)).always(4) is None
+
+
 def test_without_a_share_the_cameras_are_those_of_the_orbit() -> None:
     plain = sample_orbit(OrbitSettings(), 4, stream())
     same, own = sample_views(OrbitSettings(), GivenViews(), 4, None, Progress(0, 10), stream())

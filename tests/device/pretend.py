@@ -28,6 +28,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from cuda_ext import backend
+from dreamlab.core import streams
+from dreamlab.run import particles, ranks
 from tests.sync_counter import project_line
 
 NAME = "pretend"
@@ -261,6 +263,12 @@ class Generator(torch.Generator):
         return self._where
 
 
+class Stream(Generator):
+    """`ViewStream(device)` likewise."""
+
+    part: streams.ViewShare | None = None
+
+
 class Everywhere(TorchDispatchMode):
     """Sees factories too, which have no tensor to go by."""
 
@@ -277,6 +285,10 @@ class Everywhere(TorchDispatchMode):
 def registered() -> torch.library.Library:
     """The device, once per process."""
     _setup_privateuseone_for_python_backend(NAME)
+    # torch's check of operators saves the state of every device's generator, once there is one; this one has none.
+    module = getattr(torch, NAME)
+    module.get_rng_state = torch.get_rng_state
+    module.set_rng_state = lambda state: None
     library = torch.library.Library("_", "IMPL")
     library.fallback(lambda op, *args, **kwargs: dispatched(op, args, kwargs), "PrivateUse1")
     return library
@@ -290,6 +302,8 @@ def the_device(kernels: bool = True) -> Iterator[str]:
     patch = pytest.MonkeyPatch()
     answers = backend.unavailable
     patch.setattr(torch, "Generator", Generator)
+    for module in (streams, particles, ranks):
+        patch.setattr(module, "ViewStream", Stream)
     if kernels:  # the CPU's: what the wrapper hands them is plain
         patch.setattr(backend, "unavailable", lambda op, dtype, kind, *more: answers(op, dtype, plain(kind), *more))
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor([...], device=...) is made here and carried over

@@ -81,7 +81,7 @@ def test_a_given_picture_on_the_device(prior: Path, tmp_path: Path, one_thread: 
         assembler = Assembler(pipeline.load_recipe(run), device, run.path)
         return steps(assembler.stage(0, {}), [0, 1, 2], assembler.device)
 
-    with pytest.warns(UserWarning, match="is taken for"):
+    with pytest.warns(UserWarning, match="the picture is .*, seen from"):
         expected = figures("cpu")
         with the_device() as device:
             found = figures(device)

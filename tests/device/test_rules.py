@@ -28,6 +28,7 @@ MORE: dict[str, tuple[tuple[str, ...], ...]] = {
     "sds": ((), ("prompting={adaptive: 0.9, rescale: 0.5}",)),
     "order": ((), ("prompting={views: blend, perp_neg: 1.0, camera: false}",)),
     "jsd": (("prompting.views=hard",),),
+    "mvdream": (("guidance={kind: oracle, others: 3}",),),  # its own has no pictures of twelve pixels
     "vsd": ((), ("system.base=prior", "system.cfg_own=2", "system.predicts=eps")),
 }
 CASES = [(name, more) for name in SYSTEMS for more in MORE.get(name, ((),))]

@@ -60,7 +60,8 @@ sd15 sd21-base sd21 sdxl sdxl-vae-fp16-fix if-xl sd3-medium sd35-medium sd35-lar
 z-image controlnet-depth-sd15 controlnet-normal-sd15 controlnet-depth-sdxl light-geo-controlnet ip-adapter-sd15
 ip-adapter-plus-sd15 ip-adapter-sdxl lcm-sd15 lcm-sdxl lcm-lora-sd15 lcm-lora-sdxl hyper-sd15 hyper-sdxl dmd2 sd-turbo
 sdxl-turbo mvdream mvdream-diffusers imagedream imagedream-diffusers zero123 zero123-xl stable-zero123 stable-zero123-c
-zero123plus animatediff-v15 animatediff-v15-2 animatediff-v15-3 animatediff-sdxl modelscope zeroscope svd svd-xt sv3d-u
+zero123plus zero123plus-v1.1
+animatediff-v15 animatediff-v15-2 animatediff-v15-3 animatediff-sdxl modelscope zeroscope svd svd-xt sv3d-u
 sv3d-p cogvideox-2b cogvideox-5b wan21-t2v-1.3b wan21-t2v-14b wan21-i2v-14b-480p wan22-t2v-a14b wan22-i2v-a14b
 wan22-ti2v-5b taesd taesdxl taesd3 taef1 depth-anything-v2-small dpt-large marigold-normals
 """

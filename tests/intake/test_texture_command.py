@@ -12,25 +12,12 @@ import pytest
 from tests.conftest import Commands
 from tests.intake.awkward import AWKWARD
 from tests.intake.judges import Seen
-
-RECIPE = """
-prompt: a red mushroom with a white stem
-stages:
-  - name: paint
-    scene: {kind: mesh, texture: 64, material: hash, levels: 4, finest: 32}
-    terms:
-      - {guidance: truth, system: photometric}
-    steps: 3
-    views: 2
-    size: 16
-export: {turntable: 2, size: 32, pictures: [sheet]}
-keeping: {checkpoint: 2, log: 1}
-"""
+from tests.intake.painting import PAINTING
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> str:
-    (tmp_path / "paint.yaml").write_text(RECIPE)
+    (tmp_path / "paint.yaml").write_text(PAINTING)
     return str(tmp_path / "paint.yaml")
 
 

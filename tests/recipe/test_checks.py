@@ -47,6 +47,10 @@ def text(
 CLIP = "{kind: oracle, others: 1, clip: %d}"
 VIDEO = "{kind: video, frames: %d}"
 MOVING = "{kind: gaussians4d, count: 16}"
+LENS = "distance: [3.7, 3.7], fovy_deg: [30, 30]"
+SIX = f"background: gray\n    cameras: {{ring: 6, azimuth_deg: [30, 30], ring_elevations: [20, -10], {LENS}}}"
+ORBIT = f"background: white\n    cameras: {{ring: 21, azimuth_deg: [17.143, 17.143], elevation_deg: [20, 20], {LENS}}}"
+BESIDE = "\n    given: {views: 1}"
 SEVERAL = "{kind: several, objects: {a: {scene: %s}, b: {scene: gaussians}}}"
 
 
@@ -67,6 +71,13 @@ SEVERAL = "{kind: several, objects: {a: {scene: %s}, b: {scene: gaussians}}}"
         {"scene": "{kind: field, normals: finite}", "stage": "regularisers: {orient: 0.1}"},
         {"scene": "{kind: field, latent: true}", "term": "see: latent"},
         {"guidance": "truth", "system": "{kind: photometric, normal: 1}"},
+        {"guidance": "zero123plus", "views": 6, "stage": SIX},
+        {"guidance": "sv3d", "views": 21, "stage": ORBIT.replace("20, 20", "0, 40")},  # told its cameras' heights
+        {"guidance": "{kind: sv3d, model: sv3d-u}", "views": 42, "stage": ORBIT},
+        {"guidance": "dreamt", "views": 6, "stage": SIX, "system": "photometric"},
+        {"guidance": "{kind: dreamt, by: sv3d}", "views": 21, "stage": ORBIT, "system": "photometric"},
+        {"guidance": "zero123plus", "views": 13, "stage": SIX + BESIDE, "term": "views: others"},
+        {"guidance": "{kind: zero123plus, version: v1.1}", "views": 6, "stage": SIX.replace("20, -10", "30, -20")},
         {"scene": "{kind: field, hashgrid: {layout: tcnn}, backend: native}"},
         {"scene": "{kind: mesh, material: hash, hashgrid: {layout: tcnn, growth: 1.3}, backend: torch}"},
     ],
@@ -88,6 +99,31 @@ def test_what_fits_is_let_through(case: dict[str, str]) -> None:
         ({"stage": "cameras: {fixed: 8, jitter_target: 0.1}"}, "cameras.jitter_target: cameras.fixed never change"),
         ({"stage": "cameras: {fixed: 8, jitter_position: 1}"}, "cameras.jitter_position: cameras.fixed never change"),
         ({"stage": "cameras: {ring_jitter: true}"}, "ring_jitter: there is no ring"),
+        ({"stage": "cameras: {ring_elevations: [1]}"}, "ring_elevations: there is no ring"),
+        ({"stage": "cameras: {ring: 4, ring_elevations: [1, 2, 3]}"}, "ring_elevations: 3 do not go into a ring of 4"),
+        ({"stage": "given: {views: 5}"}, "given.views: 5 of 4 views"),
+        ({"stage": "given: {views: 1, share: 0.5}"}, "given.views: 1 and a share"),
+        ({"stage": "cameras: {ring: 4}" + BESIDE}, "or keep rings whole beside it: views: 5, given.views"),
+        ({"guidance": "zero123plus"}, "looks at 6 views together; 4 is no multiple"),
+        (
+            {"guidance": "zero123plus", "views": 6},
+            "set cameras: {ring: 6, azimuth_deg: [30, 30], ring_elevations: [20, -10]}",
+        ),
+        ({"guidance": "zero123plus", "views": 6, "stage": SIX.replace("gray", "white")}, "set the stage's background"),
+        ({"guidance": "sv3d", "views": 21, "system": VIDEO % 21, "stage": ORBIT}, "video scores whole clips"),
+        (
+            {"guidance": "{kind: sv3d, model: sv3d-u}", "views": 21, "stage": ORBIT.replace("20, 20", "10, 10")},
+            "ring_elevations: [20]",
+        ),
+        ({"guidance": "sv3d", "views": 7, "stage": ORBIT.replace("21", "7")}, "looks at 21 views together; 7 is no"),
+        ({"guidance": "dreamt", "views": 6, "stage": SIX}, "needs the condition null, text, which dreamt does not"),
+        (
+            {"guidance": "zero123plus", "views": 6, "stage": SIX.replace("h_deg: [30, 30]", "h_deg: [0, 0]")},
+            "6 fixed cameras",
+        ),
+        ({"guidance": "zero123plus", "views": 6, "stage": SIX.replace("20, -10", "30, -20")}, "6 fixed cameras"),
+        ({"guidance": "zero123plus", "views": 6, "stage": SIX.replace("-10]", "-10], jitter_up: 1")}, "jitter_up to 0"),
+        ({"guidance": "zero123plus", "views": 6, "stage": SIX.replace("[3.7, 3.7]", "[3, 4]")}, "set cameras.distance"),
         ({"guidance": "toybox-views", "views": 6}, "looks at 4 views together; 6 is no multiple"),
         ({"guidance": "toybox-views", "views": 8, "stage": "cameras: {ring: 8}"}, "and cameras.ring is 8"),
         ({"guidance": "toybox-views", "views": 8, "term": "sample: 4"}, "would see views drawn one by one"),

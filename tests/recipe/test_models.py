@@ -98,3 +98,16 @@ def test_a_negative_prompt_of_words_that_the_prior_does_not_know_is_left_out_and
     known = load("negative: a blue duck\n" + TEXT.format(terms=SD, scene="gaussians", more="").lstrip(), TABLES)
     changed, notes = on_embedded(known)
     assert changed.negative == "a blue duck" and len(notes) == 1
+
+
+def test_models_that_look_at_the_picture_are_named_and_maps_of_a_user_are_not() -> None:
+    image = ["image.cutout=sam-vit-base", "image.depth=depth-anything-v2-small", "image.normal=mine.png"]
+    assert models_of(recipe(SD, "gaussians", "", *image)) == ("sd15", "sam-vit-base", "depth-anything-v2-small")
+    assert models_of(recipe(SD, "gaussians", "", "image.depth=mine.PNG")) == ("sd15",)
+
+
+def test_a_word_that_says_nothing_about_missing_models_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(TEXT.format(terms=SD, scene="gaussians", more=""))
+    with pytest.raises(RecipeError, match="--on-missing 'embeded': fail or embedded"):
+        pipeline.create(None, file, tmp_path / "runs", [], None, ["dreamlab"], on_missing="embeded")

@@ -315,3 +315,24 @@ def test_loading_does_not_look_at_the_working_folder(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toybox").write_text("prompt: wrong")
     assert recipe.find("toybox").parent != Path(os.curdir)
+
+
+def test_a_file_is_parsed_once_and_what_one_asks_for_does_not_reach_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD)
+    first = recipe.load(path, TABLES, prompt="a blue chair", overrides=["seed=8", "stages.0.steps=5"])
+    assert (first.prompt, first.seed, first.stages[0].steps) == ("a blue chair", 8, 5)
+
+    def unread(*_: object, **__: object) -> None:
+        raise AssertionError("parsed again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("yaml.parse", unread)
+        assert recipe.load(path, TABLES, prompt="a green hat").prompt == "a green hat"
+        assert recipe.load(path, TABLES).prompt == "a red mushroom"
+    assert recipe.load(path, TABLES) == load(GOOD)
+    path.write_text(GOOD.replace("seed: 3", "seed: 4"))
+    os.utime(path, ns=(1, 1))
+    assert recipe.load(path, TABLES).seed == 4, "what counts is what the file says, not when it was written"

@@ -7,6 +7,7 @@ import torch
 
 from dreamlab.core.cameras import turntable
 from dreamlab.core.schedules import Progress, constant
+from dreamlab.core.types import Training
 from dreamlab.run.optim import Adam
 from dreamlab.toybox.draw import draw
 from dreamlab.toybox.shapes import program
@@ -41,6 +42,21 @@ def test_frames_are_premultiplied_over_the_background() -> None:
     over = made.render(cameras, 24, torch.tensor([[0.2, 0.5, 0.9]] * 2))
     expected = black.rgb + (1 - black.alpha) * torch.tensor([0.2, 0.5, 0.9])
     torch.testing.assert_close(over.rgb, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_none_is_longer_than_it_may_be_while_it_learns_and_its_shortest_axis_stays() -> None:
+    made, free = (scene(slender=slender) for slender in (3.0, 0.0))
+    with torch.no_grad():
+        for each in (made, free):
+            each.params["log_scales"] += torch.tensor([0.0, 2.0, -1.0])
+    before = made.params["log_scales"].detach().clone()
+    training = Training(Progress(0, 10), torch.Generator())
+    for each in (made, free):
+        each.render(turntable(1), 8, torch.ones(1, 3), training)
+    axes = made.params["log_scales"].detach().exp()
+    assert float((axes.amax(1) / axes.amin(1)).max()) < 3.0 + 1e-4
+    torch.testing.assert_close(axes.amin(1), before.exp().amin(1))
+    torch.testing.assert_close(free.params["log_scales"].detach(), before)
 
 
 def test_fits_pictures_of_a_known_object() -> None:

@@ -32,7 +32,8 @@ stages:
 
 @pytest.mark.parametrize("name", [*rules(), "sgc", "box", "cloud", "style", "video-oracle"])
 def test_a_rules_recipe_takes_a_healthy_step_on_the_cpu(name: str) -> None:
-    stage = Assembler(recipe.load(recipe.find(name), TABLES, overrides=SMALL), "cpu").stage(0)
+    overrides = (*SMALL, *(served_by(name, "oracle") if name in rules() else ()))
+    stage = Assembler(recipe.load(recipe.find(name), TABLES, overrides=overrides), "cpu").stage(0)
     ring = Ring(METRICS, 4, "cpu")
     for i in (0, stage.spec.steps - 1):
         step(stage, i, ring)

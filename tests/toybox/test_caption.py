@@ -115,7 +115,7 @@ def test_unknown_words_are_named_with_the_nearest_known():
     wheels = parse("a mushroom with red wheels")
     assert "stem" in wheels.unknown["wheels"], "a part this object lacks: its own parts are offered"
     with pytest.raises(ValueError, match=r"did you mean.*elephant"):
-        parse("a red elefant")
+        parse("a red elxfant")
 
 
 @given(st.text(max_size=60))

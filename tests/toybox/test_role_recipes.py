@@ -32,8 +32,10 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def made(name: str, out: Path, prior: Path, *more: str, image: Path | None = None) -> Run:
     term = 1 if name == "image" else 0
-    weights = f"stages.0.terms.{term}.guidance={{kind: {kind_of(name)}, weights: {prior}}}"
-    return pipeline.create(None, recipe.find(name), out, [*FAST, weights, *more], None, [], image)
+    weights = [f"stages.0.terms.{term}.guidance={{kind: {kind_of(name)}, weights: {prior}}}"]
+    if name == "image":
+        weights += [weights[0].replace("stages.0", "stages.1"), "stages.1.steps=2", "stages.1.size=16"]
+    return pipeline.create(None, recipe.find(name), out, [*FAST, *weights, *more], None, [], image)
 
 
 def kind_of(name: str) -> str:

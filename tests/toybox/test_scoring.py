@@ -77,7 +77,8 @@ def test_a_cell_changes_the_recipe_only_where_it_says() -> None:
 
 def test_a_board_is_run_once_and_read_after_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def board() -> boards.Board:
-        return score_run(["red mug with blue handle"], (0, 1), ("sds",), out=tmp_path, settings=SMALL)
+        one = ["red mug with blue handle"]
+        return score_run(one, (0, 1), ("sds",), out=tmp_path, recipe="toybox-gaussians", settings=SMALL)
 
     first = board()
     monkeypatch.setattr(cells, "_trained", None)  # a second training would fail
@@ -137,7 +138,7 @@ def test_one_picture_is_judged_with_its_colours() -> None:
 def test_the_command_writes_table_sheet_and_json(dreamlab: Callable, tmp_path: Path) -> None:
     from PIL import Image
 
-    options = [part for setting in SMALL for part in ("--set", setting)]
+    options = ["--systems", "sds", *(part for setting in SMALL for part in ("--set", setting))]
     ended = dreamlab("toybox", "score", "--prompts", "1", "--out", "scores", "--json", "s.json", *options)
     assert ended.code == 0, ended.err
     written = json.loads((tmp_path / "s.json").read_text())

@@ -270,9 +270,9 @@ def test_novel_hears_a_prompt_whose_words_it_knows() -> None:
     silent = eps("")  # then it hears what its reader makes of the picture
     assert (eps("a red mushroom") - silent).abs().max() > 1e-3
     torch.testing.assert_close(eps("a red mushroom", "null"), eps("", "null"))
-    assert torch.equal(eps("the thing in my picture"), silent)  # half-heard words would mislead
+    assert torch.equal(eps("the gadget in my picture"), silent)  # half-heard words would mislead
     with pytest.warns(UserWarning, match="going by what the picture shows"):
-        guidance.listen(TOYBOXES["novel"].Settings(), Prompt("the thing in my picture"))
+        guidance.listen(TOYBOXES["novel"].Settings(), Prompt("the gadget in my picture"))
 
 
 def test_half_of_the_pictures_to_turn_are_misread_a_little() -> None:

@@ -57,7 +57,7 @@ def test_2_a_recipe_that_cannot_be_meant_leaves_nothing(dreamlab: Commands, tiny
 
 def test_3_an_input_that_cannot_be_used(dreamlab: Commands, tiny: Path) -> None:
     one_line(dreamlab("resume", "nowhere"), 3)
-    one_line(dreamlab("dream", "a plaid mushroom", "--recipe", str(tiny)), 3)
+    one_line(dreamlab("dream", "a zyzzyva mushroom", "--recipe", str(tiny)), 3)
 
 
 def test_4_a_model_that_is_not_there_or_damaged(dreamlab: Commands, tiny: Path, tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def begin(
     if role == READER:
         if torch.device(device).type != "cpu":
             raise RecipeError(f"--device {device}: the reader is trained on the CPU, in 20 minutes; leave out --device")
-        return reader.begin(out, minutes=minutes, resume=resume, changes=given)
+        other = None if start == SHIPPED_PRIOR else folder_of(start)
+        return reader.begin(out, minutes=minutes, resume=resume, changes=given, start=other)
     if role in LATENT:
         if torch.device(device).type != "cpu":
             raise RecipeError(f"--device {device}: --role {role} is trained on the CPU; leave out --device")

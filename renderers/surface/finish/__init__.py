@@ -27,7 +27,7 @@ from renderers.surface.finish.health import health, slivers
 from renderers.surface.finish.journal import Journal, Way
 from renderers.surface.finish.parcel import packed, unpacked
 from renderers.surface.finish.repair import repaired, sound
-from renderers.surface.finish.simplify import decimated
+from renderers.surface.finish.simplify import LEAST, SPARE, decimated
 from renderers.surface.pictures import FINER, Shots, hardened, over_black, taken_of
 from renderers.surface.views import SIZE, VIEWS, all_around, device_of
 
@@ -37,7 +37,6 @@ TAKEN = 40  # pictures that a surface is fitted to and painted with
 ENOUGH = (30.0, 0.97)  # dB and IoU that a surface has by itself when nothing is left to fit
 COARSEST = 16  # cells a side of the last grid that is tried
 SLIVERS = 0.01  # share of them that a surface may have and be left alone
-SPARE, LEAST = 4, 2000  # of a surface's triangles one in so many is kept, and that many anyway
 SMALLEST = 256  # texels a side of the last texture that is tried
 
 

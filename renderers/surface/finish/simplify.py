@@ -17,6 +17,7 @@ from renderers.surface.clean import fewer_faces, used
 from renderers.surface.draw import directed_edges, vertex_normals
 from renderers.surface.finish.repair import unpinched, without_doubles
 
+SPARE, LEAST = 4, 2000  # of a surface's triangles one in so many is kept, and that many anyway
 ROUNDS = 2  # of turning and sliding
 FLAT = 0.9  # cosine between two faces above which their common edge may be turned: a crease stays
 GAIN = 0.02  # of the worse triangle's shape, at least
