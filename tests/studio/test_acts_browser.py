@@ -123,7 +123,7 @@ def test_a_motion_is_looked_at_at_any_moment(acts: Acts) -> None:
         pause.click()
     page.get_by_role("button", name="Play").wait_for()
     viewer = "document.querySelector('dl-watch').stage.viewer"
-    # Two frames on, what was asked of the view before (another place's size, a camera at rest) has been done.
+    # Frames go by first: three.js poses a skeleton once in each, so that two looks within one may be of one moment.
     shown = f"""async () => {{
       const frame = () => new Promise(requestAnimationFrame);
       await frame();
