@@ -51,7 +51,10 @@ def toybox_train(
     device: Device = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="of the loop, and as many again while drawing")] = None,
     start: Annotated[
-        str, typer.Option(help="prior that another role than image starts from; run folder of sd-vae for mv and sd")
+        str,
+        typer.Option(
+            help="prior that another role than image starts from; for mv and sd the run folder of sd-vae, or toybox-mv"
+        ),
     ] = "toybox",
     resume: Annotated[bool, typer.Option("--resume", help="go on in --out with its plan")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="of a new run")] = None,

@@ -24,7 +24,7 @@ from dreamlab.toybox.split import held_out_combination
 from dreamlab.toybox.training.command import begin
 from dreamlab.toybox.training.sd import command
 from dreamlab.toybox.training.sd.control import ControlCourse
-from dreamlab.toybox.training.sd.folder import PARTS, read_vae, write_pipeline
+from dreamlab.toybox.training.sd.folder import PARTS, read_base, read_vae, write_pipeline
 from dreamlab.toybox.training.sd.latents import EVERY, LatentCache, LatentGroups
 from dreamlab.toybox.training.sd.norms import RowGroupNorm
 from dreamlab.toybox.training.sd.scenes import SIDES, draw_shelf
@@ -36,6 +36,7 @@ from dreamlab.toybox.training.sd.view_words import view_words
 from dreamlab.toybox.training.trainer import STATE
 from guidance.controlnet import ControlNet
 from guidance.mvdream import MultiViewDream
+from guidance.toybox.prior import SHIPPED, folder_of
 
 SHELF = 4
 
@@ -370,12 +371,24 @@ def test_a_control_network_learns_beside_a_network_that_stays(handed: tuple[Path
 def test_one_role_starts_from_another(trained: UnetCourse, handed: tuple[Path, float]) -> None:
     trained.save()
     course = unet_course(handed, 1)
-    command.take_over(course, handed[0])
+    command.take_over(course, command.averages(handed[0]), handed[0])
     theirs = trained.ema.state_dict()
     for name, value in course.net.state_dict().items():
         assert torch.equal(value, theirs[name]), name
     assert any("class_embedding" in name for name in theirs.keys() - course.net.state_dict().keys())
     (handed[0] / STATE).unlink()
+
+
+def test_what_is_shipped_is_where_a_training_goes_on(tmp_path: Path) -> None:
+    """Its error on objects held out is that of a trained network at once, and its average is the file's to the bit."""
+    course = command.started(tmp_path, "mv", folder_of("toybox-mv"), {"batch": 8})
+    assert isinstance(course, UnetCourse)
+    base = read_base(SHIPPED / "toybox-mv").state_dict()
+    for net in (course.net, course.ema):
+        assert all(torch.equal(value, base[name]) for name, value in net.state_dict().items())
+    course.held = course.held_out(draw_shelf(0, 0, 8, held_out=True))
+    assert course.held_out_error() < 0.16  # of a new one 1.0; of the shipped one on 32 groups 0.114
+    assert course.plan.scale == json.loads((tmp_path / "vae" / "config.json").read_text())["scaling_factor"] != 1.0
 
 
 def test_without_the_libraries_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

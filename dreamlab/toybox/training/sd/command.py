@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start or go on with a training of the small Stable Diffusion: `dreamlab toybox train --role sd-vae|mv|sd|sd-control`.
 
-sd-vae comes first; mv and sd start from its run (`--start RUN`), or from one another's, whose weights they take over.
+sd-vae comes first; mv and sd start from its run (`--start RUN`), or from one another's or from what such a run was
+exported to (`--start toybox-mv`: the shipped one), whose weights they take over.
 An sd-vae run that starts from another trains its decoder alone, since the U-Nets know the latents of its encoder; and
 sd-control starts from a run of sd, whose U-Net it leaves as it is.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dreamlab.core import tensors
 from dreamlab.core.errors import InputError, ModelError, RecipeError
@@ -24,13 +26,14 @@ from dreamlab.core.files import disk_errors, write_json
 from dreamlab.run.signals import catching
 from dreamlab.toybox.training.sd.control import BASE, ControlCourse
 from dreamlab.toybox.training.sd.course import Course, CoursePlan
-from dreamlab.toybox.training.sd.folder import read_vae, write_vae
+from dreamlab.toybox.training.sd.folder import INDEX, read_base, read_vae, write_vae
 from dreamlab.toybox.training.sd.scenes import SIDES, draw_shelf
 from dreamlab.toybox.training.sd.shapes import Model, new_vae
 from dreamlab.toybox.training.sd.tokens import write_tokenizer
 from dreamlab.toybox.training.sd.unet import UnetCourse, UnetPlan
 from dreamlab.toybox.training.sd.vae import VaeCourse, VaePlan, encoded
 from dreamlab.toybox.training.trainer import PLAN, STATE
+from guidance.toybox.prior import folder_of
 
 VAE_ROLE = "sd-vae"
 VIEWS = {"mv": SIDES, "sd": 1}
@@ -50,7 +53,7 @@ def begin(
     if there and not resume:
         raise InputError(f"{folder}: holds a run already; add --resume, or choose another --out")
     torch.set_num_threads(1)  # the lanes are the threads
-    course = resumed(folder, role, changes) if resume else started(folder, role, Path(start), changes)
+    course = resumed(folder, role, changes) if resume else started(folder, role, folder_of(start), changes)
     with catching() as stop:
         course.train(minutes, lambda: stop.requested)
     if isinstance(course, UnetCourse):
@@ -74,20 +77,25 @@ def started(folder: Path, role: str, start: Path, changes: Mapping[str, int | fl
         for part in ("vae", "tokenizer"):
             shutil.copytree(folder / BASE / part, folder / part, dirs_exist_ok=True)
         return planned(folder, role, UnetPlan(views=1, scale=former["scale"]), changes, start)
+    weights: Mapping[str, Tensor] = {}
     if former.get("role") == VAE_ROLE:
         latents, scale = folder / "latents", hand_over(start, folder)
     elif former.get("role") in VIEWS:
-        latents, scale = Path(former["latents"]), former["scale"]
-        for part in ("vae", "tokenizer"):
-            shutil.copytree(start / part, folder / part, dirs_exist_ok=True)
+        latents, scale, weights = Path(former["latents"]), former["scale"], averages(start)
+    elif (start / INDEX).is_file():
+        latents, scale = folder / "latents", read_vae(start / "vae").config.scaling_factor
+        weights = read_base(start).state_dict()
     else:
         raise InputError(
-            f"--start {start}: --role {role} starts from the run folder of {', '.join((VAE_ROLE, *VIEWS))}"
+            f"--start {start}: --role {role} starts from the run folder of {', '.join((VAE_ROLE, *VIEWS))}, or from "
+            "toybox-mv"
         )
+    for part in ("vae", "tokenizer") if weights else ():
+        shutil.copytree(start / part, folder / part, dirs_exist_ok=True)
     plan = UnetPlan(views=VIEWS[role], scale=scale, latents=str(latents.resolve()))
     course = planned(folder, role, plan, changes, start)
-    if former["role"] in VIEWS:
-        take_over(course, start)
+    if weights:
+        take_over(course, weights, start)
     return course
 
 
@@ -144,11 +152,15 @@ def hand_over(start: Path, folder: Path) -> float:
     return scale
 
 
-def take_over(course: Course, start: Path) -> None:
-    """The average of another U-Net run; a camera that only one of them has is left out, or begins anew."""
+def averages(start: Path) -> dict[str, Tensor]:
+    """Of a U-Net's run."""
     _, held = tensors.unpacked(start / STATE, "counters")
-    held = {name.removeprefix("ema."): value for name, value in held.items() if name.startswith("ema.")}
+    return {name.removeprefix("ema."): value for name, value in held.items() if name.startswith("ema.")}
+
+
+def take_over(course: Course, weights: Mapping[str, Tensor], start: Path) -> None:
+    """The weights of another U-Net; a camera that only one of them has is left out, or begins anew."""
     for net in (course.net, course.ema):
-        missing, unexpected = net.load_state_dict(held, strict=False)
+        missing, unexpected = net.load_state_dict(weights, strict=False)
         if any("class_embedding" not in name for name in (*missing, *unexpected)):
             raise InputError(f"{start}: its weights do not fit")

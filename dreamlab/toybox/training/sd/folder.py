@@ -19,6 +19,7 @@ from dreamlab.core.files import disk_errors, write_atomic, write_json
 from dreamlab.toybox.training.sd.shapes import SCHEDULER, Model
 
 VERSION = "0.21.0"  # of the library that such folders say they come from
+INDEX = "model_index.json"
 UNET_WEIGHTS, TEXT_WEIGHTS = "diffusion_pytorch_model.safetensors", "model.safetensors"
 PARTS = {
     "scheduler": ("diffusers", "DDIMScheduler"),
@@ -87,7 +88,7 @@ def write_pipeline(folder: Path, name: str, net: nn.ModuleDict, vae: Path, token
     with disk_errors("writing the pipeline", folder):
         (folder / "scheduler").mkdir(exist_ok=True)
         write_json(folder / "scheduler" / "scheduler_config.json", scheduler | SCHEDULER)
-        write_json(folder / "model_index.json", index_of(name))
+        write_json(folder / INDEX, index_of(name))
 
 
 def index_of(name: str) -> dict[str, Any]:
