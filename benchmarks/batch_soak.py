@@ -118,8 +118,9 @@ def judged(url: str, told: Soaked, models: Sequence[bytes]) -> None:
             told.wrong.append(f"job {row}, attempt {attempt}: other bytes than undisturbed")
 
 
-def soak(place: str, told: Soaked, seconds: float, gap: float, seed: int = 0) -> Soaked:
-    models = undisturbed(f"{place}/undisturbed")
+def soak(place: str, calm: str, told: Soaked, seconds: float, gap: float, seed: int = 0) -> Soaked:
+    """In a folder or bucket `place`, held against what is made in `calm`."""
+    models = undisturbed(f"{calm}/undisturbed")
     disturbed(f"{place}/soaked", told, seconds, gap, random.Random(seed))
     judged(f"{place}/soaked", told, models)
     return told
@@ -135,13 +136,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        store = told.out or place
-        found = soak(
-            store,
-            Soaked(told.jobs, told.workers, told.out or "a folder"),
-            told.seconds,
-            told.gap,
-        )
+        wanted = Soaked(told.jobs, told.workers, told.out or "a folder")
+        found = soak(told.out or place, place, wanted, told.seconds, told.gap)
     print(json.dumps(asdict(found), indent=1))
     if told.json:
         kept = json.loads(told.json.read_text()) if told.json.exists() else {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m dreamlab.jobs.engines.raytrain PROMPT|RUN --ranks N`: one run by several processes of Ray Train (version 2).
+"""`python -m dreamlab.jobs.engines.raytrain PROMPT|RUN --ranks N`: one run by several processes of Ray Train (v2).
 
 Ray places the ranks, brings them together and begins all of them anew where one is lost; a run then goes on from its
 newest checkpoint, as it would by hand, with as many ranks as there is room for (`--least`). Nothing else is Ray's: the
@@ -30,8 +30,8 @@ LEAVING_S, LOOK_S = 60.0, 0.2  # for a rank of an earlier attempt to leave the f
 
 
 def _rank(told: Json) -> Json:
-    """One of the processes, in a thread of a worker of Ray's. What is wrong with the run itself would be wrong again: it
-    is no failure of the worker's, and is returned."""
+    """One of the processes, in a thread of a worker of Ray's. What is wrong with the run itself would be wrong again:
+    it is returned, and nothing is begun anew."""
     import ray.train
     import ray.train.torch
     import torch.distributed as dist
@@ -86,7 +86,7 @@ def fit(run: Run, ranks: int, least: int = 0, gpus: float = 0, restarts: int = R
         said = trainer.fit().return_value
     except TrainingFailedError as error:
         why = short(" ".join(str(error).split()), 160)
-        raise Interrupted(f"Ray began the ranks {restarts} times anew, and gives up ({why}); the same command goes on") from None
+        raise Interrupted(f"Ray began all ranks {restarts} times anew ({why}); {shell('resume', place)}") from None
     finally:
         shutil.rmtree(place / BOOKS, ignore_errors=True)
     if "error" in said:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from benchmarks.batch_soak import EXPORT
 from dreamlab.core.errors import DiskError
 from dreamlab.jobs.engines.bucket import ObjectStore
+from dreamlab.jobs.engines.ledger import Ledger
 from dreamlab.jobs.engines.manifest import write_manifest
 from dreamlab.jobs.engines.worker import work
 from tests.jobs.engines.s3 import S3Server, Weather
@@ -64,6 +66,21 @@ def test_a_batch_through_a_bucket_in_bad_weather_gives_the_same_bytes(
     assert min(s3.weather.seen[kind] for kind in ("fails", "loses", "slow")) > 0, "the weather was too fair"
     s3.weather = Weather()
     assert models(ObjectStore(url), 2) == [undisturbed, undisturbed]
+
+
+def test_a_dead_worker_s_job_is_made_in_bad_weather_whatever_the_clocks_say(s3: S3Server, undisturbed: bytes) -> None:
+    """Its clock was seven minutes ahead; it wakes up when all is done, and commits."""
+    bucket = ObjectStore(s3.place(), pause=lambda seconds: None)
+    tasks = write_manifest(bucket, iter([JOB]))
+    sleeper = Ledger(bucket, "sleeper", lambda: time.monotonic() + 420)
+    held = sleeper.take(tasks.task(0, 0), 0)
+    assert held is not None and sleeper.beat(held, 1)
+    s3.weather = Weather(fails=0.1, loses=0.05, slow=0.1, delay=0.05)
+    assert work(bucket.url, lease=1.0) == 1
+    assert min(s3.weather.seen[kind] for kind in ("fails", "loses", "slow")) > 0, "the weather was too fair"
+    assert not sleeper.finish(held, {"of": "the sleeper"}) and not sleeper.beat(held, 2)
+    assert json.loads(bucket.get("ends/00000/0000/1") or b"{}")["end"] == "superseded"
+    assert json.loads(bucket.get("done/00000/0000") or b"{}")["attempt"] == 2 and models(bucket, 1) == [undisturbed]
 
 
 @pytest.fixture

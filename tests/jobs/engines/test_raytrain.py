@@ -36,8 +36,10 @@ keeping: {{checkpoint: 10, keep: 9, preview: {STEPS}, log: 10}}
 
 
 @pytest.fixture(autouse=True)
-def ray_train(camp: Camp) -> None:
+def ray_train(camp: Camp, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow", reason="Ray Train needs pyarrow, which is not installed (a judge: see .ci/run)")
+    # Of a lost node it believes for a while that it is there, and waits for workers on it; by itself a minute.
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
 
 
 class Fitting(threading.Thread):
@@ -74,7 +76,9 @@ def test_a_rank_is_killed_then_a_node_is_lost_and_the_run_goes_on(camp: Camp, tm
     run, once = Run.create(tmp_path / "runs", RECIPE, "a red mushroom", []), tmp_path / "once"
     with camp.nodes(*[crash("ckpt.after_rename:1", once) | {"OMP_NUM_THREADS": "1"}] * 2) as nodes:
         fitting = Fitting(run, 2, least=1)
-        fitting.until(lambda: once.exists() and len(told(run, "start")) == 2, "the one that writes died and all began anew")
+        fitting.until(
+            lambda: once.exists() and len(told(run, "start")) == 2, "the one that writes died and all began anew"
+        )
         fitting.until(lambda: told(run, "checkpoint")[1:], "a checkpoint of the second attempt")
         camp.remove(nodes[1])
         fitting.over()
