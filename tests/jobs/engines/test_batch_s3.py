@@ -77,7 +77,7 @@ class Gone(BaseException):
 def test_a_dead_worker_s_job_goes_on_in_bad_weather_whatever_the_clocks_say(
     s3: S3Server, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first dies with all it made in its hands; one with its name, seven minutes ahead, commits when all is done."""
+    """The first dies with all it made in its hands; one of its name, seven minutes ahead, commits when all is over."""
     bucket = ObjectStore(s3.place(), pause=lambda seconds: None)
     task = write_manifest(bucket, iter([JOB])).task(0, 0)
     s3.weather = Weather(fails=0.1, loses=0.05, slow=0.1, delay=0.05)
