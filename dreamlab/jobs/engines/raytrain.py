@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
+import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +22,17 @@ from dreamlab.core.errors import DreamError, InputError, Interrupted, RankLost
 from dreamlab.core.files import Json
 from dreamlab.core.text import shell, short
 from dreamlab.jobs.engines import ray as engine
+from dreamlab.jobs.states import ASKED_TO_STOP
 from dreamlab.run.joining import PATIENCE
 
 if TYPE_CHECKING:
     from dreamlab.run.folder import Run
+    from dreamlab.run.train import Tick
 
 RESTARTS = 3
 BOOKS = "ray"  # what Ray Train notes down, in the run folder as long as it works
-LEAVING_S, LOOK_S = 60.0, 0.2  # for a rank of an earlier attempt to leave the folder
+LEAVE = "leave"  # a file among that: the ranks are asked to stop
+LEAVING_S, LOOK_S = 60.0, 0.2  # for ranks to leave the folder, with a checkpoint
 
 
 def _rank(told: Json) -> Json:
@@ -39,14 +45,21 @@ def _rank(told: Json) -> Json:
     from dreamlab import pipeline
     from dreamlab.run.folder import Run
     from dreamlab.run.ranks import Ranks
+    from dreamlab.run.signals import StopSignal
 
     context = ray.train.get_context()
     ranks, run = Ranks(context.get_world_rank(), context.get_world_size()), Run.open(Path(told["run"]))
     device = str(ray.train.torch.get_device()) if told["gpus"] else "cpu"
+    asked, leave = StopSignal(), run.path / BOOKS / LEAVE
+
+    def look(tick: Tick) -> None:
+        if leave.exists():
+            asked.request()
+
     try:
         if ranks.rank == 0:
             _wait_for(run)
-        files = pipeline.execute(run, device, ranks=ranks)
+        files = pipeline.execute(run, device, look, asked, ranks=ranks)
     except RankLost:
         if ranks.rank == 0 or run.state().get("state") != "failed":
             raise
@@ -67,7 +80,7 @@ def fit(run: Run, ranks: int, least: int = 0, gpus: float = 0, restarts: int = R
     """A run from wherever it stands to its end, on the cluster that this process has joined; the files it made. Where
     there is no room for all ranks, at least `least` of them will do; 0: all or none."""
     try:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
     except ImportError:
         raise InputError("several ranks on Ray need Ray Train: pip install 'ray[train]'") from None
@@ -83,15 +96,46 @@ def fit(run: Run, ranks: int, least: int = 0, gpus: float = 0, restarts: int = R
         run_config=RunConfig(name=BOOKS, storage_path=str(place), failure_config=FailureConfig(max_failures=restarts)),
     )
     try:
-        said = trainer.fit().return_value
-    except TrainingFailedError as error:
-        why = short(" ".join(str(error).split()), 160)
-        raise Interrupted(f"Ray began all ranks {restarts} times anew ({why}); {shell('resume', place)}") from None
+        said = _fitted(trainer, place, restarts)
     finally:
         shutil.rmtree(place / BOOKS, ignore_errors=True)
     if "error" in said:
         raise Failed(said["error"], said["code"])
     return [Path(name) for name in said["files"]]
+
+
+def _fitted(trainer: Any, place: Path, restarts: int) -> Json:
+    """What the first rank returns. On a signal all are asked to leave, and given time for a checkpoint. Ray, left to
+    hear it, would end them at once, and so works in a thread of its own."""
+    from ray.train import TrainingFailedError
+
+    from dreamlab.run.folder import Run
+
+    ended, signals, until = Future[Json](), list[int](), float("inf")
+
+    def beside() -> None:
+        try:
+            ended.set_result(trainer.fit().return_value)
+        except Exception as error:
+            ended.set_exception(error)
+
+    threading.Thread(target=beside, daemon=True).start()
+    with engine.heard(signals.append):
+        while not ended.done() and time.monotonic() < until:
+            if signals and until == float("inf"):
+                until, leave = time.monotonic() + LEAVING_S, place / BOOKS / LEAVE
+                leave.parent.mkdir(exist_ok=True)
+                leave.touch()
+            time.sleep(LOOK_S)
+    again = shell("resume", place)
+    if signals and Run(place).state().get("state") != "succeeded":
+        code = 130 if signals[0] == signal.SIGINT else ASKED_TO_STOP
+        raise Interrupted(f"stopped; the newest checkpoint is kept. Resume: {again}", code)
+    try:
+        return ended.result()
+    except TrainingFailedError as error:
+        why = short(" ".join(str(error).split()), 160)
+        raise Interrupted(f"Ray began all ranks {restarts} times anew ({why}). Resume: {again}") from None
 
 
 class Failed(DreamError):

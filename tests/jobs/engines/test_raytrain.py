@@ -4,16 +4,18 @@ again for a fault of the run's own."""
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dreamlab.core.errors import DreamError, InputError
+from dreamlab.core.errors import DreamError, InputError, Interrupted
 from dreamlab.jobs.engines import raytrain
 from dreamlab.pipeline import execute
-from dreamlab.run.checkpoint import read_at
+from dreamlab.run.checkpoint import committed, read_at
 from dreamlab.run.folder import Run
 from tests.conftest import threads
 from tests.jobs.engines.camp import PATIENCE_S, Camp, crash, until
@@ -35,7 +37,7 @@ keeping: {{checkpoint: 10, keep: 9, preview: {STEPS}, log: 10}}
 """
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def ray_train(camp: Camp, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow", reason="Ray Train needs pyarrow, which is not installed (a judge: see .ci/run)")
     # Of a lost node it believes for a while that it is there, and waits for workers on it; by itself a minute.
@@ -71,6 +73,7 @@ def told(run: Run, kind: str) -> list[dict[str, object]]:
     return [event for event in run.events() if event["kind"] == kind]
 
 
+@pytest.mark.usefixtures("ray_train")
 def test_a_rank_is_killed_then_a_node_is_lost_and_the_run_goes_on(camp: Camp, tmp_path: Path) -> None:
     """Two ranks, then two again, then the one that there is room for; the scene is that of a single process."""
     run, once = Run.create(tmp_path / "runs", RECIPE, "a red mushroom", []), tmp_path / "once"
@@ -96,14 +99,27 @@ def test_a_rank_is_killed_then_a_node_is_lost_and_the_run_goes_on(camp: Camp, tm
     assert not (run.path / raytrain.BOOKS).exists() and run.state()["state"] == "succeeded"
 
 
-def test_what_is_wrong_with_the_run_is_said_and_not_begun_again(camp: Camp, tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "runs", RECIPE.replace("views: 3", "views: 1"), "a red mushroom", [])
+@pytest.mark.usefixtures("ray_train")
+def test_what_is_wrong_is_said_once_and_a_signal_leaves_a_checkpoint(camp: Camp, tmp_path: Path) -> None:
+    wrong = Run.create(tmp_path / "wrong", RECIPE.replace("views: 3", "views: 1"), "a red mushroom", [])
+    run = Run.create(tmp_path / "runs", RECIPE.replace("checkpoint: 10", "checkpoint: 60"), "a red mushroom", [])
+
+    def interrupt() -> None:
+        until(lambda: told(run, "metrics"), "the run goes on")
+        if callable(signal.getsignal(signal.SIGTERM)):
+            os.kill(os.getpid(), signal.SIGTERM)
+
     with camp.nodes({}, {}):
-        fitting = Fitting(run, 2)
-        fitting.over()
-    assert isinstance(fitting.error, raytrain.Failed) and fitting.error.exit_code == 2
-    assert "1 views, which 2 processes cannot share" in str(fitting.error)
-    assert run.state()["state"] == "failed" and told(run, "start") == []
+        with pytest.raises(raytrain.Failed, match="1 views, which 2 processes cannot share") as refused:
+            raytrain.fit(wrong, 2)
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(Interrupted, match="the newest checkpoint is kept") as stopped:
+            raytrain.fit(run, 2)
+    assert (refused.value.exit_code, stopped.value.exit_code) == (2, 75)
+    assert wrong.state()["state"] == "failed" and told(wrong, "start") == []
+    state = run.state()
+    assert state["state"] == "interrupted" and 0 < state["step"] < STEPS
+    assert [each.name for each in committed(run.ckpt)] == [f"step_{state['step']:06d}"]
 
 
 def test_a_run_that_is_there_takes_no_settings(tmp_path: Path) -> None:
