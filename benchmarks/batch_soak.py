@@ -141,7 +141,7 @@ def main() -> None:
     print(json.dumps(asdict(found), indent=1))
     if told.json:
         kept = json.loads(told.json.read_text()) if told.json.exists() else {}
-        told.json.write_text(json.dumps(kept | {"soak": asdict(found)}, indent=1) + "\n")
+        told.json.write_text(json.dumps(kept | {f"{told.seconds:g} s of killing": asdict(found)}, indent=1) + "\n")
     sys.exit(bool(found.wrong))
 
 

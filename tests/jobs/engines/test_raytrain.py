@@ -22,7 +22,7 @@ from tests.jobs.engines.camp import PATIENCE_S, Camp, crash, until
 from tests.run.test_ranks import near
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
-STEPS = 60
+STEPS = 300  # enough for a node to be lost before the end
 RECIPE = f"""
 prompt: a red mushroom
 stages:
@@ -82,7 +82,7 @@ def test_a_rank_is_killed_then_a_node_is_lost_and_the_run_goes_on(camp: Camp, tm
         fitting.until(
             lambda: once.exists() and len(told(run, "start")) == 2, "the one that writes died and all began anew"
         )
-        fitting.until(lambda: told(run, "checkpoint")[1:], "a checkpoint of the second attempt")
+        fitting.until(lambda: told(run, "checkpoint"), "a checkpoint of the second attempt")
         camp.remove(nodes[1])
         fitting.over()
     assert fitting.error is None and [path.name for path in fitting.files][:1] == ["model.glb"]
@@ -102,7 +102,8 @@ def test_a_rank_is_killed_then_a_node_is_lost_and_the_run_goes_on(camp: Camp, tm
 @pytest.mark.usefixtures("ray_train")
 def test_what_is_wrong_is_said_once_and_a_signal_leaves_a_checkpoint(camp: Camp, tmp_path: Path) -> None:
     wrong = Run.create(tmp_path / "wrong", RECIPE.replace("views: 3", "views: 1"), "a red mushroom", [])
-    run = Run.create(tmp_path / "runs", RECIPE.replace("checkpoint: 10", "checkpoint: 60"), "a red mushroom", [])
+    longer = RECIPE.replace(f"steps: {STEPS}", "steps: 9000").replace("checkpoint: 10", "checkpoint: 9000")
+    run = Run.create(tmp_path / "runs", longer, "a red mushroom", [])
 
     def interrupt() -> None:
         until(lambda: told(run, "metrics"), "the run goes on")
@@ -118,7 +119,7 @@ def test_what_is_wrong_is_said_once_and_a_signal_leaves_a_checkpoint(camp: Camp,
     assert (refused.value.exit_code, stopped.value.exit_code) == (2, 75)
     assert wrong.state()["state"] == "failed" and told(wrong, "start") == []
     state = run.state()
-    assert state["state"] == "interrupted" and 0 < state["step"] < STEPS
+    assert state["state"] == "interrupted" and 0 < state["step"] < 9000
     assert [each.name for each in committed(run.ckpt)] == [f"step_{state['step']:06d}"]
 
 
