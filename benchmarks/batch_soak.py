@@ -47,7 +47,7 @@ class Soaked:
     asked: int = 0  # SIGTERM
     seconds: float = 0.0
     attempts: int = 0
-    ends: Counter[str] = field(default_factory=Counter)
+    ends: dict[str, int] = field(default_factory=dict)  # no Counter: asdict makes nonsense of it
     given_up: int = 0  # whose workers died three times; opened again, as a person would
     wrong: list[str] = field(default_factory=list)
 
@@ -103,22 +103,24 @@ def disturbed(url: str, told: Soaked, seconds: float, gap: float, dice: random.R
 def judged(url: str, told: Soaked, models: Sequence[bytes]) -> None:
     """One end that says done to each job, that of the attempt that counts, and the right bytes."""
     bucket = ObjectStore(url)
-    told.attempts = standing(bucket).attempts
+    told.attempts, ends = standing(bucket).attempts, Counter[str]()
     for shard in range((told.jobs + 999) // 1000):
         done = Counter[str]()
         for key in bucket.names(f"ends/{shard:05d}/"):
             end = json.loads(bucket.get(key) or b"{}")["end"]
-            told.ends[end] += 1
+            ends[end] += 1
             done[key.split("/")[2]] += end == "done"
         told.wrong += [f"{shard}/{row}: {count} times done" for row, count in done.items() if count != 1]
+    told.ends = dict(ends)
     for row in range(told.jobs):
         attempt, model = result(bucket, row)
         if model != models[row % KINDS] or not attempt:
             told.wrong.append(f"job {row}, attempt {attempt}: other bytes than undisturbed")
 
 
-def soak(place: str, told: Soaked, seconds: float, gap: float, seed: int = 0) -> Soaked:
-    models = undisturbed(f"{place}/undisturbed")
+def soak(place: str, calm: str, told: Soaked, seconds: float, gap: float, seed: int = 0) -> Soaked:
+    """In a folder or bucket `place`, held against what is made in `calm`."""
+    models = undisturbed(f"{calm}/undisturbed")
     disturbed(f"{place}/soaked", told, seconds, gap, random.Random(seed))
     judged(f"{place}/soaked", told, models)
     return told
@@ -134,17 +136,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        store = told.out or place
-        found = soak(
-            store,
-            Soaked(told.jobs, told.workers, told.out or "a folder"),
-            told.seconds,
-            told.gap,
-        )
+        wanted = Soaked(told.jobs, told.workers, told.out or "a folder")
+        found = soak(told.out or place, place, wanted, told.seconds, told.gap)
     print(json.dumps(asdict(found), indent=1))
     if told.json:
         kept = json.loads(told.json.read_text()) if told.json.exists() else {}
-        told.json.write_text(json.dumps(kept | {"soak": asdict(found)}, indent=1) + "\n")
+        told.json.write_text(json.dumps(kept | {f"{told.seconds:g} s of killing": asdict(found)}, indent=1) + "\n")
     sys.exit(bool(found.wrong))
 
 

@@ -1,17 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m benchmarks.ray_overhead`: what Ray and the store cost beside the runs, on a cluster of this machine: CPU
 seconds a job of everything that is no run, seconds until the first job begins, and what N workers get done on N cores
-against one. Wall times are those of the machine as it is: its load is printed beside them."""
+against one, for workers of Ray and for processes of this machine.
+
+What others do on the machine must not count: of a worker's time those seconds are taken away that its thread was ready
+to run and the kernel had given its core to somebody else (`schedstat`). What is left is what it would have taken alone
+on its core: computing, and waiting for the store, the disk or another worker. One worker and N take turns. The same by
+the clock is kept beside it, with the share of the machine that others had.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
+import statistics
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +33,16 @@ from dreamlab.jobs.engines.bucket import ObjectStore
 from dreamlab.jobs.engines.ledger import HeldJob, Ledger
 from dreamlab.jobs.engines.manifest import read_manifest, write_manifest
 from dreamlab.jobs.engines.pull import AttemptOutcome, serve
+from dreamlab.jobs.engines.runner import Runner
 
 GOALS = {"cpu_per_job": 0.2, "first_job": 5.0, "speed_up_per_core": 0.9}
-SMALL = {
-    "stages.0.steps": 60,
+SMALL = {  # whatever is done by a process of its own is left out: nobody could tell the time that it lost
+    "stages.0.steps": 200,
     "stages.0.size": 24,
     "stages.0.scene.count": 256,
-    "export.faces": 300,
-    "export.texture": 64,
+    "export.resolution": 24,
+    "export.texture": 0,
+    "export.fit": False,
     "export.pictures": "poster",
 }
 
@@ -77,29 +91,130 @@ def timed(url: str, workers: int) -> tuple[float, float]:
     return first - began, time.monotonic() - wall
 
 
+@dataclass(frozen=True)
+class WorkerSpell:
+    """What a worker did between the beginning of its first attempt and the end of its last."""
+
+    jobs: int
+    began: float
+    ended: float
+    cpu: float
+    robbed: float  # seconds that it was ready to run and did not
+
+    @property
+    def rate(self) -> float:
+        """Jobs a second, had its core been its own."""
+        return self.jobs / (self.ended - self.began - self.robbed)
+
+
+def working(url: str) -> WorkerSpell:
+    """A worker whose runs are real."""
+    bucket = ObjectStore(url)
+    with tempfile.TemporaryDirectory() as place:
+        runner, spans = Runner(bucket, Path(place), "cpu"), list[tuple[float, float, float]]()
+
+        def now() -> tuple[float, float, float]:
+            return time.time(), time.process_time(), robbed()
+
+        def perform(held: HeldJob, lost: threading.Event, stop: threading.Event) -> AttemptOutcome:
+            spans.append(now())
+            outcome = runner(held, lost, stop)
+            spans.append(now())
+            return outcome
+
+        ledger = Ledger(bucket, f"w{os.getpid()}", time.monotonic)
+        jobs = serve(ledger, read_manifest(bucket), perform, threading.Event(), beat=1.0)
+    (began, cpu, lost), (ended, cpu_then, lost_then) = spans[0], spans[-1]
+    return WorkerSpell(jobs, began, ended, cpu_then - cpu, lost_then - lost)
+
+
+def robbed() -> float:
+    """Of this thread, which does the runs: seconds in the queue of a core, since it began."""
+    told = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat").read_text().split()
+    return int(told[1]) / 1e9
+
+
+Crew = Callable[[str, int], Sequence[WorkerSpell]]  # so many workers at a batch; what each did
+
+
+@contextmanager
+def local_crew(many: int) -> Iterator[Crew]:
+    with ProcessPoolExecutor(many, multiprocessing.get_context("spawn")) as pool:
+        yield lambda url, count: list(pool.map(working, [url] * count))
+
+
+@contextmanager
+def ray_crew() -> Iterator[Crew]:
+    import ray
+
+    from dreamlab.jobs.engines import ray as engine
+
+    each: Any = ray.remote(working).options(**engine.asked(0))
+    yield lambda url, count: ray.get([each.remote(url) for _ in range(count)])
+
+
+def side_by_side(crew: Crew, place: Path, many: int, runs: int, rounds: int) -> Json:
+    """One worker with so many runs, and N with as many each, in turn."""
+    crew(batch(place / "warm", 4 * many, settings=SMALL), many)
+    alone, together, clock, others = [], [], [], []
+    for turn in range(rounds):
+        (one,), _, _ = watched(crew, batch(place / f"one {turn}", runs, settings=SMALL), 1)
+        all_of, wall, share = watched(crew, batch(place / f"many {turn}", runs * many, settings=SMALL), many)
+        alone.append(one)
+        together.append(all_of)
+        clock.append(runs * many / wall / (runs / (one.ended - one.began)) / many)
+        others.append(share)
+    ratio = [sum(each.rate for each in all_of) / one.rate / many for one, all_of in zip(alone, together, strict=True)]
+    cpu = [statistics.mean(each.cpu / each.jobs for each in all_of if each.jobs) for all_of in together]
+    return {
+        "speed_up_per_core": round(statistics.median(ratio), 3),
+        "of_each_round": [round(each, 3) for each in ratio],
+        "by_the_clock": [round(each, 3) for each in clock],
+        "cores_that_others_had": [round(each, 2) for each in others],
+        "cpu_per_run_of_one": round(statistics.median(one.cpu / one.jobs for one in alone), 2),
+        "cpu_per_run_of_many": round(statistics.median(cpu), 2),
+        "runs_of_each": [[each.jobs for each in all_of] for all_of in together],
+    }
+
+
+def watched(crew: Crew, url: str, count: int) -> tuple[Sequence[WorkerSpell], float, float]:
+    """What they did, seconds until the last was ready, and how many cores others had meanwhile, on average."""
+    busy, mine, began = busy_of_machine(), cpu_of_ray(), time.monotonic()
+    spells = [each for each in crew(url, count) if each.jobs]
+    taken = time.monotonic() - began
+    others = (busy_of_machine() - busy - (cpu_of_ray() - mine)) / taken
+    return spells, max(each.ended for each in spells) - min(each.began for each in spells), others
+
+
+def busy_of_machine() -> float:
+    """CPU seconds of everybody since it was started."""
+    user, nice, system, _, _, irq, soft, *_ = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:])
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=200, help="free ones, of which the cost is counted")
-    parser.add_argument("--runs", type=int, default=8, help="real ones for each core")
+    parser.add_argument("--runs", type=int, default=8, help="real ones of each worker in a round")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     told = parser.parse_args()
     if os.getsid(0) != os.getpid():
         os.setsid()  # all that Ray starts is in this session
-    found = measured(told.jobs, told.runs, len(cores()))
+    found = measured(told.jobs, told.runs, told.rounds, len(cores()))
     print(json.dumps(found, indent=1))
     if told.json:
         told.json.write_text(json.dumps(found, indent=1) + "\n")
     sys.exit(found["cpu_per_job"] > GOALS["cpu_per_job"])
 
 
-def measured(jobs: int, runs: int, many: int) -> Json:
+def measured(jobs: int, runs: int, rounds: int, many: int) -> Json:
     from dreamlab.jobs.engines import ray as engine
 
     engine.authenticate("")
     import ray
 
-    engine.join("", many, 0)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, engine.cluster("", many, 0):
         place = Path(folder)
         costing: Any = ray.remote(nothing).options(**engine.asked(0))
         ray.get(costing.remote(batch(place / "warm", 1)))
@@ -108,9 +223,11 @@ def measured(jobs: int, runs: int, many: int) -> Json:
         cost, worker = cpu_of_ray() - before, sum(seconds for _, seconds in ended)
         assert sum(count for count, _ in ended) == jobs
         cold, _ = timed(batch(place / "cold", 1, settings=SMALL), 1)
-        warm, alone = timed(batch(place / "one", runs, settings=SMALL), 1)
-        _, together = timed(batch(place / "many", runs * many, settings=SMALL), many)
-    ray.shutdown()
+        warm, _ = timed(batch(place / "one", 1, settings=SMALL), 1)
+        with ray_crew() as crew:
+            of_ray = side_by_side(crew, place / "ray", many, runs, rounds)
+    with tempfile.TemporaryDirectory() as folder, local_crew(many) as crew:
+        of_machine = side_by_side(crew, Path(folder), many, runs, rounds)
     return {
         "jobs": jobs,
         "workers": many,
@@ -118,7 +235,8 @@ def measured(jobs: int, runs: int, many: int) -> Json:
         "cpu_per_job_of_workers": round(worker / jobs, 4),
         "first_job_cold": round(cold, 2),
         "first_job": round(warm, 2),
-        "speed_up_per_core": round(alone / together, 3),
+        "ray": of_ray,
+        "local": of_machine,
         "load": [round(each, 1) for each in os.getloadavg()],
         "goals": GOALS,
     }

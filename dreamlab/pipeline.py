@@ -80,7 +80,7 @@ def execute(
         check_ranks(wanted, ranks.count)
         assembler = Assembler(wanted, device, run.path, shelf, ranks)
         run.set_state(state="running", error=None)
-        run.event("start", device=device, threads=torch.get_num_threads())
+        run.event("start", device=device, threads=torch.get_num_threads(), ranks=ranks.count)
         name_packages(run, wanted)
         estimate(run, wanted, device)
         run.log(f"started on {device} with {torch.get_num_threads()} threads, torch {torch.__version__}")

@@ -54,6 +54,15 @@ def run(url: str, workers: int, gpus: float, lease: float, address: str = "") ->
     several share one. `address`: of a cluster that is there (`auto`: this machine's); none: one of this process."""
     url = url if "://" in url else str(Path(url).absolute())  # workers have folders of their own
     authenticate(address)
+    with cluster(address, workers, gpus) as ray:
+        pulling = ray.remote(_task).options(name="dreamlab batch worker", **asked(gpus))
+        bucket, device = ObjectStore(url), "cuda" if gpus else "cpu"
+        return attended(lambda: pulling.remote(url, device, lease), workers, lease, lambda: not standing(bucket).open)
+
+
+@contextmanager
+def cluster(address: str, workers: int, gpus: float) -> Iterator[Any]:
+    """The one that this process is part of, or joins or begins for a while."""
     try:
         import ray
     except ModuleNotFoundError:
@@ -62,9 +71,7 @@ def run(url: str, workers: int, gpus: float, lease: float, address: str = "") ->
     if began:
         join(address, workers, gpus)
     try:
-        pulling = ray.remote(_task).options(name="dreamlab batch worker", **asked(gpus))
-        bucket, device = ObjectStore(url), "cuda" if gpus else "cpu"
-        return attended(lambda: pulling.remote(url, device, lease), workers, lease, lambda: not standing(bucket).open)
+        yield ray
     finally:
         if began:
             ray.shutdown()

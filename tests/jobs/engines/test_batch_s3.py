@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,10 @@ import pytest
 
 from benchmarks.batch_soak import EXPORT
 from dreamlab.core.errors import DiskError
+from dreamlab.core.files import Json
 from dreamlab.jobs.engines.bucket import ObjectStore
+from dreamlab.jobs.engines.courier import Courier
+from dreamlab.jobs.engines.ledger import HeldJob, Ledger
 from dreamlab.jobs.engines.manifest import write_manifest
 from dreamlab.jobs.engines.worker import work
 from tests.jobs.engines.s3 import S3Server, Weather
@@ -64,6 +68,34 @@ def test_a_batch_through_a_bucket_in_bad_weather_gives_the_same_bytes(
     assert min(s3.weather.seen[kind] for kind in ("fails", "loses", "slow")) > 0, "the weather was too fair"
     s3.weather = Weather()
     assert models(ObjectStore(url), 2) == [undisturbed, undisturbed]
+
+
+class Gone(BaseException):
+    """As if the process were."""
+
+
+def test_a_dead_worker_s_job_goes_on_in_bad_weather_whatever_the_clocks_say(
+    s3: S3Server, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first dies with all it made in its hands; one of its name, seven minutes ahead, commits when all is over."""
+    bucket = ObjectStore(s3.place(), pause=lambda seconds: None)
+    task = write_manifest(bucket, iter([JOB])).task(0, 0)
+    s3.weather = Weather(fails=0.1, loses=0.05, slow=0.1, delay=0.05)
+
+    def dies(courier: Courier) -> Json:
+        raise Gone
+
+    with monkeypatch.context() as patch, pytest.raises(Gone):
+        patch.setattr(Courier, "results", dies)
+        work(bucket.url)
+    assert bucket.get(f"runs/{task.key}/1/resume.json") is not None
+    assert work(bucket.url, lease=1.0) == 1
+    assert min(s3.weather.seen[kind] for kind in ("fails", "loses", "slow")) > 0, "the weather was too fair"
+    late = HeldJob(task, 1, json.loads(bucket.get(f"claims/{task.key}/1") or b"{}")["worker"])
+    sleeper = Ledger(bucket, late.worker, lambda: time.monotonic() + 420)
+    assert not sleeper.finish(late, {"of": "the sleeper"}) and not sleeper.beat(late, 9)
+    assert json.loads(bucket.get(f"ends/{late.key}") or b"{}")["end"] == "superseded"
+    assert json.loads(bucket.get(f"done/{task.key}") or b"{}")["attempt"] == 2 and models(bucket, 1) == [undisturbed]
 
 
 @pytest.fixture
