@@ -95,6 +95,7 @@ def test_labels_are_the_worlds_truth() -> None:
 
 
 def test_a_picture_of_any_size_is_seen_alike() -> None:
+    """From the size at which its object has the pixels that the reader is shown; a smaller one is softer."""
     small, large = (scene_of("a yellow duck", orbit([30.0], 20.0, 3.2, 42.0), size)[0] for size in (96, 192))
     both = [prepared((f.rgb - 0.7 * (1 - f.alpha)), f.alpha) for f in (small, large)]
     assert both[1].shape == (1, 64, 64, 4) and (both[0] - both[1]).abs().mean() < 0.02
@@ -117,7 +118,7 @@ def test_an_object_is_seen_alike_wherever_it_stands_in_its_picture() -> None:
 def test_training_shows_strange_pictures_whose_truth_is_known() -> None:
     """A batch has plain ones, others that lean, and some of nothing; the loss asks of these for no kind alone."""
     shown = training.draw_shown(training.ReaderPlan(batch=64), 1)
-    assert not shown.lean_deg[:16].any() and (shown.lean_deg[16:].abs() > 20).any()
+    assert not shown.lean_deg[:26].any() and (shown.lean_deg[26:].abs() > 20).any()
     assert (shown.category[-6:] == -1).all() and (shown.category[:-6] >= 0).all()
     torch.manual_seed(0)
     reader = Reader(training.known())
@@ -198,10 +199,10 @@ def test_the_shipped_reader_reads_held_out_pictures() -> None:
     """Of 512 pictures of held-out instances and colourings; chance is 1 %, 1 % and 11 %. In other styles, too."""
     reader = load(SHIPPED)
     found = training.figures(reader, training.ReaderPlan(), batches=8)
-    assert found["category"] > 0.97 and found["both_colours"] > 0.78
-    assert found["degrees_off_median"] < 7 and found["within_20_degrees"] > 0.8
+    assert found["category"] > 0.97 and found["both_colours"] > 0.8
+    assert found["degrees_off_median"] < 4 and found["within_20_degrees"] > 0.92
     strange = training.figures(reader, training.ReaderPlan(), batches=4, strange=True)
-    assert strange["category"] > 0.82 and strange["lean_off_median"] < 6
+    assert strange["category"] > 0.9 and strange["lean_off_median"] < 6
     assert SHIPPED.stat().st_size < 4e6 and "MODEL_CARD.md" in {path.name for path in SHIPPED.parent.iterdir()}
 
 
@@ -213,7 +214,7 @@ def test_what_it_reads_is_what_novel_is_told() -> None:
     given = Reference(rgb, alpha, orbit([0.0], 20.0, 3.2, 42.0))
     seen = read(load(SHIPPED), given)
     words, azimuth = seen.words, seen.azimuth_deg
-    assert words == "green house with red roof" and abs(azimuth - 70) < 10
+    assert words == "green house with red roof" and abs(azimuth - 70) < 5
     guidance = ToyboxNovel(ToyboxNovel.Settings(dtype="float32"))
     blank = scene_of("a green house", orbit([90.0], 20.0, 3.2, 42.0), 64)[0]
     told = guidance.condition(Prompt("", image=given), orbit([90.0], 20.0, 3.2, 42.0), blank)["text"]

@@ -58,7 +58,7 @@ NAMES = tuple(sorted(CATEGORIES))
 LOOKS = 2  # pictures of each object
 LIGHTS = 4  # in a batch
 USUAL = 0.45  # share of those drawn in other styles that have their usual colours, or colours near them
-STRANGE, PLAIN = 0.1, 0.25  # shares of a batch: nothing that has a name; the world's own pictures as they are
+STRANGE, PLAIN = 0.1, 0.4  # shares of a batch: nothing that has a name; the world's own pictures as they are
 NOISE, GAIN = 0.03, 0.15  # deviations of what the world's own pictures differ by beside their object, at most
 
 
