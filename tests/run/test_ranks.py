@@ -94,7 +94,7 @@ LONG = CASES["field"].replace("steps: 40", "steps: 9") + "keeping: {log: 1, chec
 ONE, TWO = 3, 6  # steps up to which one process trains, then two, then one again
 
 
-def trace(text: str, ranks: Alone) -> dict[str, Tensor]:
+def trace(text: str, ranks: Alone, steps: int = STEPS) -> dict[str, Tensor]:
     """The gradients of the first step, and everything a checkpoint would hold after some."""
     found: dict[str, Tensor] = {}
     built = Assembler(load(text, TABLES), "cpu", ranks=ranks).stage(0)
@@ -107,8 +107,8 @@ def trace(text: str, ranks: Alone) -> dict[str, Tensor]:
         return move(*arguments)  # type: ignore[arg-type]
 
     built.optimiser.step = noted  # type: ignore[method-assign]
-    ring = Ring(METRICS, STEPS, "cpu")
-    for i in range(STEPS):
+    ring = Ring(METRICS, steps, "cpu")
+    for i in range(steps):
         step(built, i, ring)
     return found | kept(built) | {"metrics": torch.tensor([list(row.values()) for row in ring.drain()])}
 

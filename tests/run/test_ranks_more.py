@@ -32,7 +32,7 @@ from dreamlab.run.train import Tick, train
 from tests.conftest import threads
 from tests.run.test_ranks import FIELD, GROWING, near, recipe, trace
 
-COUNTS = (4, 3)
+COUNTS, STEPS = (4, 3), 3
 CLOSE = 1e-12  # of the largest gradient of a parameter; rounding was seen to leave 5e-15
 ROUND = "kind: gaussians, count: 32, lr_quats: 0"  # see test_ranks
 CASES = {
@@ -45,7 +45,6 @@ CASES = {
     ),
     # Fewer rows than processes go through the network.
     "sampled": recipe(f"{{{ROUND}}}", views=7).replace("system: sds", "system: sds, sample: 2"),
-    "own network": recipe(f"{{{ROUND}}}", "{kind: vsd, width: 8}", views=7),
     # The views of five rings are shared one by one, the network's calls by rings.
     "rings": recipe(f"{{{ROUND}}}", "{kind: mvdream, group: 2}", "cameras: {ring: 2}\n    background: random", 10),
     # Four of five particles in a step, and four prompts: a process each, or one process has two.
@@ -64,7 +63,7 @@ CASES = {
 }
 SHARES = {"rings": ([2, 3, 2, 3], [3, 3, 4])}
 SHARES |= dict.fromkeys(("particles", "prompts"), ([2, 2, 2, 2], [2, 2, 4]))
-SHARES |= dict.fromkeys(("views", "samples", "sampled", "own network"), ([1, 2, 2, 2], [2, 2, 3]))
+SHARES |= dict.fromkeys(("views", "samples", "sampled"), ([1, 2, 2, 2], [2, 2, 3]))
 LONG = CASES["samples"].replace("steps: 40", "steps: 9") + "keeping: {log: 1, checkpoint: 2, keep: 9, preview: 9}"
 DIES, LEAVES = 3, 6  # steps after which the fourth of four is gone, and two are asked to stop
 GONE = 9
@@ -98,7 +97,7 @@ def work(rank: int, folder: str) -> None:
             ranks = together(folder, f"cases of {count}", rank, count)
             for name, text in CASES.items():
                 with exactly():
-                    found = trace(text, ranks)
+                    found = trace(text, ranks, STEPS)
                 save_file(found, f"{folder}/{name}.{rank}of{count}.safetensors")
     run = Path(folder, "run")
     with pytest.raises(RankLost):
@@ -143,7 +142,7 @@ def single() -> Callable[[str], dict[str, Tensor]]:
     def of(name: str) -> dict[str, Tensor]:
         if name not in known:
             with exactly():
-                known[name] = trace(CASES[name], ALONE)
+                known[name] = trace(CASES[name], ALONE, STEPS)
         return known[name]
 
     return of
@@ -155,6 +154,7 @@ def test_the_gradients_and_the_checkpoint_of_one(
     worked: Path, single: Callable[[str], dict[str, Tensor]], name: str, count: int
 ) -> None:
     alone = single(name)
+    assert name != "views" or len(alone["scene.means"]) != 32, "it has grown"
     found, *others = (load_file(worked / f"{name}.{rank}of{count}.safetensors") for rank in range(count))
     assert found.keys() == alone.keys() and any(key.startswith("grad.") for key in alone)
     for key, value in alone.items():
