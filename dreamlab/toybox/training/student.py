@@ -37,7 +37,7 @@ from dreamlab.toybox.training.plan import SHARES, Plan
 from dreamlab.toybox.training.roles import cameras_of
 from dreamlab.toybox.training.trainer import LOG, PLAN, STATE, Rhythm
 from guidance.shared.whole import Whole
-from guidance.toybox.net import NetSettings, Prior, Text, laid_out
+from guidance.toybox.net import NetSettings, Text, laid_out
 from guidance.toybox.prior import Toybox, folder_of, shared_of
 from guidance.toybox.store import Stored, load
 from guidance.toybox.student import FILE, TIMES, UNTAUGHT, Differences, moved, packed
@@ -54,7 +54,7 @@ class StudentPlan:
     batch: int = 16
     rate: float = 1e-3
     warmup: int = 800
-    paths: int = 2_048
+    paths: int = 1_024
     scale: float = 4.0  # guidance of the teacher
     rank: int = 4
     first: float = 0.5  # share of the states that are pure noise
