@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from dreamlab.core import tensors
+from dreamlab.core.cameras import Cameras
 from dreamlab.core.errors import ModelError
 from dreamlab.core.noise import NoiseTable
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Condition
+from dreamlab.core.types import Condition, Frames, Prompt
 from guidance.toybox.net import Prior
 from guidance.toybox.prior import Toybox, folder_of
 from guidance.toybox.store import AGAIN, Stored, load
@@ -78,12 +79,12 @@ def packed(flat: Tensor, rank: int, of: str, facts: Mapping[str, Any]) -> bytes:
     return tensors.packed({"flat": flat.to("cpu", torch.float16)}, "student", header)
 
 
-def taught(stored: Stored, of: str, name: str) -> Stored:
-    """The prior `stored`, whose weights' SHA-256 is `of`, with the differences of a shipped student or a folder's."""
+def taught(stored: Stored, name: str) -> Stored:
+    """A prior with the differences of a shipped student, or of a folder's."""
     again = AGAIN.replace("train`", "train --role student`")
 
     def build(header: tensors.Header, held: dict[str, Tensor]) -> Prior:
-        if header["of"] != of:
+        if header["of"] != stored.digest:
             raise ModelError(f"{path}: a student of another prior than the one beside it; {again}")
         net = copy.deepcopy(stored.net)
         with torch.no_grad():
@@ -105,10 +106,7 @@ class ToyboxStudent(Toybox):
         student: str = setting("toybox-student", file="weights", help="its differences from `weights`: as these")
 
     def __init__(self, settings: Settings, stored: Stored | None = None) -> None:
-        if stored is None:
-            folder = folder_of(settings.weights)
-            prior = load(folder)
-            stored = taught(prior, prior.digest, settings.student)
+        stored = stored or taught(load(folder_of(settings.weights)), settings.student)
         super().__init__(settings, stored)
         self.table = NoiseTable(self.table.alpha_bar[torch.tensor(TIMES, device=self.table.alpha_bar.device)])
 
@@ -128,6 +126,17 @@ class ToyboxStudent(Toybox):
             if next_at is not None:
                 z = moved(self.table.alpha_bar, z, x0, at, next_at)
         return x0
+
+    @torch.no_grad()
+    def imagine(self, prompt: Prompt, cameras: Cameras, seed: int = 0, calls: int = 1) -> Tensor:  # [B, S, S, 3]
+        """What it takes a prompt for, from some cameras; all views from one noise, so that they stand before one
+        colour."""
+        device, rows = self.net.place.device, len(cameras)
+        noise = torch.randn((1, 3, self.size, self.size), generator=torch.Generator().manual_seed(seed))
+        blank = torch.zeros(rows, self.size, self.size, 1, device=device)
+        frames = Frames(blank.expand(-1, -1, -1, 3), blank, blank, torch.zeros(rows, 3, device=device))
+        told = self.condition(prompt, cameras.to(device), frames)["text"]
+        return self.decode(self.draw(told, noise.to(device).expand(rows, -1, -1, -1), calls)).clamp(0, 1)
 
 
 def moved(bar: Tensor, z: Tensor, x0: Tensor, at: int, to: int) -> Tensor:

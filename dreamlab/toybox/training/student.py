@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -50,9 +50,9 @@ PATHS = "paths"
 
 @dataclass(frozen=True)
 class StudentPlan:
-    total: int = 60_000  # states looked at; the rate falls linearly to zero over the last two thirds
+    total: int = 40_000  # states looked at; the rate falls linearly to zero over the last two thirds
     batch: int = 16
-    rate: float = 1e-3
+    rate: float = 2e-3
     warmup: int = 800
     paths: int = 1_024
     scale: float = 4.0  # guidance of the teacher
@@ -84,11 +84,13 @@ class Paths:
 
 
 @torch.no_grad()
-def way(prior: Toybox, told: Condition, untold: Condition, noise: Tensor, scale: float) -> tuple[list[Tensor], Tensor]:
-    """The teacher's states at WAY [B, S, S, 3] and the picture at the end."""
+def way(
+    prior: Toybox, told: Condition, untold: Condition, noise: Tensor, scale: float, times: Sequence[int] = WAY
+) -> tuple[list[Tensor], Tensor]:
+    """The teacher's states at `times` [B, S, S, 3] from noise at the first, and the picture at the end."""
     both, bar, z, states = Condition.cat([told, untold]), prior.table.alpha_bar, noise, []
     text = prior.text_of(both)
-    for at, to in zip(WAY, (*WAY[1:], None), strict=True):
+    for at, to in zip(times, (*times[1:], None), strict=True):
         states.append(z)
         bars = bar[at].expand(2 * len(z))
         said, silent = prior.velocity(torch.cat([z, z]), bars, text, both).chunk(2)
