@@ -26,16 +26,16 @@ def imagine(
     if out.suffix.lower() != ".png":
         raise RecipeError(f"--out {out}: is no .png")
     text = read_prompt(prompt, None, None) or ""
-    from dreamlab.core.files import disk_errors
-    from dreamlab.run.imagined import SIDES, imagined, notes
-    from dreamlab.run.preview import save_sheet
+    from dreamlab.core.files import disk_errors, write_atomic
+    from dreamlab.export.png import png_bytes
+    from dreamlab.run.imagined import imagined, notes
     from guidance.toybox.student import ROUTES
 
     if calls not in ROUTES:
         raise RecipeError(f"--calls {calls}: it draws in {', '.join(map(str, ROUTES))} calls")
-    pictures = imagined(text, seed, calls)
+    picture = png_bytes(imagined(text, seed, calls))
     for line in notes(text):
         warnings.warn(f"prompt: {line}", stacklevel=2)
     with disk_errors("writing what was imagined", out):
-        save_sheet(pictures, out, SIDES)
+        write_atomic(out, picture)
     print(out)

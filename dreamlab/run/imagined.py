@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import numpy as np
+import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from dreamlab.core.text import check_prompt
 from dreamlab.core.types import Prompt
-from dreamlab.run.preview import PREVIEW, orbit_views, to_bytes
+from dreamlab.run.preview import PREVIEW, orbit_views
 from dreamlab.toybox.layout import things
 from guidance.toybox.student import ToyboxStudent
 
@@ -24,21 +25,26 @@ def student() -> ToyboxStudent:
     return ToyboxStudent(ToyboxStudent.Settings())
 
 
-def imagined(prompt: str, seed: int = 0, calls: int = 1) -> list[np.ndarray]:
-    """Pictures [PREVIEW, PREVIEW, 3] of bytes: SIDES of the object, of several objects a row for each."""
-    check_prompt(prompt)
+def objects(prompt: str) -> list[str]:
+    """The words of each object."""
     named = things(prompt)
-    texts = [one.text for one in named] if len(named) > 1 else [prompt]
-    cameras, found = orbit_views(SIDES), list[np.ndarray]()
-    for text in texts:
-        ToyboxStudent.listen(student().settings, Prompt(text))
-        rgb = student().imagine(Prompt(text), cameras, seed, calls).permute(0, 3, 1, 2)
-        large = F.interpolate(rgb, (PREVIEW, PREVIEW), mode="bicubic", antialias=True)
-        found += list(to_bytes(large.permute(0, 2, 3, 1).clamp(0, 1)))
-    return found
+    return [one.text for one in named] if len(named) > 1 else [prompt]
 
 
-def notes(prompt: str) -> tuple[str, ...]:
-    """What is said of how a prompt was heard, and of what it asks for and will not get."""
-    heard = ToyboxStudent.understood(ToyboxStudent.Settings(), prompt)
-    return (*heard.read, *heard.unmade)
+@torch.no_grad()
+def imagined(prompt: str, seed: int = 0, calls: int = 1) -> Tensor:  # [rows of PREVIEW, SIDES of PREVIEW, 3] in [0, 1]
+    """The object's sides in a row; of several objects a row for each."""
+    check_prompt(prompt)
+    model, cameras, rows = student(), orbit_views(SIDES), []
+    for text in objects(prompt):
+        small = model.imagine(Prompt(text), cameras, seed, calls).permute(0, 3, 1, 2)
+        large = F.interpolate(small, (PREVIEW, PREVIEW), mode="bicubic", antialias=True)
+        rows.append(torch.cat(list(large.permute(0, 2, 3, 1)), 1))
+    return torch.cat(rows).clamp(0, 1)
+
+
+def notes(prompt: str) -> list[str]:
+    """What is said of how a prompt was heard, and of what it asks for and will not get; each once."""
+    settings = ToyboxStudent.Settings()
+    heard = [ToyboxStudent.understood(settings, text) for text in objects(prompt)]
+    return list(dict.fromkeys(line for one in heard for line in (*one.read, *one.unmade)))

@@ -5,7 +5,8 @@ and what the shipped one draws."""
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from dreamlab.toybox.training import student as training
 from dreamlab.toybox.training.command import STUDENT, begin
 from dreamlab.toybox.training.sample import held_out_prompts
 from dreamlab.toybox.training.trainer import STATE
-from guidance.toybox.prior import Toybox
+from guidance.toybox.prior import Toybox, shared_of
 from guidance.toybox.store import load
 from guidance.toybox.student import FILE, ROUTES, TIMES, Differences, ToyboxStudent, moved, packed, taught
 from guidance.toybox.volume import VOLUME_CHANNELS
@@ -187,10 +188,37 @@ def test_a_path_holds_the_teachers_states_at_the_students_times(folder: Path, le
     assert (late - learnt.end.float()).square().mean() < 0.5 * (pure - learnt.end.float()).square().mean()
 
 
+def test_the_teacher_goes_on_from_the_students_jump_as_on_its_own_path(
+    folder: Path, learnt: training.Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A jump that leads to the path's own state half way down ends where the path ends; another one elsewhere."""
+    student = training.Apprentice(PLAN, load(folder))
+    student.prior = Toybox(Toybox.Settings(dtype="float32"), load(folder))
+    student.nothing = student.prior.captions({"null": ""})
+    noise, half = (learnt.states[:, TIMES.index(t)].double() for t in (999, 500))
+    a, s, a_half, s_half = (
+        BAR[t].double().sqrt() if up else (1 - BAR[t].double()).sqrt() for t in (999, 500) for up in (1, 0)
+    )
+    jump = (half - s_half / s * noise) / (a_half - s_half / s * a)
+    torch.testing.assert_close(student.onward(learnt, jump.float()), learnt.end.float(), atol=0.02, rtol=0)
+    assert (student.onward(learnt, -jump.float()) - learnt.end.float()).abs().mean() > 0.1
+    later = replace(PLAN, own_after=0, own=0.5)
+    assert PLAN.own_at(0) == 0 and later.own_at(0) == 2
+    asked = []
+
+    def onward(some: training.Paths, x0: Tensor) -> Tensor:
+        asked.append(some.states[:, TIMES.index(999)])
+        return x0  # what it said already: nothing to learn from these
+
+    monkeypatch.setattr(training.Apprentice, "onward", lambda self, some, x0: onward(some, x0))
+    plain, own = training.Apprentice(PLAN, load(folder)), training.Apprentice(later, load(folder))
+    assert own.train_step(learnt) < plain.train_step(learnt) and len(asked) == 1 and len(asked[0]) == 2
+
+
 def test_a_run_saves_logs_and_goes_on(folder: Path, tmp_path: Path) -> None:
     small = {"total": 8, "batch": 4, "paths": training.CHUNK}
 
-    def run(resume: bool, changes: dict[str, int | float]) -> int:
+    def run(resume: bool, changes: Mapping[str, int]) -> int:
         return begin(tmp_path, role=STUDENT, minutes=5.0, start=str(folder), resume=resume, changes=changes)
 
     assert run(False, small) == 0
@@ -227,7 +255,7 @@ def test_the_shipped_one_draws_in_one_call_what_a_strict_judge_accepts() -> None
     said = student.captions({f"prompt {i}": text for i, text in enumerate(prompts)})
     told = Condition(
         {"caption": torch.arange(len(prompts)), "camera": student.view(cameras)},
-        {"words": said.words, "mask": said.mask, "volume": said.volume},
+        shared_of(said),
     )
     noise = torch.randn(len(prompts), 3, 64, 64, generator=torch.Generator().manual_seed(0))
     rgb = student.decode(student.draw(told, noise)).clamp(0, 1)

@@ -7,6 +7,10 @@ learns to see that end in each of these states (Luhman & Luhman 2021, arXiv:2101
 misfit is the pseudo-Huber distance of Song & Dhariwal 2023 (arXiv:2310.14189, eq. 8), pixel by pixel: where several
 pictures may come of nearly the same noise it asks for one of them, as the median does, and not for their mean.
 
+What one call cannot tell it still blurs. So later, of some of the pure noise, what is asked for is not the end of the
+teacher's path but that of a path which begins with the student's own jump: the state half way down that its picture
+leads to, and from there the teacher. As the student decides, the teacher goes along and sharpens.
+
 Path `index` and step `index` are pure functions of (seed, index); paths lie in files, and the state is saved with its
 counters: a resumed run goes on as if it had not stopped.
 """
@@ -43,7 +47,9 @@ from guidance.toybox.store import Stored, load
 from guidance.toybox.student import FILE, TIMES, UNTAUGHT, Differences, moved, packed
 from systems.engine.trained import Trained
 
+Guided = Callable[[Tensor, Tensor], Tensor]  # states and their alpha_bar [B] -> v under guidance
 WAY = (999, 874, 749, 624, 500, 375, 250, 125)  # the teacher's times
+ONWARD = WAY[4:]  # from where the teacher goes on after the student's first jump
 CHUNK = 32  # paths of a file
 PATHS = "paths"
 
@@ -58,6 +64,8 @@ class StudentPlan:
     scale: float = 4.0  # guidance of the teacher
     rank: int = 4
     first: float = 0.5  # share of the states that are pure noise
+    own: float = 0.25  # share of the states, all pure noise, whose end is sought from where the student jumps to
+    own_after: int = 16_000  # states
     bend: float = 0.03  # distance of colours in [-1, 1] above which a misfit counts as it is, not squared
     average: float = 0.995
     seed: int = 0
@@ -65,6 +73,10 @@ class StudentPlan:
     def rate_at(self, seen: int) -> float:
         left = (self.total - seen) / (2 / 3 * self.total)
         return self.rate * min(1.0, (seen + self.batch) / self.warmup, max(left, 0.0))
+
+    def own_at(self, seen: int) -> int:
+        """Of a batch."""
+        return round(self.own * self.batch) if seen >= self.own_after else 0
 
 
 @dataclass(frozen=True)
@@ -78,26 +90,45 @@ class Paths:
     camera: Tensor  # [N, features]
     seen: Tensor  # [N, h, w, C + 1] of the words' volume
 
+    def take(self, rows: slice | Tensor) -> Paths:
+        return Paths(*(getattr(self, field.name)[rows] for field in fields(Paths)))
+
     @staticmethod
     def cat(parts: list[Paths]) -> Paths:
         return Paths(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Paths)))
 
 
-@torch.no_grad()
 def way(
     prior: Toybox, told: Condition, untold: Condition, noise: Tensor, scale: float, times: Sequence[int] = WAY
 ) -> tuple[list[Tensor], Tensor]:
     """The teacher's states at `times` [B, S, S, 3] from noise at the first, and the picture at the end."""
-    both, bar, z, states = Condition.cat([told, untold]), prior.table.alpha_bar, noise, []
+    both = Condition.cat([told, untold])
     text = prior.text_of(both)
+
+    def guided(z: Tensor, bar: Tensor) -> Tensor:
+        said, silent = prior.velocity(torch.cat([z, z]), torch.cat([bar, bar]), text, both).chunk(2)
+        return cfg(silent, said, scale)
+
+    return down(guided, prior.table.alpha_bar, noise, times)
+
+
+@torch.no_grad()
+def down(guided: Guided, bar: Tensor, z: Tensor, times: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+    """The states of the deterministic sampler at `times` from z at the first, and the picture at its end."""
+    states, x0 = [], z
     for at, to in zip(times, (*times[1:], None), strict=True):
         states.append(z)
-        bars = bar[at].expand(2 * len(z))
-        said, silent = prior.velocity(torch.cat([z, z]), bars, text, both).chunk(2)
-        x0 = (bar[at].sqrt() * z - (1 - bar[at]).sqrt() * cfg(silent, said, scale)).clamp(-1, 1)
+        v = guided(z, bar[at].expand(len(z)))
+        x0 = (bar[at].sqrt() * z - (1 - bar[at]).sqrt() * v).clamp(-1, 1)
         if to is not None:
             z = moved(bar, z, x0, at, to)
     return states, x0
+
+
+def lengthened(text: Text, longest: int) -> tuple[Tensor, Tensor]:
+    """Words and mask of captions as if they were as long as any."""
+    short = longest - text.words.shape[1]
+    return F.pad(text.words, (0, 0, 0, short)), F.pad(text.mask, (0, short), value=-torch.inf)
 
 
 @torch.no_grad()
@@ -116,9 +147,9 @@ def paths(prior: Toybox, plan: StudentPlan, index: int, held_out: bool = False) 
     mine = torch.stack([states[WAY.index(t)] for t in TIMES], 1)
     text = prior.text_of(told)
     seen = prior.net.seen(text, view)
-    assert seen is not None  # the shipped prior has a volume
-    short = prior.net.net.longest - text.words.shape[1]
-    words, mask = F.pad(text.words, (0, 0, 0, short)), F.pad(text.mask, (0, short), value=-torch.inf)
+    if seen is None:
+        raise InputError("this prior has no volume, so it has no student")
+    words, mask = lengthened(text, prior.net.net.longest)
     half = {"states": mine, "end": end, "words": words, "mask": mask, "camera": view, "seen": seen}
     return Paths(**{name: value.half() for name, value in half.items()})
 
@@ -129,6 +160,7 @@ class Apprentice:
     def __init__(self, plan: StudentPlan, teacher: Stored) -> None:
         self.plan, self.digest = plan, teacher.digest
         self.prior = Toybox(Toybox.Settings(), teacher)
+        self.nothing = self.prior.captions({"null": ""})
         self.net = laid_out(teacher.net)
         self.differences = Differences(self.net, plan.rank)
         self.whole = Whole(self.net, lambda name: not name.startswith(UNTAUGHT))
@@ -151,11 +183,33 @@ class Apprentice:
         some, at = drawn(all_paths, plan, generator)
         z = some.states[torch.arange(plan.batch), at].float()
         leaf = self.trained.leaf()
-        loss = misfit(self.clean(leaf, some, z, at), some.end.float(), plan.bend).mean()
+        x0, wanted = self.clean(leaf, some, z, at), some.end.float()
+        if own := plan.own_at(self.seen):
+            rows = slice(0, own)  # of pure noise
+            wanted[rows] = self.onward(some.take(rows), x0[rows].detach())
+        loss = misfit(x0, wanted, plan.bend).mean()
         self.trained.learn(loss, leaf, plan.rate_at(self.seen))
         self.step, self.seen = self.step + 1, self.seen + plan.batch
         self.mean.lerp_(self.trained.flat, 1 - min(plan.average, (1 + self.step) / (10 + self.step)))
         return loss.item()
+
+    @torch.no_grad()
+    def onward(self, some: Paths, x0: Tensor) -> Tensor:
+        """The end of the teacher that goes on from the state at ONWARD[0] to which a jump from noise to x0 leads."""
+        net, rows = self.prior.net, len(x0)
+        camera, nothing = some.camera.float(), self.nothing.rows(torch.zeros(rows, dtype=torch.long))
+        silent, hidden = lengthened(nothing, net.net.longest)
+        text = Text(torch.cat([some.words.to(silent), silent]), torch.cat([some.mask.to(hidden), hidden]))
+        unsaid = net.seen(nothing, camera)
+        assert unsaid is not None  # there are paths, so there is a volume
+        seen, both = torch.cat([some.seen.to(unsaid), unsaid]), torch.cat([camera, camera])
+
+        def guided(z: Tensor, bar: Tensor) -> Tensor:
+            v = net(torch.cat([z, z]), torch.cat([bar, bar]), text, both, seen=seen)
+            return cfg(v[rows:], v[:rows], self.plan.scale)
+
+        bar, noise = self.prior.table.alpha_bar, some.states[:, TIMES.index(WAY[0])].float()
+        return down(guided, bar, moved(bar, noise, x0.clamp(-1, 1), WAY[0], ONWARD[0]), ONWARD)[1]
 
     @torch.no_grad()
     def errors(self, some: Paths) -> list[float]:
@@ -280,8 +334,7 @@ def drawn(all_paths: Paths, plan: StudentPlan, generator: torch.Generator) -> tu
     rows = torch.randint(len(all_paths.end), (plan.batch,), generator=generator)
     later = torch.randint(len(TIMES) - 1, (plan.batch,), generator=generator)
     pure = torch.arange(plan.batch) < round(plan.first * plan.batch)
-    some = Paths(*(getattr(all_paths, field.name)[rows] for field in fields(Paths)))
-    return some, torch.where(pure, len(TIMES) - 1, later)
+    return all_paths.take(rows), torch.where(pure, len(TIMES) - 1, later)
 
 
 def misfit(x: Tensor, true: Tensor, bend: float) -> Tensor:
