@@ -18,7 +18,7 @@ def imagine(
     prompt: Annotated[str, typer.Argument(help="what to imagine ('-': from stdin)")],
     out: Annotated[Path, typer.Option(help="the .png to write")] = Path("imagined.png"),
     calls: Annotated[int, typer.Option(help="of the network: 1, 2 or 4; more is crisper")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="another one imagines another")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="another one imagines another")] = 0,
 ) -> None:
     """What the embedded prior imagines of a prompt, from four sides; takes seconds, and makes no run."""
     from dreamlab.cli.prompt import read_prompt

@@ -68,7 +68,7 @@ class ImaginedQuery:
     """A prompt, and which of what may come of it."""
 
     prompt: str = setting("", help="of known words")
-    seed: int = setting(0, low=0, help="another one imagines another")
+    seed: int = setting(0, low=0, high=2**31 - 1, help="another one imagines another")
 
 
 def system(call: Call) -> Reply:
