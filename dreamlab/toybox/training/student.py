@@ -56,7 +56,7 @@ PATHS = "paths"
 
 @dataclass(frozen=True)
 class StudentPlan:
-    total: int = 40_000  # states looked at; the rate falls linearly to zero over the last two thirds
+    total: int = 24_000  # states looked at; the rate falls linearly to zero over the last two thirds
     batch: int = 16
     rate: float = 2e-3
     warmup: int = 800
@@ -65,7 +65,7 @@ class StudentPlan:
     rank: int = 4
     first: float = 0.5  # share of the states that are pure noise
     own: float = 0.25  # share of the states, all pure noise, whose end is sought from where the student jumps to
-    own_after: int = 16_000  # states
+    own_after: int = 12_000  # states
     bend: float = 0.03  # distance of colours in [-1, 1] above which a misfit counts as it is, not squared
     average: float = 0.995
     seed: int = 0
