@@ -28,7 +28,7 @@ def imagine(
     text = read_prompt(prompt, None, None) or ""
     from dreamlab.core.files import disk_errors, write_atomic
     from dreamlab.export.png import png_bytes
-    from dreamlab.run.imagined import imagined, notes
+    from dreamlab.imagined import imagined, notes
     from guidance.toybox.student import ROUTES
 
     if calls not in ROUTES:

@@ -276,3 +276,19 @@ def test_imagining_writes_four_sides_and_says_what_it_cannot(dreamlab: Commands,
     again = dreamlab("imagine", "a red duck and a blue house", "--out", "two.png", "--calls", "2")
     with Image.open(dreamlab.folder / "two.png") as file:
         assert again.code == 0 and file.size == (4 * 128, 2 * 128)
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "line"),
+    [
+        (["a red dragon"], 3, "does not know 'dragon'"),
+        ([""], 3, "is empty"),
+        (["a red duck", "--calls", "3"], 2, "1, 2, 4 calls"),
+        (["a red duck", "--out", "duck.jpg"], 2, "is no .png"),
+        (["a red duck", "--out", "nowhere/duck.png"], 7, "nowhere/duck.png"),
+    ],
+)
+def test_what_cannot_be_imagined_is_said_in_a_line(dreamlab: Commands, told: list[str], code: int, line: str) -> None:
+    ended = dreamlab("imagine", *told)
+    assert ended.code == code and line in ended.err and ended.err.count("\n") == 1 and not ended.out
+    assert not list(dreamlab.folder.glob("*.png"))

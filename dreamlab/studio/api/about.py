@@ -129,7 +129,7 @@ def surprise_me(call: Call) -> Reply:
 def imagine(call: Call) -> Reply:
     """Four sides of what the embedded prior imagines of a prompt, a row for each object: a PNG."""
     from dreamlab.export.png import png_bytes
-    from dreamlab.run.imagined import imagined
+    from dreamlab.imagined import imagined
 
     asked = call.asked(ImaginedQuery)
     with call.studio.uploads.reading():

@@ -235,7 +235,7 @@ class Apprentice:
         self.trained.load_state_dict({name.removeprefix("trained."): value for name, value in held.items()})
 
 
-class Folder:
+class StudentFolder:
     """plan.json, paths/, state.safetensors, log.jsonl, student.safetensors."""
 
     def __init__(self, path: Path, plan: StudentPlan) -> None:
@@ -273,7 +273,7 @@ class Folder:
             file.write(json.dumps(rounded) + "\n")
 
 
-def train(student: Apprentice, folder: Folder, minutes: float, stopping: Callable[[], bool]) -> None:
+def train(student: Apprentice, folder: StudentFolder, minutes: float, stopping: Callable[[], bool]) -> None:
     """Until the plan's total, the time, or a signal; ends with a saved state."""
     end, rhythm = time.monotonic() + 60 * minutes, Rhythm()
     learnt = folder.paths(student.prior, lambda: stopping() or time.monotonic() > end)
@@ -325,7 +325,7 @@ def begin(out: Path, *, minutes: float, resume: bool, start: str, changes: Mappi
     if there:
         student.restore(out / STATE)
     with catching() as stop:
-        train(student, Folder(out, plan), minutes, lambda: stop.requested)
+        train(student, StudentFolder(out, plan), minutes, lambda: stop.requested)
     return stop.exit_code if stop.requested else 0
 
 
