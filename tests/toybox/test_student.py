@@ -161,7 +161,7 @@ def test_calls_go_down_the_deterministic_way(folder: Path, tmp_path: Path, calls
 
     student.clean = clean  # type: ignore[method-assign]
     assert torch.equal(student.draw(told(student), noise, calls), p)
-    assert len(asked) == calls and asked[0] == TIMES.index(999) and sorted(asked, reverse=True) == asked
+    assert len(asked) == calls and asked[0] == TIMES.index(999) and sorted(set(asked), reverse=True) == asked
 
 
 def test_it_learns_and_resuming_changes_no_bit(folder: Path, learnt: training.Paths, tmp_path: Path) -> None:
