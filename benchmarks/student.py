@@ -8,6 +8,8 @@ steps, and beside the truth: judged, how crisp, how various, and what they cost.
 from __future__ import annotations
 
 import argparse
+import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.startup import cpu_seconds
 from dreamlab.core.cameras import Cameras
 from dreamlab.core.types import Condition
+from dreamlab.imagined import imagined
 from dreamlab.metrics.figures import Check, report
 from dreamlab.run.preview import save_sheet, to_bytes
 from dreamlab.toybox.scoring.images import ImageScore, cameras_for, judged
@@ -29,6 +33,7 @@ from guidance.toybox.prior import Toybox, shared_of
 from guidance.toybox.student import ToyboxStudent
 
 AT_ONCE = 16
+STARTS = 3  # of a fresh process
 SEEDS = 8  # of the same prompt and camera
 SHOWN = PROBES[::2]  # on the sheet, a row each
 TRUE, TEACHER, EIGHT = "true pictures", "teacher, 25 x 2, fresh noise", "teacher, 8 x 2"
@@ -40,13 +45,13 @@ Drawing = Callable[[Sequence[str], Cameras, int], Tensor]
 
 @dataclass(frozen=True)
 class Row:
-    """Of one way to draw. Energies are those of the true pictures' differences between neighbours, and of what lies
-    beside the means of 2 x 2 pixels: 1 is as crisp as the world."""
+    """Of one way to draw. `edges` and `detail` are energies over the true pictures': of differences between neighbours,
+    and of what lies beside the means of 2 x 2 pixels. 1 is as crisp as the world."""
 
     score: ImageScore
     edges: float
     detail: float
-    various: float  # spread over seeds inside the object, over the teacher's in eight calls of two rows
+    various: float  # spread over seeds inside the object
     cpu_ms: float  # a picture
 
 
@@ -110,34 +115,54 @@ def measure(images: int, student: ToyboxStudent) -> tuple[dict[str, Row], list[T
     prompts = [every[i % len(every)] for i in range(images)]
     cameras = cameras_for(len(prompts))
     true, inside = truths(prompts, cameras, teacher.size)
-    crisp, few = energies(true), slice(0, AT_ONCE // 2)
-    rows = {TRUE: Row(judged(prompts, true), 1.0, 1.0, float("nan"), 0.0)}
-    spreads = {}
+    crisp, few = energies(true), slice(0, AT_ONCE // 4)
+    rows = {TRUE: Row(judged(prompts, true), 1.0, 1.0, 0.0, 0.0)}
     for name, draw in drawings(teacher, student).items():
         begun = time.process_time()
         parts = [slice(i, i + AT_ONCE) for i in range(0, len(prompts), AT_ONCE)]
         rgb = torch.cat([draw(prompts[part], cameras[part], part.start) for part in parts]).clamp(0, 1)
         spent = 1000 * (time.process_time() - begun) / len(prompts)
-        spreads[name] = spread(draw, prompts[few], cameras[few], inside[few])
+        various = spread(draw, prompts[few], cameras[few], inside[few])
         found = energies(rgb)
-        rows[name] = Row(judged(prompts, rgb), found[0] / crisp[0], found[1] / crisp[1], spreads[name], spent)
+        rows[name] = Row(judged(prompts, rgb), found[0] / crisp[0], found[1] / crisp[1], various, spent)
     shown = [prompts.index(prompt) for prompt in held_out_prompts(SHOWN) if prompt in prompts]
     pictures = [row.score.rgb[i] for i in shown for row in rows.values()]
     return rows, pictures
 
 
 def checks(rows: Mapping[str, Row]) -> list[Check]:
+    """The share that the judge accepts; the rest in words."""
     found = []
     for name, row in rows.items():
-        said = {"accepted": row.score.accepted, "colours right": row.score.colours_right, "both": row.score.right}
-        said |= {"edges, over the truth's": row.edges, "detail, over the truth's": row.detail}
+        score = row.score
+        note = f"both colours right {score.colours_right:.3f}, accepted and right {score.right:.3f}; "
+        note += f"edges {row.edges:.2f}, detail {row.detail:.2f} of the truth's"
         if name != TRUE:
-            said |= {"spread over seeds, over the teacher's": row.various / rows[EIGHT].various}
-        floors = {"accepted": FLOORS.get(name)}
-        found += [Check(f"{name}: {what}", value, "", floors.get(what)) for what, value in said.items()]
-        if name != TRUE:
-            found.append(Check(f"{name}: CPU a picture", row.cpu_ms, "ms", None))
+            spread_of = row.various / rows[EIGHT].various
+            note += f"; spread {spread_of:.2f} of the teacher's; {row.cpu_ms:.0f} ms of CPU"
+        details = {"colours_right": score.colours_right, "right": score.right, **_plain(row)}
+        found.append(Check(name, score.accepted, "", FLOORS.get(name), note=note, details=details))
     return found
+
+
+def _plain(row: Row) -> dict[str, float]:
+    return {name: getattr(row, name) for name in ("edges", "detail", "various", "cpu_ms")}
+
+
+def imagining() -> list[Check]:
+    """CPU seconds of `dreamlab imagine` from nothing, beside those of `import torch` alone; and of another in a process
+    that has imagined before."""
+    taken: dict[str, list[float]] = {"imagine": [], "import torch": []}
+    with tempfile.TemporaryDirectory() as folder:
+        command = ("-m", "dreamlab", "imagine", "a red duck", "--out", f"{folder}/duck.png")
+        for _ in range(STARTS):
+            taken["imagine"].append(cpu_seconds(*command))
+            taken["import torch"].append(cpu_seconds("-c", "import torch"))
+    imagined("a red duck")
+    begun = time.process_time()
+    imagined("a blue house")
+    taken["imagine again"] = [time.process_time() - begun]
+    return [Check(f"CPU: {name}", statistics.median(found), "s", None) for name, found in taken.items()]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -152,7 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.sheet:
         save_sheet([to_bytes(one[None])[0] for one in pictures], options.sheet, columns=len(rows))
         print(options.sheet)
-    return 0 if report(checks(rows), options.json) else 1
+    return 0 if report(checks(rows) + imagining(), options.json) else 1
 
 
 if __name__ == "__main__":
