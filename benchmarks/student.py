@@ -63,24 +63,21 @@ def told(prior: Toybox, prompts: Sequence[str], cameras: Cameras) -> tuple[Condi
     return asked, untold
 
 
-def noise_of(prior: Toybox, count: int, seed: int) -> Tensor:
-    return torch.randn((count, prior.size, prior.size, 3), generator=torch.Generator().manual_seed(seed))
-
-
 def drawings(teacher: Toybox, student: ToyboxStudent) -> Mapping[str, Drawing]:
     """Name -> pictures [B, S, S, 3] in [0, 1]."""
 
     def by_teacher(times: Sequence[int], scale: float) -> Drawing:
         def draw(prompts: Sequence[str], cameras: Cameras, seed: int) -> Tensor:
-            noise = noise_of(teacher, len(prompts), seed)
+            shape = (len(prompts), teacher.size, teacher.size, 3)
+            noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
             return way(teacher, *told(teacher, prompts, cameras), noise, scale, times)[1] / 2 + 0.5
 
         return draw
 
     def by_student(calls: int) -> Drawing:
         def draw(prompts: Sequence[str], cameras: Cameras, seed: int) -> Tensor:
-            noise = noise_of(student, len(prompts), seed).permute(0, 3, 1, 2)
-            return student.decode(student.draw(told(student, prompts, cameras)[0], noise, calls))
+            chance = torch.Generator().manual_seed(seed)
+            return student.decode(student.draw(told(student, prompts, cameras)[0], chance, calls))
 
         return draw
 

@@ -7,7 +7,8 @@ al. 2021, LoRA, arXiv:2106.09685), of the small ones the whole difference. They 
 it runs as fast as the prior; differences of zero are the prior to the bit.
 
 It was taught at the times TIMES alone (`dreamlab.toybox.training.student`), and its table has no others. One call draws
-from pure noise at the last of them; four go down through all, deterministically (Song et al. 2021, eq. 12, eta = 0).
+from pure noise at the last of them; more look again, each at what was seen in fresh noise of an earlier time (Song et
+al. 2023, arXiv:2303.01469, algorithm 1), which forgives more than the deterministic way that it was taught on.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from guidance.toybox.prior import Toybox, folder_of
 from guidance.toybox.store import AGAIN, Stored, load
 
 TIMES = (250, 500, 749, 999)  # of the prior's table; each an eighth of its sampler's way, so that its states are ours
-ROUTES = {1: (3,), 2: (3, 1), 4: (3, 2, 1, 0)}  # number of calls -> where in TIMES they are
+ROUTES = {1: (3,), 2: (3, 0), 4: (3, 2, 1, 0)}  # number of calls -> where in TIMES they are
 FILE, FORMAT = "student.safetensors", 1
 SMALL = 3_000  # numbers of a weight up to which its whole difference is learnt
 UNTAUGHT = ("encoder.", "volume.", "hint_", "moment.", "across.", "camera", "time.", "summary.")
@@ -118,13 +119,14 @@ class ToyboxStudent(Toybox):
         return (bar[0].sqrt() * z - (1 - bar[0]).sqrt() * v).clamp(-1, 1)
 
     @torch.no_grad()
-    def draw(self, told: Condition, noise: Tensor, calls: int = 1) -> Tensor:
-        """[B, 3, S, S] in [-1, 1] from pure noise of that shape, in so many calls as ROUTES has."""
-        route, z = ROUTES[calls], noise.float()
-        for at, next_at in zip(route, (*route[1:], None), strict=True):
+    def draw(self, told: Condition, chance: torch.Generator, calls: int = 1, alike: bool = False) -> Tensor:
+        """[B, 3, S, S] in [-1, 1] of what is told, in so many calls as ROUTES has; `alike`: all from the same noise."""
+        camera, bar = told.rows["camera"], self.table.alpha_bar
+        x0 = torch.zeros(len(camera), 3, self.size, self.size, device=camera.device)
+        for call, at in enumerate(ROUTES[calls]):
+            noise = torch.randn((1 if alike else len(x0), *x0.shape[1:]), generator=chance).to(x0)
+            z = bar[at].sqrt() * x0 + (1 - bar[at]).sqrt() * noise if call else noise.expand_as(x0)
             x0 = self.clean(z, at, told)
-            if next_at is not None:
-                z = moved(self.table.alpha_bar, z, x0, at, next_at)
         return x0
 
     @torch.no_grad()
@@ -132,14 +134,8 @@ class ToyboxStudent(Toybox):
         """What it takes a prompt for, from some cameras; all views from one noise, so that they stand before one
         colour."""
         device, rows = self.net.place.device, len(cameras)
-        noise = torch.randn((1, 3, self.size, self.size), generator=torch.Generator().manual_seed(seed))
         blank = torch.zeros(rows, self.size, self.size, 1, device=device)
         frames = Frames(blank.expand(-1, -1, -1, 3), blank, blank, torch.zeros(rows, 3, device=device))
         told = self.condition(prompt, cameras.to(device), frames)["text"]
-        return self.decode(self.draw(told, noise.to(device).expand(rows, -1, -1, -1), calls)).clamp(0, 1)
-
-
-def moved(bar: Tensor, z: Tensor, x0: Tensor, at: int, to: int) -> Tensor:
-    """The state at `to` on the deterministic way from z at `at` to the picture x0."""
-    a, s, a_to, s_to = bar[at].sqrt(), (1 - bar[at]).sqrt(), bar[to].sqrt(), (1 - bar[to]).sqrt()
-    return a_to * x0 + s_to * (z - a * x0) / s
+        chance = torch.Generator().manual_seed(seed)
+        return self.decode(self.draw(told, chance, calls, alike=True)).clamp(0, 1)

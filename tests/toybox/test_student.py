@@ -24,7 +24,7 @@ from dreamlab.toybox.training.sample import held_out_prompts
 from dreamlab.toybox.training.trainer import STATE
 from guidance.toybox.prior import Toybox, shared_of
 from guidance.toybox.store import load
-from guidance.toybox.student import FILE, ROUTES, TIMES, Differences, ToyboxStudent, moved, packed, taught
+from guidance.toybox.student import FILE, ROUTES, TIMES, Differences, ToyboxStudent, packed, taught
 from guidance.toybox.volume import VOLUME_CHANNELS
 from tests.conftest import Commands
 from tests.toybox.tiny_prior import tiny_prior
@@ -133,7 +133,9 @@ def test_a_move_is_that_of_the_noise_table() -> None:
     z, x0 = (torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(k), dtype=torch.float64) for k in (0, 1))
     t, to = torch.full((2,), 749), torch.full((2,), 500)
     a, s = table.signal_noise(t, z)
-    torch.testing.assert_close(moved(table.alpha_bar, z, x0, 749, 500), table.ddim_move(z, (z - a * x0) / s, t, to))
+    torch.testing.assert_close(
+        training.moved(table.alpha_bar, z, x0, 749, 500), table.ddim_move(z, (z - a * x0) / s, t, to)
+    )
 
 
 def test_of_two_pictures_from_the_same_noise_the_likelier_is_asked_for_and_not_their_mean() -> None:
@@ -145,23 +147,30 @@ def test_of_two_pictures_from_the_same_noise_the_likelier_is_asked_for_and_not_t
     assert float(at[total.argmin()]) == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("alike", [False, True])
 @pytest.mark.parametrize("calls", ROUTES)
-def test_calls_go_down_the_deterministic_way(folder: Path, tmp_path: Path, calls: int) -> None:
-    """What is seen being one picture p, each state asked about is a p + s noise."""
+def test_each_call_looks_again_at_what_was_seen_in_fresh_noise(
+    folder: Path, tmp_path: Path, calls: int, alike: bool
+) -> None:
+    """What is seen being one picture p, what is asked about is pure noise and then a p + s noise."""
     flat = flat_of(Differences(load(folder).net, 2).start())
     made = written(tmp_path, folder, flat)
     student = ToyboxStudent(ToyboxStudent.Settings(weights=str(folder), student=str(made)))
-    p, noise, asked = torch.full((1, 3, 16, 16), 0.3), torch.randn(1, 3, 16, 16), []
+    p, asked, noises = torch.full((2, 3, 16, 16), 0.3), list[int](), list[Tensor]()
 
     def clean(z: Tensor, at: int, told: Condition) -> Tensor:
+        bar = BAR[TIMES[at]]
+        noises.append((z - bar.sqrt() * p) / (1 - bar).sqrt() if asked else z)
         asked.append(at)
-        a, s = BAR[TIMES[at]].sqrt(), (1 - BAR[TIMES[at]]).sqrt()
-        torch.testing.assert_close(z, a * p + s * noise, atol=1e-4, rtol=0)
         return p
 
     student.clean = clean  # type: ignore[method-assign]
-    assert torch.equal(student.draw(told(student), noise, calls), p)
+    assert torch.equal(student.draw(told(student), torch.Generator().manual_seed(3), calls, alike), p)
     assert len(asked) == calls and asked[0] == TIMES.index(999) and sorted(set(asked), reverse=True) == asked
+    drawn = torch.stack(noises)
+    assert all(abs(one.mean()) < 0.1 and abs(one.std() - 1) < 0.1 for one in drawn)
+    assert torch.equal(drawn[:, 0], drawn[:, 1]) == alike
+    assert torch.corrcoef(drawn[:, 0].flatten(1)).tril(-1).abs().max() < 0.2 if calls > 1 else True
 
 
 def test_it_learns_and_resuming_changes_no_bit(folder: Path, learnt: training.Paths, tmp_path: Path) -> None:
@@ -257,8 +266,7 @@ def test_the_shipped_one_draws_in_one_call_what_a_strict_judge_accepts() -> None
         {"caption": torch.arange(len(prompts)), "camera": student.view(cameras)},
         shared_of(said),
     )
-    noise = torch.randn(len(prompts), 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    rgb = student.decode(student.draw(told, noise)).clamp(0, 1)
+    rgb = student.decode(student.draw(told, torch.Generator().manual_seed(0))).clamp(0, 1)
     assert judged(prompts, rgb).right >= 12 / 16
 
 

@@ -44,7 +44,7 @@ from guidance.shared.whole import Whole
 from guidance.toybox.net import NetSettings, Text, laid_out
 from guidance.toybox.prior import Toybox, folder_of, shared_of
 from guidance.toybox.store import Stored, load
-from guidance.toybox.student import FILE, TIMES, UNTAUGHT, Differences, moved, packed
+from guidance.toybox.student import FILE, TIMES, UNTAUGHT, Differences, packed
 from systems.engine.trained import Trained
 
 Guided = Callable[[Tensor, Tensor], Tensor]  # states and their alpha_bar [B] -> v under guidance
@@ -123,6 +123,12 @@ def down(guided: Guided, bar: Tensor, z: Tensor, times: Sequence[int]) -> tuple[
         if to is not None:
             z = moved(bar, z, x0, at, to)
     return states, x0
+
+
+def moved(bar: Tensor, z: Tensor, x0: Tensor, at: int, to: int) -> Tensor:
+    """The state at `to` on the deterministic way from z at `at` to the picture x0."""
+    a, s, a_to, s_to = bar[at].sqrt(), (1 - bar[at]).sqrt(), bar[to].sqrt(), (1 - bar[to]).sqrt()
+    return a_to * x0 + s_to * (z - a * x0) / s
 
 
 def lengthened(text: Text, longest: int) -> tuple[Tensor, Tensor]:
