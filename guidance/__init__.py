@@ -38,6 +38,7 @@ GUIDANCE: Table[GuidanceKind] = Table(
         "toybox": "toybox.prior.Toybox",
         "toybox-control": "toybox.roles.ToyboxControl",
         "toybox-novel": "toybox.roles.ToyboxNovel",
+        "toybox-student": "toybox.student.ToyboxStudent",
         "toybox-video": "toybox.roles.ToyboxVideo",
         "toybox-views": "toybox.roles.ToyboxViews",
         "truth": "truth.Truth",

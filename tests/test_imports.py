@@ -31,7 +31,7 @@ FLOORS = {
             ("dreamlab.run",),
             ("dreamlab.export", "dreamlab.toybox.training"),
             ("dreamlab.metrics", "dreamlab.intake"),
-            ("dreamlab.pipeline", "dreamlab.preflight"),
+            ("dreamlab.pipeline", "dreamlab.preflight", "dreamlab.imagined"),
             ("dreamlab.toybox.scoring", "dreamlab.jobs"),
             ("benchmarks", "dreamlab.studio", "dreamlab.python"),
             ("dreamlab.cli", "dreamlab.__main__"),

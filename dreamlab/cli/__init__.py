@@ -17,6 +17,7 @@ from dreamlab.cli import (  # their commands join the app
     about,
     batch,
     dream,
+    imagine,
     jobs,
     jobs_add,
     jobs_work,
@@ -32,7 +33,7 @@ from dreamlab.core.errors import DiskError, DreamError, Interrupted, OutOfMemory
 from dreamlab.core.files import remedy
 from dreamlab.core.threads import watch
 
-__all__ = ["about", "app", "batch", "dream", "jobs", "jobs_add", "jobs_work", "main", "models"]
+__all__ = ["about", "app", "batch", "dream", "imagine", "jobs", "jobs_add", "jobs_work", "main", "models"]
 __all__ += ["runs", "studio", "texture", "toybox"]
 
 

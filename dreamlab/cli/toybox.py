@@ -43,7 +43,7 @@ def toybox_train(
     role: Annotated[
         str,
         typer.Option(
-            help="image, views, control, novel, video; every (one for all); reader; sd-vae, mv, sd, sd-control"
+            help="image, views, control, novel, video; every (one for all); reader, student; sd-vae, mv, sd, sd-control"
         ),
     ] = "image",
     out: Annotated[Path, typer.Option(help="run folder")] = Path("runs/toybox-prior"),
@@ -68,12 +68,12 @@ def toybox_train(
 ) -> None:
     """Train the embedded prior from nothing but the procedural world."""
     from dreamlab.core.text import did_you_mean
-    from dreamlab.toybox.training.command import LATENT, READER, begin
+    from dreamlab.toybox.training.command import LATENT, READER, STUDENT, begin
     from dreamlab.toybox.training.roles import ROLES
     from guidance.toybox.store import EVERY
 
     check_device(device)
-    known = (*ROLES, EVERY, READER, *LATENT)
+    known = (*ROLES, EVERY, READER, STUDENT, *LATENT)
     if role not in known:
         raise RecipeError(f"--role {role!r}{did_you_mean(role, known)}")
     given = {"seed": seed, "batch": batch, "views": views, "rate": rate, "total": total}

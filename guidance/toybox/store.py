@@ -36,6 +36,7 @@ class Stored:
     words: Words
     net: Prior  # float32, on the host, frozen
     facts: Mapping[str, Any]  # what its training wrote down: images seen, ...
+    digest: str = ""  # SHA-256 of its weights, if they are a file's
 
 
 def save(folder: Path, role: str, table: str, words: Words, net: Prior, facts: Mapping[str, Any]) -> None:
@@ -95,7 +96,7 @@ def load(folder: Path) -> Stored:
         if hashlib.sha256(blob).hexdigest() != digests.get(name):
             raise ModelError(f"{files[name]}: its SHA-256 is not the one in {CONFIG}: damaged or mixed up; {AGAIN}")
     net = _network(net_settings, unpack(blobs[WEIGHTS]), files[WEIGHTS])
-    return Stored(role, table, Words.from_json(blobs[VOCABULARY].decode()), net, facts)
+    return Stored(role, table, Words.from_json(blobs[VOCABULARY].decode()), net, facts, digests[WEIGHTS])
 
 
 def _network(settings: Mapping[str, Any], state: Mapping[str, Tensor], where: Path) -> Prior:

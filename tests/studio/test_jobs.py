@@ -4,6 +4,7 @@ away. Faults 21 to 28 of the matrix, each with its number."""
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from dreamlab.jobs.folders import located
@@ -154,6 +156,19 @@ def test_26_a_paste_by_mistake_is_too_long(client: TestClient) -> None:
 def test_26_what_a_real_model_does_not_hear_is_said_before(client: TestClient) -> None:
     said = client.get("/v1/words", params={"prompt": "very " * 90 + "red mushroom", "recipe": "paper/sds"}).json()
     assert said["tokens"] > said["limit"] == 75
+
+
+def test_what_the_prior_imagines_of_a_prompt_is_four_sides_of_each_object(client: TestClient) -> None:
+    for prompt, rows in (("a red mushroom with a white stem", 1), ("a red duck and a blue house", 2)):
+        said = client.get("/v1/imagined", params={"prompt": prompt})
+        assert said.status_code == 200 and said.headers["content-type"] == "image/png"
+        with Image.open(io.BytesIO(said.content)) as picture:
+            assert picture.size == (4 * 128, rows * 128)
+    other = client.get("/v1/imagined", params={"prompt": prompt, "seed": 1})
+    assert other.status_code == 200 and other.content != said.content
+    for prompt in ("a red dragon", ""):
+        refused = client.get("/v1/imagined", params={"prompt": prompt})
+        assert refused.status_code == 422 and refused.json()["error"]["fields"][0]["loc"] == "prompt", refused.text
 
 
 VERBATIM = [

@@ -148,6 +148,27 @@ def test_unknown_words_are_marked_as_typed_and_replaced(desk: Desk) -> None:
     page.wait_for_selector(".said p:has-text('read as mushroom')")  # a slip of the pen is understood, and said
 
 
+def test_what_the_prior_imagines_is_seen_before_the_run(desk: Desk) -> None:
+    page = desk.create()
+    shown = """(text) => { const image = document.querySelector('.imagined img');
+      return image.checkVisibility() && image.naturalWidth === 512 && image.alt.includes(text); }"""
+    page.fill("#dl-prompt", "a red duck")
+    page.wait_for_function(shown, arg="a red duck")
+    page.fill("#dl-prompt", "a red dragon")
+    page.wait_for_selector(".mirror mark")
+    assert not page.is_visible(".imagined")  # nothing is made up of words that are not known
+    page.fill("#dl-prompt", "a blue house")
+    page.wait_for_function(shown, arg="a blue house")
+    asked = [url for url in page.asked if "/v1/imagined" in url]
+    assert [("duck" in url, "house" in url, "seed=0" in url) for url in asked[-2:]] == [
+        (True, False, True),
+        (False, True, True),
+    ]
+    page = desk.create("?tab=create&recipe=oracle&prompt=a+red+duck")
+    page.wait_for_timeout(1500)
+    assert not any("/v1/imagined" in url for url in page.asked) and page.wrong == []  # that recipe's models are others
+
+
 def test_by_keyboard_alone(desk: Desk) -> None:
     before = desk.jobs()
     page = desk.create()

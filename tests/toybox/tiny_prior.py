@@ -14,12 +14,12 @@ from guidance.toybox.store import EVERY, save
 from guidance.toybox.told import HINT_CHANNELS, RAY_CHANNELS
 
 
-def tiny_prior(folder: Path, size: int = 16) -> Path:
+def tiny_prior(folder: Path, size: int = 16, volume: int = 0) -> Path:
     """Layers that start at zero hold something, so that every input matters."""
     words = vocabulary()
     small = {"fine": 8, "wide": 16, "middle": 16, "core": 32, "blocks": 1, "words": 16, "word_blocks": 1}
     settings = NetSettings(
-        len(words.tokens), size=size, hint=HINT_CHANNELS, moments=MOMENTS, rays=RAY_CHANNELS, **small
+        len(words.tokens), size=size, hint=HINT_CHANNELS, moments=MOMENTS, rays=RAY_CHANNELS, volume=volume, **small
     )
     torch.manual_seed(0)
     net = Prior(settings)

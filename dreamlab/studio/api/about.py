@@ -63,6 +63,14 @@ class SurpriseQuery:
     seed: int | None = setting(None, low=0, help="the same seed, the same words")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImaginedQuery:
+    """A prompt, and which of what may come of it."""
+
+    prompt: str = setting("", help="of known words")
+    seed: int = setting(0, low=0, high=2**31 - 1, help="another one imagines another")
+
+
 def system(call: Call) -> Reply:
     """What this studio is and how it does."""
     studio = call.studio
@@ -118,6 +126,17 @@ def surprise_me(call: Call) -> Reply:
     return Reply({"prompt": surprise(random.Random(seed))})  # noqa: S311
 
 
+def imagine(call: Call) -> Reply:
+    """Four sides of what the embedded prior imagines of a prompt, a row for each object: a PNG."""
+    from dreamlab.export.png import png_bytes
+    from dreamlab.imagined import imagined
+
+    asked = call.asked(ImaginedQuery)
+    with call.studio.uploads.reading():
+        data = png_bytes(imagined(asked.prompt.strip()[:MAX_PROMPT], asked.seed))
+    return Reply(data, kind="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+
 ENDPOINTS = (
     Endpoint("GET", "/v1/system", system, "What this studio is, what its machine has, its limits"),
     Endpoint("GET", "/v1/recipes", recipes, "The packaged recipes"),
@@ -129,4 +148,13 @@ ENDPOINTS = (
     ),
     Endpoint("GET", "/v1/estimate", estimate, "Seconds that a job will take", EstimateQuery, refuses=(422,)),
     Endpoint("GET", "/v1/surprise", surprise_me, "A prompt out of the blue", SurpriseQuery, refuses=(422,)),
+    Endpoint(
+        "GET",
+        "/v1/imagined",
+        imagine,
+        "What the prior imagines of a prompt",
+        ImaginedQuery,
+        kind="image/png",
+        refuses=(409, 422, 503),
+    ),
 )

@@ -67,15 +67,25 @@ def score_images(
     """One sample for each prompt, from cameras all around in turn."""
     if not isinstance(prior, Toybox):
         prior = Toybox(Toybox.Settings(weights=str(prior))).to(device)
-    captions = [parse_plain(prompt) for prompt in prompts]
-    azimuth = [AZIMUTHS[i % len(AZIMUTHS)] for i in range(len(prompts))]
-    cameras = orbit(azimuth, ELEVATION, DISTANCE, FOVY_DEG)
+    cameras = cameras_for(len(prompts))
     rgb = torch.cat(
         [
             sample(prior, prompts[i : i + 16], cameras[i : i + 16], scale, steps, seed + i).cpu()
             for i in range(0, len(prompts), 16)
         ]
     )
+    return judged(prompts, rgb, with_judge)
+
+
+def cameras_for(count: int) -> Cameras:
+    """From which so many pictures are drawn and judged."""
+    azimuth = [AZIMUTHS[i % len(AZIMUTHS)] for i in range(count)]
+    return orbit(azimuth, ELEVATION, DISTANCE, FOVY_DEG)
+
+
+def judged(prompts: Sequence[str], rgb: Tensor, with_judge: Judge | None = None) -> ImageScore:
+    """Pictures [N, S, S, 3] of the prompts from `cameras_for` so many."""
+    captions, cameras = [parse_plain(prompt) for prompt in prompts], cameras_for(len(prompts))
     found = [judge_picture(rgb[i], captions[i], cameras[i : i + 1], with_judge) for i in range(len(prompts))]
     pictures = tuple(Judged(prompt, *one) for prompt, one in zip(prompts, found, strict=True))
     count = max(len(pictures), 1)

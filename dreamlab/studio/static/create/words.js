@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The prompt: a large box whose unknown words are underlined as they are typed, and the nearest known ones as chips.
 import { api, button, chip, fill, h, line, query, set } from '/static/ui.js';
+import { Imagined } from './imagined.js';
 
 const MOST = 1000; // characters
 const PAUSE = 180; // ms after the last key
@@ -25,8 +26,9 @@ export class Words {
     this.lessRow = h('div.less', { hidden: true }, h('label.dl-label', { for: 'dl-negative' }, 'Not'), this.less);
     this.open = button('Not like…', { icon: 'minus', kind: 'quiet', small: true, onclick: () => this.showLess(true) });
     this.dice = button('Surprise me', { icon: 'dice', kind: 'quiet', small: true, onclick: () => this.surprise() });
+    this.imagined = new Imagined(draft);
     this.element = h('div.dl-prompt', {},
-      h('div.text', {}, this.mirror, this.box), this.said, this.error, this.lessRow,
+      h('div.text', {}, this.mirror, this.box), this.said, this.imagined.element, this.error, this.lessRow,
       h('div.foot', {}, this.dice, this.open, h('span.dl-grow'), this.count));
     draft.addEventListener('change', ({ detail }) => {
       if (['prompt', 'recipe', 'mode'].some((key) => detail.includes(key))) this.changed();
@@ -60,6 +62,7 @@ export class Words {
     if (!prompt.trim()) {
       this.read = { words: [], tokens: null, limit: null };
       this.draw();
+      this.imagined.heard(this.read);
       return;
     }
     this.asked?.abort();
@@ -70,6 +73,7 @@ export class Words {
       return; // typing goes on without it; submitting says what is wrong
     }
     this.draw();
+    this.imagined.heard(this.read);
   }
 
   draw() {
