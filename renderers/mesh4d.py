@@ -64,7 +64,9 @@ class MovingMesh(TexturedMesh):
     def _dress(self, surface: Surface, atlas: Atlas) -> None:
         super()._dress(surface, atlas)
         self.reach = 0.5  # moments as near to time 0, either way, are free
-        self.motion = Deformation(self.settings.deform, surface.vertices.detach(), self.generator)
+        corners = surface.vertices.detach()
+        self.motion = Deformation(self.settings.deform, corners, self.generator)
+        self.motion.load({name: value.to(corners.device) for name, value in self.motion.params.items()})
 
     def groups(self) -> Mapping[str, ParamGroup]:
         material = {} if self.settings.frozen else super().groups()

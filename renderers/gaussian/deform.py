@@ -203,17 +203,19 @@ class Deformation:
         return Motion(gone - points, product(turn.expand_as(moved.turn), moved.turn), moved.grow + place[3])
 
     def go_on(self, reach: float) -> None:
-        """Where all of it stands at knots farther than `reach` from time 0, either way: it turns on as it turned on the
-        way there, and shifts no farther."""
+        """Where all of it stands at knots farther than `reach` from time 0, either way: upright, turned on about +Y as
+        on the way there, if that is half as fast as a full turn in all of time, and shifted no farther."""
         table, last = self.params["whole"].detach(), len(self.params["whole"]) - 1
         known = min(max(int(reach * last + 1e-6), 1), last // 2)
+        yaw = 2 * torch.atan2(table[:, 2], table[:, 0])
         for k in range(known + 1, last // 2 + 1):
-            for here, way in ((k, -1), (last - k, 1)):
-                before, former = table[here + way], table[here + 2 * way]
-                back = former[:4] * former.new_tensor([1, -1, -1, -1])
-                turn = product(product(before[:4], back), before[:4])
-                table[here, :4] = torch.nn.functional.normalize(turn, dim=0)
-                table[here, 4:] = before[4:]
+            for here, way in ((k, -1), (last - k, 1))[: 1 if last == 2 * k else 2]:
+                before = yaw[here + way]
+                turned = torch.remainder(before - yaw[here + 2 * way] + math.pi, 2 * math.pi) - math.pi
+                yaw[here] = before + torch.where(turned.abs() > math.pi / last, turned, 0.0)
+                half, none = yaw[here] / 2, torch.zeros_like(before)
+                table[here, :4] = torch.stack([half.cos(), none, half.sin(), none])
+                table[here, 4:] = table[here + way, 4:]
 
     def _blended(self, points: Tensor, time: Tensor) -> Motion:
         index, weight = self._skinned(points)
