@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A textured mesh that moves: the object stays as an earlier stage made it, and its motion learns (as Animate3D, Jiang et
-al. 2024, arXiv:2407.11398, and DreamMesh4D, Li et al. 2024, arXiv:2410.06756, move a surface by few points of it).
+"""A textured mesh that moves: the object stays as an earlier stage made it, and its motion learns (as Animate3D, Jiang
+et al. 2024, arXiv:2407.11398, and DreamMesh4D, Li et al. 2024, arXiv:2410.06756, move a surface by few points of it).
 
-What moves it is a deformation by control points, with all of it moving as one beneath them (`deform.whole`): a turn and a
-shift over time, and one size and place. A model of clips shows things smaller where their motion needs room.
+What moves it is a deformation by control points, with all of it moving as one beneath them (`deform.whole`): a turn and
+a shift over time, and one size and place. A model of clips shows things smaller where their motion needs room.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ class MovingMesh(TexturedMesh):
         deform: DeformSettings = field(default_factory=DeformSettings)
         frozen: bool = setting(True, help="only the motion is trained; else the material, too")
         opening: float = setting(
-            0.4, low=0, high=1, help="deform.whole: part of the steps in which moments become free, from time 0 both ways"
+            0.4,
+            low=0,
+            high=1,
+            help="deform.whole: part of the steps in which moments become free, from time 0 both ways",
         )
 
     settings: MovingMesh.Settings

@@ -103,7 +103,9 @@ class Deformation:
 
     def groups(self) -> dict[str, ParamGroup]:
         s = self.settings
-        rates = {"poses": s.lr_control, "whole": s.lr_whole, "place": s.lr_whole} | {f"plane{i}": s.lr_planes for i in range(6)}
+        rates = {"poses": s.lr_control, "whole": s.lr_whole, "place": s.lr_whole} | {
+            f"plane{i}": s.lr_planes for i in range(6)
+        }
         fixed = ("anchors", "reach")  # the skin's bind pose
         return {
             name: ParamGroup(p, rates.get(name, s.lr_network)) for name, p in self.params.items() if name not in fixed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A textured mesh that moves: the object stays, all of it moves as one and its points by themselves, turns are found."""
+"""A textured mesh that moves: the object stays, all of it moves as one, its points by themselves; turns are found."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def test_smooth_ways_are_the_splines_of_catmull_and_rom() -> None:
 
 
 def test_a_mesh_begins_to_move_as_it_stood_and_only_its_motion_learns() -> None:
-    still, _ = become(painted(), TexturedMesh(TexturedMesh.Settings(texture=128, faces=900, resolution=24), stream()), stream())
+    still, _ = become(
+        painted(), TexturedMesh(TexturedMesh.Settings(texture=128, faces=900, resolution=24), stream()), stream()
+    )
     made, kept = become(still, scene(texture=128), stream())
     assert isinstance(made, MovingMesh) and kept is not None and kept.psnr > 40 and kept.iou > 0.999
     cameras = replace(turntable(3), time=torch.tensor([0.0, 0.4, 0.9]))
@@ -135,9 +137,7 @@ def test_what_turns_turns_on_and_what_swings_does_not() -> None:
     made.motion.go_on(1 / 8)
     found = made.motion.params["whole"].detach()
     for k, angle in ((2, 90.0), (3, 135.0), (4, 180.0), (6, 270.0), (5, 225.0)):
-        torch.testing.assert_close(
-            matrix(found[k, :4]), matrix(yaws(torch.tensor([angle]))[0, :4]), atol=1e-5, rtol=0
-        )
+        torch.testing.assert_close(matrix(found[k, :4]), matrix(yaws(torch.tensor([angle]))[0, :4]), atol=1e-5, rtol=0)
     assert found[2:5, 5].tolist() == pytest.approx([0.3] * 3) and not found[5:, 4:].any()
     pose(made, whole=yaws(turns / 3))  # 15 degrees an eighth: less than half a full turn's
     made.motion.go_on(1 / 8)
