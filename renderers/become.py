@@ -6,7 +6,7 @@
 | the same kind | - | its state, if the sizes agree |
 | dmtet | dmtet of half the resolution | subdivided, exact |
 | dmtet | anything with a surface | signed distances of its mesh; colours learnt from the mesh |
-| mesh, mesh4d | anything with a surface | floaters dropped, fewer faces, unwrapped, painted with pictures of the old scene |
+| mesh, mesh4d | anything with a surface | floaters dropped, simplified, unwrapped, painted with its pictures |
 | mesh4d | mesh | its surface and its material, without motion yet |
 | gaussians | a field | seeds where it is dense and can be seen, with its colours |
 | gaussians | anything else with a surface | opaque discs on it, uniform by area, with its colours |
