@@ -69,7 +69,13 @@ class MovingMesh(TexturedMesh):
         self.reach = 0.5  # moments as near to time 0, either way, are free
         corners = surface.vertices.detach()
         self.motion = Deformation(self.settings.deform, corners, self.generator)
-        self.motion.load({name: value.to(corners.device) for name, value in self.motion.params.items()})
+        self.move({name: value.to(corners.device) for name, value in self.motion.params.items()})
+
+    def move(self, state: Mapping[str, Tensor]) -> None:
+        """By other control points; which of them moves a corner does not change while they learn."""
+        self.motion.load(state)
+        with torch.no_grad():
+            self.skin = self.motion.skin(self.rest)
 
     def groups(self) -> Mapping[str, ParamGroup]:
         material = {} if self.settings.frozen else super().groups()
@@ -78,7 +84,7 @@ class MovingMesh(TexturedMesh):
     # ---- the motion -------------------------------------------------------------------------------------------------
     def posed(self, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Corners [V, 3] at a time [], and how each is turned [V, 4] and grown [V, 3] there."""
-        motion = self.motion.at(self.rest, time)
+        motion = self.motion.at(self.rest, time, self.skin)
         return self.rest + motion.shift, motion.turn, motion.grow.exp()
 
     def standing(self, cameras: Cameras) -> tuple[Surface, Tensor]:
@@ -175,4 +181,4 @@ class MovingMesh(TexturedMesh):
         mine = {name: value for name, value in state.items() if not name.startswith("deform.")}
         super()._load(mine)
         there = {name: state.get(f"deform.{name}", value) for name, value in self.motion.params.items()}
-        self.motion.load({name: value.to(self.rest.device) for name, value in there.items()})
+        self.move({name: value.to(self.rest.device) for name, value in there.items()})

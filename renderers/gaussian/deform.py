@@ -99,7 +99,6 @@ class Deformation:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         self.params = {name: state[name].detach().clone().requires_grad_() for name in self.params}
-        self._held: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
 
     def groups(self) -> dict[str, ParamGroup]:
         s = self.settings
@@ -118,12 +117,12 @@ class Deformation:
         away = 1 - (2 * time - 1).abs() if self.settings.loop else time
         return away.clamp(min=1e-9) ** self.settings.power
 
-    def at(self, points: Tensor, time: Tensor) -> Motion:
-        """Motion of points [N, 3] at `time` [] in [0, 1]."""
+    def at(self, points: Tensor, time: Tensor, skin: tuple[Tensor, Tensor] | None = None) -> Motion:
+        """Motion of points [N, 3] at `time` [] in [0, 1]; `skin`: theirs, for who keeps it while they stay."""
         time = torch.remainder(time, 1.0) if self.settings.loop else time.clamp(0, 1)
         still = points.detach()  # the motion is learned where the Gaussians are; it does not pull on where that is
         if self.settings.kind == "control":
-            moved = self._blended(points, time)
+            moved = self._blended(points, time, skin)
             return self._as_one(points, moved, time) if self.settings.whole else moved
         raw = self._network(still, time) if self.settings.kind == "mlp" else self._planes(still, time)
         raw = raw * self.scaled_time(time)
@@ -179,13 +178,6 @@ class Deformation:
         pose = pose * self.scaled_time(time)
         return pose[:, :3], from_vector(pose[:, 3:])
 
-    def _skinned(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """`skin`, of points that have not moved since as it was."""
-        with torch.no_grad():
-            if self._held is None or self._held[0] is not points or self._held[1] != points._version:
-                self._held = (points, points._version, self.skin(points))
-            return self._held[2]
-
     def skin(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Control points [N, k] that move each point, and their weights [N, k], which sum to 1."""
         p, k = self.params, min(self.settings.nearest, len(self.params["anchors"]))
@@ -219,8 +211,11 @@ class Deformation:
                 table[here, :4] = torch.stack([half.cos(), none, half.sin(), none])
                 table[here, 4:] = table[here + way, 4:]
 
-    def _blended(self, points: Tensor, time: Tensor) -> Motion:
-        index, weight = self._skinned(points)
+    def _blended(self, points: Tensor, time: Tensor, skin: tuple[Tensor, Tensor] | None) -> Motion:
+        if skin is None:
+            with torch.no_grad():
+                skin = self.skin(points)
+        index, weight = skin
         shift, turn = self.poses(time)
         anchors = self.params["anchors"].detach()
         rotated = torch.einsum("nkij,nkj->nki", taken(matrix(turn), index), points[:, None] - anchors[index])
