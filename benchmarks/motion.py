@@ -136,7 +136,8 @@ def checks_of(rows: Mapping[str, Measured], beside: Mapping[str, float]) -> list
     for name, value in mean.items():
         every = {prompt: round(getattr(row, name), 4) for prompt, row in rows.items() if hasattr(row, name)}
         better, unit = "lower" if name.startswith(LESS) else "higher", {"seconds": "s"}.get(name, "")
-        found.append(Check(name, round(value, 4), unit, FLOORS.get(name), better, note, every))
+        said = f"of {len(known)}" if name == "seconds" else note
+        found.append(Check(name, round(value, 4), unit, FLOORS.get(name), better, said, every))
     return found + [Check(f"still recipe: {name}", round(value, 4), "", None) for name, value in beside.items()]
 
 
