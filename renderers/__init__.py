@@ -21,6 +21,7 @@ SCENES: Table[SceneKind] = Table(
         "hyper_field": "hyper_field.HyperField",
         "dmtet": "dmtet.DMTet",
         "mesh": "mesh.TexturedMesh",
+        "mesh4d": "mesh4d.MovingMesh",
         "several": "compose.Several",
     },
 )
@@ -35,5 +36,6 @@ OPS: Mapping[str, tuple[str, ...]] = {
     "hyper_field": ("hashgrid", "march"),
     "dmtet": (*_SURFACE, "hashgrid"),
     "mesh": (*_SURFACE, "texture", "hashgrid"),
+    "mesh4d": (*_SURFACE, "texture", "hashgrid"),
     "several": (),  # it is the objects that have a backend
 }

@@ -6,7 +6,8 @@
 | the same kind | - | its state, if the sizes agree |
 | dmtet | dmtet of half the resolution | subdivided, exact |
 | dmtet | anything with a surface | signed distances of its mesh; colours learnt from the mesh |
-| mesh | anything with a surface | floaters dropped, simplified, unwrapped, painted with pictures of the old scene |
+| mesh, mesh4d | anything with a surface | floaters dropped, simplified, unwrapped, painted with its pictures |
+| mesh4d | mesh | its surface and its material, without motion yet |
 | gaussians | a field | seeds where it is dense and can be seen, with its colours |
 | gaussians | anything else with a surface | opaque discs on it, uniform by area, with its colours |
 | gaussians4d, field4d | gaussians, field | their state, without motion yet |
@@ -33,7 +34,7 @@ from renderers.surface.views import Kept, compare, device_of
 
 RESOLUTION = 96  # of the grid on which a surface is found when the target does not say
 THIN, OPAQUE = 0.15, 0.9  # of discs on a surface: thickness in their width, opacity at least
-SURFACES = ("dmtet", "mesh")  # kinds that can take any scene's surface
+SURFACES = ("dmtet", "mesh", "mesh4d")  # kinds that can take any scene's surface
 SEEDED = ("gaussians",)  # kinds that start from points
 BEGIN_TO_MOVE = (("gaussians", "gaussians4d"), ("field", "field4d"))  # the moving kind takes the state of the still one
 

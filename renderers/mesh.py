@@ -260,11 +260,15 @@ class TexturedMesh:
         across, up = _tangent_frame(normal, view.read(self.tangents, self.atlas.faces))
         return safe_normalize(normal + bump[:, :1] * across + bump[:, 1:2] * up)
 
+    def standing(self, cameras: Cameras) -> tuple[Surface, Tensor]:
+        """The surface as cameras see it, and the normals of its corners."""
+        if not _moves(self.settings):
+            return self.surface, self.normals
+        surface = replace(self.surface, vertices=self.corners())
+        return surface, vertex_normals(surface.vertices, surface.faces)
+
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
-        surface, normals = self.surface, self.normals
-        if _moves(self.settings):
-            surface = replace(surface, vertices=self.corners())
-            normals = vertex_normals(surface.vertices, surface.faces)
+        surface, normals = self.standing(cameras)
         view = look(surface, cameras, size, self.settings.backend)
         made = self.material(view)
         normal = self.bent(view, made.bump, normals)

@@ -110,7 +110,7 @@ class Yardstick:
             likeness = compare(found, self.shapes)
         except Diverged:  # nothing to extract
             found, likeness = None, Likeness(0.0, 0.0, float("inf"))
-        cameras = self.cameras if found is None or found.spread <= 0 else self.moved_cameras(found)
+        cameras = self.cameras if found is None or found.spread <= 0 else self.moved_cameras(found, self.cameras)
         rgb_aligned, alpha_aligned = views_of(asset, cameras)
         read = colours.read(rgb_aligned, alpha_aligned, self.caption, self.stencil)
         features = self.judge.features(rgb + (1 - alpha) * GROUND).mean(0)
@@ -118,14 +118,14 @@ class Yardstick:
         hit = self._retrieved(verdict, rgb_aligned, alpha_aligned, rgb, alpha)
         return self._figures(verdict, read, likeness, appearance(rgb, alpha), fronts, hit), features
 
-    def moved_cameras(self, found: Body) -> Cameras:
-        """Cameras that see the asset as the judging cameras would after its alignment with the mean truth."""
+    def moved_cameras(self, found: Body, cameras: Cameras) -> Cameras:
+        """Cameras that see the asset as these would after its alignment with the mean truth."""
         centre = torch.stack([truth.centre for truth in self.shapes]).mean(0)
         spread = sum(truth.spread for truth in self.shapes) / len(self.shapes)
         factor = min(max(spread / found.spread, 0.4), 2.5)
-        pose = self.cameras.camera_to_world.clone()
+        pose = cameras.camera_to_world.clone()
         pose[:, :3, 3] = (pose[:, :3, 3] - centre) / factor + found.centre
-        return replace(self.cameras, camera_to_world=pose)
+        return replace(cameras, camera_to_world=pose)
 
     def _retrieved(
         self, verdict: Verdict, rgb_aligned: Tensor, alpha_aligned: Tensor, rgb: Tensor, alpha: Tensor

@@ -15,7 +15,7 @@ from dreamlab.core.text import check_prompt
 from dreamlab.core.types import Prompt
 from dreamlab.recipe.grammar import Recipe, Stage, Term
 from dreamlab.recipe.tables import TABLES
-from dreamlab.toybox.asked import hearing
+from dreamlab.toybox.asked import hearing, moved
 from dreamlab.toybox.understand import understand
 from renderers.become import can_become
 
@@ -81,13 +81,16 @@ def check_words(guide: GuidanceCard, prompt: Prompt) -> None:
 
 
 def hearings(recipe: Recipe) -> Iterator[WordsHeard]:
-    """What every term's guidance makes of what it is asked for."""
+    """What every term's guidance makes of what it is asked for. What one makes move, another may make still."""
+    moves = any(guide.clip for _, guide in every_card(recipe))
     for stage in recipe.stages:
         said = tuple(prompt.text for prompt in told(recipe, stage))
         for term in stage.terms:
             guide, rule = cards_of(term)
             texts = rule.texts or said
-            yield from (hearing(text, guide.clip) if guide.world else guide.hear(text) for text in texts)
+            for text in texts:
+                heard = hearing(text, guide.clip) if guide.world else guide.hear(text)
+                yield moved(heard) if moves else heard
 
 
 def check_scene(stage: Stage, scene: SceneCard, kinds: dict[str, str], where: str) -> None:

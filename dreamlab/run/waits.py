@@ -31,6 +31,7 @@ SCENES: dict[str, Waits] = {
     "hyper_field": Waits(3, "as a field"),
     "dmtet": Waits(4, "cubes and tetrahedra that the surface crosses, its vertices, the pixels it covers", seldom=1),
     "mesh": Waits(1, "the pixels it covers"),
+    "mesh4d": Waits(1, "the same"),
 }
 SHADED, SHADOWS = (
     2,

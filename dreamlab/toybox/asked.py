@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from dreamlab.core.cards import WordsHeard
 from dreamlab.toybox.caption import ALIASES, CATEGORY_WORDS, EAR, FILLERS, PART_WORDS, RELATIONS, Caption, named, parse
@@ -26,6 +27,11 @@ def unmade(text: str, moves: bool = False, several: bool = False, exact: bool = 
     """A line for every part, object, pattern, material, motion, number and look that is asked for and cannot be
     made."""
     return (*EAR.hear(text).lacking, *dict.fromkeys(_unmade(text, moves, several, exact)))
+
+
+def moved(heard: WordsHeard) -> WordsHeard:
+    """What a maker of still objects hears, where another makes its object move."""
+    return replace(heard, unmade=tuple(line for line in heard.unmade if not line.endswith(MOVING)))
 
 
 def _unmade(text: str, moves: bool, several: bool, exact: bool) -> Iterator[str]:

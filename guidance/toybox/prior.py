@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self
@@ -29,6 +29,7 @@ from dreamlab.core.settings import setting
 from dreamlab.core.types import Condition, Frames, Prompt
 from dreamlab.toybox import asked
 from dreamlab.toybox.hearing import PRETRAINED
+from dreamlab.toybox.motion import ACTIONS
 from guidance.shared.dtypes import dtype_of
 from guidance.shared.lora import Lora
 from guidance.shared.whole import Whole
@@ -53,6 +54,7 @@ class Toybox:
     together: ClassVar[int] = 1  # pictures whose tokens attend to each other
     single: ClassVar[bool] = True  # what it draws is one object, from words alone
     still: ClassVar[bool] = True  # of a caption there is one volume, made once
+    moves: ClassVar[bool] = False  # it is told what its words say an object does; else that is left out: it would pose
     one_noise: ClassVar[bool] = False  # its samples of a group start from one noise: what rests then rests by itself
 
     @dataclass(frozen=True)
@@ -188,6 +190,9 @@ class Toybox:
         reading = heard(self.words, text, what, self.settings.unknown)
         if reading.unknown:
             warnings.warn(f"{what}: {reading.report()}; going on without", stacklevel=3)
+        if not self.moves:
+            rests = tuple(token for token in reading.tokens if token not in ACTIONS)
+            reading = replace(reading, tokens=rests or reading.tokens)
         return self.words.encode(reading, self.net.net.longest, what)
 
     @staticmethod

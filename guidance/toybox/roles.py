@@ -77,6 +77,7 @@ class ToyboxVideo(_Joint):
     role: ClassVar[str] = "video"
     together: ClassVar[int] = 8
     still: ClassVar[bool] = False
+    moves: ClassVar[bool] = True
     one_noise: ClassVar[bool] = True
     what: ClassVar[str] = "frames"
 

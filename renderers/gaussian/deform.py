@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, linear
 
 from dreamlab.core.gather import taken
-from dreamlab.core.knots import between
-from dreamlab.core.rotation import from_vector, matrix
+from dreamlab.core.knots import beside, between
+from dreamlab.core.rotation import from_vector, matrix, product
 from dreamlab.core.schedules import Schedule, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import ParamGroup
@@ -46,12 +46,17 @@ class DeformSettings:
     channels: int = setting(16, low=1, high=128, help="hexplane: features per plane")
     points: int = setting(64, low=2, high=4096, help="control: control points")
     nearest: int = setting(4, low=1, high=16, help="control: points that move a Gaussian")
+    smooth: bool = setting(False, help="control: ways through the knots without corners", tacit=True)
     power: float = setting(0.0, low=0, high=4, help="of time^power before the motion; 0: none; the paper has 0.35")
     loop: bool = setting(False, help="time 1 is time 0 again")
     scales: bool = setting(False, help="the motion may also change sizes")
+    whole: bool = setting(
+        False, help="control: beneath its points all moves as one, and may be smaller and elsewhere", tacit=True
+    )
     lr_network: Schedule = setting(ramp(0.002, 0.0002, curve="exp"), low=0)
     lr_planes: Schedule = setting(ramp(0.02, 0.002, curve="exp"), low=0)
     lr_control: Schedule = setting(ramp(0.01, 0.001, curve="exp"), low=0)
+    lr_whole: Schedule = setting(ramp(0.02, 0.002, curve="exp"), low=0, tacit=True)
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,9 @@ class Deformation:
         else:
             params["anchors"], params["reach"] = anchored(still, s.points)
             params["poses"] = torch.zeros(s.moments, len(params["anchors"]), 6)
+            if s.whole:
+                params["whole"] = torch.tensor([1.0, *[0.0] * 6]).repeat(s.moments, 1)  # quaternion, shift
+                params["place"] = torch.zeros(4)  # shift, logarithm of the size
         self.params = params
         self.load(params)
 
@@ -94,7 +102,9 @@ class Deformation:
 
     def groups(self) -> dict[str, ParamGroup]:
         s = self.settings
-        rates = {"poses": s.lr_control} | {f"plane{i}": s.lr_planes for i in range(6)}
+        rates = {"poses": s.lr_control, "whole": s.lr_whole, "place": s.lr_whole} | {
+            f"plane{i}": s.lr_planes for i in range(6)
+        }
         fixed = ("anchors", "reach")  # the skin's bind pose
         return {
             name: ParamGroup(p, rates.get(name, s.lr_network)) for name, p in self.params.items() if name not in fixed
@@ -107,12 +117,13 @@ class Deformation:
         away = 1 - (2 * time - 1).abs() if self.settings.loop else time
         return away.clamp(min=1e-9) ** self.settings.power
 
-    def at(self, points: Tensor, time: Tensor) -> Motion:
-        """Motion of points [N, 3] at `time` [] in [0, 1]."""
+    def at(self, points: Tensor, time: Tensor, skin: tuple[Tensor, Tensor] | None = None) -> Motion:
+        """Motion of points [N, 3] at `time` [] in [0, 1]; `skin`: theirs, for who keeps it while they stay."""
         time = torch.remainder(time, 1.0) if self.settings.loop else time.clamp(0, 1)
         still = points.detach()  # the motion is learned where the Gaussians are; it does not pull on where that is
         if self.settings.kind == "control":
-            return self._blended(points, time)
+            moved = self._blended(points, time, skin)
+            return self._as_one(points, moved, time) if self.settings.whole else moved
         raw = self._network(still, time) if self.settings.kind == "mlp" else self._planes(still, time)
         raw = raw * self.scaled_time(time)
         grow = raw[:, 6:] if self.settings.scales else torch.zeros_like(raw[:, :3])
@@ -163,7 +174,7 @@ class Deformation:
     # ---- control points ---------------------------------------------------------------------------------------------
     def poses(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """Shift [K, 3] and quaternion [K, 4] of every control point at a time."""
-        pose = between(self.params["poses"], time, self.settings.loop)
+        pose = between(self.params["poses"], time, self.settings.loop, self.settings.smooth)
         pose = pose * self.scaled_time(time)
         return pose[:, :3], from_vector(pose[:, 3:])
 
@@ -174,9 +185,37 @@ class Deformation:
         near, index = distance.topk(k, dim=1, largest=False)
         return index, (-0.5 * (near / taken(p["reach"].exp(), index)).square()).softmax(1)
 
-    def _blended(self, points: Tensor, time: Tensor) -> Motion:
-        with torch.no_grad():
-            index, weight = self.skin(points)
+    def _as_one(self, points: Tensor, moved: Motion, time: Tensor) -> Motion:
+        """What the control points move, turned about their middle, shifted, and as large as all of it is. Of two knots
+        the shorter way is taken, so that a full turn is a way of small ones."""
+        s, place = self.settings, self.params["place"]
+        poses, share = beside(self.params["whole"], time, s.loop, s.smooth)
+        turns, ways = poses.split([4, 3], -1)
+        turns = torch.where((turns * turns[1]).sum(-1, keepdim=True) < 0, -turns, turns)
+        turn, centre = torch.nn.functional.normalize(share @ turns, dim=0), self.params["anchors"].detach().mean(0)
+        gone = place[3].exp() * (points + moved.shift - centre) @ matrix(turn).T + centre + share @ ways + place[:3]
+        return Motion(gone - points, product(turn.expand_as(moved.turn), moved.turn), moved.grow + place[3])
+
+    def go_on(self, reach: float) -> None:
+        """Where all of it stands at knots farther than `reach` from time 0, either way: upright, turned on about +Y as
+        on the way there, if that is half as fast as a full turn in all of time, and shifted no farther."""
+        table, last = self.params["whole"].detach(), len(self.params["whole"]) - 1
+        known = min(max(int(reach * last + 1e-6), 1), last // 2)
+        yaw = 2 * torch.atan2(table[:, 2], table[:, 0])
+        for k in range(known + 1, last // 2 + 1):
+            for here, way in ((k, -1), (last - k, 1))[: 1 if last == 2 * k else 2]:
+                before = yaw[here + way]
+                turned = torch.remainder(before - yaw[here + 2 * way] + math.pi, 2 * math.pi) - math.pi
+                yaw[here] = before + torch.where(turned.abs() > math.pi / last, turned, 0.0)
+                half, none = yaw[here] / 2, torch.zeros_like(before)
+                table[here, :4] = torch.stack([half.cos(), none, half.sin(), none])
+                table[here, 4:] = table[here + way, 4:]
+
+    def _blended(self, points: Tensor, time: Tensor, skin: tuple[Tensor, Tensor] | None) -> Motion:
+        if skin is None:
+            with torch.no_grad():
+                skin = self.skin(points)
+        index, weight = skin
         shift, turn = self.poses(time)
         anchors = self.params["anchors"].detach()
         rotated = torch.einsum("nkij,nkj->nki", taken(matrix(turn), index), points[:, None] - anchors[index])

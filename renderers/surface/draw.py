@@ -27,7 +27,7 @@ NO_AREA = 1e-10  # square metres
 class Surface:
     """Triangles, counter-clockwise seen from outside; `neighbours` is `edge_neighbours(faces)`."""
 
-    vertices: Tensor  # [V, 3]
+    vertices: Tensor  # [V, 3], or [B, V, 3] where it stands otherwise for each of B cameras
     faces: Tensor  # [F, 3] int64
     neighbours: Tensor  # [F, 3] int32
 
@@ -97,8 +97,8 @@ class View:
 def look(surface: Surface, cameras: Cameras, size: int, backend: str = "auto") -> View:
     """Rasterise all views in one call."""
     camera = projection(cameras.fovy_deg, 1.0, NEAR, FAR).to(surface.vertices) @ cameras.world_to_camera()
-    ones = torch.ones_like(surface.vertices[:, :1])
-    clip = torch.cat([surface.vertices, ones], 1) @ camera.transpose(1, 2)
+    ones = torch.ones_like(surface.vertices[..., :1])
+    clip = torch.cat([surface.vertices, ones], -1) @ camera.transpose(1, 2)
     seen = raster(clip, surface.faces, (size, size), backend=for_op(backend, "raster"))
     return View(surface, cameras, clip, seen, (seen.triangle.reshape(-1) > 0).nonzero()[:, 0], backend)
 

@@ -50,11 +50,12 @@ SCENES = {
     "mesh": f"{{kind: mesh, {SKIN}, bump: 0.5, shading: pbr, lights: [studio, sky]}}",
     "mesh_hash": f"{{kind: mesh, {SKIN}, unwrap: own, material: hash, bump: 0.5}}",
     "mesh_shadows": f"{{kind: mesh, {SKIN}, shading: montecarlo, samples: 1}}",
+    "mesh4d": f"{{kind: mesh4d, {SKIN}, deform: {{whole: true, smooth: true, points: 6, moments: 5}}}}",
     "several": f"{{kind: several, objects: {{a: {{scene: {CLOUD}, position: [0, 0.4, 0], scale: 0.6}}, "
     f"b: {{scene: {{kind: field, {GRID}}}}}, c: {{scene: {TETS}, position: [0, -0.5, 0], scale: 0.5}}, "
     f"d: {{scene: {{kind: mesh, {SKIN}}}, position: [0.5, 0, 0], scale: 0.3}}}}}}",
 }
-MOVING = ("control", "mlp", "hexplane", "field4d")
+MOVING = ("control", "mlp", "hexplane", "field4d", "mesh4d")
 
 TEXT = """
 prompt: a yellow duck jumping

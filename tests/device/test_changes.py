@@ -28,9 +28,14 @@ SMALL = {
     "dmtet of half its cells": SCENES["dmtet"].replace("resolution: 8", "resolution: 16"),
     "mesh": SCENES["mesh"].replace("shading: pbr", "shading: flat"),
     "mesh of a hash grid": SCENES["mesh_hash"],
+    "mesh4d": SCENES["mesh4d"],
     "several": "{kind: several, objects: {a: {scene: " + CLOUD + "}}}",
 }
-FROM = {"dmtet of half its cells": ("dmtet",), "mesh of a hash grid": ("field", "mesh")}  # all others: from every kind
+FROM = {
+    "dmtet of half its cells": ("dmtet",),
+    "mesh of a hash grid": ("field", "mesh"),
+    "mesh4d": ("gaussians", "mesh"),
+}  # all others: from every kind
 KIND = {name: words.split("kind: ")[1].split(",")[0] for name, words in SMALL.items()}
 PAIRS = [
     (source, target)

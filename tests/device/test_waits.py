@@ -44,6 +44,7 @@ KINDS = {
     "dmtet": "dmtet",
     "mesh": "mesh",
     "mesh_hash": "mesh",
+    "mesh4d": "mesh4d",
 }
 
 

@@ -15,11 +15,13 @@ from benchmarks.prior import by_torch
 from dreamlab.core.cameras import orbit, turntable
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.types import Condition, Frames, Guidance, Prompt
+from dreamlab.toybox.training.roles import MOMENTS
 from guidance.shared.dtypes import fast_dtype
 from guidance.toybox import layers
 from guidance.toybox.layers import Up, doubled, pooled
 from guidance.toybox.net import NetSettings, Prior, backdrop, laid_out, matched_log_snr, radius, v_of_detail, v_of_means
 from guidance.toybox.prior import Toybox
+from guidance.toybox.roles import ToyboxVideo
 from guidance.toybox.store import Stored, load, save
 from guidance.toybox.told import RAY_CHANNELS, camera_features, ray_features
 from guidance.toybox.words import Words
@@ -27,6 +29,7 @@ from guidance.toybox.words import Words
 WORDS = Words.of_world(untrained=("on",))
 SMALL = {"fine": 8, "wide": 16, "middle": 16, "core": 32, "blocks": 1, "words": 16, "word_blocks": 1}
 TINY = NetSettings(len(WORDS.tokens), size=16, rays=RAY_CHANNELS, **SMALL)
+MOVING = replace(TINY, moments=MOMENTS)
 PROMPT = Prompt("a red mushroom with a white stem")
 
 
@@ -330,3 +333,14 @@ def test_what_is_added_to_a_layer_is_heard() -> None:
         for handle in handles:
             handle.remove()
         assert torch.equal(block(x), before)
+
+
+def test_who_draws_what_rests_is_not_told_what_it_does() -> None:
+    """A few of its training's pictures showed a moment of an action: it would pose the object."""
+    image, clips = guidance(), ToyboxVideo(ToyboxVideo.Settings(), Stored("video", "cosine", WORDS, lively(MOVING), {}))
+    rests, rocks = (image.captions({"prompt": text}).words for text in ("a red duck", "a rocking red duck"))
+    assert torch.equal(rests, rocks)
+    rests, rocks = (clips.captions({"prompt": text}).words for text in ("a red duck", "a rocking red duck"))
+    assert rests.shape != rocks.shape or not torch.equal(rests, rocks)
+    alone, nothing = (image.captions({"null": text}).words for text in ("rocking", ""))
+    assert alone.shape != nothing.shape or not torch.equal(alone, nothing)

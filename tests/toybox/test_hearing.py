@@ -150,3 +150,12 @@ def test_the_command_line_the_page_and_python_say_the_same(dreamlab: Commands, t
     with pytest.raises(RecipeError, match=re.escape(f"prompt: {page[0]} (--strict)")):
         dream(prompt, out=tmp_path / "made", strict=True)
     assert not (tmp_path / "made").exists() and not (dreamlab.folder / "runs").exists()
+
+
+def test_what_one_stage_makes_still_another_makes_move() -> None:
+    """The recipe of clips begins with the object that stands still; nothing is said of that, but of what cannot be."""
+    asked = "a rocking red mushroom with a white stem"
+    assert [line.partition(":")[0] for line in heard(asked, "toybox")["unmade"]] == ["'rocking'"]
+    assert heard(asked, "video")["unmade"] == []
+    (line,) = heard("a waving red mushroom", "video")["unmade"]
+    assert line.startswith("'waving': a mushroom cannot")

@@ -33,6 +33,11 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(name: str, out: Path, prior: Path, *more: str, image: Path | None = None) -> Run:
     term = 1 if name == "image" else 0
     weights = [f"stages.0.terms.{term}.guidance={{kind: {kind_of(name)}, weights: {prior}}}"]
+    if name == "video":  # the object first, then what it does
+        weights = [weights[0].replace("stages.0", "stages.2"), "stages.2.steps=2", "stages.2.size=16"]
+        for stage in (0, 1):
+            weights.append(f"stages.{stage}.terms.0.guidance={{kind: toybox-views, weights: {prior}}}")
+        weights += ["stages.1.steps=2", "stages.1.size=16", "stages.1.scene.faces=600"]
     if name == "image":
         weights += [weights[0].replace("stages.0", "stages.1"), "stages.1.steps=2", "stages.1.size=16"]
     return pipeline.create(None, recipe.find(name), out, [*FAST, *weights, *more], None, [], image)

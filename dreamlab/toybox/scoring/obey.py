@@ -283,9 +283,13 @@ def acted(prompt: str) -> str:
 
 
 def clip_of(prompt: str, instance: int, size: int, frames: int) -> Frames:
-    """True frames at even times, from the front and a little to the side."""
-    cameras = replace(orbit([30.0] * frames, ELEVATION, DISTANCE, FOVY_DEG), time=torch.arange(frames) / frames)
-    return scene_of(prompt, cameras, size, instance)[0]
+    """True frames of it."""
+    return scene_of(prompt, clip_cameras(frames), size, instance)[0]
+
+
+def clip_cameras(frames: int) -> Cameras:
+    """At even times, from the front and a little to the side."""
+    return replace(orbit([30.0] * frames, ELEVATION, DISTANCE, FOVY_DEG), time=torch.arange(frames) / frames)
 
 
 def video(
@@ -295,21 +299,27 @@ def video(
     del extra
     size, count = guidance.size, guidance.together
     true = clip_of(one.prompt, one.instance, size, count)
-    cameras = replace(orbit([30.0] * count, ELEVATION, DISTANCE, FOVY_DEG), time=torch.arange(count) / count)
+    drawn = drawing.draw(guidance, Prompt(one.prompt), clip_cameras(count), true, index)
+    return measured_clip(one, true.rgb, {"samples": drawn}), torch.cat([true.rgb, drawn])
+
+
+def measured_clip(one: Held, true: Tensor, clips: dict[str, Tensor]) -> dict[str, Figures]:
+    """Figures of some clips [T, S, S, 3] of an object's action and of answers that did not listen, against true
+    frames."""
+    count, size = true.shape[:2]
     caption = parse(one.prompt)
     able = [name for name in ACTIONS if can(CATEGORIES[caption.category], name)]
     known = {
         name: [clip_of(say(replace(caption, action=name)), i, size, count).rgb for i in one.others[:2]] for name in able
     }
-    answers = {
-        "samples": drawing.draw(guidance, Prompt(one.prompt), cameras, true, index),
+    answers = clips | {
         "another true instance": clip_of(one.prompt, one.others[-1], size, count).rgb,
-        "the true clip backwards": true.rgb.flip(0),
+        "the true clip backwards": true.flip(0),
         "another action": known[next(name for name in reversed(able) if name != caption.action)][0],
-        "a still clip": true.rgb[:1].expand_as(true.rgb),
+        "a still clip": true[:1].expand_as(true),
     }
-    told = ToldMotion(true.rgb, known, str(caption.action))
-    return {name: told.figures(clip) for name, clip in answers.items()}, torch.cat([true.rgb, answers["samples"]])
+    told = ToldMotion(true, known, str(caption.action))
+    return {name: told.figures(clip) for name, clip in answers.items()}
 
 
 class ToldMotion:
