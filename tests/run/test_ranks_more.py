@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -129,8 +130,14 @@ def worked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workers = [context.Process(target=work, args=(rank, str(folder))) for rank in range(4)]
     for worker in workers:
         worker.start()
+    until = time.monotonic() + 250
+    while any(each.is_alive() for each in workers) and time.monotonic() < until:
+        if any(each.exitcode not in (None, 0, GONE) for each in workers):
+            break
+        time.sleep(0.05)
     for worker in workers:
-        worker.join(400)
+        worker.kill()  # who waits for one that failed
+        worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0, GONE]
     return folder
 
