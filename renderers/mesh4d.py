@@ -100,6 +100,8 @@ class MovingMesh(TexturedMesh):
 
     def render(self, cameras: Cameras, size: int, background: Tensor, training: Training | None = None) -> Frames:
         self.reach = 0.5 if training is None else self.free(training.progress)
+        if training is not None and cameras.time is None:  # of a guidance of still things: it is seen at time 0
+            cameras = replace(cameras, time=cameras.fovy_deg.new_zeros(len(cameras)))
         frames = super().render(cameras, size, background, training)
         if training is None or cameras.time is None:
             return frames

@@ -34,6 +34,14 @@ SCENES = {
         "{kind: mesh, faces: 40, texture: 16, material: hash, levels: 3}",
         {"raster", "interpolate", "antialias", "hashgrid"},
     ),
+    "moving mesh": (
+        "{kind: mesh4d, faces: 40, texture: 16, deform: {kind: control, points: 8}}",
+        {"raster", "interpolate", "antialias", "texture"},
+    ),
+    "moving hash mesh": (
+        "{kind: mesh4d, faces: 40, texture: 16, material: hash, levels: 3, deform: {kind: control, points: 8}}",
+        {"raster", "interpolate", "antialias", "hashgrid"},
+    ),
 }
 SMALL = "levels: 3, base: 4, finest: 16, log2_entries: 9, occupancy: 8, step: 0.2, hashgrid: {layout: tcnn}"
 TEXT = """
