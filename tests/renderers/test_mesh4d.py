@@ -193,10 +193,11 @@ def test_points_go_with_the_surface() -> None:
     for way, time in zip(ways, times.tolist(), strict=True):
         torch.testing.assert_close(way, seen(made, time), atol=1e-4, rtol=0)
     rigid = scene()
-    pose(rigid, whole=yaws(torch.linspace(0, 120, KNOTS)))
+    pose(rigid, whole=yaws(torch.linspace(40, 160, KNOTS)))  # turned at time 0 already
     beside = 1.2 * seen(rigid, 0.0)[::7]
     centre = rigid.motion.params["anchors"].detach().mean(0)
-    turned = (beside - centre) @ matrix(rigid.posed(times[0])[1][0].detach()).T + centre
+    before, after = (matrix(rigid.posed(time)[1][0].detach()) for time in (torch.zeros(()), times[0]))
+    turned = (beside - centre) @ (after @ before.T).T + centre
     torch.testing.assert_close(rigid.follow(beside, times)[0], turned, atol=1e-4, rtol=0)
 
 
