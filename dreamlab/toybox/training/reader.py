@@ -12,7 +12,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,8 +21,8 @@ from torch import Tensor
 
 from dreamlab.core import tensors
 from dreamlab.core.cameras import Cameras, sample_orbit
-from dreamlab.core.errors import InputError, RecipeError
-from dreamlab.core.files import disk_errors, write_atomic, write_json
+from dreamlab.core.errors import InputError
+from dreamlab.core.files import disk_errors, write_atomic
 from dreamlab.core.safemath import linear_to_srgb
 from dreamlab.core.streams import derive
 from dreamlab.run.signals import catching
@@ -38,7 +38,7 @@ from dreamlab.toybox.training.moments import moments, remember
 from dreamlab.toybox.training.muon import Muon, split
 from dreamlab.toybox.training.plan import SHARES, Plan
 from dreamlab.toybox.training.roles import VIEWS
-from dreamlab.toybox.training.trainer import LOG, PLAN, STATE, Rhythm
+from dreamlab.toybox.training.trainer import LOG, STATE, Rhythm, opened
 from guidance.toybox.net import NetSettings
 from guidance.toybox.reader import (
     FILE,
@@ -299,24 +299,7 @@ def begin(
     folder: Path, *, minutes: float, resume: bool, changes: Mapping[str, int | float], start: Path | None = None
 ) -> int:
     """Start, from the weights of another reader if one is named, or go on with a run; the exit code."""
-    unknown = sorted(set(changes) - {field.name for field in fields(ReaderPlan)})
-    if unknown:
-        raise RecipeError(f"--{unknown[0].replace('_', '-')}: the reader has no such setting")
-    there = (folder / STATE).is_file()
-    if resume and not there:
-        raise InputError(f"{folder}: nothing to resume here (no {STATE}); leave out --resume to start")
-    if there and not resume:
-        raise InputError(f"{folder}: holds a run already; add --resume, or choose another --out")
-    try:
-        former = json.loads((folder / PLAN).read_text(encoding="utf-8")) if resume else {}
-        plan = ReaderPlan(**(former | dict(changes)))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{folder / PLAN}: not a plan of a reader's training ({error}); start in another --out"
-        ) from None
-    with disk_errors("writing the plan", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / PLAN, asdict(plan))
+    plan = opened(ReaderPlan, "reader", folder, resume, changes)
     run = Schooling(folder, plan)
     if resume:
         run.restore()

@@ -21,7 +21,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -29,8 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamlab.core import tensors
-from dreamlab.core.errors import InputError, RecipeError
-from dreamlab.core.files import disk_errors, write_atomic, write_json
+from dreamlab.core.errors import InputError
+from dreamlab.core.files import disk_errors, write_atomic
 from dreamlab.core.noise import cfg
 from dreamlab.core.streams import derive
 from dreamlab.core.types import Condition
@@ -39,7 +39,7 @@ from dreamlab.toybox.training.data import draw_caption
 from dreamlab.toybox.training.loss import mixed_precision
 from dreamlab.toybox.training.plan import SHARES, Plan
 from dreamlab.toybox.training.roles import cameras_of
-from dreamlab.toybox.training.trainer import LOG, PLAN, STATE, Rhythm
+from dreamlab.toybox.training.trainer import LOG, PLAN, STATE, Rhythm, opened
 from guidance.shared.whole import Whole
 from guidance.toybox.net import NetSettings, Text, laid_out
 from guidance.toybox.prior import Toybox, folder_of, shared_of
@@ -309,26 +309,9 @@ def train(student: Apprentice, folder: StudentFolder, minutes: float, stopping: 
 
 def begin(out: Path, *, minutes: float, resume: bool, start: str, changes: Mapping[str, int | float]) -> int:
     """Start or go on with a student of the prior `start`; the exit code."""
-    unknown = sorted(set(changes) - {field.name for field in fields(StudentPlan)})
-    if unknown:
-        raise RecipeError(f"--{unknown[0].replace('_', '-')}: the student has no such setting")
-    there = (out / STATE).is_file()
-    if there and not resume:
-        raise InputError(f"{out}: holds a run already; add --resume, or choose another --out")
-    if resume and not (out / PLAN).is_file():
-        raise InputError(f"{out}: nothing to resume here (no {PLAN}); leave out --resume to start")
-    try:
-        former = json.loads((out / PLAN).read_text(encoding="utf-8")) if resume else {}
-        plan = StudentPlan(**(former | dict(changes)))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{out / PLAN}: not a plan of a student's training ({error}); start in another --out"
-        ) from None
-    with disk_errors("writing the plan", out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / PLAN, asdict(plan))
+    plan = opened(StudentPlan, "student", out, resume, changes, PLAN)
     student = Apprentice(plan, load(folder_of(start)))
-    if there:
+    if (out / STATE).is_file():
         student.restore(out / STATE)
     with catching() as stop:
         train(student, StudentFolder(out, plan), minutes, lambda: stop.requested)

@@ -13,17 +13,17 @@ import copy
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from dreamlab.core import tensors
-from dreamlab.core.errors import InputError
-from dreamlab.core.files import disk_errors, write_atomic
+from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.files import disk_errors, write_atomic, write_json
 from dreamlab.core.noise import NoiseTable, make_table
 from dreamlab.core.streams import derive
 from dreamlab.toybox.training.data import Batch, ahead, draw_batch, in_turn, vocabulary
@@ -39,9 +39,38 @@ from guidance.toybox.roles import TOYBOXES
 from guidance.toybox.store import EVERY, VOCABULARY, Stored, save
 from guidance.toybox.words import Words
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 STATE, PLAN, LOG, PRIOR = "state.safetensors", "plan.json", "log.jsonl", "prior"
+Kind = TypeVar("Kind", bound="DataclassInstance")
 WORD_TABLE = "encoder.table.weight"
 ADDED = ("hint_", "moment.", "ray_", "seen_", "volume.", "across.")  # what a network may have more, starting silent
+
+
+def opened(
+    kind: type[Kind], who: str, folder: Path, resume: bool, changes: Mapping[str, int | float], mark: str = STATE
+) -> Kind:
+    """The plan of a training in `folder`, new or gone on with, with changes; written down. `mark`: the file without
+    which there is nothing to go on with."""
+    unknown = sorted(set(changes) - {each.name for each in dataclasses.fields(kind)})
+    if unknown:
+        raise RecipeError(f"--{unknown[0].replace('_', '-')}: the {who} has no such setting")
+    if resume and not (folder / mark).is_file():
+        raise InputError(f"{folder}: nothing to resume here (no {mark}); leave out --resume to start")
+    if (folder / STATE).is_file() and not resume:
+        raise InputError(f"{folder}: holds a run already; add --resume, or choose another --out")
+    try:
+        former = json.loads((folder / PLAN).read_text(encoding="utf-8")) if resume else {}
+        plan = kind(**(former | dict(changes)))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{folder / PLAN}: not a plan of a {who}'s training ({error}); start in another --out"
+        ) from None
+    with disk_errors("writing the plan", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / PLAN, dataclasses.asdict(plan))
+    return plan
 
 
 class Trainer:
