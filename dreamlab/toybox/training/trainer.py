@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -39,11 +39,8 @@ from guidance.toybox.roles import TOYBOXES
 from guidance.toybox.store import EVERY, VOCABULARY, Stored, save
 from guidance.toybox.words import Words
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 STATE, PLAN, LOG, PRIOR = "state.safetensors", "plan.json", "log.jsonl", "prior"
-Kind = TypeVar("Kind", bound="DataclassInstance")
+Kind = TypeVar("Kind")
 WORD_TABLE = "encoder.table.weight"
 ADDED = ("hint_", "moment.", "ray_", "seen_", "volume.", "across.")  # what a network may have more, starting silent
 
@@ -53,7 +50,7 @@ def opened(
 ) -> Kind:
     """The plan of a training in `folder`, new or gone on with, with changes; written down. `mark`: the file without
     which there is nothing to go on with."""
-    unknown = sorted(set(changes) - {each.name for each in dataclasses.fields(kind)})
+    unknown = sorted(set(changes) - {each.name for each in dataclasses.fields(kind)})  # type: ignore[arg-type]
     if unknown:
         raise RecipeError(f"--{unknown[0].replace('_', '-')}: the {who} has no such setting")
     if resume and not (folder / mark).is_file():
@@ -69,7 +66,7 @@ def opened(
         ) from None
     with disk_errors("writing the plan", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / PLAN, dataclasses.asdict(plan))
+        write_json(folder / PLAN, dataclasses.asdict(plan))  # type: ignore[call-overload]
     return plan
 
 
