@@ -65,6 +65,7 @@ def toybox_train(
     cooldown: Annotated[float | None, typer.Option(min=0.01, max=1, help="share of it while the rate falls")] = None,
     head_after: Annotated[int | None, typer.Option(help="pictures after which training is at full size")] = None,
     shape_for: Annotated[int | None, typer.Option(help="pictures for which only the volume learns, first")] = None,
+    texts: Annotated[int | None, typer.Option(min=0, help="mv, sd: steps of the text encoder, first")] = None,
 ) -> None:
     """Train the embedded prior from nothing but the procedural world."""
     from dreamlab.core.text import did_you_mean
@@ -77,7 +78,7 @@ def toybox_train(
     if role not in known:
         raise RecipeError(f"--role {role!r}{did_you_mean(role, known)}")
     given = {"seed": seed, "batch": batch, "views": views, "rate": rate, "total": total}
-    given |= {"cooldown": cooldown, "head_after": head_after, "shape_for": shape_for}
+    given |= {"cooldown": cooldown, "head_after": head_after, "shape_for": shape_for, "texts": texts}
     changes = {name: value for name, value in given.items() if value is not None}
     code = begin(
         out,

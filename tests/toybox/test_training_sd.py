@@ -20,22 +20,27 @@ from dreamlab.core.cameras import orbit
 from dreamlab.core.errors import InputError, ModelError, RecipeError
 from dreamlab.core.types import Frames, Prompt
 from dreamlab.toybox import caption as world
+from dreamlab.toybox.colours import linear
+from dreamlab.toybox.shapes import CATEGORIES
 from dreamlab.toybox.split import held_out_combination
 from dreamlab.toybox.training.command import begin
-from dreamlab.toybox.training.sd import command
+from dreamlab.toybox.training.data import program_of
+from dreamlab.toybox.training.sd import command, meaning
+from dreamlab.toybox.training.sd.alone import write_alone
 from dreamlab.toybox.training.sd.control import ControlCourse
 from dreamlab.toybox.training.sd.folder import PARTS, read_base, read_vae, write_pipeline
 from dreamlab.toybox.training.sd.latents import EVERY, LatentCache, LatentGroups
 from dreamlab.toybox.training.sd.norms import RowGroupNorm
-from dreamlab.toybox.training.sd.scenes import SIDES, draw_shelf
+from dreamlab.toybox.training.sd.scenes import SIDES, draw_orbits, draw_shelf
 from dreamlab.toybox.training.sd.shapes import WORDS, Model
 from dreamlab.toybox.training.sd.tokens import read_tokenizer, write_tokenizer
 from dreamlab.toybox.training.sd.unet import ToldLatents, UnetCourse, UnetPlan
 from dreamlab.toybox.training.sd.vae import VaeCourse, as_input, encoded, pieces
 from dreamlab.toybox.training.sd.view_words import view_words
-from dreamlab.toybox.training.trainer import STATE
+from dreamlab.toybox.training.trainer import LOG, STATE
 from guidance.controlnet import ControlNet
 from guidance.mvdream import MultiViewDream
+from guidance.sd import StableDiffusion
 from guidance.toybox.prior import SHIPPED, folder_of
 
 SHELF = 4
@@ -59,9 +64,10 @@ def handed(vae_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return folder, command.hand_over(vae_run, folder)
 
 
-def unet_course(handed: tuple[Path, float], views: int) -> UnetCourse:
+def unet_course(handed: tuple[Path, float], views: int, texts: int = 0) -> UnetCourse:
     folder, scale = handed
-    plan = UnetPlan(batch=2 * views, warmup=1, views=views, scale=scale, latents=str(folder / "latents"))
+    latents = str(folder / "latents")
+    plan = UnetPlan(batch=8, warmup=1, views=views, scale=scale, latents=latents, texts=texts)
     return UnetCourse(folder, plan, shelf=SHELF)
 
 
@@ -86,6 +92,24 @@ class Never(random.Random):
 
     def random(self) -> float:
         return 0.999
+
+
+class Ever(random.Random):
+    """Dice by which everything is said and nothing left out."""
+
+    def random(self) -> float:
+        return 0.5
+
+
+class Answering(nn.Module):
+    """A network that says always the same."""
+
+    def __init__(self, said: Tensor) -> None:
+        super().__init__()
+        self.said = said
+
+    def forward(self, *_: object, **__: object) -> Model:
+        return type("Found", (), {"sample": self.said})
 
 
 def rounded(net: Model) -> Model:
@@ -186,7 +210,7 @@ def test_the_error_is_that_of_v(trained: UnetCourse, monkeypatch: pytest.MonkeyP
     """A network that knows the clean latents has none: v = (a z - x0) / s."""
     generator = torch.Generator().manual_seed(2)
     clean = torch.randn(8, 4, 16, 16, generator=generator)
-    told = ToldLatents(clean, ["a duck", "a mug"], torch.zeros(8, 16))
+    told = ToldLatents(clean, ["a duck", "a mug"], SIDES, torch.zeros(8, 16))
     t = torch.tensor([300, 300, 300, 300, 900, 900, 900, 900])
     a, s = trained.table.signal_noise(t, clean)
 
@@ -279,8 +303,8 @@ def test_the_adapter_of_mvdream_sees_what_was_trained(pipeline: Path, trained: U
     t = torch.full((4,), 700)
     eps = model.predict(z, t, told)
     clean = encoded(trained.vae, shelf)
-    group = LatentGroups(clean, shelf.orbits, ("a red mushroom with a white stem",))
-    rows = trained.spoken(group, Never())
+    group = LatentGroups(clean, shelf.orbits, ("a red mushroom with a white stem",), shelf.weight(16))
+    rows = trained.spoken(group, Never(), SIDES)
     net = nn.ModuleDict({name: rounded(trained.net[name]).eval() for name in ("text_encoder", "unet")})
     a, s = trained.table.signal_noise(t, z)
     with torch.no_grad():
@@ -336,7 +360,7 @@ def test_a_control_network_learns_beside_a_network_that_stays(handed: tuple[Path
     base.export(tmp_path / "base")
     for part in ("vae", "tokenizer"):
         shutil.copytree(tmp_path / "base" / part, tmp_path / part)
-    course = ControlCourse(tmp_path, UnetPlan(batch=8, warmup=1, views=1, scale=handed[1]))
+    course = ControlCourse(tmp_path, UnetPlan(batch=8, warmup=1, views=1, scale=handed[1], texts=0))
     before = {name: value.clone() for name, value in course.base.state_dict().items()}
     shelf = draw_shelf(5, 0, 1)
     told = course.surfaced(shelf, Never())
@@ -366,6 +390,118 @@ def test_a_control_network_learns_beside_a_network_that_stays(handed: tuple[Path
     a, s = course.table.signal_noise(t, noise)
     assert (v - blind).abs().max() > 1e-3
     assert torch.allclose(eps, s * noise + a * v, atol=1e-4)
+
+
+def test_a_network_of_four_views_holds_one_of_single_pictures(
+    pipeline: Path, trained: UnetCourse, tmp_path: Path
+) -> None:
+    """The folder without cameras answers as the training's network does to a camera of zeros, by the libraries' own
+    loader and to the adapter of any Stable Diffusion."""
+    from diffusers import UNet2DConditionModel
+
+    write_alone(pipeline, tmp_path)
+    unet, info = UNet2DConditionModel.from_pretrained(str(tmp_path / "unet"), output_loading_info=True)
+    assert not any(info.values()), info
+    own = rounded(trained.net["unet"]).eval()
+    z, t = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(4)), torch.tensor([800, 500, 20])
+    with torch.no_grad():
+        words = trained.embedded(trained.net, ["a red mushroom, side view", "a duck", ""])
+        trained.together.count = 1
+        theirs = own(z, t, words, class_labels=torch.zeros(3, 16)).sample
+        trained.together.count = SIDES
+        assert torch.allclose(unet(z, t, words).sample, theirs, atol=2e-3)  # a bias is rounded to half precision
+        assert (unet(z, t, words).sample - theirs).abs().mean() < 0.02 * theirs.std()
+    model = StableDiffusion.build(StableDiffusion.Settings(model=str(tmp_path), dtype="float32"), None).to("cpu")
+    shelf = draw_shelf(5, 0, 1)
+    asked = model.condition(Prompt("a duck"), shelf.cameras(), shelf.frames())["text"]
+    assert torch.isfinite(model.predict(torch.randn(4, 4, 16, 16), torch.full((4,), 500), asked)).all()
+
+
+def test_single_pictures_come_between_the_rings(trained: UnetCourse) -> None:
+    """Of a group one side, told no camera and its side in words."""
+    latents, orbits = torch.randn(3, SIDES, 4, 16, 16), draw_orbits(3, torch.Generator().manual_seed(0))
+    group = LatentGroups(latents, orbits, ("a", "b", "c"), torch.ones(3, SIDES, 16, 16))
+    rings, single = (trained.spoken(group, Ever(), views) for views in (SIDES, 1))
+    assert rings.camera is not None and rings.camera.shape == (12, 16) and (rings.camera[:, 15] == 1).all()
+    assert single.camera is not None and not single.camera.any() and single.camera.shape == (3, 16)
+    assert single.latents.shape == (3, 4, 16, 16) and (rings.views, single.views) == (SIDES, 1)
+    counts, step = [], trained.step
+    for trained.step in range(100):
+        counts.append(trained.views_now())
+    trained.step = step
+    assert set(counts) == {1, SIDES} and 20 <= counts.count(1) <= 40
+
+
+def test_small_parts_weigh_more_until_the_end(handed: tuple[Path, float]) -> None:
+    """The weights count pixels of the picture: ground 1, object 2, its lesser parts 4. An error where they are high
+    counts by as much more, and one that is the same everywhere as it did."""
+    shelf = draw_shelf(3, 0, 2)
+    cell = shelf.weight(16)[0, 0]
+    pixels = 1 + shelf.alpha[0, 0] / 255 + 2.0 * shelf.other[0, 0]
+    assert torch.allclose(cell, pixels.unflatten(0, (16, 8)).unflatten(2, (16, 8)).mean((1, 3)), atol=1e-5)
+    assert cell[0, 0] == 1 and cell.max() > 2
+    course = unet_course(handed, 1)
+    told = ToldLatents(torch.zeros(1, 4, 16, 16), ["a duck"], weight=cell[None])
+    t, noise = torch.tensor([999]), torch.zeros(1, 4, 16, 16)
+
+    def ratio(said: Tensor) -> float:
+        unet = Answering(said.expand(1, 4, 16, 16))
+        net = nn.ModuleDict({"unet": unet, "text_encoder": course.net["text_encoder"]})
+        plain, weighted = (course.errors(net, told, t, noise, weighted=w).item() for w in (False, True))
+        return weighted / plain
+
+    assert ratio((cell == cell.max()).float()) == pytest.approx((cell.max() / cell.mean()).item(), rel=1e-4)
+    assert ratio(torch.ones(16, 16)) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_captions_mean_what_is_drawn() -> None:
+    """The questions' answers against the colours in the objects' own tables."""
+    for one in meaning.captions(0, 0, 60):
+        kind, _, *rest = meaning.meaning(one.caption)
+        assert meaning.KINDS[kind] == one.caption.category
+        rows = program_of(one).parts[0]
+        for i, hue in enumerate(rest[: meaning.PARTS]):
+            if name := meaning.HUES[hue]:
+                assert torch.allclose(rows[i, :3], torch.tensor(linear(name)), atol=1e-6)
+            else:
+                assert i >= len(CATEGORIES[one.caption.category].parts)
+
+
+def test_a_token_from_the_end_on_is_asked_and_no_other(handed: tuple[Path, float]) -> None:
+    """An encoder that holds the answers in those tokens, and nothing before them, is right in every question."""
+    said = meaning.captions(0, 1, 8)
+    tokenizer = read_tokenizer(handed[0] / "tokenizer")
+    ids = tokenizer([one.text for one in said], padding="max_length", max_length=32, return_tensors="pt").input_ids
+    end = (ids == ids.max()).int().argmax(1)
+    right = torch.tensor([meaning.meaning(one.caption) for one in said])
+    told = torch.cat([nn.functional.one_hot(right[:, i], n) for i, n in enumerate(meaning.SIZES)], 1).float()
+    late = torch.arange(32)[None] >= end[:, None]
+    states = 50 * late[..., None] * told[:, None]
+    answers = nn.Linear(told.shape[1], told.shape[1])
+    with torch.no_grad():
+        answers.weight.copy_(torch.eye(told.shape[1]))
+        answers.bias.zero_()
+    holding = lambda _: type("Found", (), {"last_hidden_state": states})  # noqa: E731
+    for place in (0.0, 0.999):
+        loss, hits = meaning.asked(holding, answers, ids, said, torch.full((8,), place))
+        assert loss < 1e-6 and (hits == 1).all()
+    states = states * (torch.arange(32)[None] > end[:, None])[..., None]
+    assert meaning.asked(holding, answers, ids, said, torch.zeros(8))[0] > 1
+
+
+def test_the_encoder_learns_from_texts_and_then_stays(handed: tuple[Path, float]) -> None:
+    """Before the first picture, whatever stops it meanwhile; pictures leave it as it is."""
+    course = unet_course(handed, 1, texts=3)
+    before = {name: value.clone() for name, value in course.net["text_encoder"].state_dict().items()}
+    assert not course.ready(lambda: True) and not course.understood
+    assert course.ready(lambda: False)
+    heard = {name: value.clone() for name, value in course.net["text_encoder"].state_dict().items()}
+    assert any(not torch.equal(value, before[name]) for name, value in heard.items())
+    line = json.loads((handed[0] / LOG).read_text().splitlines()[-1])
+    assert {"understood", "kind", "second_colour"} < set(line)
+    course.train_step()
+    for net in (course.net, course.ema):
+        assert all(torch.equal(value, heard[name]) for name, value in net["text_encoder"].state_dict().items())
 
 
 def test_one_role_starts_from_another(trained: UnetCourse, handed: tuple[Path, float]) -> None:

@@ -92,7 +92,8 @@ def started(folder: Path, role: str, start: Path, changes: Mapping[str, int | fl
         )
     for part in ("vae", "tokenizer") if weights else ():
         shutil.copytree(start / part, folder / part, dirs_exist_ok=True)
-    plan = UnetPlan(views=VIEWS[role], scale=scale, latents=str(latents.resolve()))
+    texts = 0 if weights else UnetPlan.texts  # who starts from another's U-Net understands what it was told
+    plan = UnetPlan(views=VIEWS[role], scale=scale, latents=str(latents.resolve()), texts=texts)
     course = planned(folder, role, plan, changes, start)
     if weights:
         take_over(course, weights, start)

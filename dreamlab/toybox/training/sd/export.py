@@ -2,6 +2,8 @@
 """A run of --role mv, sd or sd-control as the folder that guidances load.
 
 python -m dreamlab.toybox.training.sd.export RUN OUT [DECODER]     DECODER: a later sd-vae run, of the decoder alone
+
+What is called toybox-sd is the Stable Diffusion inside toybox-mv (`alone`), made where it is asked for.
 """
 
 from __future__ import annotations

@@ -26,11 +26,13 @@ FIRST, EVERY, MOST = 4, 6_144, 1_000  # shelves: at the start, pictures seen for
 
 @dataclass(frozen=True)
 class LatentGroups:
-    """What a step takes: groups of latents [K, 4, 4, h, w] (not scaled), their orbits [K, 4, 4] and captions."""
+    """What a step takes: groups of latents [K, 4, 4, h, w] (not scaled), their orbits [K, 4, 4], captions, and what the
+    error of each cell may count [K, 4, h, w]."""
 
     latents: Tensor
     orbits: Tensor
     texts: tuple[str, ...]
+    weight: Tensor
 
 
 class LatentCache:
@@ -54,18 +56,20 @@ class LatentCache:
         picked = [(self.shelves[i // self.size], i % self.size) for i in index.tolist()]
         latents = torch.stack([shelf.latents[row] for shelf, row in picked]).float()
         orbits = torch.stack([shelf.orbits[row] for shelf, row in picked])
-        return LatentGroups(latents, orbits, tuple(shelf.texts[row] for shelf, row in picked))
+        weight = torch.stack([shelf.weight[row] for shelf, row in picked]).float()
+        return LatentGroups(latents, orbits, tuple(shelf.texts[row] for shelf, row in picked), weight)
 
     def _shelf(self, index: int, lanes: ThreadPoolExecutor) -> LatentGroups:
         path = self.folder / f"{index:05d}.safetensors"
         if not path.is_file():
             self._write(path, index, lanes)
         header, held = tensors.unpacked(path, "shelf")
-        return LatentGroups(held["latents"], held["orbits"], tuple(header["texts"]))
+        return LatentGroups(held["latents"], held["orbits"], tuple(header["texts"]), held["weight"])
 
     def _write(self, path: Path, index: int, lanes: ThreadPoolExecutor) -> None:
         drawn = draw_shelf(self.seed, index, self.size)
-        held = {"latents": encoded(self.vae, drawn, lanes).half(), "orbits": drawn.orbits}
+        latents = encoded(self.vae, drawn, lanes).half()
+        held = {"latents": latents, "orbits": drawn.orbits, "weight": drawn.weight(latents.shape[-1]).half()}
         with disk_errors("keeping latents", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomic(path, tensors.packed(held, "shelf", {"texts": list(drawn.texts)}))

@@ -13,6 +13,7 @@ import random
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, orbit
@@ -27,6 +28,7 @@ from guidance.toybox.net import NetSettings
 SIDES = 4
 PIXELS = 128
 SHELF = 256  # groups
+OTHER = 2.0  # more weight of parts other than the main one
 ABOVE = 0.06  # of the groups look down steeply, for the words "overhead view"
 
 
@@ -37,6 +39,7 @@ class Shelf:
     rgb: Tensor  # [K, 4, S, S, 3] bytes, sRGB times alpha
     alpha: Tensor  # [K, 4, S, S] bytes
     depth: Tensor  # [K, 4, S, S] camera z, 0 where nothing is
+    other: Tensor  # [K, 4, S, S] bool: a part other than the main one
     backgrounds: Tensor  # [K, 4, 3]
     orbits: Tensor  # [K, 4, 4] azimuth, elevation, distance, lens: degrees and world units
     texts: tuple[str, ...]
@@ -45,6 +48,11 @@ class Shelf:
         """[K, 4, S, S, 3] in [0, 1] before their own or other solid colours."""
         behind = (self.backgrounds if backgrounds is None else backgrounds)[rows, :, None, None]
         return self.rgb[rows] / 255 + (1 - self.alpha[rows, ..., None] / 255) * behind
+
+    def weight(self, size: int) -> Tensor:
+        """[K, 4, size, size] what a cell's error may count: 1, on the object 1 more, on its lesser parts 2 more."""
+        shown = 1 + self.alpha / 255 + OTHER * self.other
+        return F.adaptive_avg_pool2d(shown.flatten(0, 1)[:, None], size)[:, 0].unflatten(0, (-1, SIDES))
 
     def frames(self) -> Frames:
         """[4 K] views, as a scene's are."""
@@ -89,4 +97,5 @@ def draw_shelf(seed: int, index: int, count: int = SHELF, *, held_out: bool = Fa
     backgrounds = torch.where(alike, backgrounds[:, :1], backgrounds)
     shown = draw(stack([program_of(one) for one in objects]), cameras_of(orbits), size, per_program=True)
     rgb, alpha = ((part * 255).round().clamp(0, 255).byte() for part in (shown.rgb, shown.alpha[..., 0]))
-    return Shelf(rgb, alpha, shown.depth[..., 0], backgrounds, orbits, tuple(one.text for one in objects))
+    other = shown.part > 0  # the main part's id is 0
+    return Shelf(rgb, alpha, shown.depth[..., 0], other, backgrounds, orbits, tuple(one.text for one in objects))
