@@ -28,6 +28,10 @@ def located(model: str, family: str | None = None) -> Path:
         found = places.find(entry)
         if found is None or not found.whole:
             raise ModelError(_absent(model))
+        if entry.within:
+            from dreamlab.hub import within
+
+            return within.made(entry)
         return found.path
     path = Path(model).expanduser()
     if path.is_dir():

@@ -69,7 +69,7 @@ def find(model: HubModel) -> Found | None:
 
 def _candidates(model: HubModel) -> list[tuple[Path, str]]:
     if model.shipped:
-        return [(SHIPPED / model.name, "shipped")]
+        return [(SHIPPED / (model.within or model.name), "shipped")]
     found = [(own(model), "here")]
     for repo in (model.repo, *model.mirrors):
         if not repo.startswith("https:"):

@@ -37,6 +37,8 @@ def read(path: Path) -> Registry:
     for model in models.values():
         if model.base and model.base not in models:
             raise ModelError(f"{path.name}: {model.name}: base {model.base!r}{did_you_mean(model.base, models)}")
+        if model.within and not (model.within in models and models[model.within].shipped):
+            raise ModelError(f"{path.name}: {model.name}: within {model.within!r}: comes not with the package")
     estimators = frozenset(name for name, family in families.items() if family.truth("estimator"))
     return Registry(models, classes, estimators)
 
@@ -101,7 +103,7 @@ def _braces(text: str) -> list[str]:
 
 
 _MODEL = (
-    *("family", "layout", "repo", "mirrors", "revision", "licence", "commercial", "gated", "base"),
+    *("family", "layout", "repo", "mirrors", "revision", "licence", "commercial", "gated", "base", "within"),
     *("small", "maybe", "weights"),
 )
 _WEIGHTS = ("path", "variant", "type", "params", "bytes", "sha256", "shards")
@@ -142,6 +144,7 @@ def _model(file: str, name: str, table: object, classes: Mapping[str, tuple[str,
         commercial,
         entry.truth("gated"),
         entry.word("base", ""),
+        entry.word("within", ""),
         entry.paths("small"),
         entry.paths("maybe"),
         tuple(weights),

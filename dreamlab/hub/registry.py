@@ -80,6 +80,7 @@ class HubModel:
     commercial: str
     gated: bool
     base: str  # another entry that it is used with
+    within: str  # another entry, which comes with the package and holds it (`dreamlab.hub.within`)
     small: tuple[str, ...]  # configurations, tokenizers
     maybe: tuple[str, ...]  # small files that some copies lack, and that can be done without
     weights: tuple[WeightFile, ...]

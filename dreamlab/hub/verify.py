@@ -69,16 +69,16 @@ def verify(model: HubModel) -> Iterator[FileVerdict]:
     if found is None:
         return
     folder, pins, recorded = found.folder, lock.pinned(model.name), False
-    shipped = digests.listed(places.SHIPPED) if model.shipped else {}
+    shipped, name = digests.listed(places.SHIPPED) if model.shipped else {}, model.within or model.name
     for path in (*model.small, *model.maybe):
         if (folder / path).is_file():
-            verdict = _hashed(folder, path, shipped.get(f"{model.name}/{path}", ""), pins)
+            verdict = _hashed(folder, path, shipped.get(f"{name}/{path}", ""), pins)
             recorded |= verdict.by == _NEW
             yield verdict
     for weight in model.weights:
         files = places.files_of(weight, folder)
         for path in files:
-            verdict = _hashed(folder, path, weight.sha256 or shipped.get(f"{model.name}/{path}", ""), pins)
+            verdict = _hashed(folder, path, weight.sha256 or shipped.get(f"{name}/{path}", ""), pins)
             recorded |= verdict.by == _NEW
             yield verdict
         if wrong := _counted(weight, folder, files):

@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
+import torch
+
+from dreamlab.core.errors import ModelError
 from dreamlab.hub.reading import read
 from dreamlab.hub.registry import packaged
 from guidance import GUIDANCE
@@ -46,3 +51,27 @@ def test_every_guidance_with_weights_has_models() -> None:
     known = read(packaged())
     for name in set(GUIDANCE) - WITHOUT:
         assert known.of_family(name), name
+
+
+def test_a_model_within_another_is_made_once_and_answers_to_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """toybox-sd is in toybox-mv: a folder of Stable Diffusion beside the user's models, its other tensors the file's."""
+    from safetensors.torch import load_file
+
+    from dreamlab.hub import located, places, reachable
+
+    monkeypatch.setenv(places.MODELS, str(tmp_path))
+    assert reachable("toybox-sd") == "shipped" and not list(tmp_path.iterdir())
+    folder = located("toybox-sd", "sd")
+    assert folder.parent == tmp_path and located("toybox-sd") == folder
+    assert json.loads((folder / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
+    unet = "unet/diffusion_pytorch_model.safetensors"
+    ours, theirs = load_file(folder / unet), load_file(places.SHIPPED / "toybox-mv" / unet)
+    changed = {name for name, value in ours.items() if not torch.equal(value, theirs[name])}
+    assert changed == {"time_embedding.linear_2.bias"}
+    assert all(name.startswith("class_embedding.") for name in theirs.keys() - ours.keys())
+    vae = "vae/diffusion_pytorch_model.safetensors"
+    assert (folder / vae).read_bytes() == (places.SHIPPED / "toybox-mv" / vae).read_bytes()
+    with pytest.raises(ModelError, match="is for guidance sd"):
+        located("toybox-sd", "mvdream")

@@ -19,6 +19,7 @@ pytest.importorskip("transformers", reason="its text encoder and tokenizer are t
 from dreamlab.core.cameras import orbit
 from dreamlab.core.errors import InputError, ModelError, RecipeError
 from dreamlab.core.types import Frames, Prompt
+from dreamlab.hub.within import write_alone
 from dreamlab.toybox import caption as world
 from dreamlab.toybox.colours import linear
 from dreamlab.toybox.shapes import CATEGORIES
@@ -26,7 +27,6 @@ from dreamlab.toybox.split import held_out_combination
 from dreamlab.toybox.training.command import begin
 from dreamlab.toybox.training.data import program_of
 from dreamlab.toybox.training.sd import command, meaning
-from dreamlab.toybox.training.sd.alone import write_alone
 from dreamlab.toybox.training.sd.control import ControlCourse
 from dreamlab.toybox.training.sd.folder import PARTS, read_base, read_vae, write_pipeline
 from dreamlab.toybox.training.sd.latents import EVERY, LatentCache, LatentGroups
@@ -399,8 +399,8 @@ def test_a_network_of_four_views_holds_one_of_single_pictures(
     loader and to the adapter of any Stable Diffusion."""
     from diffusers import UNet2DConditionModel
 
-    write_alone(pipeline, tmp_path)
-    unet, info = UNet2DConditionModel.from_pretrained(str(tmp_path / "unet"), output_loading_info=True)
+    write_alone(pipeline, out := tmp_path / "alone")
+    unet, info = UNet2DConditionModel.from_pretrained(str(out / "unet"), output_loading_info=True)
     assert not any(info.values()), info
     own = rounded(trained.net["unet"]).eval()
     z, t = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(4)), torch.tensor([800, 500, 20])
@@ -411,7 +411,7 @@ def test_a_network_of_four_views_holds_one_of_single_pictures(
         trained.together.count = SIDES
         assert torch.allclose(unet(z, t, words).sample, theirs, atol=2e-3)  # a bias is rounded to half precision
         assert (unet(z, t, words).sample - theirs).abs().mean() < 0.02 * theirs.std()
-    model = StableDiffusion.build(StableDiffusion.Settings(model=str(tmp_path), dtype="float32"), None).to("cpu")
+    model = StableDiffusion.build(StableDiffusion.Settings(model=str(out), dtype="float32"), None).to("cpu")
     shelf = draw_shelf(5, 0, 1)
     asked = model.condition(Prompt("a duck"), shelf.cameras(), shelf.frames())["text"]
     assert torch.isfinite(model.predict(torch.randn(4, 4, 16, 16), torch.full((4,), 500), asked)).all()

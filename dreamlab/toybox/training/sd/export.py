@@ -3,7 +3,7 @@
 
 python -m dreamlab.toybox.training.sd.export RUN OUT [DECODER]     DECODER: a later sd-vae run, of the decoder alone
 
-What is called toybox-sd is the Stable Diffusion inside toybox-mv (`alone`), made where it is asked for.
+What is called toybox-sd is the Stable Diffusion inside toybox-mv, made where it is asked for (`dreamlab.hub.within`).
 """
 
 from __future__ import annotations
