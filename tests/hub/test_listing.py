@@ -56,7 +56,7 @@ def test_every_guidance_with_weights_has_models() -> None:
 def test_a_model_within_another_is_made_once_and_answers_to_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """toybox-sd is in toybox-mv: a folder of Stable Diffusion beside the user's models, its other tensors the file's."""
+    """toybox-sd is in toybox-mv: a Stable Diffusion beside the user's models, its other tensors the file's."""
     from safetensors.torch import load_file
 
     from dreamlab.hub import located, places, reachable
