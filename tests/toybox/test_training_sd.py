@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -357,10 +356,9 @@ def test_a_control_network_learns_beside_a_network_that_stays(handed: tuple[Path
     base = unet_course(handed, 1)
     for _ in range(2):
         base.train_step()
-    base.export(tmp_path / "base")
-    for part in ("vae", "tokenizer"):
-        shutil.copytree(tmp_path / "base" / part, tmp_path / part)
-    course = ControlCourse(tmp_path, UnetPlan(batch=8, warmup=1, views=1, scale=handed[1], texts=0))
+    base.export(tmp_path / "sd")
+    course = command.started(tmp_path, "sd-control", tmp_path / "sd", {"batch": 8, "warmup": 1})
+    assert isinstance(course, ControlCourse) and course.plan.scale == pytest.approx(handed[1])
     before = {name: value.clone() for name, value in course.base.state_dict().items()}
     shelf = draw_shelf(5, 0, 1)
     told = course.surfaced(shelf, Never())
@@ -544,5 +542,5 @@ def test_bad_starts_are_one_line(tmp_path: Path, vae_run: Path) -> None:
         begin(tmp_path / "b", role="sd-vae", changes={"head_after": 3})
     with pytest.raises(InputError, match="not a run of --role mv"):
         begin(vae_run, role="mv", resume=True)
-    with pytest.raises(InputError, match="--role sd-control starts from the run folder of sd"):
+    with pytest.raises(InputError, match="--role sd-control starts from the run folder of sd, or from toybox-sd"):
         begin(tmp_path / "c", role="sd-control", start=str(vae_run))

@@ -4,7 +4,7 @@
 sd-vae comes first; mv and sd start from its run (`--start RUN`), or from one another's or from what such a run was
 exported to (`--start toybox-mv`: the shipped one), whose weights they take over.
 An sd-vae run that starts from another trains its decoder alone, since the U-Nets know the latents of its encoder; and
-sd-control starts from a run of sd, whose U-Net it leaves as it is.
+sd-control starts from a run of sd or from toybox-sd, whose U-Net it leaves as it is.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from torch import Tensor
 from dreamlab.core import tensors
 from dreamlab.core.errors import InputError, ModelError, RecipeError
 from dreamlab.core.files import disk_errors, write_json
+from dreamlab.hub import located
+from dreamlab.hub.registry import registry
 from dreamlab.run.signals import catching
 from dreamlab.toybox.training.sd.control import BASE, ControlCourse
 from dreamlab.toybox.training.sd.course import Course, CoursePlan
-from dreamlab.toybox.training.sd.folder import INDEX, read_base, read_vae, write_vae
+from dreamlab.toybox.training.sd.folder import INDEX, read_base, read_unet_config, read_vae, write_vae
 from dreamlab.toybox.training.sd.scenes import SIDES, draw_shelf
 from dreamlab.toybox.training.sd.shapes import Model, new_vae
 from dreamlab.toybox.training.sd.tokens import write_tokenizer
@@ -53,12 +55,17 @@ def begin(
     if there and not resume:
         raise InputError(f"{folder}: holds a run already; add --resume, or choose another --out")
     torch.set_num_threads(1)  # the lanes are the threads
-    course = resumed(folder, role, changes) if resume else started(folder, role, folder_of(start), changes)
+    course = resumed(folder, role, changes) if resume else started(folder, role, place_of(start), changes)
     with catching() as stop:
         course.train(minutes, lambda: stop.requested)
     if isinstance(course, UnetCourse):
         course.export(folder / "pipeline")
     return stop.exit_code if stop.requested else 0
+
+
+def place_of(start: str) -> Path:
+    """A run's folder, or that of a model which comes with the package."""
+    return located(start) if start in registry().models else folder_of(start)
 
 
 def started(folder: Path, role: str, start: Path, changes: Mapping[str, int | float]) -> Course:
@@ -69,14 +76,10 @@ def started(folder: Path, role: str, start: Path, changes: Mapping[str, int | fl
         decoding = VaePlan(frozen=True, small_until=0, whole_after=0)
         return planned(folder, role, decoding if former else VaePlan(), changes, start)
     if role == CONTROL:
-        if former.get("role") != "sd":
-            raise InputError(f"--start {start}: --role {CONTROL} starts from the run folder of sd")
-        base = resumed(start, "sd", {})
-        assert isinstance(base, UnetCourse)
-        base.export(folder / BASE)
+        scale = lay_base(folder / BASE, start, former)
         for part in ("vae", "tokenizer"):
             shutil.copytree(folder / BASE / part, folder / part, dirs_exist_ok=True)
-        return planned(folder, role, UnetPlan(views=1, scale=former["scale"]), changes, start)
+        return planned(folder, role, UnetPlan(views=1, scale=scale), changes, start)
     weights: Mapping[str, Tensor] = {}
     if former.get("role") == VAE_ROLE:
         latents, scale = folder / "latents", hand_over(start, folder)
@@ -98,6 +101,19 @@ def started(folder: Path, role: str, start: Path, changes: Mapping[str, int | fl
     if weights:
         take_over(course, weights, start)
     return course
+
+
+def lay_base(folder: Path, start: Path, former: Mapping[str, Any]) -> float:
+    """The pipeline that a control network stands beside, from a run of sd or from such a folder; its latents' scale."""
+    if former.get("role") == "sd":
+        base = resumed(start, "sd", {})
+        assert isinstance(base, UnetCourse)
+        base.export(folder)
+    elif (start / INDEX).is_file() and not read_unet_config(start).get("class_embed_type"):
+        shutil.copytree(start, folder, dirs_exist_ok=True)
+    else:
+        raise InputError(f"--start {start}: --role {CONTROL} starts from the run folder of sd, or from toybox-sd")
+    return float(read_vae(folder / "vae").config.scaling_factor)
 
 
 def planned(folder: Path, role: str, plan: CoursePlan, changes: Mapping[str, int | float], start: Path) -> Course:

@@ -7,6 +7,7 @@ prefix that every real file has and transformers 5 leaves out.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,11 @@ def read_vae(folder: Path) -> Model:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL.from_pretrained(str(folder), low_cpu_mem_usage=False)
+
+
+def read_unet_config(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    return found
 
 
 def read_base(folder: Path) -> nn.ModuleDict:
