@@ -17,10 +17,10 @@ from dreamlab.recipe.checks import cards_of, hearings, own_words
 from dreamlab.recipe.grammar import Recipe, Stage
 from dreamlab.recipe.reading import load
 from dreamlab.recipe.tables import TABLES
+from dreamlab.toybox.asked import miscounted
 from dreamlab.toybox.caption import EAR
-from dreamlab.toybox.layout import Thing, places, things
-
-MOST = 6  # objects
+from dreamlab.toybox.layout import MOST, Thing, things
+from dreamlab.toybox.places import places, remarks
 
 
 def apart(recipe: Recipe) -> Recipe | None:
@@ -28,7 +28,7 @@ def apart(recipe: Recipe) -> Recipe | None:
     alone."""
     if not (named := objects_of(recipe)):
         return None
-    objects = tuple(replace(one, to=None) if (one.to or 0) >= MOST else one for one in named[:MOST])
+    objects = _those_made(named)
     stands = [{"position": list(at.position), "scale": at.scale} for at in places(objects)]
     return _with_objects(recipe, objects, stands)
 
@@ -37,11 +37,13 @@ def heard_apart(recipe: Recipe) -> tuple[WordsHeard, ...]:
     """How a recipe's prompt is heard: object by object where it is of several."""
     if not (named := objects_of(recipe)):
         return tuple(hearings(recipe))
-    objects, overheard = named[:MOST], EAR.hear(recipe.prompt)
+    objects, overheard = _those_made(named), EAR.hear(recipe.prompt)
     said = ", ".join(f"{one.text!r}" for one in objects)
     line = f"{len(objects)} objects, each made by its own words and placed by the others: {said}"
-    beyond = tuple(f"{one.text!r}: {MOST} objects are made, the first" for one in named[MOST:])
-    whole = WordsHeard(read=(*overheard.read, line), unmade=(*overheard.lacking, *beyond))
+    beyond = dict.fromkeys(f"{one.text!r}: {MOST} objects are made, the first" for one in named[MOST:])
+    carrying, refused = remarks(objects)
+    lines = (*overheard.lacking, *miscounted(recipe.prompt, each=True), *refused, *beyond)
+    whole = WordsHeard(read=(*overheard.read, line, *carrying), unmade=lines)
     return whole, *hearings(_with_objects(recipe, objects, [{} for _ in objects]))
 
 
@@ -54,6 +56,10 @@ def objects_of(recipe: Recipe) -> tuple[Thing, ...]:
         return ()
     made = _with_objects(recipe, named[:MOST], [{} for _ in named[:MOST]])
     return () if any(TABLES.scene(stage.scene).complaint for stage in made.stages) else named
+
+
+def _those_made(named: Sequence[Thing]) -> tuple[Thing, ...]:
+    return tuple(replace(one, to=None) if (one.to or 0) >= MOST else one for one in named[:MOST])
 
 
 def check_renamed(recipe: Recipe, prompt: str | None, own: Callable[[], str]) -> None:

@@ -61,7 +61,8 @@ class Words:
         parts = [part for category in CATEGORIES.values() for part in category.parts]
         merged = {part: world.singular(part) for part in parts if world.singular(part) in parts}
         merged = {part: single for part, single in merged.items() if part != single and part not in CATEGORIES}
-        groups = (CATEGORIES, parts, COLOURS, PATTERNS, MATERIALS, world.RELATIONS, world.ACTIONS, world.BREAKS)
+        relations = world.RELATIONS.keys() - world.FILLERS  # "in red" is nothing to draw
+        groups = (CATEGORIES, parts, COLOURS, PATTERNS, MATERIALS, relations, world.ACTIONS, world.BREAKS)
         tokens = dict.fromkeys(word for group in groups for word in sorted(set(group)))
         tokens = {word: None for word in tokens if word not in USUAL and word not in merged}
         aliases = merged | {word: name for word, name in world.CATEGORY_WORDS.items() if word not in tokens}

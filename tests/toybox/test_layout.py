@@ -21,8 +21,9 @@ from dreamlab.run.train import METRICS, step
 from dreamlab.studio.words import heard
 from dreamlab.toybox.caption import Caption, parse
 from dreamlab.toybox.grammar import PHRASINGS, say
-from dreamlab.toybox.layout import Thing, placed, places, things
+from dreamlab.toybox.layout import Thing, things
 from dreamlab.toybox.mesh import mesh
+from dreamlab.toybox.places import placed, places
 from dreamlab.toybox.program import OBJECT_RADIUS
 from dreamlab.toybox.shapes import CATEGORIES, finishes, program
 from tests.conftest import Commands, threads
@@ -44,6 +45,8 @@ def thing(text: str) -> Thing:
     """ "a yellow duck, on 2"."""
     related = re.fullmatch(r"(.*), (\D+) (\d)", text)
     own, relation, to = (text, "next to", None) if related is None else (*related.groups()[:2], int(related[3]) - 1)
+    if relation == "like":
+        return Thing(parse(own).category, own, like=to)
     return Thing(parse(own).category, own, relation, to)
 
 
