@@ -77,16 +77,23 @@ def _makes_one(stage: Stage) -> bool:
 
 
 def _with_objects(recipe: Recipe, objects: Sequence[Thing], stands: Sequence[Json]) -> Recipe:
-    """As many steps for each object as every stage has for one. They are named for their kind, and numbered where there
-    are more of one."""
-    names = [re.sub(r"\W+", "_", one.category) for one in objects]
+    """As many steps for each object as every stage has for one; what is like another is made with it. They are named
+    for their kind, and numbered where there are more of one."""
+    kinds = [re.sub(r"\W+", "_", one.category) for one in objects]
+    before = [kinds[:i].count(name) for i, name in enumerate(kinds)]
+    names = [f"{name}_{n + 1}" if n else name for name, n in zip(kinds, before, strict=True)]
     said: dict[str, Json] = {}
     for i, (name, one, at) in enumerate(zip(names, objects, stands, strict=True)):
-        before, share = names[:i].count(name), (i + 1) / len(objects)
+        share, first = (i + 1) / len(objects), _twin(objects, i)
         code = [round(share, 3), round(1 - share, 3), float(i % 2)]
-        said[f"{name}_{before + 1}" if before else name] = {**at, "code": code, "prompt": one.text}
-    tree = plain(recipe)
+        said[name] = {**at, "code": code, **({"prompt": one.text} if first == i else {"like": names[first]})}
+    tree, apart = plain(recipe), len({one.text for one in objects})
     for stage in tree["stages"]:
         own = {name: {"scene": stage["scene"], **each} for name, each in said.items()}
-        stage |= {"scene": {"kind": "several", "objects": own}, "steps": len(objects) * stage["steps"]}
+        stage |= {"scene": {"kind": "several", "objects": own}, "steps": apart * stage["steps"]}
     return load(json.dumps(tree), TABLES)  # which is YAML, too
+
+
+def _twin(objects: Sequence[Thing], i: int) -> int:
+    """The first object with the same words."""
+    return [one.text for one in objects].index(objects[i].text)

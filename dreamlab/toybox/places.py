@@ -194,5 +194,5 @@ def placed(one: Program, at: Whereabouts) -> Program:
 
 
 def _fitted(at: Spot, centre: Sequence[float], fit: float) -> Whereabouts:
-    x, y, z = (round(fit * (p - c), 4) for p, c in zip(at.shift, centre, strict=True))
+    x, y, z = (round(fit * (p - c), 4) + 0.0 for p, c in zip(at.shift, centre, strict=True))  # no -0.0
     return Whereabouts((x, y, z), round(fit * at.scale, 4))
