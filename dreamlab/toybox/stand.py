@@ -20,12 +20,12 @@ from dreamlab.toybox.program import OBJECT_RADIUS, Program
 from dreamlab.toybox.scene import join, transformed
 
 SIZES = (0.55, 0.48, 0.42, 0.36, 0.3, 0.25, 0.2)  # of what stands in or under something
-ON = (*SIZES[:5], 0.8, 1.05)  # on something; the last span what is hollow below
+ON = (*SIZES[:5], 0.8, 1.05, 1.3)  # on something; the last span what is hollow below
 IN = (0.8, 0.7, 0.62, *SIZES, 0.15)
 GAP, AIR = 0.06, 0.25  # between neighbours; between a thing and what it is above
 CELLS = 81  # of a body's grid along each axis
 HAIR = 1e-3  # a distance that is a touch
-LEVEL = 0.12  # what stands on ground has its foot this near to it
+LEVEL = 0.2  # how far what stands on uneven ground, or over an opening, may sink into it
 SUNK = 0.35  # of the height of what is in something, below the brim
 DEEP, WIDE = 0.15, 0.01  # metres, cubic metres: what holds less is not open
 FRONT = ((0.0, 0.0), (0.0, 0.1), (0.0, 0.2), (0.0, 0.35), (0.3, 0.1))  # before the back of a chair, beside a mast
@@ -151,16 +151,19 @@ def row(bodies: Sequence[Body]) -> list[tuple[float, float]]:
 
 
 def on(bodies: Sequence[Body], ground: Body) -> list[Spot]:
-    """Side by side on it, with ground under the middle of each; else wherever they come to rest."""
-    rested: list[Spot] = []
+    """Side by side on it, with ground under the middle of each; else where they come to rest on its upper half."""
+    resting: list[Spot] = []
+    spots: list[Spot] = []
+    half = float(ground.low[1] + ground.high[1]) / 2
     for scale in ON:
         for x, z in (*(ground.basins[:1] if ground.open else ()), *FRONT):
             spots = [rest(b, scale, x + scale * dx, z + scale * dz, ground) for b, (dx, dz) in side_by_side(bodies)]
-            if all(_stands(body, spot, ground, len(bodies) > 1) for body, spot in zip(bodies, spots, strict=True)):
+            pairs = list(zip(bodies, spots, strict=True))
+            if all(_stands(body, at, ground, len(bodies) > 1) for body, at in pairs):
                 return spots
-            if not rested and all(clearance(b, s, ground) < 2 * HAIR for b, s in zip(bodies, spots, strict=True)):
-                rested = spots
-    return rested
+            if not resting and all(at.shift[1] + scale * float(body.low[1]) > half for body, at in pairs):
+                resting = spots
+    return resting or spots
 
 
 def _stands(body: Body, at: Spot, ground: Body, broad: bool) -> bool:
