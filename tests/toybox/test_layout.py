@@ -188,6 +188,13 @@ def test_as_many_as_one_number_asks_for_are_of_one_size_and_even() -> None:
         assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=2e-3) and x[0] < x[1]
 
 
+def test_many_are_smaller_than_one_beside_them() -> None:
+    *mushrooms, house = places(things("three mushrooms and a house"))
+    assert mushrooms[0].scale / house.scale == pytest.approx(3**-0.5, abs=1e-3)
+    duck, left, right = places(things("a duck between two houses"))
+    assert duck.scale == left.scale == right.scale
+
+
 def test_open_is_what_holds_rain() -> None:
     shut = ("lamp", "bell", "crown", "umbrella", "hat", "boat", "drum", "donut", "teapot", "candle", "apple", "bottle")
     assert tuple(name for name in (*OPEN, *shut) if Body(program(name)).open) == OPEN

@@ -205,6 +205,18 @@ def test_two_objects_touch_nowhere_and_stand_as_told(relation):
     assert both.bound[0, 3] == pytest.approx(OBJECT_RADIUS, abs=1e-3)
 
 
+@pytest.mark.parametrize(("scale", "shift"), [(0.3, 0.2), (0.3, 0.0), (0.3, 1.5), (3.0, 0.2)])
+def test_the_ball_of_two_holds_both(scale, shift):
+    second = program("mug")
+    first = scene.transformed(program("duck"), shift=torch.tensor([shift, 0.0, 0.0]), scale=scale)
+    both = scene.join(first, second)
+    for one in (first, second):
+        far = (one.bound[0, :3] - both.bound[0, :3]).norm() + one.bound[0, 3]
+        assert far <= both.bound[0, 3] + 1e-4
+    least = max(float(first.bound[0, 3]), float(second.bound[0, 3]), (0.9 * (1 + scale) + shift) / 2)
+    assert both.bound[0, 3] == pytest.approx(least, abs=1e-3), "no larger than it must be"
+
+
 def test_what_stands_on_a_table_touches_its_top():
     table, cube = program("table"), program("cube")
     both = stand.arrange(cube, "on", table)
