@@ -18,7 +18,7 @@ from dreamlab.toybox.layout import Thing
 from dreamlab.toybox.program import OBJECT_RADIUS, Program
 from dreamlab.toybox.scene import transformed
 from dreamlab.toybox.shapes import program
-from dreamlab.toybox.stand import GAP, SIDES, Body, Box, Spot, beside, in_a_row, inside, spots, under
+from dreamlab.toybox.stand import GAP, SIDES, Body, Box, Spot, beside, inside, spots, standing, under
 
 UPRIGHT = ("on", "in", "under", "above")
 OPEN = ("mug", "boot")  # what something can be in
@@ -71,9 +71,8 @@ def rows(objects: Sequence[Thing]) -> list[Row]:
     found: dict[tuple[str, int | None], list[int]] = {}
     for i in range(len(objects)):
         relation, to, left = _role(objects, i)
-        members = found.setdefault(
-            (relation, to) if relation in UPRIGHT and to is not None else ("", _first(objects, i)), []
-        )
+        shared = relation in UPRIGHT and to is not None
+        members = found.setdefault((relation, to) if shared else ("", _first(objects, i)), [])
         members.insert(0 if left else len(members), i)
     return [Row(tuple(members), *_role(objects, members[0])[:2]) for members in found.values()]
 
@@ -121,15 +120,14 @@ class _Stage:
         self.rows: dict[int, Row] = {}
 
     def put(self, row: Row) -> None:
-        bodies, relation = [self.bodies[i] for i in row.members], row.relation
+        bodies = [self.bodies[i] for i in row.members]
         ground = row.to if row.to in self.stand else max(self.stand, default=None)
         if ground is None:
-            found = [_scaled(spot, row.size) for spot in in_a_row(bodies)]
-        elif relation in UPRIGHT and not (relation == "in" and not inside(bodies, self.bodies[ground])):
-            at = self.stand[ground]
-            found = [_within(at, spot) for spot in spots(bodies, relation, self.bodies[ground])]
-        else:
+            found = standing(bodies, row.size, 0.0, 0.0, 0.0)
+        elif row.relation not in UPRIGHT or not (there := spots(bodies, row.relation, self.bodies[ground])):
             found = self._beside(row, bodies, ground)
+        else:
+            found = [_within(self.stand[ground], spot) for spot in there]
         self.stand |= dict(zip(row.members, found, strict=True))
         self.rows |= dict.fromkeys(row.members, row)
 

@@ -111,6 +111,9 @@ class Body:
             room[max(i - 6, 0) : i + 7, max(k - 6, 0) : k + 7] = -1.0
         return found
 
+    def foot(self, at: Spot) -> float:
+        return at.shift[1] + at.scale * float(self.low[1])
+
     def top(self, x: float, z: float) -> float:
         column = ((torch.tensor([x, z]) - self.grid[0, 0, 0, [0, 2]]) / self.cell).round().long()
         return float(self.tops[tuple(column.clamp(0, CELLS - 1).tolist())])
@@ -150,25 +153,37 @@ def row(bodies: Sequence[Body]) -> list[tuple[float, float]]:
     return [(left - middle - float(body.low[0]), 0.0) for left, body in zip(edges, bodies, strict=False)]
 
 
+def standing(bodies: Sequence[Body], scale: float, x: float, z: float, floor: float) -> list[Spot]:
+    """In a row about (x, z), all on one floor."""
+    pairs = zip(bodies, row(bodies), strict=True)
+    return [Spot(scale, (x + scale * dx, floor - scale * float(b.low[1]), z + scale * dz)) for b, (dx, dz) in pairs]
+
+
+def _resting(bodies: Sequence[Body], scale: float, x: float, z: float, ground: Body) -> list[Spot]:
+    """In a row about (x, z), each on what is there."""
+    pairs = zip(bodies, row(bodies), strict=True)
+    return [rest(body, scale, x + scale * dx, z + scale * dz, ground) for body, (dx, dz) in pairs]
+
+
 def on(bodies: Sequence[Body], ground: Body) -> list[Spot]:
     """Side by side on it, with ground under the middle of each; else where they come to rest on its upper half."""
+    found: list[Spot] = []
     resting: list[Spot] = []
-    spots: list[Spot] = []
     half = float(ground.low[1] + ground.high[1]) / 2
     for scale in ON:
         for x, z in (*(ground.basins[:1] if ground.open else ()), *FRONT):
-            spots = [rest(b, scale, x + scale * dx, z + scale * dz, ground) for b, (dx, dz) in side_by_side(bodies)]
-            pairs = list(zip(bodies, spots, strict=True))
+            found = _resting(bodies, scale, x, z, ground)
+            pairs = list(zip(bodies, found, strict=True))
             if all(_stands(body, at, ground, len(bodies) > 1) for body, at in pairs):
-                return spots
-            if not resting and all(at.shift[1] + scale * float(body.low[1]) > half for body, at in pairs):
-                resting = spots
-    return resting or spots
+                return found
+            if not resting and all(body.foot(at) > half for body, at in pairs):
+                resting = found
+    return resting or found
 
 
 def _stands(body: Body, at: Spot, ground: Body, broad: bool) -> bool:
     """Whether its foot is on the ground under its middle; `broad`: under the middle half of it."""
-    foot = at.shift[1] + at.scale * float(body.low[1])
+    foot = body.foot(at)
     return all(abs(foot - ground.top(x, z)) < LEVEL for x, z in _corners(body, at, 0.25 if broad else 0.0))
 
 
@@ -183,13 +198,13 @@ def inside(bodies: Sequence[Body], ground: Body) -> list[Spot]:
     if not ground.open:
         return []
     brim = float(ground.grid[..., 1][ground.pool].max())
+    tall = min(float(body.high[1] - body.low[1]) for body in bodies)
     for x, z in ground.basins:
         for scale in IN:
-            spots = [rest(b, scale, x + scale * dx, z + scale * dz, ground) for b, (dx, dz) in side_by_side(bodies)]
-            feet = [spot.shift[1] + scale * float(body.low[1]) for body, spot in zip(bodies, spots, strict=True)]
-            tall = min(float(body.high[1] - body.low[1]) for body in bodies)
+            found = _resting(bodies, scale, x, z, ground)
+            feet = [body.foot(at) for body, at in zip(bodies, found, strict=True)]
             if max(feet) < brim - min(ground.depth / 2, SUNK * scale * tall):
-                return spots
+                return found
     return []
 
 
@@ -201,14 +216,10 @@ def under(bodies: Sequence[Body], ground: Body) -> list[Spot]:
         for scale in SIZES:
             if best and scale - 0.1 <= best[0].scale:  # the first place is the middle
                 break
-            spots = [
-                Spot(scale, (x + scale * dx, float(ground.low[1] - scale * body.low[1]), z + scale * dz))
-                for body, (dx, dz) in side_by_side(bodies)
-            ]
-            if all(
-                _covered(b, s, ground) and clearance(b, s, ground) > HAIR for b, s in zip(bodies, spots, strict=True)
-            ):
-                best = spots
+            found = standing(bodies, scale, x, z, float(ground.low[1]))
+            pairs = list(zip(bodies, found, strict=True))
+            if all(_covered(b, at, ground) and clearance(b, at, ground) > HAIR for b, at in pairs):
+                best = found
                 break
     return best
 
@@ -219,59 +230,39 @@ def _covered(body: Body, at: Spot, ground: Body) -> bool:
     return all(ground.top(x, z) > head for x, z in _corners(body, at, 0.25))
 
 
-def above(bodies: Sequence[Body], ground: Body) -> list[Spot]:
-    """Side by side in the air over it."""
-    scale = SIZES[0]
-    foot = float(ground.high[1]) + AIR
-    return [
-        Spot(scale, (scale * dx, foot - scale * float(b.low[1]), scale * dz)) for b, (dx, dz) in side_by_side(bodies)
-    ]
-
-
-def side_by_side(bodies: Sequence[Body]) -> list[tuple[Body, tuple[float, float]]]:
-    """A row, and where each is in it."""
-    return list(zip(bodies, row(bodies), strict=True))
-
-
 def beside(bodies: Sequence[Body], relation: str, box: Box, middle: tuple[float, float], size: float = 1) -> list[Spot]:
     """In a row to one side of a box about a middle (x, z), on its floor.
 
     "left of" and "right of" are the viewer's, who sees both from the front (+Z): left is -X. "next to" is "right of".
     """
-    axis, sign = SIDES.get(relation, SIDES["right of"])
+    (axis, sign), (low, high) = SIDES.get(relation, SIDES["right of"]), box
+    places = standing(bodies, size, 0.0, 0.0, float(low[1]))
     near = [
-        size * (place[axis // 2] + float((body.low if sign > 0 else body.high)[axis]))
-        for body, place in side_by_side(bodies)
+        at.shift[axis] + size * float((body.low if sign > 0 else body.high)[axis])
+        for body, at in zip(bodies, places, strict=True)
     ]
-    low, high = box
     edge = float(high[axis]) + GAP - min(near) if sign > 0 else float(low[axis]) - GAP - max(near)
     x, z = (edge, middle[1]) if axis == 0 else (middle[0], edge)
-    floor = float(low[1])
-    pairs = side_by_side(bodies)
-    return [Spot(size, (x + size * dx, floor - size * float(body.low[1]), z + size * dz)) for body, (dx, dz) in pairs]
+    return standing(bodies, size, x, z, float(low[1]))
 
 
 def spots(bodies: Sequence[Body], relation: str, ground: Body) -> list[Spot]:
-    """Where bodies are that stand in one relation to another. What has no room under something carries it."""
+    """Where bodies are that stand in one relation to another. What has no room under something carries it; there is
+    none for what cannot be in something."""
     if relation == "on":
         return on(bodies, ground)
     if relation == "above":
-        return above(bodies, ground)
+        return standing(bodies, SIZES[0], 0.0, 0.0, float(ground.high[1]) + AIR)
     if relation == "under":
         return under(bodies, ground) or _carrying(bodies, ground)
-    found = inside(bodies, ground) if relation == "in" else []
-    return found or beside(bodies, relation, (ground.low, ground.high), (0.0, 0.0))
-
-
-def in_a_row(bodies: Sequence[Body]) -> list[Spot]:
-    """By themselves, on one floor."""
-    floor = min(float(body.low[1]) for body in bodies)
-    return [Spot(1.0, (x, floor - float(body.low[1]), z)) for body, (x, z) in side_by_side(bodies)]
+    if relation == "in":
+        return inside(bodies, ground)
+    return beside(bodies, relation, (ground.low, ground.high), (0.0, 0.0))
 
 
 def _carrying(bodies: Sequence[Body], ground: Body) -> list[Spot]:
     """Where they are to what stands on them."""
-    shifts = [torch.tensor(spot.shift) for spot in in_a_row(bodies)]
+    shifts = [torch.tensor(spot.shift) for spot in standing(bodies, 1.0, 0.0, 0.0, 0.0)]
     whole = reduce(join, [transformed(body.program, shift=at) for body, at in zip(bodies, shifts, strict=True)])
     at = on([ground], Body(whole))[0]
     there = [((shift - torch.tensor(at.shift)) / at.scale).tolist() for shift in shifts]
@@ -280,7 +271,8 @@ def _carrying(bodies: Sequence[Body], ground: Body) -> list[Spot]:
 
 def arrange(first: Program, relation: str, second: Program) -> Program:
     """One scene of two objects in the ball of radius OBJECT_RADIUS: `first` in a relation to `second`."""
-    at = spots([Body(first)], relation, Body(second))[0]
+    bodies, ground = [Body(first)], Body(second)
+    at = (spots(bodies, relation, ground) or spots(bodies, "next to", ground))[0]
     scene = join(transformed(first, shift=torch.tensor(at.shift), scale=at.scale), second)
     scale = OBJECT_RADIUS / float(scene.bound[0, 3])
     return transformed(scene, shift=-scale * scene.bound[0, :3], scale=scale)
