@@ -18,7 +18,7 @@ from dreamlab.toybox.layout import Thing
 from dreamlab.toybox.program import OBJECT_RADIUS, Program
 from dreamlab.toybox.scene import transformed
 from dreamlab.toybox.shapes import program
-from dreamlab.toybox.stand import GAP, SIDES, Body, Box, Spot, beside, inside, spots, standing, under
+from dreamlab.toybox.stand import GAP, SIDES, Box, Spot, Toy, beside, inside, spots, standing, under
 
 UPRIGHT = ("on", "in", "under", "above")
 OPEN = ("mug", "boot")  # what something can be in
@@ -33,7 +33,7 @@ class Whereabouts:
 
 
 @dataclass(frozen=True)
-class Row:
+class Line:
     """Objects side by side, from the left, and what they are to another one."""
 
     members: tuple[int, ...]
@@ -47,8 +47,8 @@ class Row:
 
 
 @lru_cache(maxsize=128)
-def body(category: str) -> Body:
-    return Body(program(category))
+def body(category: str) -> Toy:
+    return Toy(program(category))
 
 
 @lru_cache(maxsize=256)
@@ -66,7 +66,7 @@ def places(objects: tuple[Thing, ...]) -> tuple[Whereabouts, ...]:
     return tuple(_fitted(stage.stand[i], centre.tolist(), fit) for i in range(len(objects)))
 
 
-def rows(objects: Sequence[Thing]) -> list[Row]:
+def rows(objects: Sequence[Thing]) -> list[Line]:
     """The rows of some objects in the order of their first words."""
     found: dict[tuple[str, int | None], list[int]] = {}
     for i in range(len(objects)):
@@ -74,7 +74,7 @@ def rows(objects: Sequence[Thing]) -> list[Row]:
         shared = relation in UPRIGHT and to is not None
         members = found.setdefault((relation, to) if shared else ("", _first(objects, i)), [])
         members.insert(0 if left else len(members), i)
-    return [Row(tuple(members), *_role(objects, members[0])[:2]) for members in found.values()]
+    return [Line(tuple(members), *_role(objects, members[0])[:2]) for members in found.values()]
 
 
 def _first(objects: Sequence[Thing], i: int) -> int:
@@ -117,9 +117,9 @@ class _Stage:
     def __init__(self, objects: Sequence[Thing]) -> None:
         self.objects, self.bodies = objects, [body(one.category) for one in objects]
         self.stand: dict[int, Spot] = {}
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, Line] = {}
 
-    def put(self, row: Row) -> None:
+    def put(self, row: Line) -> None:
         bodies = [self.bodies[i] for i in row.members]
         ground = row.to if row.to in self.stand else max(self.stand, default=None)
         if ground is None:
@@ -131,7 +131,7 @@ class _Stage:
         self.stand |= dict(zip(row.members, found, strict=True))
         self.rows |= dict.fromkeys(row.members, row)
 
-    def _beside(self, row: Row, bodies: Sequence[Body], ground: int) -> list[Spot]:
+    def _beside(self, row: Line, bodies: Sequence[Toy], ground: int) -> list[Spot]:
         """Beside all of the row that the ground is in, on the floor, and beyond what is there."""
         for _ in self.objects:
             there = self.rows[ground]
@@ -154,7 +154,7 @@ class _Stage:
             found = [_moved(spot, axis, sign * max(ways)) for spot in found]
         return found
 
-    def box(self, one: Body, at: Spot) -> tuple[Tensor, Tensor]:
+    def box(self, one: Toy, at: Spot) -> tuple[Tensor, Tensor]:
         shift = torch.tensor(at.shift)
         return at.scale * one.low + shift, at.scale * one.high + shift
 

@@ -2,7 +2,7 @@
 """Where things go in, on, under or beside another one, by exact distances: nothing is in anything, what stands on
 something touches it, what stands side by side has one floor.
 
-A `Body` is an object with what its distance says of it: points of its surface, its extent, and the cells of its grid
+A `Toy` is an object with what its distance says of it: points of its surface, its extent, and the cells of its grid
 that would hold rain. What rests on something is let down until a distance is zero (conservative advancement).
 """
 
@@ -44,7 +44,7 @@ class Spot:
     shift: Vec3
 
 
-class Body:
+class Toy:
     """One object about its own origin."""
 
     def __init__(self, program: Program) -> None:
@@ -119,7 +119,7 @@ class Body:
         return float(self.tops[tuple(column.clamp(0, CELLS - 1).tolist())])
 
 
-def clearance(first: Body, at: Spot, second: Body) -> float:
+def clearance(first: Toy, at: Spot, second: Toy) -> float:
     """The way from either's surface to the other, less than 0 where one is in the other."""
     shift = torch.tensor(at.shift)
     there = second.distance(at.scale * first.points + shift).min()
@@ -127,7 +127,7 @@ def clearance(first: Body, at: Spot, second: Body) -> float:
     return min(float(there), at.scale * float(here))
 
 
-def rest(first: Body, scale: float, x: float, z: float, second: Body) -> Spot:
+def rest(first: Toy, scale: float, x: float, z: float, second: Toy) -> Spot:
     """Let down from above until it touches; to the floor where nothing is under it."""
     y = float(second.high[1] - scale * first.low[1]) + HAIR
     floor = float(second.low[1] - scale * first.low[1])
@@ -139,7 +139,7 @@ def rest(first: Body, scale: float, x: float, z: float, second: Body) -> Spot:
     return Spot(scale, (x, y, z))
 
 
-def row(bodies: Sequence[Body]) -> list[tuple[float, float]]:
+def row(bodies: Sequence[Toy]) -> list[tuple[float, float]]:
     """Where things of one size stand side by side, (x, z) about their middle: up to three in a row, more in two."""
     if len(bodies) > 3:
         half = (len(bodies) + 1) // 2
@@ -153,19 +153,19 @@ def row(bodies: Sequence[Body]) -> list[tuple[float, float]]:
     return [(left - middle - float(body.low[0]), 0.0) for left, body in zip(edges, bodies, strict=False)]
 
 
-def standing(bodies: Sequence[Body], scale: float, x: float, z: float, floor: float) -> list[Spot]:
+def standing(bodies: Sequence[Toy], scale: float, x: float, z: float, floor: float) -> list[Spot]:
     """In a row about (x, z), all on one floor."""
     pairs = zip(bodies, row(bodies), strict=True)
     return [Spot(scale, (x + scale * dx, floor - scale * float(b.low[1]), z + scale * dz)) for b, (dx, dz) in pairs]
 
 
-def _resting(bodies: Sequence[Body], scale: float, x: float, z: float, ground: Body) -> list[Spot]:
+def _resting(bodies: Sequence[Toy], scale: float, x: float, z: float, ground: Toy) -> list[Spot]:
     """In a row about (x, z), each on what is there."""
     pairs = zip(bodies, row(bodies), strict=True)
     return [rest(body, scale, x + scale * dx, z + scale * dz, ground) for body, (dx, dz) in pairs]
 
 
-def on(bodies: Sequence[Body], ground: Body) -> list[Spot]:
+def on(bodies: Sequence[Toy], ground: Toy) -> list[Spot]:
     """Side by side on it, with ground under the middle of each; else where they come to rest on its upper half."""
     found: list[Spot] = []
     resting: list[Spot] = []
@@ -181,18 +181,18 @@ def on(bodies: Sequence[Body], ground: Body) -> list[Spot]:
     return resting or found
 
 
-def _stands(body: Body, at: Spot, ground: Body, broad: bool) -> bool:
+def _stands(body: Toy, at: Spot, ground: Toy, broad: bool) -> bool:
     """Whether its foot is on the ground under its middle; `broad`: under the middle half of it."""
     foot = body.foot(at)
     return all(abs(foot - ground.top(x, z)) < LEVEL for x, z in _corners(body, at, 0.25 if broad else 0.0))
 
 
-def _corners(body: Body, at: Spot, part: float) -> list[tuple[float, float]]:
+def _corners(body: Toy, at: Spot, part: float) -> list[tuple[float, float]]:
     wide, deep = (part * at.scale * float(body.high[i] - body.low[i]) for i in (0, 2))
     return [(at.shift[0] + dx, at.shift[2] + dz) for dx in (-wide, wide) for dz in (-deep, deep)]
 
 
-def inside(bodies: Sequence[Body], ground: Body) -> list[Spot]:
+def inside(bodies: Sequence[Toy], ground: Toy) -> list[Spot]:
     """Side by side in what is open, as large as they still sink in it by half its depth or a part of their height; none
     where there is no room."""
     if not ground.open:
@@ -208,7 +208,7 @@ def inside(bodies: Sequence[Body], ground: Body) -> list[Spot]:
     return []
 
 
-def under(bodies: Sequence[Body], ground: Body) -> list[Spot]:
+def under(bodies: Sequence[Toy], ground: Toy) -> list[Spot]:
     """Side by side on its floor, with something of it above each, as large as there is room; none where there is
     none."""
     best: list[Spot] = []
@@ -224,13 +224,13 @@ def under(bodies: Sequence[Body], ground: Body) -> list[Spot]:
     return best
 
 
-def _covered(body: Body, at: Spot, ground: Body) -> bool:
+def _covered(body: Toy, at: Spot, ground: Toy) -> bool:
     """Whether there is ground above the middle half of it."""
     head = at.shift[1] + at.scale * float(body.high[1])
     return all(ground.top(x, z) > head for x, z in _corners(body, at, 0.25))
 
 
-def beside(bodies: Sequence[Body], relation: str, box: Box, middle: tuple[float, float], size: float = 1) -> list[Spot]:
+def beside(bodies: Sequence[Toy], relation: str, box: Box, middle: tuple[float, float], size: float = 1) -> list[Spot]:
     """In a row to one side of a box about a middle (x, z), on its floor.
 
     "left of" and "right of" are the viewer's, who sees both from the front (+Z): left is -X. "next to" is "right of".
@@ -246,7 +246,7 @@ def beside(bodies: Sequence[Body], relation: str, box: Box, middle: tuple[float,
     return standing(bodies, size, x, z, float(low[1]))
 
 
-def spots(bodies: Sequence[Body], relation: str, ground: Body) -> list[Spot]:
+def spots(bodies: Sequence[Toy], relation: str, ground: Toy) -> list[Spot]:
     """Where bodies are that stand in one relation to another. What has no room under something carries it; there is
     none for what cannot be in something."""
     if relation == "on":
@@ -260,18 +260,18 @@ def spots(bodies: Sequence[Body], relation: str, ground: Body) -> list[Spot]:
     return beside(bodies, relation, (ground.low, ground.high), (0.0, 0.0))
 
 
-def _carrying(bodies: Sequence[Body], ground: Body) -> list[Spot]:
+def _carrying(bodies: Sequence[Toy], ground: Toy) -> list[Spot]:
     """Where they are to what stands on them."""
     shifts = [torch.tensor(spot.shift) for spot in standing(bodies, 1.0, 0.0, 0.0, 0.0)]
     whole = reduce(join, [transformed(body.program, shift=at) for body, at in zip(bodies, shifts, strict=True)])
-    at = on([ground], Body(whole))[0]
+    at = on([ground], Toy(whole))[0]
     there = [((shift - torch.tensor(at.shift)) / at.scale).tolist() for shift in shifts]
     return [Spot(1 / at.scale, (x, y, z)) for x, y, z in there]
 
 
 def arrange(first: Program, relation: str, second: Program) -> Program:
     """One scene of two objects in the ball of radius OBJECT_RADIUS: `first` in a relation to `second`."""
-    bodies, ground = [Body(first)], Body(second)
+    bodies, ground = [Toy(first)], Toy(second)
     at = (spots(bodies, relation, ground) or spots(bodies, "next to", ground))[0]
     scene = join(transformed(first, shift=torch.tensor(at.shift), scale=at.scale), second)
     scale = OBJECT_RADIUS / float(scene.bound[0, 3])

@@ -27,7 +27,7 @@ from dreamlab.toybox.mesh import mesh
 from dreamlab.toybox.places import OPEN, placed, places
 from dreamlab.toybox.program import OBJECT_RADIUS, Program
 from dreamlab.toybox.shapes import CATEGORIES, finishes, program
-from dreamlab.toybox.stand import Body
+from dreamlab.toybox.stand import Toy
 from tests.conftest import Commands, threads
 
 PAIR = "a red duck and a blue house"
@@ -197,7 +197,7 @@ def test_many_are_smaller_than_one_beside_them() -> None:
 
 def test_open_is_what_holds_rain() -> None:
     shut = ("lamp", "bell", "crown", "umbrella", "hat", "boat", "drum", "donut", "teapot", "candle", "apple", "bottle")
-    assert tuple(name for name in (*OPEN, *shut) if Body(program(name)).open) == OPEN
+    assert tuple(name for name in (*OPEN, *shut) if Toy(program(name)).open) == OPEN
 
 
 def test_what_has_no_room_is_said() -> None:
