@@ -25,8 +25,9 @@ from torch import Tensor
 from dreamlab import dream, pipeline
 from dreamlab.core.cameras import orbit
 from dreamlab.metrics.asset import Made, Solid, judging_cameras
+from dreamlab.metrics.geometry import RESOLUTION
 from dreamlab.metrics.judge import views_of
-from dreamlab.metrics.measure import Yardstick
+from dreamlab.metrics.measure import Figures, Yardstick
 from dreamlab.run.folder import Run
 from dreamlab.toybox.caption import parse
 from dreamlab.toybox.grammar import article
@@ -53,6 +54,7 @@ COUNTED = {  # and how many objects there must be
     "two white rabbits and an orange carrot": 3,
 }
 SEEN = 40  # pixels of an object that counts
+SUNK = 0.05  # metres of what is in something, below the brim, at least
 SIZE = 128
 NEAR = 0.12  # metres between what stands on something and that, at most
 
@@ -64,7 +66,7 @@ class Obeyed:
     prompt: str
     count: bool  # as many objects are seen as were asked for
     kinds: tuple[bool, ...]  # of each object that was made: the judge accepts it as what it is
-    colours: tuple[bool, ...]
+    colours: tuple[bool, ...]  # of those that the words name
     iou: tuple[float, ...]
     relation: bool
     silhouettes: float  # IoU with the exact world's scene
@@ -109,12 +111,20 @@ def obeyed(prompt: str, count: int, run: Run, seconds: float) -> Obeyed:
         prompt,
         shown.count == count,
         tuple(one.accepted for one in figures),
-        tuple(one.colours_right for one in figures),
+        tuple(named_right(one, text) for one, (_, _, text) in zip(figures, scene.told, strict=True)),
         tuple(round(one.iou, 3) for one in figures),
         all(related(shown, i, objects) for i in range(len(objects))),
         round(silhouette_iou(views_of(Made(scene), cameras)[1], views_of(Solid(truth(objects)), cameras)[1]), 3),
         round(seconds, 1),
     )
+
+
+def named_right(found: Figures, text: str) -> bool:
+    """Whether the first two parts of an object have the colours that its words give them, where they give them any."""
+    caption = parse(text)
+    parts = CATEGORIES[caption.category].nameable[:2]
+    pairs = zip(parts, (found.main_right, found.second_right), strict=False)
+    return all(right is not False for part, right in pairs if part in caption.finishes)
 
 
 def truth(objects: tuple[Thing, ...]) -> Program:
@@ -126,18 +136,24 @@ def truth(objects: tuple[Thing, ...]) -> Program:
 @dataclass(frozen=True)
 class Shown:
     """Where the pixels of each object are [S, S, objects], from the front (x to the right), from the right (-z to the
-    right), and from far above (x to the right, z down)."""
+    right), and from above (x to the right, z down); how high its surface is, lowest and highest [objects]."""
 
     front: Tensor
     right: Tensor
     above: Tensor
+    low: Tensor
+    high: Tensor
 
     @staticmethod
     def of(scene: Several) -> Shown:
-        cameras = orbit([0.0, 90.0, 0.0], [0.0, 0.0, 80.0], 3.2, 42.0)
+        cameras = orbit([0.0, 90.0, 0.0], [0.0, 0.0, 89.0], 3.2, 42.0)
         with torch.no_grad():
             masks = scene.render(cameras, SIZE, torch.zeros(3, 3)).extra["masks"] > 0.5
-        return Shown(*masks)
+        heights = []
+        for name, at in scene.settings.objects.items():
+            height = at.position[1] + at.scale * Made(scene.members[name]).mesh(RESOLUTION).vertices[:, 1]
+            heights.append(torch.stack([height.min(), height.max()]))
+        return Shown(*masks, *torch.stack(heights, 1))
 
     @property
     def count(self) -> int:
@@ -167,10 +183,11 @@ def stands(shown: Shown, i: int, relation: str, to: int) -> bool:
         return over and float(high[0]) < float(ground_low[0])
     if relation == "under":
         return over and floor and float(low[0]) > float(ground_low[0])
-    if relation == "in":
-        (top, bottom), (ground_top, ground_bottom) = (extent(shown.above[..., k]) for k in (i, to))
-        held = bool((top > ground_top).all() and (bottom < ground_bottom).all())
-        return over and held and float(high[0]) < float(ground_high[0])
+    if relation == "in":  # a part of it is below the brim, all of it above the foot
+        top, bottom = extent(shown.above[..., i])
+        (ground_top, ground_bottom), middle = extent(shown.above[..., to]), (top + bottom) / 2
+        held = bool((middle > ground_top).all() and (middle < ground_bottom).all())
+        return held and bool(shown.low[to] < shown.low[i] < shown.high[to] - SUNK)
     before = (low[1] + high[1]) < (ground_low[1] + ground_high[1])
     apart = bool(high[1] <= ground_low[1] + 3 or ground_high[1] <= low[1] + 3)
     return apart and floor and (relation == "next to" or bool(before) == (relation in ("left of", "in front of")))
