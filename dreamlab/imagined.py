@@ -26,9 +26,9 @@ def student() -> ToyboxStudent:
 
 
 def objects(prompt: str) -> list[str]:
-    """The words of each object."""
+    """The words of each object, once."""
     named = things(prompt)
-    return [one.text for one in named] if len(named) > 1 else [prompt]
+    return list(dict.fromkeys(one.text for one in named)) if len(named) > 1 else [prompt]
 
 
 @torch.no_grad()

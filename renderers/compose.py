@@ -54,6 +54,7 @@ class Placed:
     prompt: str = setting(
         "", tacit=True, help="its own words: it is made alone, in turn with the others that have some"
     )
+    like: str = setting("", tacit=True, help="the object that this one is, in another place: both are made at once")
 
     def turn(self, like: Tensor) -> Tensor:
         """[3, 3] from the object's frame to the world's."""
@@ -99,7 +100,8 @@ class Several:
         clouds = [spec.settings for spec in at.values() if spec.kind == "gaussians"]
         if not complaint and len({(one.dilation, one.compensate, one.backend) for one in clouds}) > 1:
             complaint = "objects: all Gaussians need the same dilation, compensate and backend"
-        if not complaint and len({at.prompt != "" for at in settings.objects.values()}) > 1:
+        complaint = complaint or _unlike(settings.objects)
+        if not complaint and len({at.prompt != "" for at in settings.objects.values() if not at.like}) > 1:
             complaint = "objects: all of them have a prompt of their own, or none"
         if complaint:
             return SceneCard(complaint=complaint)
@@ -122,8 +124,15 @@ class Several:
         self.members: dict[str, Any] = {
             name: MEMBERS[placed.scene.kind](placed.scene.settings, generator)
             for name, placed in settings.objects.items()
+            if not placed.like
         }
+        self.own = tuple(self.members)
+        self._share()
         self.clouds = tuple(name for name, member in self.members.items() if member.kind == "gaussians")
+
+    def _share(self) -> None:
+        """What is like another is that one."""
+        self.members = {name: self.members[at.like or name] for name, at in self.settings.objects.items()}
 
     @property
     def told(self) -> tuple[tuple[str, Scene, str], ...]:
@@ -133,25 +142,28 @@ class Several:
     @property
     def taking(self) -> dict[str, str]:
         """The stages that objects start from, by object."""
-        return {name: at.scene.source for name, at in self.settings.objects.items() if at.scene.source is not None}
+        objects = self.settings.objects
+        return {name: at.scene.source for name in self.own if (at := objects[name]).scene.source is not None}
 
     def take(self, name: str, source: Scene, stream: torch.Generator) -> Kept | None:
         """Object `name` takes over from a scene, or from the object of that name in it, in its own frame."""
         if isinstance(source, Several):
             source = source.members.get(name, source)
         self.members[name], kept = become(source, self.members[name], stream)
+        self._share()
         return kept
 
     def to(self, device: torch.device | str) -> Self:
-        self.members = {name: member.to(device) for name, member in self.members.items()}
+        self.members |= {name: self.members[name].to(device) for name in self.own}
+        self._share()
         return self
 
     def groups(self) -> Mapping[str, ParamGroup]:
         """Every row learns in every step: what no view sees of a cloud is not told apart here."""
         return {
             f"{name}.{key}": replace(group, rowwise=False)
-            for name, member in self.members.items()
-            for key, group in member.groups().items()
+            for name in self.own
+            for key, group in self.members[name].groups().items()
         }
 
     def cloud(self, name: str) -> dict[str, Tensor]:
@@ -277,7 +289,7 @@ class Several:
         if name == "box":
             total = [self._out_of_box(each, frames) for each in self.names]
             return torch.stack(total).mean()
-        able = [each for each, member in self.members.items() if name in member.penalties]
+        able = [each for each in self.own if name in self.members[each].penalties]
         own = {each: _of(each, frames) for each in able}
         # A cloud reads its own parameters; anything else must have been drawn.
         shown = [each for each in able if own[each].extra or each in self.clouds]
@@ -295,16 +307,19 @@ class Several:
 
     def adapt(self, progress: Progress, frames: Frames, healthy: Tensor) -> None:
         """Counts are fixed; fields refresh what they skip."""
-        for name, member in self.members.items():
-            member.adapt(progress, _of(name, frames), healthy)
+        for name in self.own:
+            self.members[name].adapt(progress, _of(name, frames), healthy)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {f"{name}.{key}": value for name, m in self.members.items() for key, value in m.state_dict().items()}
+        pairs = ((name, self.members[name].state_dict()) for name in self.own)
+        return {f"{name}.{key}": value for name, state in pairs for key, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        for name, member in self.members.items():
+        for name in self.own:
             mine = f"{name}."
-            member.load_state_dict({key.removeprefix(mine): v for key, v in state.items() if key.startswith(mine)})
+            self.members[name].load_state_dict(
+                {key.removeprefix(mine): v for key, v in state.items() if key.startswith(mine)}
+            )
 
     def splats(self, time: float = 0.0) -> Splats | None:
         """All clouds in the world, where they stand still."""
@@ -347,6 +362,15 @@ def _unfit(name: str, spec: Spec) -> str | None:
     }[spec.kind]()
     wrong = [key for key, asked in refused if asked]
     return f"scene.{wrong[0]}: an object of a scene cannot have it" if wrong else None
+
+
+def _unlike(objects: Mapping[str, Placed]) -> str:
+    """What is wrong with an object that should be another one; "" when nothing is."""
+    for name, at in objects.items():
+        first = objects.get(at.like, at)
+        if at.like and (first is at or first.like or first.scene != at.scene or at.prompt):
+            return f"objects.{name}: like names another object with the same scene, whose prompt is for both"
+    return ""
 
 
 def _of(name: str, frames: Frames) -> Frames:

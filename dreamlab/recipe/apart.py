@@ -17,10 +17,10 @@ from dreamlab.recipe.checks import cards_of, hearings, own_words
 from dreamlab.recipe.grammar import Recipe, Stage
 from dreamlab.recipe.reading import load
 from dreamlab.recipe.tables import TABLES
+from dreamlab.toybox.asked import miscounted
 from dreamlab.toybox.caption import EAR
-from dreamlab.toybox.layout import Thing, places, things
-
-MOST = 6  # objects
+from dreamlab.toybox.layout import MOST, Thing, things
+from dreamlab.toybox.places import places, remarks
 
 
 def apart(recipe: Recipe) -> Recipe | None:
@@ -28,7 +28,7 @@ def apart(recipe: Recipe) -> Recipe | None:
     alone."""
     if not (named := objects_of(recipe)):
         return None
-    objects = tuple(replace(one, to=None) if (one.to or 0) >= MOST else one for one in named[:MOST])
+    objects = _those_made(named)
     stands = [{"position": list(at.position), "scale": at.scale} for at in places(objects)]
     return _with_objects(recipe, objects, stands)
 
@@ -37,11 +37,13 @@ def heard_apart(recipe: Recipe) -> tuple[WordsHeard, ...]:
     """How a recipe's prompt is heard: object by object where it is of several."""
     if not (named := objects_of(recipe)):
         return tuple(hearings(recipe))
-    objects, overheard = named[:MOST], EAR.hear(recipe.prompt)
+    objects, overheard = _those_made(named), EAR.hear(recipe.prompt)
     said = ", ".join(f"{one.text!r}" for one in objects)
     line = f"{len(objects)} objects, each made by its own words and placed by the others: {said}"
-    beyond = tuple(f"{one.text!r}: {MOST} objects are made, the first" for one in named[MOST:])
-    whole = WordsHeard(read=(*overheard.read, line), unmade=(*overheard.lacking, *beyond))
+    beyond = dict.fromkeys(f"{one.text!r}: {MOST} objects are made, the first" for one in named[MOST:])
+    carrying, refused = remarks(objects)
+    lines = (*overheard.lacking, *miscounted(recipe.prompt, each=True), *refused, *beyond)
+    whole = WordsHeard(read=(*overheard.read, line, *carrying), unmade=lines)
     return whole, *hearings(_with_objects(recipe, objects, [{} for _ in objects]))
 
 
@@ -54,6 +56,10 @@ def objects_of(recipe: Recipe) -> tuple[Thing, ...]:
         return ()
     made = _with_objects(recipe, named[:MOST], [{} for _ in named[:MOST]])
     return () if any(TABLES.scene(stage.scene).complaint for stage in made.stages) else named
+
+
+def _those_made(named: Sequence[Thing]) -> tuple[Thing, ...]:
+    return tuple(replace(one, to=None) if (one.to or 0) >= MOST else one for one in named[:MOST])
 
 
 def check_renamed(recipe: Recipe, prompt: str | None, own: Callable[[], str]) -> None:
@@ -71,16 +77,23 @@ def _makes_one(stage: Stage) -> bool:
 
 
 def _with_objects(recipe: Recipe, objects: Sequence[Thing], stands: Sequence[Json]) -> Recipe:
-    """As many steps for each object as every stage has for one. They are named for their kind, and numbered where there
-    are more of one."""
-    names = [re.sub(r"\W+", "_", one.category) for one in objects]
+    """As many steps for each object as every stage has for one; what is like another is made with it. They are named
+    for their kind, and numbered where there are more of one."""
+    kinds = [re.sub(r"\W+", "_", one.category) for one in objects]
+    before = [kinds[:i].count(name) for i, name in enumerate(kinds)]
+    names = [f"{name}_{n + 1}" if n else name for name, n in zip(kinds, before, strict=True)]
     said: dict[str, Json] = {}
     for i, (name, one, at) in enumerate(zip(names, objects, stands, strict=True)):
-        before, share = names[:i].count(name), (i + 1) / len(objects)
+        share, first = (i + 1) / len(objects), _twin(objects, i)
         code = [round(share, 3), round(1 - share, 3), float(i % 2)]
-        said[f"{name}_{before + 1}" if before else name] = {**at, "code": code, "prompt": one.text}
-    tree = plain(recipe)
+        said[name] = {**at, "code": code, **({"prompt": one.text} if first == i else {"like": names[first]})}
+    tree, apart = plain(recipe), len({one.text for one in objects})
     for stage in tree["stages"]:
         own = {name: {"scene": stage["scene"], **each} for name, each in said.items()}
-        stage |= {"scene": {"kind": "several", "objects": own}, "steps": len(objects) * stage["steps"]}
+        stage |= {"scene": {"kind": "several", "objects": own}, "steps": apart * stage["steps"]}
     return load(json.dumps(tree), TABLES)  # which is YAML, too
+
+
+def _twin(objects: Sequence[Thing], i: int) -> int:
+    """The first object with the same words."""
+    return [one.text for one in objects].index(objects[i].text)

@@ -10,7 +10,9 @@ from dreamlab.core.cards import WordsHeard
 from dreamlab.toybox.caption import ALIASES, CATEGORY_WORDS, EAR, FILLERS, PART_WORDS, RELATIONS, Caption, named, parse
 from dreamlab.toybox.colours import COLOURS, MATERIALS, PATTERNS
 from dreamlab.toybox.grammar import article
+from dreamlab.toybox.layout import uncounted
 from dreamlab.toybox.motion import ACTIONS, can
+from dreamlab.toybox.places import OPEN
 from dreamlab.toybox.shapes import CATEGORIES, finishes
 
 EXACT = "the exact world shows it: --recipe oracle"
@@ -29,6 +31,16 @@ def unmade(text: str, moves: bool = False, several: bool = False, exact: bool = 
     return (*EAR.hear(text).lacking, *dict.fromkeys(_unmade(text, moves, several, exact)))
 
 
+def miscounted(text: str, each: bool) -> tuple[str, ...]:
+    """A line for every number of something else than an object; for every number, where not each object is made."""
+    spare = uncounted(text)
+    lines = [f"{word!r}: one is made" for word in spare]
+    if not each:
+        counted = [number.word for number in EAR.hear(text).numbers if number.count > 1 and number.word not in spare]
+        lines += [f"{word!r}: one is made; --recipe toybox makes each" for word in counted]
+    return tuple(dict.fromkeys(lines))
+
+
 def moved(heard: WordsHeard) -> WordsHeard:
     """What a maker of still objects hears, where another makes its object move."""
     return replace(heard, unmade=tuple(line for line in heard.unmade if not line.endswith(MOVING)))
@@ -42,11 +54,14 @@ def _unmade(text: str, moves: bool, several: bool, exact: bool) -> Iterator[str]
         if any(word not in FILLERS for word in words):
             yield _no_object(words)
         return
+    yield from miscounted(text, each=False)
     captions = [asked] if asked.other is None else [asked, asked.other]
     for one in captions[: 2 if several else 1]:
         yield from _of_one(one, moves)
         if not exact:
             yield from _beyond_the_prior(one)
+    if several and asked.relation == "in" and asked.other and asked.other.category not in OPEN:
+        yield f"'in': a {asked.other.category} is not open (open are: {', '.join(OPEN)}); it stands beside it"
     if len(captions) > 1 and not several:
         yield f"one object is made, the {asked.category}; {BOTH}"
     elif not any(one.unknown for one in captions):

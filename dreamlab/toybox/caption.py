@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from dreamlab.toybox.category import Category, draft
@@ -24,8 +24,8 @@ from dreamlab.toybox.colours import COLOURS, MATERIALS, PATTERNS, Finish
 from dreamlab.toybox.hearing import Ear, nearest_by_sense
 from dreamlab.toybox.motion import animate
 from dreamlab.toybox.program import Program
-from dreamlab.toybox.scene import arrange
 from dreamlab.toybox.shapes import CATEGORIES, finishes
+from dreamlab.toybox.stand import arrange
 
 RELATIONS: dict[str, tuple[str, ...]] = {
     "on": ("on", "on top of", "upon", "sitting on", "standing on"),
@@ -34,6 +34,9 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "right of": ("right of", "to the right of"),
     "in front of": ("in front of", "before"),
     "behind": ("behind",),
+    "under": ("under", "underneath", "beneath", "below"),
+    "above": ("above", "over"),
+    "in": ("in", "inside", "inside of", "within"),
 }
 ACTIONS: dict[str, tuple[str, ...]] = {
     "spinning": ("spinning", "rotating", "turning", "twirling"),
@@ -117,6 +120,7 @@ def part_words(category: Category) -> dict[str, str]:
 
 
 CATEGORY_WORDS = _category_words()
+PLURALS = {_plural(word): word for c in CATEGORIES.values() for word in (c.name, *c.words)}
 ALIASES = {phrase: name for table in (RELATIONS, ACTIONS) for name, group in table.items() for phrase in group}
 PART_WORDS = {form: part for c in CATEGORIES.values() for form, part in part_words(c).items()}
 PART_WORDS |= {adjective(part): part for c in CATEGORIES.values() for part in c.parts}
@@ -195,13 +199,30 @@ def parse(prompt: str) -> Caption:
     return replace(first, relation=ALIASES.get(tokens[joint], "next to"), other=second, unknown=unknown)
 
 
+def kind(word: str) -> str:
+    """The object that a word names, or would be taken for: one that is not of the world is still an object."""
+    strange = "" if word in VOCABULARY else nearest_by_sense(word) or ""
+    return CATEGORY_WORDS.get(word, strange)
+
+
+def relation_at(tokens: Sequence[str], i: int, parts: Collection[str] = ()) -> str:
+    """The relation that a word is to an object after it, that has no such part; "in red" is none, nor a mug's
+    "red inside"."""
+    name = ALIASES.get(tokens[i], "")
+    if name != "in":
+        return name if name in RELATIONS else ""
+    after = (word for word in tokens[i + 1 :] if word == "it" or kind(word) or word in PART_WORDS or word in BREAKS)
+    noun = next(after, ",")
+    return name if noun not in parts and (noun == "it" or kind(noun)) else ""
+
+
 def _find_relation(tokens: list[str], nouns: list[int]) -> int | None:
     """Where the words that relate two categories stand; a bare "and" before a second category means "next to"."""
     between = range(nouns[0] + 1, nouns[-1])
-    for i in between:
-        if ALIASES.get(tokens[i]) in RELATIONS:
-            return i
     parts = part_words(CATEGORIES[CATEGORY_WORDS[tokens[nouns[0]]]])  # "a clock with a white face and yellow bells"
+    for i in between:
+        if relation_at(tokens, i, parts):
+            return i
     others = [
         i for i in nouns[1:] if tokens[i] not in parts and CATEGORY_WORDS[tokens[i]] != CATEGORY_WORDS[tokens[nouns[0]]]
     ]

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from dreamlab.toybox.colours import COLOURS
 
-TABLES = ("same", "shades", "looks", "slips", "near", "motions")
-SETS = ("styles", "quiet", "numbers", "tints", "negations")
+TABLES = ("same", "shades", "looks", "slips", "near", "motions", "numbers")
+SETS = ("styles", "quiet", "tints", "negations")
 LEAST = 5  # letters from which a slip of the pen is looked for
 VOWELS = frozenset("aeiouy")
 CLAUSE = frozenset([",", ";", ".", "with", "and", "but", "that", "whose", "which"])  # where what is denied ends
@@ -29,12 +29,22 @@ PRETRAINED = "a pretrained model may: --recipe paper/sds"
 
 
 @dataclass(frozen=True)
+class Number:
+    """A number as it was written, before which word of the text it stood, and how many it asks for."""
+
+    word: str
+    at: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Overheard:
     """A text in words of the world, as far as it is."""
 
     text: str
     read: tuple[str, ...] = ()  # what was read as something: a slip of the pen
-    lacking: tuple[str, ...] = ()  # what was asked and is not made as asked: a shade, a number, a style
+    lacking: tuple[str, ...] = ()  # what was asked and is not made as asked: a shade, a style
+    numbers: tuple[Number, ...] = ()  # but those of parts, which are as many as they are
 
 
 @dataclass(frozen=True)
@@ -47,9 +57,9 @@ class Senses:
     slips: Mapping[str, str]
     near: Mapping[str, str]
     motions: Mapping[str, str]
+    numbers: Mapping[str, str]
     styles: frozenset[str]
     quiet: frozenset[str]
-    numbers: frozenset[str]
     tints: frozenset[str]
     negations: frozenset[str]
 
@@ -65,8 +75,8 @@ class Senses:
         def words(name: str) -> frozenset[str]:
             return frozenset(told["words"][name].split())
 
-        same, shades, looks, slips, near, motions = map(table, TABLES)
-        return Senses(same, shades, looks, slips, near, motions, *map(words, SETS))
+        same, shades, looks, slips, near, motions, numbers = map(table, TABLES)
+        return Senses(same, shades, looks, slips, near, motions, numbers, *map(words, SETS))
 
 
 @dataclass
@@ -76,6 +86,7 @@ class _Heard:
     out: list[str] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
     lacking: list[str] = field(default_factory=list)
+    numbers: list[Number] = field(default_factory=list)
 
 
 class Ear:
@@ -108,7 +119,8 @@ class Ear:
             else:
                 self._one(words[i], words[i + 1 : i + 4], heard)
                 i += 1
-        return Overheard(" ".join(heard.out), tuple(dict.fromkeys(heard.read)), tuple(dict.fromkeys(heard.lacking)))
+        told = tuple(dict.fromkeys(heard.read)), tuple(dict.fromkeys(heard.lacking))
+        return Overheard(" ".join(heard.out), *told, tuple(heard.numbers))
 
     def _one(self, word: str, following: Sequence[str], heard: _Heard) -> None:
         """What becomes of a word before some others."""
@@ -127,10 +139,12 @@ class Ear:
         elif (look := among(name, senses.looks)) is not None:
             heard.out.append(look)
             heard.lacking.append(f"{name!r} is made {look}, the nearest of its patterns")
-        elif name in senses.numbers:
-            after = (form for each in following for form in forms(among(each, senses.same) or each))
-            if self.parts.isdisjoint(after):  # "four black tyres" are as many as they are
-                heard.lacking.append(f"{name!r}: one is made")
+        elif name in senses.numbers or name.isdigit():
+            # "four black tyres" are as many as they are, a "two-wheeled" thing is one; "two red-wheeled cars" are not
+            nouns = (each for i, each in enumerate(following) if i == 0 or not each.endswith("ed"))
+            after = (form for each in nouns for form in forms(among(each, senses.same) or each))
+            if self.parts.isdisjoint(after):
+                heard.numbers.append(Number(name, len(heard.out), int(senses.numbers.get(name, name[:9]))))
         elif (motion := senses.motions.get(name)) is not None:
             heard.lacking.append(f"{name!r} is no motion of this world; the nearest is {motion!r} (--recipe video)")
         elif name in senses.styles:

@@ -61,11 +61,13 @@ class Words:
         parts = [part for category in CATEGORIES.values() for part in category.parts]
         merged = {part: world.singular(part) for part in parts if world.singular(part) in parts}
         merged = {part: single for part, single in merged.items() if part != single and part not in CATEGORIES}
-        groups = (CATEGORIES, parts, COLOURS, PATTERNS, MATERIALS, world.RELATIONS, world.ACTIONS, world.BREAKS)
+        # "in" may be said of anything: "in red".
+        relations = {name: group for name, group in world.RELATIONS.items() if name not in world.FILLERS}
+        groups = (CATEGORIES, parts, COLOURS, PATTERNS, MATERIALS, relations, world.ACTIONS, world.BREAKS)
         tokens = dict.fromkeys(word for group in groups for word in sorted(set(group)))
         tokens = {word: None for word in tokens if word not in USUAL and word not in merged}
         aliases = merged | {word: name for word, name in world.CATEGORY_WORDS.items() if word not in tokens}
-        for table in (world.RELATIONS, world.ACTIONS):
+        for table in (relations, world.ACTIONS):
             aliases |= {phrase: name for name, group in table.items() for phrase in group if phrase not in tokens}
         of_parts = [
             {form(part): merged.get(part, part) for part in parts} for form in (world.adjective, world.singular)

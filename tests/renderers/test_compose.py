@@ -319,3 +319,38 @@ def test_objects_start_from_stages_of_their_own(dreamlab: Commands, tmp_path: Pa
 )
 def test_what_cannot_be_an_object_is_said(objects: dict[str, Placed], word: str) -> None:
     assert word in Several.card(Several.Settings(objects=objects)).complaint
+
+
+def test_what_is_like_another_is_that_one_in_another_place() -> None:
+    """The pictures are those of two that are equal; there is one to learn, to store and to be taken over."""
+    twin = replace(RIGHT, like="duck")
+    one, two = scene({"duck": LEFT, "goose": twin}), scene({"duck": LEFT, "goose": RIGHT})
+    two.members["goose"].load_state_dict(two.members["duck"].state_dict())
+    cameras, white = orbit([20.0, 200.0], [15.0, 30.0], 3.0, 45.0), torch.ones(2, 3)
+    with torch.no_grad():
+        shown, wanted = (each.render(cameras, 32, white) for each in (one, two))
+    torch.testing.assert_close(shown.rgb, wanted.rgb)
+    torch.testing.assert_close(shown.extra["masks"], wanted.extra["masks"])
+    assert {name.split(".")[0] for name in (*one.groups(), *one.state_dict())} == {"duck"}
+    with torch.no_grad():
+        one.members["duck"].params["means"].add_(0.1)
+    torch.testing.assert_close(one.members["goose"].params["means"], one.members["duck"].params["means"])
+    one.take("duck", two, torch.Generator().manual_seed(0))
+    assert one.members["goose"] is one.members["duck"] and one.own == ("duck",)
+    own = dict(two.members["duck"].state_dict())
+    one.load_state_dict({f"duck.{key}": value for key, value in own.items()})
+    torch.testing.assert_close(one.splats().means[:64], two.splats().means[:64])  # type: ignore
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        replace(RIGHT, like="goose"),
+        replace(RIGHT, like="nobody"),
+        replace(RIGHT, like="duck", prompt="a goose"),
+        replace(RIGHT, like="duck", scene=TETS),
+    ],
+)
+def test_like_names_another_object_of_the_same_scene(twin: Placed) -> None:
+    card = Several.card(Several.Settings(objects={"duck": LEFT, "goose": twin}))
+    assert card.complaint.startswith("objects.goose: like names another object with the same scene")

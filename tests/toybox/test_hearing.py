@@ -120,10 +120,11 @@ def test_a_run_says_it_before_it_begins_and_strictly_refuses() -> None:
     with pytest.warns(UserWarning) as told:
         pipeline.plan(text, source, [], None, None)
     lines = [str(each.message) for each in told]
-    assert [line.partition("'")[2].partition("'")[0] for line in lines] == ["windmils", "two", "crimson", "spinning"]
+    quoted = [line.partition("'")[2].partition("'")[0] for line in lines]
+    assert quoted == ["windmils", "a spinning red windmill", "crimson", "spinning"]
     with (
         pytest.warns(UserWarning, match="is read as windmills"),
-        pytest.raises(RecipeError, match=r"prompt: 'two': one is made \(--strict\)"),
+        pytest.raises(RecipeError, match=r"prompt: 'crimson' is made red, the nearest of its colours \(--strict\)"),
     ):
         pipeline.plan(text, source, [], None, None, strict=True)
     with pytest.warns(UserWarning, match="is read as mushroom"):  # a slip of the pen is no lack
@@ -140,9 +141,9 @@ def test_a_prompt_for_each_region_is_heard_in_the_prompt_s_place() -> None:
 
 
 def test_the_command_line_the_page_and_python_say_the_same(dreamlab: Commands, tmp_path: Path) -> None:
-    prompt = "two spinning crimson ducks without beaks"
+    prompt = "a spinning crimson duck without beaks"
     page = heard(prompt, "toybox")["unmade"]
-    assert len(page) == 4 and "stands still" in page[-1]
+    assert len(page) == 3 and "stands still" in page[-1]
     ended = dreamlab("check", prompt)
     assert ended.code == 0 and ended.err.splitlines() == [f"note: prompt: {line}" for line in page]
     ended = dreamlab("dream", prompt, "--strict")

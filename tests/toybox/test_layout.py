@@ -12,6 +12,7 @@ import trimesh
 
 from configs import find
 from dreamlab import pipeline, recipe
+from dreamlab.core.cameras import orbit
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.recipe.apart import apart
 from dreamlab.recipe.tables import TABLES
@@ -21,10 +22,12 @@ from dreamlab.run.train import METRICS, step
 from dreamlab.studio.words import heard
 from dreamlab.toybox.caption import Caption, parse
 from dreamlab.toybox.grammar import PHRASINGS, say
-from dreamlab.toybox.layout import Thing, placed, places, things
+from dreamlab.toybox.layout import Thing, things
 from dreamlab.toybox.mesh import mesh
-from dreamlab.toybox.program import OBJECT_RADIUS
+from dreamlab.toybox.places import OPEN, placed, places
+from dreamlab.toybox.program import OBJECT_RADIUS, Program
 from dreamlab.toybox.shapes import CATEGORIES, finishes, program
+from dreamlab.toybox.stand import Toy
 from tests.conftest import Commands, threads
 
 PAIR = "a red duck and a blue house"
@@ -44,6 +47,8 @@ def thing(text: str) -> Thing:
     """ "a yellow duck, on 2"."""
     related = re.fullmatch(r"(.*), (\D+) (\d)", text)
     own, relation, to = (text, "next to", None) if related is None else (*related.groups()[:2], int(related[3]) - 1)
+    if relation == "like":
+        return Thing(parse(own).category, own, like=to)
     return Thing(parse(own).category, own, relation, to)
 
 
@@ -99,6 +104,122 @@ def test_three_objects_stand_together() -> None:
     assert -0.04 < float(duck[1] - table_high[1]) < 0.06 and float(duck_high[0]) < float(table_high[0])
 
 
+def solids(prompt: str) -> list[tuple[Program, torch.Tensor]]:
+    """Each object where it stands: the world's exact distance, and points of its surface by marching cubes."""
+    objects = things(prompt)
+    found = [placed(program(one.category), at) for one, at in zip(objects, places(objects), strict=True)]
+    return [(one, mesh(one, 56).vertices) for one in found]
+
+
+def way(one: tuple[Program, torch.Tensor], other: tuple[Program, torch.Tensor]) -> float:
+    """From either's surface to the other; less than 0 where one is in the other."""
+    pairs = ((one[1], other[0]), (other[1], one[0]))
+    return min(float(solid.sdf(points[None])[0].min()) for points, solid in pairs)
+
+
+# Prompt, and for each object (its relation, to which); "floor" stands on the ground.
+SCENES = {
+    "two ducks": ["floor", "floor"],
+    "five cats": ["floor"] * 5,
+    "three mushrooms and a house": ["floor"] * 4,
+    "two ducks on a table": [("on", 2), ("on", 2), "floor"],
+    "a duck on a table and a cat beside the duck": [("on", 1), "floor", ("on", 1)],
+    "six ducks on a table": [("on", 6)] * 6 + ["floor"],
+    "a cat on a sofa": [("on", 1), "floor"],
+    "a rabbit on a chair": [("on", 1), "floor"],
+    "a duck on a mug": [("on", 1), "floor"],
+    "a chair on a ball": [("on", 1), "floor"],
+    "a cat on a crown": [("on", 1), "floor"],
+    "a duck under a table": [("under", 1), "floor"],
+    "two ducks under a table": [("under", 2), ("under", 2), "floor"],
+    "a duck under a tree": [("under", 1), "floor"],
+    "a duck under a ball": ["floor", ("on", 0)],
+    "two ducks under a house": ["floor", "floor", ("carried", 0)],
+    "a bee above a flower": [("above", 1), "floor"],
+    "a duck in a mug": [("in", 1), "floor"],
+    "two flowers in a mug": [("in", 2), ("in", 2), "floor"],
+    "a pencil in a boot": [("in", 1), "floor"],
+    "a duck between two houses": ["floor", ("left", 0), ("right", 0)],
+    "two ducks between a house and a tree": ["floor", "floor", ("left", 0), ("right", 1)],
+    "a duck left of a house and a cat left of the house": [("left", 1), "floor", ("left", 1)],
+    "a duck in a hat": [("right", 1), "floor"],
+}
+
+
+@pytest.mark.parametrize("prompt", SCENES)
+def test_nothing_is_in_anything_and_what_stands_on_something_touches_it(prompt: str) -> None:
+    objects, told = solids(prompt), SCENES[prompt]
+    gaps = {(i, j): way(objects[i], objects[j]) for j in range(len(objects)) for i in range(j)}
+    assert min(gaps.values()) > -0.006
+    floor = min(float(points[:, 1].min()) for _, points in objects)
+    for i, each in enumerate(told):
+        relation, to = (each, 0) if isinstance(each, str) else (str(each[0]), int(each[1]))
+        (low, high), (ground_low, ground_high) = (
+            (points.amin(0), points.amax(0)) for points in (objects[i][1], objects[to][1])
+        )
+        gap = gaps.get((min(i, to), max(i, to)), 0.0)
+        middle = (low + high) / 2
+        within = bool((middle > ground_low)[[0, 2]].all() and (middle < ground_high)[[0, 2]].all())
+        if relation in ("floor", "left", "right", "under"):
+            assert float(low[1]) == pytest.approx(floor, abs=0.006)
+        if relation in ("on", "in"):
+            assert within and gap < 0.012, "it touches what carries it"
+        if relation in ("on", "above"):
+            assert float(high[1]) > float(ground_high[1])
+        if relation == "carried":
+            assert gap < 0.012 and gaps[1, 2] < 0.1 and float(low[1]) > floor + 0.3
+        if relation == "above":
+            assert within and float(low[1] - ground_high[1]) > 0.05
+        if relation == "under":
+            assert within and float(high[1]) < float(ground_high[1])
+        if relation == "in":
+            assert float(ground_high[1] - low[1]) > 0.08 < float(high[1] - low[1])
+        if relation == "left":
+            assert float(high[0]) < float(ground_low[0])
+        if relation == "right":
+            assert float(low[0]) > float(ground_high[0])
+
+
+def test_as_many_as_one_number_asks_for_are_of_one_size_and_even() -> None:
+    for prompt in ("three ducks", "three ducks on a table", "three ducks and a house"):
+        ducks = places(things(prompt))[:3]
+        assert len({at.scale for at in ducks}) == 1
+        x = [at.position[0] for at in ducks]
+        assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=2e-3) and x[0] < x[1]
+
+
+def test_many_are_smaller_than_one_beside_them() -> None:
+    *mushrooms, house = places(things("three mushrooms and a house"))
+    assert mushrooms[0].scale / house.scale == pytest.approx(3**-0.5, abs=1e-3)
+    duck, left, right = places(things("a duck between two houses"))
+    assert duck.scale == left.scale == right.scale
+
+
+def test_open_is_what_holds_rain() -> None:
+    shut = ("lamp", "bell", "crown", "umbrella", "hat", "boat", "drum", "donut", "teapot", "candle", "apple", "bottle")
+    assert tuple(name for name in (*OPEN, *shut) if Toy(program(name)).open) == OPEN
+
+
+def test_what_has_no_room_is_said() -> None:
+    page = heard("a duck under a red ball", "toybox")
+    assert page["read"][-1] == "'a red ball' stands on 'a duck': there is no room under it" and not page["unmade"]
+    (line,) = heard("a duck in a house", "toybox")["unmade"]
+    assert line == "'in': 'a duck' stands beside 'a house', in which it cannot be; open are: mug, boot"
+    assert heard("a duck in a mug", "toybox")["unmade"] == heard("a duck under a table", "toybox")["unmade"] == []
+    (line,) = heard("a duck in a house", "oracle")["unmade"]
+    assert line.startswith("'in': a house is not open")
+
+
+def test_a_number_is_made_as_far_as_there_is_room() -> None:
+    page = heard("two crimson ducks and a house with two hats", "toybox")
+    said = [line.partition(":")[0] for line in page["unmade"]]
+    assert said == ["'crimson' is made red, the nearest of its colours", "'two'", "'hats'"]
+    for prompt in ("a dozen ducks", "two dozen ducks", "1000000000000 ducks"):
+        assert heard(prompt, "toybox")["unmade"] == ["'a duck': 6 objects are made, the first"]
+    with pytest.raises(InputError, match="holds two objects"):
+        pipeline.plan("three ducks", find("oracle"), [], None, None)
+
+
 def test_the_recipe_says_all_of_it_and_is_taken_apart_once() -> None:
     asked = recipe.load(find("toybox"), TABLES, prompt=PAIR)
     found = apart(asked)
@@ -136,6 +257,24 @@ def test_each_step_shows_one_object_alone_and_tells_its_words() -> None:
             assert moved == {mine} and other not in moved
             before = after
     assert told == ["a red duck", "a blue house"]
+
+
+def test_objects_with_the_same_words_are_made_once_and_shown_everywhere() -> None:
+    asked = recipe.load(find("toybox-gaussians"), TABLES, prompt="two red ducks and a red duck", overrides=SMALL)
+    found = apart(asked)
+    assert found is not None and found.stages[0].steps == asked.stages[0].steps
+    assert recipe.load(recipe.dump(found), TABLES) == found
+    with threads(1):
+        scene = Assembler(found, "cpu").stage(0).scene
+    assert [text for _, _, text in scene.told] == ["a red duck"] and len(scene.groups()) == len(
+        scene.members["duck"].groups()
+    )
+    with torch.no_grad():
+        shown = scene.render(orbit([0.0], [0.0], 3.2, 42.0), 64, torch.zeros(1, 3)).extra["masks"][0].amax((0, 1))
+    assert shown.shape == (3,) and bool((shown > 0.2).all())
+    text = recipe.dump(found).replace("like: duck", "like: goose")
+    with pytest.raises(RecipeError, match="like names another object with the same scene"):
+        pipeline.check(recipe.load(text, TABLES))
 
 
 def test_a_command_makes_both_in_one_file_and_says_so(dreamlab: Commands) -> None:

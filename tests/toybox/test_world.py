@@ -10,7 +10,7 @@ import trimesh
 
 from cuda_ext.reference import sdf as layout
 from dreamlab.core.cameras import orbit
-from dreamlab.toybox import motion, scene
+from dreamlab.toybox import motion, scene, stand
 from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.category import draft
 from dreamlab.toybox.colours import COLOURS, Finish, linear
@@ -191,7 +191,7 @@ def test_moving_a_program_moves_its_distance():
 @pytest.mark.parametrize("relation", ["on", "next to", "left of", "right of", "in front of", "behind"])
 def test_two_objects_touch_nowhere_and_stand_as_told(relation):
     first, second = program("ball", {"ball": "red"}), program("cube")
-    both = scene.arrange(first, relation, second)
+    both = stand.arrange(first, relation, second)
     count = first.parts.shape[1]
     made = mesh(both, 72)
     centres = [made.vertices[mask].mean(0) for mask in (made.part < count, made.part >= count)]
@@ -205,9 +205,21 @@ def test_two_objects_touch_nowhere_and_stand_as_told(relation):
     assert both.bound[0, 3] == pytest.approx(OBJECT_RADIUS, abs=1e-3)
 
 
+@pytest.mark.parametrize(("scale", "shift"), [(0.3, 0.2), (0.3, 0.0), (0.3, 1.5), (3.0, 0.2)])
+def test_the_ball_of_two_holds_both(scale, shift):
+    second = program("mug")
+    first = scene.transformed(program("duck"), shift=torch.tensor([shift, 0.0, 0.0]), scale=scale)
+    both = scene.join(first, second)
+    for one in (first, second):
+        far = (one.bound[0, :3] - both.bound[0, :3]).norm() + one.bound[0, 3]
+        assert far <= both.bound[0, 3] + 1e-4
+    least = max(float(first.bound[0, 3]), float(second.bound[0, 3]), (0.9 * (1 + scale) + shift) / 2)
+    assert both.bound[0, 3] == pytest.approx(least, abs=1e-3), "no larger than it must be"
+
+
 def test_what_stands_on_a_table_touches_its_top():
     table, cube = program("table"), program("cube")
-    both = scene.arrange(cube, "on", table)
+    both = stand.arrange(cube, "on", table)
     points = torch.zeros(1, 2001, 3)
     points[0, :, 1] = torch.linspace(-0.9, 0.9, 2001)
     distance, part = both.sdf(points)
