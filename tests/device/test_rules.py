@@ -32,7 +32,9 @@ MORE: dict[str, tuple[tuple[str, ...], ...]] = {
     "vsd": ((), ("system.base=prior", "system.cfg_own=2", "system.predicts=eps")),
 }
 PICTURE = Path(__file__).parents[2] / "docs/images/roles-image-given.png"
-PICTURED = {"palette": (f"image.file={PICTURE}",)}  # rules that follow one
+PICTURED = {  # rules that follow one; their recipes' models are replaced by what computes in float32 everywhere
+    "palette": (f"image.file={PICTURE}", "stages.0.terms.1.guidance={kind: oracle, others: 2}")
+}
 CASES = [(name, more) for name in SYSTEMS for more in MORE.get(name, ((),))]
 
 
