@@ -51,7 +51,8 @@ class Measured:
     needles: float
     thin: float  # share of what can be seen
     specks: float
-    off: float  # OKLab distance of the unseen half to the picture's palette
+    off: float  # of the unseen half's colours, as below
+    lacking: float
 
 
 def as_png(one: Stranger, place: Path) -> Path:
@@ -63,16 +64,19 @@ def as_png(one: Stranger, place: Path) -> Path:
     return file
 
 
-def made(one: Stranger, runs: Path, may_run: bool, say: bool) -> Run | None:
-    """The newest finished run of a picture."""
+def finished(place: Path) -> Run | None:
+    """The newest finished run of a folder."""
+    files = sorted(place.glob("*/export/model.glb"), key=lambda file: file.stat().st_mtime)
+    return Run.open(files[-1].parents[1]) if files else None
+
+
+def made(one: Stranger, runs: Path, settings: Sequence[str] | None, say: bool) -> Run | None:
+    """The newest finished run of a picture; else one with these settings, unless there are none."""
     place = runs / one.name.replace(" ", "-")
-    finished = sorted(place.glob("*/export/model.glb"), key=lambda file: file.stat().st_mtime)
-    if finished:
-        return Run.open(finished[-1].parents[1])
-    if not may_run:
-        return None
+    if (run := finished(place)) is not None or settings is None:
+        return run
     with tempfile.TemporaryDirectory() as own:
-        said = [f"image.kind={one.kind}"] if say else []
+        said = [*settings, *([f"image.kind={one.kind}"] if say else [])]
         run = pipeline.create(None, find("image"), place, said, None, ["bench"], as_png(one, Path(own)))
     pipeline.execute(run)
     return run
@@ -93,6 +97,27 @@ def palette(colours: Tensor) -> Tensor:
     return centres
 
 
+@dataclass(frozen=True)
+class Colours:
+    """Of the half that a picture does not show."""
+
+    off: float  # OKLab distance of its pixels to the picture's palette
+    lacking: float  # OKLab distance of the picture's pixels to that half's palette
+
+
+def colours_of(run: Run) -> Colours:
+    wanted, scene, _ = pipeline.finished_scene(run)
+    given = read_picture(run.path / wanted.image.file, replace(wanted.image, file="", fill=0.0))
+    unseen = labs(straight(pictured(Made(scene), turned(given.camera, UNSEEN), SIZE // 2)))
+    own = labs(given.rgb[given.alpha[..., 0] > 0.9])
+    return Colours(distance(unseen, palette(own)), distance(own, palette(unseen)))
+
+
+def distance(colours: Tensor, near: Tensor) -> float:
+    """Mean over colours of how far the nearest of some others is."""
+    return float(torch.cdist(colours, near).amin(1).mean())
+
+
 def straight(pictures: tuple[Tensor, Tensor]) -> Tensor:
     """[N, 3] colours of what is opaque, of pictures over white."""
     rgb, alpha = pictures
@@ -109,16 +134,15 @@ def measured(run: Run) -> Measured:
     rgb, alpha = pictured(asset, given.camera, SIZE)
     front, true = alpha[0, ..., 0] > 0.5, picture[..., 3] > 0.5
     around = pictured(asset, beside(given.camera), SIZE)[1]
-    unseen = pictured(asset, turned(given.camera, UNSEEN), SIZE // 2)
-    own = palette(labs(given.rgb[given.alpha[..., 0] > 0.9]))
-    found = needles(around)
+    found, colours = needles(around), colours_of(run)
     return Measured(
         psnr=float(-10 * (rgb[0] - picture[..., :3]).square().mean().log10()),
         iou=float((front & true).sum() / (front | true).sum()),
         needles=found.count,
         thin=found.share,
         specks=specks(around),
-        off=float(torch.cdist(labs(straight(unseen)), own).amin(1).mean()),
+        off=colours.off,
+        lacking=colours.lacking,
     )
 
 
@@ -213,6 +237,7 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--others", action="store_true", help="the pictures that may be looked at while building")
     parser.add_argument("--measure", action="store_true", help="make no runs")
+    parser.add_argument("--set", action="append", default=[], help="a setting of the recipe, as on the command line")
     parser.add_argument("--say", action="store_true", help="runs are told the kind: the reader has no part in it")
     parser.add_argument("--reading", action="store_true")
     parser.add_argument("--text", type=Path)
@@ -226,7 +251,7 @@ def main() -> None:
             names = {name for name in given.only.split(",") if name}
             some = known(place) if names else others(place) if given.others else tested(place)
             some = [one for one in some if not names or one.name in names]
-            runs = {one.name: made(one, given.runs, not given.measure, given.say) for one in some}
+            runs = {one.name: made(one, given.runs, None if given.measure else given.set, given.say) for one in some}
             found = {name: run for name, run in runs.items() if run is not None}
             if not found:
                 parser.error(f"{given.runs}: holds no finished run of these pictures")

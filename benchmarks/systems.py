@@ -40,7 +40,7 @@ from systems import SYSTEMS
 ROWS, PROMPTS, SEEDS = 3200, 3, 2
 EQUAL = ("stages.0.particles=1",)  # one scene for all
 # They compare with known pictures or shapes and stand beside a rule that paints; or paint other colours than asked for.
-BESIDE = ("photometric", "sgc", "box", "cloud", "video", "style")
+BESIDE = ("photometric", "palette", "sgc", "box", "cloud", "video", "style")
 OF_PARTS = ("semantic",)  # its recipe names the parts of its own prompt; here each half of space is the whole prompt
 # As in `configs/toybox-single.yaml`; the scale where a rule's recipe has the one that is ours for the oracle.
 FOR_GUIDANCE = {"toybox": ("stages.0.regularisers={opacity: 0.02}",)}

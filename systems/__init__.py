@@ -26,6 +26,7 @@ SYSTEMS: Table[RuleKind] = Table(
         "balanced": "balanced.Balanced",
         "vsd": "vsd.VSD",
         "photometric": "photometric.Photometric",
+        "palette": "palette.Palette",
         "cfd": "cfd.CFD",
         "sdi": "sdi.SDI",
         "dsd": "dsd.DSD",

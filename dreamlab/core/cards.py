@@ -71,6 +71,7 @@ class GuidanceCard:
     level: bool = False  # ... as high as the picture's
     backdrop: str = ""  # the background of a stage that its pictures stand before; empty: any
     views: str = "all"  # the views it can speak of: all, or those of the prompt's picture alone (given)
+    anywhere: frozenset[str] = frozenset()  # ... but for these conditions, which hold of all
     picture: bool = False  # follows the prompt's picture
     frames_picture: bool = False  # `Framer`: knows how a picture's object would stand in its own world
     normals: bool = False  # is told the normals of the frames

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.cameras import Cameras
+from dreamlab.core.colours import oklab
 from dreamlab.toybox.caption import Caption
 from dreamlab.toybox.category import Category
 from dreamlab.toybox.colours import COLOURS, Finish, linear
@@ -121,22 +122,3 @@ def nearest_colour(seen: Tensor, shade: Tensor) -> Tensor:
 
 def to_linear(srgb: Tensor) -> Tensor:
     return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
-
-
-def oklab(rgb: Tensor) -> Tensor:
-    """Linear sRGB [..., 3] -> OKLab."""
-    to_cone = rgb.new_tensor(
-        [
-            [0.4122214708, 0.5363325363, 0.0514459929],
-            [0.2119034982, 0.6806995451, 0.1073969566],
-            [0.0883024619, 0.2817188376, 0.6299787005],
-        ]
-    )
-    to_lab = rgb.new_tensor(
-        [
-            [0.2104542553, 0.7936177850, -0.0040720468],
-            [1.9779984951, -2.4285922050, 0.4505937099],
-            [0.0259040371, 0.7827717662, -0.8086757660],
-        ]
-    )
-    return (rgb @ to_cone.T).clamp(min=0) ** (1 / 3) @ to_lab.T

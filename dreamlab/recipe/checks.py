@@ -283,7 +283,7 @@ def check_ranks(recipe: Recipe, ranks: int) -> None:
 
 def check_views(stage: Stage, term: Term, guide: GuidanceCard, rule: RuleCard, where: str) -> None:
     """Whether the views that a term sees are there, as many and in such groups as its guidance and rule take."""
-    if guide.views not in ("all", term.views):
+    if guide.views not in ("all", term.views) and not rule.conditions <= guide.anywhere:
         raise RecipeError(
             f"{where}.views: {term.guidance.kind} knows the {guide.views} ones alone; write views: {guide.views}"
         )

@@ -31,13 +31,23 @@ MORE: dict[str, tuple[tuple[str, ...], ...]] = {
     "mvdream": (("guidance={kind: oracle, others: 3}",),),  # its own has no pictures of twelve pixels
     "vsd": ((), ("system.base=prior", "system.cfg_own=2", "system.predicts=eps")),
 }
+PICTURE = Path(__file__).parents[2] / "docs/images/roles-image-given.png"
+PICTURED = {  # rules that follow one; their recipes' models are replaced by what computes in float32 everywhere
+    "palette": (f"image.file={PICTURE}", "stages.0.terms.1.guidance={kind: oracle, others: 2}")
+}
 CASES = [(name, more) for name in SYSTEMS for more in MORE.get(name, ((),))]
 
 
 def figures(name: str, more: tuple[str, ...], folder: Path, device: str) -> list[dict[str, float]]:
     """Two steps, and twice a checkpoint, a way back and one more."""
     source = Path(configs.find(RECIPES.get(name, name))).read_text(encoding="utf-8")
-    small = ("stages.0.size=12", "stages.0.steps=6", "stages.0.scene.count=24", "keeping.checkpoint=1000")
+    small = (
+        "stages.0.size=12",
+        "stages.0.steps=6",
+        "stages.0.scene.count=24",
+        "keeping.checkpoint=1000",
+        *PICTURED.get(name, ()),
+    )
     run, wanted, assembler = begun(source, folder, device, *small, *(TERM + each for each in more))
     stage = assembler.stage(0, {})
     found = steps(stage, [0, 1], assembler.device)

@@ -24,7 +24,7 @@ from dreamlab.run.telemetry import Ring
 from tests.device.pretend import the_device
 from tests.device.pretend import waits as waiting
 from tests.device.runs import MOVING, SCENES, recipe_of
-from tests.device.test_rules import RECIPES
+from tests.device.test_rules import PICTURED, RECIPES
 from tests.second_device import second_device
 from tests.sync_counter import syncs
 
@@ -125,7 +125,7 @@ def test_shadows_wait_twice_for_every_node(one_thread: None) -> None:
 def test_a_rule_waits_as_often_as_allowed(name: str, one_thread: None) -> None:
     """The scenes here wait for nothing."""
     text = Path(configs.find(RECIPES.get(name, name))).read_text(encoding="utf-8")
-    found = counted(text, "stages.0.size=12", "stages.0.scene.count=24", steps=2)
+    found = counted(text, "stages.0.size=12", "stages.0.scene.count=24", *PICTURED.get(name, ()), steps=2)
     at_most(found, waits.RULES.get(name, waits.NOTHING), 2 * waits.MOVING_TRUTH if name == "video" else 0)
 
 

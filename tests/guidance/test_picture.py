@@ -10,7 +10,9 @@ import torch
 
 from dreamlab import recipe
 from dreamlab.core.cameras import Cameras, orbit, turntable
+from dreamlab.core.colours import oklab
 from dreamlab.core.errors import InputError, RecipeError
+from dreamlab.core.safemath import srgb_to_linear
 from dreamlab.core.types import Frames, Prompt, Reference
 from dreamlab.recipe.checks import check
 from dreamlab.recipe.tables import TABLES
@@ -19,7 +21,9 @@ from dreamlab.run.telemetry import Ring
 from dreamlab.run.train import METRICS, step
 from dreamlab.toybox.caption import parse, programs_for
 from dreamlab.toybox.draw import draw
-from guidance.picture import Picture
+from dreamlab.toybox.training.style import repainted
+from guidance.picture import LOOKED, SHADES, Picture, near_colours
+from systems.palette import nearest
 from systems.photometric import Photometric
 
 TEXT = "a red mushroom with a white stem"
@@ -75,6 +79,68 @@ def test_it_is_certain() -> None:
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
     found = guidance.predict(guidance.table.add_noise(z, noise, t), t, condition)
     torch.testing.assert_close(found, noise, rtol=0, atol=1e-5)
+
+
+LILAC, SAGE, WINE = (torch.tensor(c) for c in ([0.62, 0.50, 0.80], [0.68, 0.71, 0.46], [0.45, 0.08, 0.20]))
+
+
+def striped(widths: tuple[int, int, int]) -> Reference:
+    """Lilac, sage and wine, a band each of so many columns; green where nothing is."""
+    bands = [colour.expand(LOOKED, width, 3) for colour, width in zip((LILAC, SAGE, WINE), widths, strict=True)]
+    rest = LOOKED - sum(widths)
+    rgb = torch.cat([*bands, torch.tensor([0.0, 1.0, 0.0]).expand(LOOKED, rest, 3)], 1)
+    alpha = torch.cat([torch.ones(LOOKED, sum(widths), 1), torch.zeros(LOOKED, rest, 1)], 1)
+    return Reference(rgb, alpha, orbit([0.0], 20.0))
+
+
+def test_of_every_colour_it_knows_its_own_nearest() -> None:
+    """Its own stay, to a cell of the table; a darker lilac becomes lilac, a brick red wine; green, which is cut away,
+    does not stay; of two that are nearly one it is the one that there is more of."""
+    table = near_colours(striped((20, 20, 4)))
+    for colour in (LILAC, SAGE, WINE):
+        torch.testing.assert_close(nearest(table, colour), colour, atol=0.01, rtol=0)
+    torch.testing.assert_close(nearest(table, torch.tensor([0.45, 0.36, 0.60])), LILAC, atol=0.01, rtol=0)
+    torch.testing.assert_close(nearest(table, torch.tensor([0.5, 0.12, 0.15])), WINE, atol=0.01, rtol=0)
+    assert (nearest(table, torch.tensor([0.0, 1.0, 0.0])) - torch.tensor([0.0, 1.0, 0.0])).abs().max() > 0.3
+    twins = striped((40, 2, 0))
+    twins.rgb[:, 40:42] = LILAC + 0.02
+    common = nearest(near_colours(twins), LILAC + 0.02)
+    assert (common - LILAC).abs().max() < 0.005
+
+
+def test_views_are_told_how_far_they_are_turned_from_it() -> None:
+    """((1 - cos) / 2 of the angle between the lines of sight; on a level, of the azimuths.)"""
+    given = replace(striped((20, 20, 4)), camera=orbit([30.0], 0.0))
+    told = Picture(Picture.Settings()).condition(
+        Prompt(TEXT, image=given), orbit([30.0, 120.0, 210.0], 0.0), blank(3, 8)
+    )["colours"]
+    torch.testing.assert_close(told.rows["hidden"], torch.tensor([0.0, 0.5, 1.0]), atol=1e-6, rtol=0)
+    assert told.shared["near"].shape == (SHADES, SHADES, SHADES, 3)
+
+
+def test_a_wrong_back_comes_nearer_to_the_true_one() -> None:
+    """The world's own house in colours that have no name, from behind, under a green cast: with the colours of its
+    front's picture in place of each, it is half as far from the truth; without the cast it hardly changes."""
+    lilac = repainted(programs_for(parse("a gray house with a red roof"), 900), torch.Generator().manual_seed(0))
+    shown = draw(lilac, orbit([30.0, 180.0, 230.0], 20.0, 3.2, 42.0), 96)
+    straight = shown.rgb[0] / shown.alpha[0].clamp(min=1e-3)
+    table = near_colours(Reference(straight[0], shown.alpha[0, 0], orbit([0.0], 20.0)))
+    true = straight[1:][shown.alpha[0, 1:, ..., 0] > 0.99]
+
+    def far(colours: torch.Tensor) -> float:
+        apart = oklab(srgb_to_linear(colours)) - oklab(srgb_to_linear(true))
+        return float((apart * torch.tensor([0.5, 1.0, 1.0])).norm(dim=-1).mean())
+
+    cast = 0.85 * true + 0.15 * torch.tensor([0.2, 0.9, 0.3])
+    assert far(nearest(table, cast)) < 0.5 * far(cast)
+    assert far(nearest(table, true)) < 0.25 * far(cast)
+
+
+def test_the_term_of_its_colours_may_see_views_that_it_does_not_show() -> None:
+    term = "      - {guidance: picture, system: palette, views: others}\n"
+    check(recipe.load(RECIPE.replace("    steps: 60", term.removesuffix("\n") + "\n    steps: 60"), TABLES))
+    with pytest.raises(RecipeError, match="palette needs the condition colours, which oracle does not make"):
+        check(recipe.load(RECIPE.replace("{kind: sds, cfg: 3, t_max: {from: 0.98, to: 0.3}}", "palette"), TABLES))
 
 
 def test_what_a_picture_does_not_know_is_said() -> None:

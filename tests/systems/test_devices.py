@@ -70,6 +70,11 @@ def seen_on(where: str, step: int, how: Prompting | None = None) -> Look:
     told = dict(guidance.condition(Prompt("x"), cameras, frames))
     shown = {"rgb": 0.5 * rgb.detach(), "alpha": frames.alpha, "depth": depth.detach() + 0.1 * rgb.detach()[..., :1]}
     told["truth"] = Condition(shown)
+    turned, table = (
+        torch.tensor([0.0, 0.3, 0.6, 1.0]),
+        torch.rand(8, 8, 8, 3, generator=torch.Generator().manual_seed(2)),
+    )
+    told["colours"] = Condition({"hidden": turned.to(where)}, {"near": table.to(where)})
     streams = torch.Generator(where).manual_seed(step + 1), torch.Generator().manual_seed(step + 2)
     clock = Progress(step, 10)
     return Look(guidance, base.z.float().to(where), told, clock, *streams, frames, cameras, Asking(how))

@@ -17,6 +17,7 @@ from dreamlab.core.types import Condition
 from systems.engine.depth_terms import out_of_order, unlike
 from systems.engine.features import of_latents
 from systems.engine.residual import Look
+from systems.palette import Palette
 from systems.photometric import Photometric
 from systems.sgc import SGC, levelled
 from systems.shape_guides import Box, Cloud, Part, sketched, surface
@@ -104,6 +105,44 @@ def test_likeness_is_by_the_features_of_a_guidance_that_sees_any() -> None:
     torch.testing.assert_close(of_latents(Seeing(), z), z[:, :3].mean((2, 3)))
     pooled = of_latents(Linear(), torch.arange(64.0).reshape(1, 1, 8, 8))
     torch.testing.assert_close(pooled, torch.arange(64.0)[None] - 31.5)
+
+
+TWO = torch.tensor([[0.8, 0.2, 0.2], [0.2, 0.2, 0.8]], dtype=torch.float64)
+
+
+def of_two_colours(opacity: Tensor, colour: Tensor, hidden: list[float]) -> Look:
+    """Two views of 4 x 4 pixels of one colour and alpha before green, and a picture of red and blue: a colour is
+    nearest to red where it has more of red than of blue."""
+    seen = look(batch=2, seed=4)
+    level = torch.arange(8, dtype=torch.float64)
+    table = torch.where((level[:, None, None] >= level)[..., None], TWO[0], TWO[1]).expand(8, 8, 8, 3)
+    alpha = opacity.expand(2, 4, 4, 1)
+    background = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64).expand(2, 3)
+    assert seen.frames is not None
+    rgb = alpha * colour + (1 - alpha) * background[:, None, None]
+    seen.frames = replace(seen.frames, rgb=rgb, alpha=alpha, background=background)
+    told = Condition({"hidden": torch.tensor(hidden, dtype=torch.float64)}, {"near": table})
+    seen.conditions = {"colours": told}
+    return seen
+
+
+def test_a_palette_pulls_colours_to_their_nearest_and_asks_for_no_other_shape() -> None:
+    """(1/2)^behind of the first view and all of the second, of the squared distance to red times alpha squared."""
+    opacity = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    colour = torch.tensor([0.7, 0.5, 0.3], dtype=torch.float64, requires_grad=True)
+    apart = 0.7**2 * (0.1**2 + 0.3**2 + 0.1**2) / 3
+    for behind, share in ((0.0, 1.0), (1.0, 0.75), (2.0, 0.625)):
+        rule = Palette(Palette.Settings(pull=constant(2.0), behind=behind))
+        loss = rule.loss(of_two_colours(opacity, colour, [0.5, 1.0]))
+        assert loss.item() == pytest.approx(2 * share * apart)
+    (slope,) = torch.autograd.grad(loss, colour)
+    torch.testing.assert_close(slope, 2 * 0.625 * 2 * 0.7**2 * (colour.detach() - TWO[0]) / 3)
+    rule = Palette(Palette.Settings())
+    for own in TWO:  # a colour of the picture's asks for nothing, of the alpha neither
+        loss = rule.loss(of_two_colours(opacity, own, [1.0, 1.0]))
+        (slope,) = torch.autograd.grad(loss, opacity)
+        assert loss.item() == pytest.approx(0, abs=1e-12) and slope.item() == pytest.approx(0, abs=1e-12)
+    assert rule.loss(of_two_colours(opacity.detach() / 2, colour, [1.0, 1.0])) == 0  # hardly there: it has no colour
 
 
 def test_the_rendered_surface_is_where_the_sphere_is() -> None:

@@ -16,7 +16,10 @@ from dreamlab.cli.inspection import write_object
 from dreamlab.core.cameras import OrbitSettings, orbit, sample_orbit
 from dreamlab.core.errors import InputError
 from dreamlab.recipe.tables import TABLES
+from dreamlab.run.assemble import Assembler
 from dreamlab.run.folder import Run
+from dreamlab.run.telemetry import Ring
+from dreamlab.run.train import METRICS, step
 from dreamlab.toybox.draw import draw
 from dreamlab.toybox.mesh import inside
 from dreamlab.toybox.shapes import program
@@ -72,6 +75,33 @@ def test_a_picture_becomes_an_asset_and_the_run_keeps_it(tmp_path: Path, prior: 
     wanted = recipe.load(run.recipe_path(), TABLES)
     assert wanted.image.file == "image.png" and wanted.image.elevation_deg == 25
     finished(Run.open(run.path.rename(tmp_path / "moved")))
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_what_a_picture_does_not_show_has_its_colours(stage: int, tmp_path: Path, prior: Path) -> None:
+    """A lilac ball, and a prior that knows nothing: from behind, what either stage makes is lilac, and not so
+    without the term that carries the picture's colours round."""
+    lilac = torch.tensor([0.62, 0.50, 0.80])
+    shown = draw(program("ball"), orbit([0.0], 20.0, 3.2, 42.0), 64)
+    rgba = torch.cat([lilac.expand(64, 64, 3), shown.alpha[0, 0]], -1)
+    Image.fromarray((rgba * 255).byte().numpy()).save(tmp_path / "ball.png")
+
+    def far(*more: str) -> float:
+        few = (f"stages.{stage}.steps=24", "stages.0.scene.count=400", "stages.1.scene={kind: mesh, faces: 200}")
+        run = made("image", tmp_path, prior, *few, *more, image=tmp_path / "ball.png")
+        assembler = Assembler(pipeline.load_recipe(run), "cpu", run.path)
+        built, ring = assembler.stage(stage, {}), Ring(METRICS, 24, "cpu")
+        for i in range(24):
+            step(built, i, ring)
+        with torch.no_grad():
+            frames = built.scene.render(orbit([150.0, 210.0], 20.0, 3.2, 42.0), 32, torch.ones(2, 3))
+        solid = frames.alpha[..., 0] > 0.5
+        alpha = frames.alpha[solid]
+        assert len(alpha) > 50
+        return float((((frames.rgb[solid] - 1 + alpha) / alpha) - lilac).norm(dim=-1).mean())
+
+    without, kept = far(f"stages.{stage}.terms.2.weight=0"), far()
+    assert kept < 0.5 * without
 
 
 def test_a_given_mesh_is_painted(tmp_path: Path, prior: Path) -> None:
