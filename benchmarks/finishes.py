@@ -4,6 +4,7 @@
 judge   a picture's material is that of the three true ones it is nearest to; on true pictures of other instances, and
         on what the prior draws of the same words
 light   whole runs of `fit-materials` (posed true pictures), held against the truth texel by texel
+before  the same without the search for materials: what the highlights leave in the base colour
 words   whole runs of the default recipe, held against the exact world's object at the nearest surface
 Beside every error stands that of a constant 0.8 and 0.0, what a surface has of which nothing is known. Runs that are in
 the folder already are measured again, not made again.
@@ -23,6 +24,7 @@ from cuda_ext import sdf_layout as layout
 from dreamlab.core.cameras import turntable
 from dreamlab.core.files import Json, write_json
 from dreamlab.core.safemath import srgb_to_linear
+from dreamlab.core.streams import derive
 from dreamlab.core.types import Prompt, Textures
 from dreamlab.pipeline import finished_scene
 from dreamlab.run.folder import Run
@@ -77,7 +79,8 @@ def judge() -> Json:
             drawn = ancestral(prior, told["text"], told["null"], len(cameras), 4.0, 15, i)
             right["prior"][name].append(nearest(drawn, truths, frames.alpha))
     return {
-        who: {name: {m: calls.count(m) for m in MATERIALS} for name, calls in rows.items()} for who, rows in right.items()
+        who: {name: {m: calls.count(m) for m in MATERIALS} for name, calls in rows.items()}
+        for who, rows in right.items()
     }
 
 
@@ -87,7 +90,8 @@ def against(run: Run) -> Json:
     assert isinstance(scene, TexturedMesh)
     at, found = texels(scene.atlas, scene.settings.texture), scene.textures()
     points = at.read(scene.surface.vertices, scene.surface.faces)
-    base, finish = truth_at(programs_for(parse(recipe.prompt)), points)
+    instance = derive(recipe.seed, "instance") % 10_000  # that of `true_pictures`; to the prior all are alike
+    base, finish = truth_at(programs_for(parse(recipe.prompt), instance), points)
     mine = {name: picture_at(found, name, at.hit) for name in ("base", "roughness", "metallic")}
     rows: Json = {"prompt": recipe.prompt, "base": error(mine["base"], base)}
     for i, name in enumerate(("roughness", "metallic")):
@@ -112,10 +116,10 @@ def truth_at(program: Program, points: Tensor) -> tuple[Tensor, Tensor]:
     return colour, program.parts[0, part][:, [layout.ROUGHNESS, layout.METALLIC]]
 
 
-def runs(prompts: tuple[str, ...], recipe: str, out: Path) -> list[Json]:
+def runs(prompts: tuple[str, ...], out: Path, recipe: str, **settings: str) -> list[Json]:
     rows = []
     for prompt in prompts:
-        rows.append(against(made(prompt, out, {"recipe": recipe})[0]))
+        rows.append(against(made(prompt, out, {"recipe": recipe, **settings})[0]))
         print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -124,12 +128,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--only", choices=("judge", "light", "words"))
+    parser.add_argument("--only", choices=("judge", "light", "before", "words"))
     given = parser.parse_args()
     parts = {
         "judge": judge,
-        "light": lambda: runs(FITTED, "fit-materials", given.out / "light"),
-        "words": lambda: runs(WORDED, "toybox", given.out / "words"),
+        "light": lambda: runs(FITTED, given.out / "light", "fit-materials"),
+        "before": lambda: runs(FITTED, given.out / "before", "fit-materials", **{"stages.1.materials.by": "none"}),
+        "words": lambda: runs(WORDED, given.out / "words", "toybox"),
     }
     found = {name: part() for name, part in parts.items() if given.only in (None, name)}
     print(json.dumps(found.get("judge"), indent=1))

@@ -36,26 +36,20 @@ SHINE = 0.3  # share of a pixel's light above which it says nothing of its base 
 
 
 def dress(stage: BuiltStage) -> list[str]:
-    """Every surface of the stage gets its material; a line for each that was found."""
-    how, lines = stage.spec.materials.by, list[str]()
-    if how == "none":
-        return lines
-    guidance = stage.terms[0].guidance
-    each = [(one, text) for _, one, text in stage.told] or [(stage.scene, stage.prompts[0].text)]
-    for scene, text in each:
-        if isinstance(scene, Finishable):
-            if how == "light":
-                lines += by_light(scene, stage.spec, guidance, Prompt(text))
-            elif isinstance(guidance, Dresser):
-                lines += by_words(scene, stage.spec, guidance, text)
-    return lines
+    """The stage's surface gets its material; a line for everything that was found. Several objects are left as they
+    are: their file is coloured at its vertices."""
+    how, scene, guidance = stage.spec.materials.by, stage.scene, stage.terms[0].guidance
+    if how == "none" or not isinstance(scene, Finishable):
+        return []
+    prompt = stage.prompts[0]
+    return (by_light if how == "light" else by_words)(scene, stage.spec, guidance, prompt)
 
 
 @torch.no_grad()
-def by_words(scene: Scene, spec: Stage, guidance: Guidance, text: str) -> list[str]:
+def by_words(scene: Scene, spec: Stage, guidance: Guidance, prompt: Prompt) -> list[str]:
     """Where a prompt's words of material are, as the guidance answers to them."""
     assert isinstance(scene, Finishable) and isinstance(guidance, Dresser)
-    usual, *asked = guidance.wearing(text)
+    usual, *asked = guidance.wearing(prompt.text)
     region = scene.regions()
     count = int(region.max()) + 1
     rough, metal = region.new_full((count,), usual.roughness, dtype=torch.float32), region.new_zeros(count).float()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dreamlab.toybox.colours import COLOURS
 
-TABLES = ("same", "shades", "looks", "slips", "near", "motions")
+TABLES = ("same", "shades", "looks", "substances", "slips", "near", "motions")
 SETS = ("styles", "quiet", "numbers", "tints", "negations")
 LEAST = 5  # letters from which a slip of the pen is looked for
 VOWELS = frozenset("aeiouy")
@@ -44,6 +44,7 @@ class Senses:
     same: Mapping[str, str]
     shades: Mapping[str, str]
     looks: Mapping[str, str]
+    substances: Mapping[str, str]
     slips: Mapping[str, str]
     near: Mapping[str, str]
     motions: Mapping[str, str]
@@ -65,8 +66,8 @@ class Senses:
         def words(name: str) -> frozenset[str]:
             return frozenset(told["words"][name].split())
 
-        same, shades, looks, slips, near, motions = map(table, TABLES)
-        return Senses(same, shades, looks, slips, near, motions, *map(words, SETS))
+        same, shades, looks, substances, slips, near, motions = map(table, TABLES)
+        return Senses(same, shades, looks, substances, slips, near, motions, *map(words, SETS))
 
 
 @dataclass
@@ -127,6 +128,9 @@ class Ear:
         elif (look := among(name, senses.looks)) is not None:
             heard.out.append(look)
             heard.lacking.append(f"{name!r} is made {look}, the nearest of its patterns")
+        elif (substance := among(name, senses.substances)) is not None:
+            heard.out.append(substance)
+            heard.read.append(f"{name!r} is read as {substance}")
         elif name in senses.numbers:
             after = (form for each in following for form in forms(among(each, senses.same) or each))
             if self.parts.isdisjoint(after):  # "four black tyres" are as many as they are

@@ -67,9 +67,15 @@ class Toybox:
 
     @classmethod
     def card(cls, settings: Settings) -> GuidanceCard:
-        listen, hear = partial(cls.listen, settings), partial(cls.understood, settings)
         return GuidanceCard(
-            cls.conditions, cls.together, adapter=True, encodes=True, single=cls.single, listen=listen, hear=hear
+            cls.conditions,
+            cls.together,
+            adapter=True,
+            encodes=True,
+            dresses=True,
+            single=cls.single,
+            listen=partial(cls.listen, settings),
+            hear=partial(cls.understood, settings),
         )
 
     @classmethod
