@@ -3,7 +3,8 @@
 what they are; with `lr_vertices` their corners move, by what silhouettes and colours ask.
 
 The shape comes from an earlier stage (`from:`) or from a file; of an `asset` the texture coordinates stay, too. `flat`
-shows the base colour; `pbr` shades in linear light by the split sum; `montecarlo` does it by sampling, with shadows.
+shows the base colour; `lamp` lights it as the procedural world does; `pbr` shades in linear light by the split sum;
+`montecarlo` does it by sampling, with shadows.
 Training draws one of `lights` per view, looking takes the first (Fantasia3D, arXiv:2303.13873; DreamMat,
 arXiv:2405.17176).
 """
@@ -30,15 +31,17 @@ from dreamlab.core.settings import FILES, setting
 from dreamlab.core.streams import by_view
 from dreamlab.core.text import did_you_mean
 from dreamlab.core.triangles import areas
-from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles
+from dreamlab.core.types import Finish, Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles, Watched
 from renderers.backing import GridSettings, backend_setting, backing
 from renderers.light.environment import ENVIRONMENTS, environment
+from renderers.light.lamp import shade as lamp_shade
+from renderers.light.lamp import unlit
 from renderers.light.montecarlo import Draws, shade_montecarlo
 from renderers.light.pbr import Material
 from renderers.light.rays import Boxes
 from renderers.light.split_sum import Lighting, shade
 from renderers.surface.atlas import METHODS, Atlas, unwrap
-from renderers.surface.bake import Texels, project, texels
+from renderers.surface.bake import CHUNK, Texels, project, texels
 from renderers.surface.canvas import OwnCanvas
 from renderers.surface.denoise import denoised
 from renderers.surface.draw import Neighbours, Surface, View, compose, look, normal_consistency, vertex_normals
@@ -46,19 +49,23 @@ from renderers.surface.extraction import extract
 from renderers.surface.finish.repair import repaired
 from renderers.surface.finish.simplify import LEAST, SPARE, decimated
 from renderers.surface.material import Coat, Ranges, SurfaceField, groups_of
+from renderers.surface.regions import regions
 from renderers.surface.shapes import starting_shape
 from renderers.surface.stretch import read_canvas
 from renderers.surface.tangents import tangents
 from renderers.surface.views import all_around, device_of, shown
 
 MATERIALS = ("texture", "hash")
-SHADINGS = ("flat", "pbr", "montecarlo")
+SHADINGS = ("flat", "lamp", "pbr", "montecarlo")
+BY_ITSELF = ("flat", "lamp")  # shadings that need no environment
 PENALTY_POINTS = 4096
+LEARNT = 200  # steps of a hash grid on what its surface shall look like
 # (metallic, roughness) of the white surface in a light picture, DreamMat (Zhang et al. 2024, arXiv:2405.17176)
 BARE = ((0.0, 0.0), (0.0, 0.5), (0.0, 1.0), (1.0, 0.0), (1.0, 0.5), (1.0, 1.0))
 SPREAD = 12  # rounds over which a corner's step is spread: some three edges wide
 FILL = 10  # steps between fillings of what no chart covers
 PAINT_VIEWS, PAINT_SIZE = 36, 192  # pictures that a surface is painted with
+MATTE = 0.9  # roughness of what is not known to be anything else
 SEEN = (0.05, 0.95)  # colours that an asset may begin with: farther out a sigmoid hardly learns
 Paint = Callable[[Tensor, Tensor, Tensor], Tensor]  # points, normals, colours of the vertices there -> base colours
 SHAPE = ("vertices", "faces", "uv", "uv_faces", "uv_source")
@@ -100,11 +107,11 @@ class TexturedMesh:
     @classmethod
     def card(cls, settings: Settings) -> SceneCard:
         s = settings
-        dark = s.shading != "flat" and not s.lights
+        dark = s.shading not in BY_ITSELF and not s.lights
         complaint = f"shading: {s.shading} needs at least one of `lights`" if dark else ""
         complaint = "file and asset are two shapes; leave out one" if s.file and s.asset else complaint
         unknown = [name for name in s.lights if name not in ENVIRONMENTS and not FILES["light"](name)]
-        for name in unknown if s.shading != "flat" else ():
+        for name in unknown if s.shading not in BY_ITSELF else ():
             complaint = f"lights: {name!r} is no .hdr or .exr file{did_you_mean(name, ENVIRONMENTS)}"
         ops = ["raster", "interpolate", "antialias", "texture"]
         if s.material == "hash":
@@ -123,7 +130,7 @@ class TexturedMesh:
         self.ranges = Ranges(settings.roughness, settings.metallic)
         self.channels = 8 if settings.bump > 0 else 5
         self.field = _skin(settings, self.channels)
-        pictures = [] if settings.shading == "flat" else [environment(name) for name in settings.lights]
+        pictures = [] if settings.shading in BY_ITSELF else [environment(name) for name in settings.lights]
         self.light = Lighting.of(pictures) if pictures else None
         if settings.asset:
             self.wear_own(read_canvas(Path(settings.asset)))
@@ -148,9 +155,16 @@ class TexturedMesh:
         points = at.read(surface.vertices, surface.faces)
         base = at.read(mesh.colours, surface.faces)
         if paint is not None:
-            base = paint(points, torch.nn.functional.normalize(at.read(self.normals, surface.faces), dim=-1), base)
-        metallic = 0.0 if self.settings.shading == "flat" else 0.3  # unknown: not far from either end
-        self._start(at, points, self.ranges.raw(base, 0.5, metallic, self.channels))
+            base = paint(points, self._facing(at), base)
+        lamp = self.settings.shading == "lamp"
+        if lamp:
+            base = linear_to_srgb(unlit(srgb_to_linear(base), self._facing(at)))
+        metallic = 0.0 if self.settings.shading in BY_ITSELF else 0.3  # unknown: not far from either end
+        self._start(at, points, self.ranges.raw(base, MATTE if lamp else 0.5, metallic, self.channels))
+
+    def _facing(self, at: Texels) -> Tensor:
+        """[M, 3] the normals at texels."""
+        return torch.nn.functional.normalize(at.read(self.normals, self.surface.faces), dim=-1)
 
     def _start(self, at: Texels, points: Tensor, raw: Tensor) -> None:
         """Parameters whose raw numbers at texels are `raw` [M, channels]."""
@@ -159,7 +173,7 @@ class TexturedMesh:
         else:
             self.params = {name: value.to(points.device) for name, value in self.field.start(self.generator).items()}
             area = areas(self.surface.vertices, self.surface.faces).sum()
-            self.field.learn(self.params, points, raw, 200, self.generator, float(area / len(points)) ** 0.5)
+            self.field.learn(self.params, points, raw, LEARNT, self.generator, float(area / len(points)) ** 0.5)
         if _moves(self.settings):
             self.params["shift"] = torch.zeros_like(self.rest).requires_grad_()
 
@@ -193,7 +207,8 @@ class TexturedMesh:
     def _inherit(self, source: TexturedMesh) -> None:
         """State for state where the sizes agree; else base colour, roughness and metallic, read at the new texels."""
         mine, theirs = ({name: value.shape for name, value in each.params.items()} for each in (self, source))
-        if mine == theirs and source.field == self.field:
+        freed = self.settings.shading == "lamp" != source.settings.shading
+        if mine == theirs and source.field == self.field and not freed:
             return self.load_state_dict(source.state_dict())
         self._dress(source.surface, source.atlas)
         at = texels(self.atlas, self.settings.texture)
@@ -201,6 +216,8 @@ class TexturedMesh:
         made = source.textures()
         kept = torch.cat([made.base, made.roughness, made.metallic], -1).to(points)
         base, roughness, metallic = texture(kept, uv[None, None], boundary="clamp")[0, 0].split([3, 1, 1], -1)
+        if freed:
+            base = linear_to_srgb(unlit(srgb_to_linear(base), self._facing(at)))
         return self._start(at, points, self.ranges.raw(base, roughness, metallic, self.channels))
 
     def _dress(self, surface: Surface, atlas: Atlas) -> None:
@@ -294,10 +311,12 @@ class TexturedMesh:
 
     def shaded(self, view: View, made: Coat, normal: Tensor, which: Tensor, stream: torch.Generator) -> Tensor:
         """[M, 3] sRGB."""
-        assert self.light is not None
         points = view.points.detach()
         material = Material(srgb_to_linear(made.base), made.roughness, made.metallic)
         to_eye, s = view.to_eye(points), self.settings
+        if s.shading == "lamp":
+            return linear_to_srgb(lamp_shade(material, normal, to_eye).clamp(0, 1))
+        assert self.light is not None
         if s.shading == "montecarlo":
             samples = Draws(s.samples, s.samples)
             arguments = (self.light, material, points, normal, to_eye, which, self.boxes, stream, samples, s.specular)
@@ -401,6 +420,44 @@ class TexturedMesh:
         normal = torch.nn.functional.normalize(at.read(self.normals, self.surface.faces), dim=-1)
         across, up = _tangent_frame(normal, at.read(self.tangents, self.atlas.faces))
         return torch.stack([(bump * across).sum(-1), (bump * up).sum(-1)], -1)
+
+    def regions(self) -> Tensor:
+        """[F] triangles of like base colour, freed of its light where that is painted on."""
+        surface, atlas = self.surface, self.atlas
+        middle = atlas.uv[atlas.faces].mean(1)
+        base = texture(self.textures().base, middle[None, None], boundary="clamp")[0, 0]
+        if self.settings.shading == "flat":
+            facing = torch.nn.functional.normalize(self.normals[surface.faces].mean(1), dim=-1)
+            base = linear_to_srgb(unlit(srgb_to_linear(base), facing))
+        return regions(surface.vertices, surface.faces, surface.neighbours, base)
+
+    def watched(self, cameras: Cameras, size: int) -> Watched:
+        """Where it is seen, and how it faces the eye."""
+        view = look(self.surface, cameras, size, self.settings.backend)
+        face = view.raster.triangle.reshape(-1)[view.hit].long() - 1
+        return Watched(view.hit, face, self.bent(view, None), view.to_eye(view.points))
+
+    def finish(self, found: Finish, cameras: Cameras | None = None, bare: Frames | None = None) -> None:
+        """Roughness and metallic of each region; base colours are tinted, and where pictures show them bare, theirs."""
+        at = texels(self.atlas, self.settings.texture)
+        points = at.read(self.surface.vertices, self.surface.faces)
+        uv = at.read(self.atlas.uv, self.atlas.faces)[None, None]
+        which = found.region[at.raster.triangle.reshape(-1).long() - 1]
+        base = texture(self.textures().base, uv, boundary="clamp")[0, 0]
+        base = linear_to_srgb((srgb_to_linear(base) * found.tint[which]).clamp(0, 1))
+        if cameras is not None and bare is not None:
+            shots = iter(bare.take(range(i, min(i + CHUNK, len(cameras)))) for i in range(0, len(cameras), CHUNK))
+            arguments = (self.surface, points, self._facing(at), cameras, bare.rgb.shape[1], lambda _: next(shots))
+            shown, seen = project(*arguments)
+            trust = (seen / 0.05).clamp(max=1)
+            base = trust * shown + (1 - trust) * base
+        known = (base, found.roughness[which, None], found.metallic[which, None])
+        raw = self.ranges.raw(*known, self.channels, margin=1e-4)
+        if self.settings.material == "texture":
+            with torch.no_grad():
+                self.params["texture"].copy_(at.picture(raw))
+        else:
+            self.field.learn(self.params, points, raw, LEARNT, self.generator)
 
     def offer(self, resolution: int) -> Offer:
         """The shape with its textures, all of it: seams repeat vertices, so that charts would pass for parts.

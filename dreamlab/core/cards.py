@@ -78,6 +78,7 @@ class GuidanceCard:
     lights: bool = False  # is shown the frames' bare surface under their light
     adapter: bool = False  # `Adapting`: offers trainable additions
     encodes: bool = False  # `Encoder`: says a text as a vector
+    dresses: bool = False  # `Dresser`: draws materials by words
     single: bool = False  # makes one still object of a prompt; of several, each is asked for by itself
     world: bool = False  # knows the procedural world's words alone ...
     quotes: Mapping[str, str] = field(default_factory=dict)  # ... also in these texts of its settings, by name

@@ -421,6 +421,62 @@ class Splatting(Protocol):
 
 
 @dataclass(frozen=True)
+class Watched:
+    """What cameras see of a surface: at the M pixels of B * H * W that it covers."""
+
+    hit: Tensor  # [M] the pixels
+    face: Tensor  # [M] the triangle there
+    normal: Tensor  # [M, 3] unit, world
+    to_eye: Tensor  # [M, 3] unit
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What R regions of a surface are made of."""
+
+    region: Tensor  # [F] of every triangle
+    roughness: Tensor  # [R]
+    metallic: Tensor  # [R]
+    tint: Tensor  # [R, 3] factor of the linear base colour that is there
+
+
+@runtime_checkable
+class Finishable(Protocol):
+    """A surface whose material can be told region by region."""
+
+    def regions(self) -> Tensor:
+        """[F] of like colour; of every triangle, from 0 without gaps."""
+
+    def watched(self, cameras: Cameras, size: int) -> Watched:
+        """Where it is, without its looks."""
+
+    def finish(self, found: Finish, cameras: Cameras | None = None, bare: Frames | None = None) -> None:
+        """Wear it; `bare` are pictures of the base colour, which it takes where they show it."""
+
+
+@dataclass(frozen=True)
+class Wearing:
+    """A part that a prompt wants of a material: what to ask a guidance to find where it is."""
+
+    word: str  # of the prompt, and the part it is said of
+    told: str  # a text with a look that the guidance draws
+    plain: str  # the same without it
+    roughness: float
+    metallic: float
+    mirrors: float  # of the diffuse light, what this material has less
+
+
+@runtime_checkable
+class Dresser(Protocol):
+    """A guidance that draws materials by words."""
+
+    size: int  # pixels per side of its pictures
+
+    def wearing(self, text: str) -> Sequence[Wearing]:
+        """Of what a prompt asks; the first is what everything else is made of."""
+
+
+@dataclass(frozen=True)
 class Textures:
     """A surface's material in pictures, glTF's metallic-roughness model; row 0 is v = 0."""
 

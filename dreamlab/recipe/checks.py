@@ -15,7 +15,7 @@ from dreamlab.core.text import check_prompt
 from dreamlab.core.types import Prompt
 from dreamlab.recipe.grammar import Recipe, Stage, Term
 from dreamlab.recipe.tables import TABLES
-from dreamlab.toybox.asked import hearing, moved
+from dreamlab.toybox.asked import dressed, hearing, moved
 from dreamlab.toybox.understand import understand
 from renderers.become import can_become
 
@@ -26,6 +26,7 @@ def check(recipe: Recipe) -> None:
     for i, stage in enumerate(recipe.stages):
         where, scene = f"stages.{i} ({stage.name!r})", TABLES.scene(stage.scene)
         check_scene(stage, scene, kinds, where)
+        check_materials(stage, where)
         check_cameras(stage, f"{where}: cameras")
         check_prompts(recipe, stage, scene, where)
         check_at_once(recipe, stage, where)
@@ -83,6 +84,7 @@ def check_words(guide: GuidanceCard, prompt: Prompt) -> None:
 def hearings(recipe: Recipe) -> Iterator[WordsHeard]:
     """What every term's guidance makes of what it is asked for. What one makes move, another may make still."""
     moves = any(guide.clip for _, guide in every_card(recipe))
+    dresses = recipe.stages[-1].materials.by == "words" and recipe.stages[-1].scene.kind == "mesh"
     for stage in recipe.stages:
         said = tuple(prompt.text for prompt in told(recipe, stage))
         for term in stage.terms:
@@ -90,6 +92,7 @@ def hearings(recipe: Recipe) -> Iterator[WordsHeard]:
             texts = rule.texts or said
             for text in texts:
                 heard = hearing(text, guide.clip) if guide.world else guide.hear(text)
+                heard = dressed(heard) if dresses else heard
                 yield moved(heard) if moves else heard
 
 
@@ -106,6 +109,26 @@ def check_scene(stage: Stage, scene: SceneCard, kinds: dict[str, str], where: st
     for name in stage.regularisers:
         if name in scene.lacking:
             raise RecipeError(f"{where}: regularisers.{name}: this {stage.scene.kind} needs {scene.lacking[name]}")
+
+
+def check_materials(stage: Stage, where: str) -> None:
+    """Whether there is a surface to be told what it is made of, and who can tell."""
+    by, kind = stage.materials.by, stage.scene.kind
+    if by == "none":
+        return
+    place = f"{where}.materials.by: {by}"
+    if kind not in ("mesh", "several"):
+        raise RecipeError(f"{place}: a {kind} has no surface of its own to find materials of; use scene: mesh")
+    if stage.particles > 1:
+        raise RecipeError(f"{place}: particles are several scenes; set particles: 1")
+    if by == "words" and not cards_of(stage.terms[0])[0].dresses:
+        raise RecipeError(
+            f"{place}: {stage.terms[0].guidance.kind} draws no materials by words; use by: light, or none"
+        )
+    if by == "light" and kind == "mesh" and stage.scene.settings.shading != "lamp":
+        raise RecipeError(
+            f"{place}: it is the world's own light that pictures are held against; set scene.shading: lamp"
+        )
 
 
 def check_backing(scene: SceneCard, kind: str, where: str) -> None:

@@ -18,6 +18,7 @@ from dreamlab.recipe.bind import plain
 from dreamlab.recipe.picture import PictureSettings
 
 BACKGROUNDS = ("random", "white", "black", "gray")
+MATERIALS = ("none", "light", "words")
 SIGHTS = ("rgb", "normal", "normal_mask", "latent")
 FORMATS = tuple(ABOUT)
 ALL = "all"  # of the formats, those that can be written
@@ -42,6 +43,17 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Materials:
+    """How roughness and metallic of a surface are found when a stage has ended (docs/toybox.md)."""
+
+    by: str = setting(
+        "none", choices=MATERIALS, help="light: from pictures under the world's; words: the prior's answer"
+    )
+    views: int = setting(8, low=4, high=64, help="pictures that it is found from")
+    size: int = setting(128, low=32, high=1024, help="pixels per side of a picture, by light")
+
+
+@dataclass(frozen=True)
 class Stage:
     """One scene, what drives it, and for how long."""
 
@@ -57,6 +69,7 @@ class Stage:
     cameras: OrbitSettings = field(default_factory=OrbitSettings)
     given: GivenViews = field(default_factory=GivenViews)
     regularisers: Mapping[str, Schedule] = field(default_factory=dict)
+    materials: Materials = field(default_factory=Materials)
 
 
 @dataclass(frozen=True)

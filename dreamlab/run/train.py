@@ -24,6 +24,7 @@ from dreamlab.run import checkpoint
 from dreamlab.run.assemble import Assembler, BuiltStage, BuiltTerm, Change
 from dreamlab.run.folder import Run
 from dreamlab.run.lineage import CHECKPOINT_FORMAT, PARTS, check_fits
+from dreamlab.run.materials import dress
 from dreamlab.run.preview import handful, save_preview
 from dreamlab.run.signals import StopSignal
 from dreamlab.run.telemetry import Ring
@@ -260,6 +261,8 @@ def run_stage(
         position.step += 1
         halts = functools.partial(stage.ranks.halts, stop)
         last = position.step == spec.steps
+        if last:
+            note = "\n".join((*filter(None, (note,)), *dressed(run, stage)))
         done = before + position.step
         if position.step % keeping.log == 0 or last or halts():
             rows = ring.drain()
@@ -281,6 +284,15 @@ def run_stage(
         if halts() and done < total:
             run.set_state(state="interrupted", step=done)
             raise Interrupted(f"stopped at step {done}/{total}", stop.exit_code)
+
+
+def dressed(run: Run, stage: BuiltStage) -> list[str]:
+    """What the stage's surface turns out to be made of, before anybody looks at it or keeps it."""
+    lines = dress(stage)
+    for line in lines:
+        run.event("material", stage=stage.spec.name, found=line)
+        run.log(line)
+    return lines
 
 
 def preview(run: Run, stage: BuiltStage, done: int, turn: int, watcher: Watcher) -> None:

@@ -18,6 +18,7 @@ from dreamlab.toybox.shapes import CATEGORIES, finishes
 EXACT = "the exact world shows it: --recipe oracle"
 BOTH = "--recipe toybox makes each by its own words, --recipe oracle the exact world's"
 MOVING = "--recipe video makes it move"
+FOUND = "one object by --recipe toybox gets it at the end"
 
 
 def hearing(text: str, moves: bool) -> WordsHeard:
@@ -44,6 +45,11 @@ def miscounted(text: str, each: bool) -> tuple[str, ...]:
 def moved(heard: WordsHeard) -> WordsHeard:
     """What a maker of still objects hears, where another makes its object move."""
     return replace(heard, unmade=tuple(line for line in heard.unmade if not line.endswith(MOVING)))
+
+
+def dressed(heard: WordsHeard) -> WordsHeard:
+    """What a maker of pictures hears, where a surface gets its material at the end."""
+    return replace(heard, unmade=tuple(line for line in heard.unmade if not line.endswith(FOUND)))
 
 
 def _unmade(text: str, moves: bool, several: bool, exact: bool) -> Iterator[str]:
@@ -102,7 +108,7 @@ def _beyond_the_prior(asked: Caption) -> Iterator[str]:
         if finish.pattern != "plain":
             yield f"{finish.pattern!r}: the pattern comes blotched or not at all; {EXACT}"
         if finish.material != usual[part].material:
-            yield f"{finish.material!r}: its surface stays matte; {EXACT}"
+            yield f"{finish.material!r}: its surface stays matte; {FOUND}"
 
 
 def _lost(words: list[str], captions: list[Caption]) -> Iterator[str]:

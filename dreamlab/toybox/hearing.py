@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dreamlab.toybox.colours import COLOURS
 
-TABLES = ("same", "shades", "looks", "slips", "near", "motions", "numbers")
+TABLES = ("same", "shades", "looks", "substances", "slips", "near", "motions", "numbers")
 SETS = ("styles", "quiet", "tints", "negations")
 LEAST = 5  # letters from which a slip of the pen is looked for
 VOWELS = frozenset("aeiouy")
@@ -54,6 +54,7 @@ class Senses:
     same: Mapping[str, str]
     shades: Mapping[str, str]
     looks: Mapping[str, str]
+    substances: Mapping[str, str]
     slips: Mapping[str, str]
     near: Mapping[str, str]
     motions: Mapping[str, str]
@@ -75,8 +76,8 @@ class Senses:
         def words(name: str) -> frozenset[str]:
             return frozenset(told["words"][name].split())
 
-        same, shades, looks, slips, near, motions, numbers = map(table, TABLES)
-        return Senses(same, shades, looks, slips, near, motions, numbers, *map(words, SETS))
+        same, shades, looks, substances, slips, near, motions, numbers = map(table, TABLES)
+        return Senses(same, shades, looks, substances, slips, near, motions, numbers, *map(words, SETS))
 
 
 @dataclass
@@ -139,6 +140,9 @@ class Ear:
         elif (look := among(name, senses.looks)) is not None:
             heard.out.append(look)
             heard.lacking.append(f"{name!r} is made {look}, the nearest of its patterns")
+        elif (substance := among(name, senses.substances)) is not None:
+            heard.out.append(substance)
+            heard.read.append(f"{name!r} is read as {substance}")
         elif name in senses.numbers or name.isdigit():
             # "four black tyres" are as many as they are, a "two-wheeled" thing is one; "two red-wheeled cars" are not
             nouns = (each for i, each in enumerate(following) if i == 0 or not each.endswith("ed"))

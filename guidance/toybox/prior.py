@@ -26,10 +26,11 @@ from dreamlab.core.cards import GuidanceCard, WordsHeard, beyond
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.noise import NoiseTable, eps_from_v, make_table
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Condition, Frames, Prompt
+from dreamlab.core.types import Condition, Frames, Prompt, Wearing
 from dreamlab.toybox import asked
 from dreamlab.toybox.hearing import PRETRAINED
 from dreamlab.toybox.motion import ACTIONS
+from dreamlab.toybox.wearing import wearing
 from guidance.shared.dtypes import dtype_of
 from guidance.shared.lora import Lora
 from guidance.shared.whole import Whole
@@ -66,9 +67,15 @@ class Toybox:
 
     @classmethod
     def card(cls, settings: Settings) -> GuidanceCard:
-        listen, hear = partial(cls.listen, settings), partial(cls.understood, settings)
         return GuidanceCard(
-            cls.conditions, cls.together, adapter=True, encodes=True, single=cls.single, listen=listen, hear=hear
+            cls.conditions,
+            cls.together,
+            adapter=True,
+            encodes=True,
+            dresses=True,
+            single=cls.single,
+            listen=partial(cls.listen, settings),
+            hear=partial(cls.understood, settings),
         )
 
     @classmethod
@@ -176,6 +183,10 @@ class Toybox:
                 del self._captions[next(iter(self._captions))]
             self._captions[key] = self.captions(texts)
         return self._captions[key]
+
+    def wearing(self, text: str) -> tuple[Wearing, ...]:
+        """Which parts a text wants of which material, and how to ask where they are."""
+        return wearing(text)
 
     def renew(self) -> bool:
         """Captions are encoded anew: what is said of a word that it does not know is said in every run."""

@@ -121,12 +121,15 @@ class Ranges:
             raw[:, :3].sigmoid(), between(self.roughness, raw[:, 3:4]), between(self.metallic, raw[:, 4:5]), bent
         )
 
-    def raw(self, base: Tensor, roughness: Tensor | float, metallic: Tensor | float, channels: int) -> Tensor:
-        """[M, channels]: what `coat` turns into these values, without bump."""
+    def raw(
+        self, base: Tensor, roughness: Tensor | float, metallic: Tensor | float, channels: int, margin: float = 0.02
+    ) -> Tensor:
+        """[M, channels]: what `coat` turns into these values, without bump; `margin`: how near to the ends of the
+        ranges they may come, for farther out a sigmoid no longer learns."""
 
         def back(ends: tuple[float, float], value: Tensor | float) -> Tensor:
             share = torch.as_tensor((value - ends[0]) / (ends[1] - ends[0]), device=base.device)
-            return inverse_sigmoid(share.clamp(0.02, 0.98))  # farther out a sigmoid no longer learns
+            return inverse_sigmoid(share.clamp(margin, 1 - margin))
 
         out = base.new_zeros(len(base), channels)
         out[:, :3] = inverse_sigmoid(base.clamp(0.004, 0.996))

@@ -160,3 +160,16 @@ def test_what_one_stage_makes_still_another_makes_move() -> None:
     assert heard(asked, "video")["unmade"] == []
     (line,) = heard("a waving red mushroom", "video")["unmade"]
     assert line.startswith("'waving': a mushroom cannot")
+
+
+@pytest.mark.parametrize(
+    ("text", "material", "said"),
+    [
+        ("a matte rubber duck", "matte", "'rubber' is read as matte"),
+        ("a steel key", "metal", "'steel' is read as metal"),
+    ],
+)
+def test_what_things_are_made_of_is_a_material_and_said(text: str, material: str, said: str) -> None:
+    asked = parse(text)
+    assert asked.finishes[CATEGORIES[asked.category].main].material == material and not asked.unknown
+    assert EAR.hear(text).read == (said,)
