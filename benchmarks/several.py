@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from dreamlab import dream, pipeline
 from dreamlab.core.cameras import orbit
+from dreamlab.core.types import Mesh
 from dreamlab.metrics.asset import Made, Solid, judging_cameras
 from dreamlab.metrics.geometry import RESOLUTION
 from dreamlab.metrics.judge import views_of
@@ -70,6 +72,7 @@ class Obeyed:
     iou: tuple[float, ...]
     relation: bool
     silhouettes: float  # IoU with the exact world's scene
+    sunk: float  # metres in which the surfaces that were made are in each other, at most
     seconds: float  # of CPU; 0: it was there
 
     @property
@@ -115,6 +118,7 @@ def obeyed(prompt: str, count: int, run: Run, seconds: float) -> Obeyed:
         tuple(round(one.iou, 3) for one in figures),
         all(related(shown, i, objects) for i in range(len(objects))),
         round(silhouette_iou(views_of(Made(scene), cameras)[1], views_of(Solid(truth(objects)), cameras)[1]), 3),
+        round(max(depth(a, b) for a, b in itertools.permutations(shown.surfaces, 2)), 3),
         round(seconds, 1),
     )
 
@@ -136,24 +140,23 @@ def truth(objects: tuple[Thing, ...]) -> Program:
 @dataclass(frozen=True)
 class Shown:
     """Where the pixels of each object are [S, S, objects], from the front (x to the right), from the right (-z to the
-    right), and from above (x to the right, z down); how high its surface is, lowest and highest [objects]."""
+    right), and from above (x to the right, z down); and the surface of each."""
 
     front: Tensor
     right: Tensor
     above: Tensor
-    low: Tensor
-    high: Tensor
+    surfaces: tuple[Mesh, ...]
 
     @staticmethod
     def of(scene: Several) -> Shown:
         cameras = orbit([0.0, 90.0, 0.0], [0.0, 0.0, 89.0], 3.2, 42.0)
         with torch.no_grad():
             masks = scene.render(cameras, SIZE, torch.zeros(3, 3)).extra["masks"] > 0.5
-        heights = []
+        surfaces = []
         for name, at in scene.settings.objects.items():
-            height = at.position[1] + at.scale * Made(scene.members[name]).mesh(RESOLUTION).vertices[:, 1]
-            heights.append(torch.stack([height.min(), height.max()]))
-        return Shown(*masks, *torch.stack(heights, 1))
+            own = Made(scene.members[name]).mesh(RESOLUTION)
+            surfaces.append(replace(own, vertices=at.scale * own.vertices + torch.tensor(at.position)))
+        return Shown(masks[0], masks[1], masks[2], tuple(surfaces))
 
     @property
     def count(self) -> int:
@@ -187,10 +190,23 @@ def stands(shown: Shown, i: int, relation: str, to: int) -> bool:
         top, bottom = extent(shown.above[..., i])
         (ground_top, ground_bottom), middle = extent(shown.above[..., to]), (top + bottom) / 2
         held = bool((middle > ground_top).all() and (middle < ground_bottom).all())
-        return held and bool(shown.low[to] < shown.low[i] < shown.high[to] - SUNK)
+        mine, ground = (shown.surfaces[k].vertices[:, 1] for k in (i, to))
+        return held and bool(ground.min() < mine.min() < ground.max() - SUNK)
     before = (low[1] + high[1]) < (ground_low[1] + ground_high[1])
     apart = bool(high[1] <= ground_low[1] + 3 or ground_high[1] <= low[1] + 3)
     return apart and floor and (relation == "next to" or bool(before) == (relation in ("left of", "in front of")))
+
+
+def depth(one: Mesh, other: Mesh) -> float:
+    """How far the corners of one surface are in another, at most: behind the nearest corner of that, by its normal."""
+    low, high = other.vertices.amin(0), other.vertices.amax(0)
+    within = one.vertices[((one.vertices > low) & (one.vertices < high)).all(1)]
+    deepest = 0.0
+    for some in within.split(1000) if len(within) else ():
+        way, nearest = torch.cdist(some, other.vertices).min(1)
+        behind = ((some - other.vertices[nearest]) * other.normals[nearest]).sum(1) < 0
+        deepest = max(deepest, float((way * behind).amax()))
+    return deepest
 
 
 def extent(mask: Tensor) -> tuple[Tensor, Tensor]:

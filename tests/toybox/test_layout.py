@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import trimesh
+from hypothesis import given
+from hypothesis import strategies as st
 
 from configs import find
 from dreamlab import pipeline, recipe
@@ -22,9 +24,9 @@ from dreamlab.run.train import METRICS, step
 from dreamlab.studio.words import heard
 from dreamlab.toybox.caption import Caption, parse
 from dreamlab.toybox.grammar import PHRASINGS, say
-from dreamlab.toybox.layout import Thing, things
+from dreamlab.toybox.layout import Thing, things, uncounted
 from dreamlab.toybox.mesh import mesh
-from dreamlab.toybox.places import OPEN, placed, places
+from dreamlab.toybox.places import OPEN, placed, places, rows
 from dreamlab.toybox.program import OBJECT_RADIUS, Program
 from dreamlab.toybox.shapes import CATEGORIES, finishes, program
 from dreamlab.toybox.stand import Toy
@@ -63,6 +65,18 @@ def test_captions_of_one_object_are_of_one() -> None:
         for phrasing in PHRASINGS:
             text = say(Caption(name, finishes(category, {})), phrasing)
             assert len(things(text)) == 1, text
+
+
+WORDS = "duck ducks tables mug house hat bells inside between them it in on under behind left_of two dozen 3 red the a"
+
+
+@given(st.lists(st.sampled_from([*WORDS.replace("_", " ").split(), "and", ",", "with", "corgi"]), max_size=14))
+def test_any_order_of_words_is_of_objects_that_all_stand_in_one_row(words: list[str]) -> None:
+    objects, counted = things(" ".join(words)), uncounted(" ".join(words))
+    assert sorted(i for row in rows(objects) for i in row.members) == list(range(len(objects)))
+    assert set(counted) <= {"two", "dozen", "3"} and not any("#" in one.text for one in objects)
+    for i, one in enumerate(objects):
+        assert one.like is None or (one.like < i and objects[one.like].text == one.text)
 
 
 def corners(objects: tuple[Thing, ...]) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -216,6 +230,7 @@ def test_a_number_is_made_as_far_as_there_is_room() -> None:
     assert said == ["'crimson' is made red, the nearest of its colours", "'two'", "'hats'"]
     for prompt in ("a dozen ducks", "two dozen ducks", "1000000000000 ducks"):
         assert heard(prompt, "toybox")["unmade"] == ["'a duck': 6 objects are made, the first"]
+    assert heard("two ducks", "oracle")["unmade"] == ["'two': one is made; --recipe toybox makes each"]
     with pytest.raises(InputError, match="holds two objects"):
         pipeline.plan("three ducks", find("oracle"), [], None, None)
 
