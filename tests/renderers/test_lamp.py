@@ -11,7 +11,7 @@ from cuda_ext.reference import sdf
 from dreamlab.core.safemath import linear_to_srgb
 from dreamlab.toybox.colours import MATERIALS
 from dreamlab.toybox.draw import Light
-from renderers.light.lamp import Lit, factors, lit, shade, unlit
+from renderers.light.lamp import LampLight, factors, lit, shade, unlit
 from renderers.light.pbr import Material
 from renderers.light.recover import USUAL, recover
 from renderers.surface.draw import Surface
@@ -47,7 +47,7 @@ def test_a_matte_colour_is_freed_of_its_light() -> None:
     assert float((back - base).abs().max()) < 0.02
 
 
-def pixels(materials: list[tuple[float, float]], astray: float = 0.0) -> tuple[Tensor, Tensor, Tensor, Lit]:
+def pixels(materials: list[tuple[float, float]], astray: float = 0.0) -> tuple[Tensor, Tensor, Tensor, LampLight]:
     """A ball for every material as VIEWS cameras see it: colours, ball, view, and its light by normals that are off."""
     seen, region, view, lights = [], [], [], []
     for i, (rough, metal) in enumerate(materials):
@@ -63,7 +63,7 @@ def pixels(materials: list[tuple[float, float]], astray: float = 0.0) -> tuple[T
             lights.append(lit(bent, eye))
             region.append(torch.full((len(normal),), i))
             view.append(torch.full((len(normal),), k))
-    light = Lit(*(torch.cat(each).float() for each in zip(*lights, strict=True)))
+    light = LampLight(*(torch.cat(each).float() for each in zip(*lights, strict=True)))
     return torch.cat(seen).float(), torch.cat(region), torch.cat(view), light
 
 
@@ -93,7 +93,7 @@ def test_where_no_highlight_could_be_seen_nothing_is_claimed() -> None:
     reaches them (0.8 would, 0.6 does not), and no more; and a region that nobody saw."""
     seen, region, view, light = pixels([MATERIALS["glossy"]])
     away = light.facing[:, 0] < 0.6
-    rest = Lit(*(each[away] for each in light))
+    rest = LampLight(*(each[away] for each in light))
     found = recover(seen[away], region[away], view[away], 2, rest)
     assert found.roughness.tolist() == pytest.approx([0.6, USUAL[0]]) and found.metallic.tolist() == [USUAL[1]] * 2
 
