@@ -21,11 +21,13 @@ from torch import Tensor
 
 from benchmarks.several import made
 from cuda_ext import sdf_layout as layout
-from dreamlab.core.cameras import turntable
+from cuda_ext.texture import texture
+from dreamlab.core.cameras import orbit, turntable
 from dreamlab.core.files import Json, write_json
-from dreamlab.core.safemath import srgb_to_linear
+from dreamlab.core.safemath import linear_to_srgb, srgb_to_linear
 from dreamlab.core.streams import derive
 from dreamlab.core.types import Prompt, Textures
+from dreamlab.export.readback import read_back
 from dreamlab.pipeline import finished_scene
 from dreamlab.run.folder import Run
 from dreamlab.toybox.caption import parse, programs_for
@@ -34,8 +36,12 @@ from dreamlab.toybox.mesh import paint
 from dreamlab.toybox.program import Program
 from dreamlab.toybox.training.sample import ancestral, scene_of
 from guidance.toybox.roles import ToyboxViews
+from renderers.light.environment import environment
+from renderers.light.pbr import Material
+from renderers.light.split_sum import Lighting, shade
 from renderers.mesh import TexturedMesh
 from renderers.surface.bake import texels
+from renderers.surface.draw import Surface, compose, look
 
 SHOWN = ("red teapot", "yellow duck", "blue ball", "purple mug", "gray key", "orange cube", "white bell", "green car")
 SHOWN += ("cyan bottle", "brown guitar", "pink pig", "black hat")
@@ -45,12 +51,13 @@ FITTED = (
 )
 WORDED = (
     *("a shiny metal teapot", "a matte rubber duck", "a purple mug with a glossy white handle", "a metal white bell"),
-    *("a green car with metal red wheels", "a glossy orange cube", "a blue metal robot with a yellow antenna"),
+    *("a green car with metal red wheels", "a glossy orange cube", "a blue metal robot with yellow arms"),
     *("a shiny cyan bottle with a black cap", "a yellow mushroom with a red stem", "a gray castle with orange roofs"),
     *("a black guitar with a pink neck", "a brown boat with a cyan sail"),
 )
 USUAL = (0.8, 0.0)
 SIZE = 64
+TILE, LABEL, COLUMNS, RADIUS = 180, 16, 3, 0.9  # of the sheet
 
 
 def said(thing: str, material: str) -> str:
@@ -124,11 +131,44 @@ def runs(prompts: tuple[str, ...], out: Path, recipe: str, **settings: str) -> l
     return rows
 
 
+def sheet(folder: Path, path: Path) -> None:
+    """The files of all runs in a folder, read again by trimesh, under the environment `studio`, from two sides."""
+    from PIL import Image, ImageDraw
+
+    light, tiles, names = Lighting.of([environment("studio")]), [], []
+    for state in sorted(folder.glob("*/state.json")):
+        run = Run.open(state.parent)
+        made, cameras = read_back(run.export / "model.glb"), orbit([25.0, -130.0], [20.0, 30.0], 3.2, 42.0)
+        maps, uv = made.textures, made.uv
+        assert maps is not None and uv is not None
+        centre = (made.vertices.amax(0) + made.vertices.amin(0)) / 2
+        place = made.vertices - centre
+        view = look(Surface.of(RADIUS * place / place.norm(dim=-1).max(), made.faces), cameras, TILE)
+        at, slope = view.texture_coordinates(uv, made.faces)
+        packed = torch.cat([maps.base, maps.roughness, maps.metallic], -1)
+        read = texture(packed, at[None, None], uv_dxy=slope[None, None], boundary="clamp", max_level=4)[0, 0]
+        normal = torch.nn.functional.normalize(view.read(made.normals), dim=-1)
+        material = Material(srgb_to_linear(read[:, :3]), read[:, 3:4], read[:, 4:])
+        first = torch.zeros(len(normal), dtype=torch.long)
+        shown = linear_to_srgb(shade(light, material, normal, view.to_eye(view.points), first).clamp(0, 1))
+        tiles.append(torch.cat(list(compose(view, shown, normal, torch.ones(2, 3)).rgb.clamp(0, 1)), 1))
+        names.append(run.spec()["prompt"])
+    rows = -(-len(tiles) // COLUMNS)
+    page = Image.new("RGB", (COLUMNS * 2 * TILE, rows * (TILE + LABEL)), "white")
+    pen = ImageDraw.Draw(page)
+    for i, (tile, name) in enumerate(zip(tiles, names, strict=True)):
+        left, top = i % COLUMNS * 2 * TILE, i // COLUMNS * (TILE + LABEL)
+        pen.text((left + 4, top + 2), name, fill="black")
+        page.paste(Image.fromarray((tile * 255).round().byte().numpy()), (left, top + LABEL))
+    page.save(path, optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--only", choices=("judge", "light", "before", "words"))
+    parser.add_argument("--sheet", type=Path, help="a PNG of the files made by words")
     given = parser.parse_args()
     parts = {
         "judge": judge,
@@ -140,6 +180,8 @@ def main() -> None:
     print(json.dumps(found.get("judge"), indent=1))
     if given.json is not None:
         write_json(given.json, found)
+    if given.sheet is not None:
+        sheet(given.out / "words", given.sheet)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from dreamlab.core.settings import FILES, setting
 from dreamlab.core.streams import by_view
 from dreamlab.core.text import did_you_mean
 from dreamlab.core.triangles import areas
-from dreamlab.core.types import Finish, Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles, Watched
+from dreamlab.core.types import Dressing, Facing, Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles
 from renderers.backing import GridSettings, backend_setting, backing
 from renderers.light.environment import ENVIRONMENTS, environment
 from renderers.light.lamp import shade as lamp_shade
@@ -431,13 +431,13 @@ class TexturedMesh:
             base = linear_to_srgb(unlit(srgb_to_linear(base), facing))
         return regions(surface.vertices, surface.faces, surface.neighbours, base)
 
-    def watched(self, cameras: Cameras, size: int) -> Watched:
+    def watched(self, cameras: Cameras, size: int) -> Facing:
         """Where it is seen, and how it faces the eye."""
         view = look(self.surface, cameras, size, self.settings.backend)
         face = view.raster.triangle.reshape(-1)[view.hit].long() - 1
-        return Watched(view.hit, face, self.bent(view, None), view.to_eye(view.points))
+        return Facing(view.hit, face, self.bent(view, None), view.to_eye(view.points))
 
-    def finish(self, found: Finish, cameras: Cameras | None = None, bare: Frames | None = None) -> None:
+    def finish(self, found: Dressing, cameras: Cameras | None = None, bare: Frames | None = None) -> None:
         """Roughness and metallic of each region; base colours are tinted, and where pictures show them bare, theirs."""
         at = texels(self.atlas, self.settings.texture)
         points = at.read(self.surface.vertices, self.surface.faces)

@@ -421,7 +421,7 @@ class Splatting(Protocol):
 
 
 @dataclass(frozen=True)
-class Watched:
+class Facing:
     """What cameras see of a surface: at the M pixels of B * H * W that it covers."""
 
     hit: Tensor  # [M] the pixels
@@ -431,7 +431,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Finish:
+class Dressing:
     """What R regions of a surface are made of."""
 
     region: Tensor  # [F] of every triangle
@@ -447,10 +447,10 @@ class Finishable(Protocol):
     def regions(self) -> Tensor:
         """[F] of like colour; of every triangle, from 0 without gaps."""
 
-    def watched(self, cameras: Cameras, size: int) -> Watched:
+    def watched(self, cameras: Cameras, size: int) -> Facing:
         """Where it is, without its looks."""
 
-    def finish(self, found: Finish, cameras: Cameras | None = None, bare: Frames | None = None) -> None:
+    def finish(self, found: Dressing, cameras: Cameras | None = None, bare: Frames | None = None) -> None:
         """Wear it; `bare` are pictures of the base colour, which it takes where they show it."""
 
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from dreamlab.core.cameras import Cameras, fixed_orbit, orbit
 from dreamlab.core.safemath import linear_to_srgb, srgb_to_linear
-from dreamlab.core.types import Condition, Dresser, Finish, Finishable, Frames, Guidance, Prompt, Scene, Wearing
+from dreamlab.core.types import Condition, Dresser, Dressing, Finishable, Frames, Guidance, Prompt, Scene, Wearing
 from dreamlab.recipe.grammar import Stage
 from dreamlab.run.assemble import BuiltStage
-from renderers.light.lamp import F0, Lit, factors, gloss, lit
-from renderers.light.recover import Found, recover
+from renderers.light.lamp import F0, LampLight, factors, gloss, lit
+from renderers.light.recover import MadeOf, recover
 from renderers.surface.views import device_of
 
 BACKDROP = 0.7  # gray that the pictures stand before
@@ -60,7 +60,7 @@ def by_words(scene: Scene, spec: Stage, guidance: Guidance, prompt: Prompt) -> l
         rough[mine], metal[mine], tint[mine] = one.roughness, one.metallic, 1 / (1 - one.mirrors)
         share = float(mine[region].float().mean())
         lines.append(f"{one.word}: {share:.0%} of the surface, roughness {one.roughness:g}, metallic {one.metallic:g}")
-    scene.finish(Finish(region, rough, metal, tint))
+    scene.finish(Dressing(region, rough, metal, tint))
     return lines
 
 
@@ -121,10 +121,10 @@ def by_light(scene: Scene, spec: Stage, guidance: Guidance, prompt: Prompt) -> l
         which, count = region[seen.face], int(region.max()) + 1
         clear = solid & inner(which, seen.hit, len(cameras), size)
         few = clear.nonzero()[:, 0]
-        light = Lit(*(each[few] for each in at))
+        light = LampLight(*(each[few] for each in at))
         found = recover(pixels[few], which[few], seen.hit[few] // size**2, count, light)
         bare = freed(frames, seen.hit, pixels, clear, at, found, which)
-        scene.finish(Finish(region, found.roughness, found.metallic, torch.ones_like(found.base)), cameras, bare)
+        scene.finish(Dressing(region, found.roughness, found.metallic, torch.ones_like(found.base)), cameras, bare)
     share = torch.bincount(region, minlength=count) / len(region)
     rough, metal = (float((share * each).sum()) for each in (found.roughness, found.metallic))
     return [f"{count} regions of like colour: mean roughness {rough:.2f}, metallic {metal:.2f}"]
@@ -138,7 +138,9 @@ def inner(which: Tensor, hit: Tensor, views: int, size: int) -> Tensor:
     return (most == least).view(-1)[hit]
 
 
-def freed(frames: Frames, hit: Tensor, pixels: Tensor, clear: Tensor, at: Lit, found: Found, which: Tensor) -> Frames:
+def freed(
+    frames: Frames, hit: Tensor, pixels: Tensor, clear: Tensor, at: LampLight, found: MadeOf, which: Tensor
+) -> Frames:
     """Pictures of the base colour alone; empty where a highlight or an edge leaves nothing to tell it by."""
     rough, metal = found.roughness[which, None], found.metallic[which, None]
     scale, offset = factors(at, rough, metal)

@@ -23,7 +23,7 @@ METAL_LOSS = 0.4  # of a metal's diffuse light
 SHARPEST = 0.1  # roughness
 
 
-class Lit(NamedTuple):
+class LampLight(NamedTuple):
     """What light does at M points of a surface, whatever it is made of."""
 
     arriving: Tensor  # [M, 3] linear, what a white surface would show without gloss
@@ -31,7 +31,7 @@ class Lit(NamedTuple):
     facing: Tensor  # [M, 1] cosine between the normal and half-way from the eye to the key light
 
 
-def lit(normal: Tensor, to_eye: Tensor, light: Light | None = None) -> Lit:
+def lit(normal: Tensor, to_eye: Tensor, light: Light | None = None) -> LampLight:
     """Unit vectors [M, 3]."""
     light = light or Light()
     towards, key, sky, ground = (
@@ -42,16 +42,16 @@ def lit(normal: Tensor, to_eye: Tensor, light: Light | None = None) -> Lit:
     wrapped = (((normal * towards).sum(-1, keepdim=True) + WRAP) / (1 + WRAP)).clamp(min=0)
     head = (normal * to_eye).sum(-1, keepdim=True).clamp(min=0) * light.head
     facing = (normal * F.normalize(towards + to_eye, dim=-1)).sum(-1, keepdim=True).clamp(min=0)
-    return Lit(ground * (1 - up) + sky * up + head + key * wrapped, key * wrapped, facing)
+    return LampLight(ground * (1 - up) + sky * up + head + key * wrapped, key * wrapped, facing)
 
 
-def gloss(at: Lit, roughness: Tensor | float) -> Tensor:  # [M, 3]
+def gloss(at: LampLight, roughness: Tensor | float) -> Tensor:  # [M, 3]
     """The lobe's light: a Gaussian of the angle to half-way."""
     width = torch.as_tensor(roughness).clamp(min=SHARPEST).pow(4)
     return torch.exp((at.facing - 1) * 2 / width) * (0.25 / width) * at.key
 
 
-def factors(at: Lit, roughness: Tensor | float, metallic: Tensor | float) -> tuple[Tensor, Tensor]:
+def factors(at: LampLight, roughness: Tensor | float, metallic: Tensor | float) -> tuple[Tensor, Tensor]:
     """(B, D) [M, 3]: linear light is base * B + D."""
     shine = gloss(at, roughness)
     return (1 - METAL_LOSS * metallic) * at.arriving + metallic * shine, F0 * (1 - metallic) * shine

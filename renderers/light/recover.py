@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.safemath import linear_to_srgb, srgb_to_linear
-from renderers.light.lamp import Lit, factors
+from renderers.light.lamp import LampLight, factors
 
 ROUGHNESS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 METALLIC = (0.0, 0.5, 1.0)
@@ -32,7 +32,7 @@ FEW = 100.0  # ... and of so many pixels besides
 
 
 @dataclass(frozen=True)
-class Found:
+class MadeOf:
     """Of R regions."""
 
     base: Tensor  # [R, 3] linear
@@ -40,10 +40,10 @@ class Found:
     metallic: Tensor  # [R]
 
 
-def recover(seen: Tensor, region: Tensor, view: Tensor, count: int, at: Lit) -> Found:
+def recover(seen: Tensor, region: Tensor, view: Tensor, count: int, at: LampLight) -> MadeOf:
     """Of pixels `seen` [M, 3] in sRGB with their `region` [M] of `count`, their `view` [M] and their light."""
     own = explained(seen, based(seen, region, count, *factors(at, 1.0, 0.0))[region])
-    seen, region, view, at = seen[own], region[own], view[own], Lit(*(each[own] for each in at))
+    seen, region, view, at = seen[own], region[own], view[own], LampLight(*(each[own] for each in at))
     group = region * (int(view.max()) + 1) + view if len(view) else region
     truth, order = in_order(seen, group), group.argsort(stable=True)
     tried = [(r, m) for r in ROUGHNESS for m in METALLIC]
@@ -60,7 +60,7 @@ def recover(seen: Tensor, region: Tensor, view: Tensor, count: int, at: Lit) -> 
     away = (table - table.new_tensor(USUAL)).square().sum(1)
     best = ((misfit + FEW * away) / (many + 1) + DOUBT * away).argmin(1)
     base = torch.stack(bases, 1)[torch.arange(count, device=best.device), best]
-    return Found(base, *table[best].unbind(1))
+    return MadeOf(base, *table[best].unbind(1))
 
 
 def based(seen: Tensor, region: Tensor, count: int, scale: Tensor, offset: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What surfaces are made of, at the end of a stage: by pictures of the truth and by answers of the prior; the file."""
+"""What surfaces are made of, at a stage's end: by the truth's pictures and by the prior's answers, into the file."""
 
 from __future__ import annotations
 
