@@ -52,8 +52,7 @@ FITTED = (
 WORDED = (
     *("a shiny metal teapot", "a matte rubber duck", "a purple mug with a glossy white handle", "a metal white bell"),
     *("a green car with metal red wheels", "a glossy orange cube", "a blue metal robot with yellow arms"),
-    *("a shiny cyan bottle with a black cap", "a yellow mushroom with a red stem", "a gray castle with orange roofs"),
-    *("a black guitar with a pink neck", "a brown boat with a cyan sail"),
+    *("a shiny cyan bottle with a black cap", "a yellow mushroom with a red stem"),
 )
 USUAL = (0.8, 0.0)
 SIZE = 64
