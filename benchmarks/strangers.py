@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the recipe `image` makes of pictures that nobody here drew.
 
-    python -m benchmarks.strangers --runs FOLDER [--only NAME,NAME] [--others] [--text FOLDER] [--json F] [--sheet F]
+    python -m benchmarks.strangers --runs FOLDER [--only NAME,NAME] [--others] [--say] [--set SETTING]...
+                                   [--before FOLDER] [--text FOLDER] [--json F] [--sheet F]
 
 Runs that FOLDER holds already (FOLDER/NAME/...) are measured, the others made first (`--measure`: are not). Printed of
-each: PSNR and silhouette IoU from the given side, needles, specks, whether the kind was read right, and how far the
-colours of the half that the picture does not show are from the picture's own. `--text` holds finished runs of the
-default recipe, for needles beside those; any prompts. `--reading` judges the reader alone on the whole set, in seconds.
+each: PSNR and silhouette IoU from the given side, needles, specks, whether the kind was read right, how far the colours
+of the half that the picture does not show are from the picture's own (*off*), and how far those are from that half's
+(*lacking*: what is white all over is near to a picture with some white, and lacks the rest). `--before` holds runs of
+another time or with other settings: the same figures of those pictures of which both are there. `--text` holds finished
+runs of the default recipe, for needles beside those; any prompts. `--reading` judges the reader alone, in seconds.
+The prior's own named colours behind, as before a picture's were carried round, are these settings, for both stages
+0 and 1: `--set "stages.0.terms.1.guidance={kind: toybox-novel, palette: false}" --set stages.0.terms.2.weight=0`.
 """
 
 from __future__ import annotations
@@ -39,6 +44,7 @@ from guidance.toybox.reader import FILE, Reader, load, read
 PALETTE, ROUNDS = 8, 12  # colours of a picture, by k-means
 LIGHTNESS = 0.5  # weight of it: light differs from side to side
 UNSEEN = tuple(range(105, 270, 30))  # azimuths, degrees from the picture's camera
+HALVED = 0.5
 FLOORS = {"psnr": 24.0, "iou": 0.93}
 TESTED = 24
 SHOWN = (0.0, 60.0, 120.0, 180.0, 240.0, 300.0)  # azimuths on the sheet
@@ -210,6 +216,19 @@ def checks_of(rows: Mapping[str, Measured], right: Mapping[str, bool], text: Map
     return found + [Check(f"text to 3D: {name}", round(value, 4), "", None, "lower") for name, value in text.items()]
 
 
+def before_checks(rows: Mapping[str, Measured], before: Mapping[str, Measured]) -> list[Check]:
+    """Both of the pictures of which there are two runs, and what is left of the colours' error."""
+    found = []
+    for name in (each.name for each in fields(Measured)):
+        better, unit = "higher" if name in FLOORS else "lower", "dB" if name == "psnr" else ""
+        then, now = ({one: round(getattr(of[one], name), 4) for one in before} for of in (before, rows))
+        for when, every in (("before", then), ("of the same now", now)):
+            mean, note = round(sum(every.values()) / len(every), 4), f"of {len(every)}"
+            found.append(Check(f"{name} {when}", mean, unit, None, better, note, every))
+    left = sum(rows[one].off for one in before) / sum(row.off for row in before.values())
+    return [*found, Check("off left", round(left, 4), "x", HALVED, "lower", "of before's")]
+
+
 def sheet(path: Path, runs: Mapping[str, Run]) -> None:
     """A strip for each picture: it, and the result from six sides, the given one first."""
     from PIL import Image, ImageDraw
@@ -240,6 +259,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="a setting of the recipe, as on the command line")
     parser.add_argument("--say", action="store_true", help="runs are told the kind: the reader has no part in it")
     parser.add_argument("--reading", action="store_true")
+    parser.add_argument("--before", type=Path)
     parser.add_argument("--text", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--sheet", type=Path)
@@ -260,6 +280,9 @@ def main() -> None:
             for name, row in rows.items():
                 print(f"{name:<14}", *(f"{key} {value:.3g}" for key, value in vars(row).items()), flush=True)
             checks = checks_of(rows, right, in_text(given.text) if given.text else {}) + checks
+            if given.before:
+                then = {one.name: made(one, given.before, None, False) for one in some if one.name in found}
+                checks += before_checks(rows, {name: measured(run) for name, run in then.items() if run is not None})
             if given.sheet:
                 sheet(given.sheet, found)
         report(checks, given.json)

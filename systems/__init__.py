@@ -26,7 +26,7 @@ SYSTEMS: Table[RuleKind] = Table(
         "balanced": "balanced.Balanced",
         "vsd": "vsd.VSD",
         "photometric": "photometric.Photometric",
-        "palette": "palette.Palette",
+        "palette": "palette.NearestColours",
         "cfd": "cfd.CFD",
         "sdi": "sdi.SDI",
         "dsd": "dsd.DSD",

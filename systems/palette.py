@@ -23,7 +23,7 @@ from systems.engine.rule import Rule, RuleSettings
 COVERED = 0.5  # alpha from which a pixel has a colour of its own
 
 
-class Palette(Rule["Palette.Settings"]):
+class NearestColours(Rule["NearestColours.Settings"]):
     """No colours but those of a given picture, on the sides that it does not show."""
 
     paper: ClassVar[str] = "after Zhang et al. 2022, arXiv:2206.06360, eq. 2"

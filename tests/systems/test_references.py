@@ -17,7 +17,7 @@ from dreamlab.core.types import Condition
 from systems.engine.depth_terms import out_of_order, unlike
 from systems.engine.features import of_latents
 from systems.engine.residual import Look
-from systems.palette import Palette
+from systems.palette import NearestColours
 from systems.photometric import Photometric
 from systems.sgc import SGC, levelled
 from systems.shape_guides import Box, Cloud, Part, sketched, surface
@@ -132,12 +132,12 @@ def test_a_palette_pulls_colours_to_their_nearest_and_asks_for_no_other_shape() 
     colour = torch.tensor([0.7, 0.5, 0.3], dtype=torch.float64, requires_grad=True)
     apart = 0.7**2 * (0.1**2 + 0.3**2 + 0.1**2) / 3
     for behind, share in ((0.0, 1.0), (1.0, 0.75), (2.0, 0.625)):
-        rule = Palette(Palette.Settings(pull=constant(2.0), behind=behind))
+        rule = NearestColours(NearestColours.Settings(pull=constant(2.0), behind=behind))
         loss = rule.loss(of_two_colours(opacity, colour, [0.5, 1.0]))
         assert loss.item() == pytest.approx(2 * share * apart)
     (slope,) = torch.autograd.grad(loss, colour)
     torch.testing.assert_close(slope, 2 * 0.625 * 2 * 0.7**2 * (colour.detach() - TWO[0]) / 3)
-    rule = Palette(Palette.Settings())
+    rule = NearestColours(NearestColours.Settings())
     for own in TWO:  # a colour of the picture's asks for nothing, of the alpha neither
         loss = rule.loss(of_two_colours(opacity, own, [1.0, 1.0]))
         (slope,) = torch.autograd.grad(loss, opacity)
