@@ -104,8 +104,8 @@ def test_it_hears_where_the_cameras_stand(noisy: Noisy, moved: Callable[[Tensor]
 def test_the_recipe_takes_steps_on_it_as_it_was_trained() -> None:
     """Tests of the rules put the oracle in its place; here it is the model itself, at its size and with its ring."""
     wanted = recipe.load(recipe.find("mvdream"), TABLES, overrides=["stages.0.scene.count=32"])
-    (stage,) = wanted.stages
-    assert (stage.size, stage.views, stage.cameras.ring) == (PIXELS, SIDES, SIDES)
+    stage = wanted.stages[0]
+    assert all((each.size, each.views, each.cameras.ring) == (PIXELS, SIDES, SIDES) for each in wanted.stages)
     built = Assembler(wanted, "cpu").stage(0)
     assert isinstance(built.terms[0].guidance, MultiViewDream)
     ring = Ring(METRICS, 4, "cpu")
