@@ -15,7 +15,7 @@ ARGS ?=
 export DREAM_PROMPT := $(value PROMPT)
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: studio dream setup dev test release gpu lint types format bench blender mutants native doctor clean
+.PHONY: studio dream setup models dev test release gpu lint types format bench blender mutants native doctor clean
 
 dream: setup
 	@$(BIN)/dreamlab dream --prompt-env DREAM_PROMPT --recipe "$(RECIPE)" $(ARGS)
@@ -25,6 +25,8 @@ studio: $(VENV)/.ready-studio
 	@$(BIN)/dreamlab studio $(ARGS)
 
 setup: $(VENV)/.ready
+# What pretrained models are built of, for recipes such as mvdream: once.
+models: $(VENV)/.ready-models
 dev: $(VENV)/.ready-dev
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -40,6 +42,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 $(VENV)/.ready-studio: $(VENV)/.ready
 	@$(PIP) install --quiet --editable '.[studio]'
+	@touch $@
+
+$(VENV)/.ready-models: $(VENV)/.ready
+	@$(PIP) install --quiet --editable '.[models]'
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
