@@ -47,8 +47,7 @@ def write_alone(source: Path, out: Path) -> None:
     """The folder of a StableDiffusionPipeline from one of an MVDreamPipeline."""
     from safetensors.torch import load_file, save
 
-    shutil.copytree(source, out, ignore=shutil.ignore_patterns("*.md", "*.jsonl", Path(UNET).name))
-    shutil.copytree(source / "vae", out / "vae", dirs_exist_ok=True)
+    shutil.copytree(source, out, ignore=shutil.ignore_patterns("*.md", "*.jsonl"))
     config, index = (json.loads((source / name).read_text(encoding="utf-8")) for name in (CONFIG, INDEX))
     write_json(out / CONFIG, config | dict.fromkeys(CAMERA))
     write_json(out / INDEX, index | {"_class_name": "StableDiffusionPipeline"})

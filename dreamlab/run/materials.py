@@ -72,9 +72,7 @@ def answer(scene: Scene, spec: Stage, guidance: Guidance, one: Wearing, region: 
         frames = drawn(scene, cameras, guidance.size)
         seen = scene.watched(cameras, guidance.size)
         z = guidance.encode(frames.rgb)
-        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(i)).to(z)
-        t = torch.full((len(z),), int(DOUBTFUL * len(guidance.table)), device=z.device)
-        state = guidance.table.add_noise(z, noise, t)
+        state, t = noised(guidance, z, DOUBTFUL, i)
         solid = (frames.alpha.reshape(-1)[seen.hit] > SOLID).to(z)
         for row, words in enumerate((one.told, one.plain)):
             said = guidance.condition(Prompt(words), cameras, frames)["text"]
@@ -82,6 +80,13 @@ def answer(scene: Scene, spec: Stage, guidance: Guidance, one: Wearing, region: 
             total[row].index_add_(0, region[seen.face], solid * light)
     told, plain = total.clamp(min=1e-6)
     return torch.where(total[1] > 1.0, (told / plain).log(), 0.0)
+
+
+def noised(guidance: Guidance, z: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """A state so far along the noise table, and its times; of no stream of the run."""
+    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(z)
+    t = torch.full((len(z),), int(share * len(guidance.table)), device=z.device)
+    return guidance.table.add_noise(z, noise, t), t
 
 
 def picture(guidance: Guidance, state: Tensor, t: Tensor, said: Condition) -> Tensor:  # [B, H, W, 3] sRGB
@@ -160,6 +165,4 @@ def pictures(guidance: Guidance, prompt: Prompt, cameras: Cameras, frames: Frame
         rows = said["truth"].rows
         return rows["rgb"].clamp(0, 1), torch.minimum(rows.get("alpha", frames.alpha), frames.alpha)
     z = guidance.encode(frames.rgb)
-    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
-    t = torch.full((len(z),), int(SURE * len(guidance.table)), device=z.device)
-    return picture(guidance, guidance.table.add_noise(z, noise, t), t, said["text"]), frames.alpha
+    return picture(guidance, *noised(guidance, z, SURE, 0), said["text"]), frames.alpha

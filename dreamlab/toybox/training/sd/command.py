@@ -28,7 +28,7 @@ from dreamlab.hub.registry import registry
 from dreamlab.run.signals import catching
 from dreamlab.toybox.training.sd.control import BASE, ControlCourse
 from dreamlab.toybox.training.sd.course import Course, CoursePlan
-from dreamlab.toybox.training.sd.folder import INDEX, read_base, read_unet_config, read_vae, write_vae
+from dreamlab.toybox.training.sd.folder import INDEX, read_base, read_config, read_vae, write_vae
 from dreamlab.toybox.training.sd.scenes import SIDES, draw_shelf
 from dreamlab.toybox.training.sd.shapes import Model, new_vae
 from dreamlab.toybox.training.sd.tokens import write_tokenizer
@@ -86,7 +86,7 @@ def started(folder: Path, role: str, start: Path, changes: Mapping[str, int | fl
     elif former.get("role") in VIEWS:
         latents, scale, weights = Path(former["latents"]), former["scale"], averages(start)
     elif (start / INDEX).is_file():
-        latents, scale = folder / "latents", read_vae(start / "vae").config.scaling_factor
+        latents, scale = folder / "latents", read_config(start / "vae")["scaling_factor"]
         weights = read_base(start).state_dict()
     else:
         raise InputError(
@@ -109,11 +109,11 @@ def lay_base(folder: Path, start: Path, former: Mapping[str, Any]) -> float:
         base = resumed(start, "sd", {})
         assert isinstance(base, UnetCourse)
         base.export(folder)
-    elif (start / INDEX).is_file() and not read_unet_config(start).get("class_embed_type"):
+    elif (start / INDEX).is_file() and not read_config(start / "unet").get("class_embed_type"):
         shutil.copytree(start, folder, dirs_exist_ok=True)
     else:
         raise InputError(f"--start {start}: --role {CONTROL} starts from the run folder of sd, or from toybox-sd")
-    return float(read_vae(folder / "vae").config.scaling_factor)
+    return float(read_config(folder / "vae")["scaling_factor"])
 
 
 def planned(folder: Path, role: str, plan: CoursePlan, changes: Mapping[str, int | float], start: Path) -> Course:

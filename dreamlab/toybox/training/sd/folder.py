@@ -60,8 +60,8 @@ def read_vae(folder: Path) -> Model:
     return AutoencoderKL.from_pretrained(str(folder), low_cpu_mem_usage=False)
 
 
-def read_unet_config(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+def read_config(part: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((part / "config.json").read_text(encoding="utf-8"))
     return found
 
 
