@@ -237,7 +237,7 @@ class TexturedMesh:
             self._frame()
 
     def _frame(self) -> None:
-        """Normals of the corners where they are; tangents when somebody asks, which training without bumps never does."""
+        """Normals of the corners where they are; tangents when somebody asks: training without bumps never does."""
         self.normals = vertex_normals(self.surface.vertices, self.surface.faces)
         self.__dict__.pop("tangents", None)
 

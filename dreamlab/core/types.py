@@ -476,6 +476,9 @@ class Dresser(Protocol):
         """Of what a prompt asks; the first is what everything else is made of."""
 
 
+PLAIN = (0.8, 0.0)  # roughness and metallic of a surface of which nothing but its colours is known
+
+
 @dataclass(frozen=True)
 class Textures:
     """A surface's material in pictures, glTF's metallic-roughness model; row 0 is v = 0."""
