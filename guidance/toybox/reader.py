@@ -13,8 +13,9 @@ by its neighbours. How far the picture leans is answered alike. The network is t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +33,9 @@ LEANS = 36  # directions that up may be, 10 degrees apart; the first is up
 FILL = 0.85  # of the reader's square that the object's longer side takes
 FAINT = 0.25  # cover of a row of pixels from which it belongs to the object
 FILLS = (0.78, 0.85, 0.92)  # in which a picture is looked at
+LEANING = 15.0  # degrees from which a picture is stood upright
+ROOM = math.sqrt(2)  # that a turned square needs
+LOOKS = ((0.0, False), (0.0, True), (-6.0, False), (6.0, False))  # at an upright one: degrees turned, mirrored
 SURE = 0.9  # probability from which a picture is taken for what it seems; how it was chosen: the model card
 QUESTIONS = 5  # what it is, from where, the main colour, the second part's, how it leans
 FORMAT = 2
@@ -116,6 +120,17 @@ def prepared(rgb: Tensor, alpha: Tensor, fill: float | Tensor = FILL, shift: Ten
     return torch.cat([2 * x[..., :3] - x[..., 3:], 2 * x[..., 3:] - 1], -1)
 
 
+def turned(picture: Tensor, degrees: Tensor) -> Tensor:
+    """[B, S, S, 4] premultiplied -> [B, R, R, 4] each turned to the left by its degrees [B] about the middle of what is
+    there: what leans to the right by them stands upright. All of it is inside, in no coarser pixels."""
+    half, centre = _box(picture[..., 3])
+    cos, sin = (wave(torch.deg2rad(degrees)) for wave in (torch.cos, torch.sin))
+    turn = torch.stack([cos, -sin, sin, cos], 1).unflatten(1, (2, 2)) * (ROOM * half)[:, None, None]
+    size = [len(picture), 4, *2 * [math.ceil(ROOM * picture.shape[1])]]
+    grid = F.affine_grid(torch.cat([turn, centre[..., None]], 2), size, align_corners=False)
+    return F.grid_sample(picture.permute(0, 3, 1, 2), grid, align_corners=False).permute(0, 2, 3, 1)
+
+
 def _box(alpha: Tensor) -> tuple[Tensor, Tensor]:
     """Half the longer side [B] and the middle [B, 2] of what is there in [B, H, W], in [-1, 1], to parts of a pixel by
     how much of its outermost rows is covered; all of the picture where nothing is."""
@@ -175,17 +190,35 @@ def sentence(kind: str, part: str, colours: Sequence[str]) -> str:
     return f"{colours[0]} {kind}" + (f" with {colours[1]} {part}" if part and len(colours) > 1 else "")
 
 
+def mean(logits: Sequence[Tensor]) -> Tensor:
+    """Of probabilities."""
+    return torch.stack([each.softmax(-1) for each in logits]).mean(0)
+
+
+@torch.no_grad()
+def looked_at(reader: Reader, picture: Tensor) -> list[Answers]:
+    """Premultiplied pictures [B, S, S, 4] as they are, stood upright, and then mirrored and turned a little, each in
+    several sizes: what is said of all of them is worth more than what is said of one, and its probability means more.
+    Lean is of the picture as it is; a mirror shows an object from the other side."""
+    asked = [reader(prepared(picture[..., :3], picture[..., 3:], fill)) for fill in FILLS]
+    lean = azimuth_of(mean([each.lean for each in asked]).log())
+    upright = torch.where(lean.abs() > LEANING, lean, 0.0)
+    back = (-torch.arange(TURNS, device=lean.device)) % TURNS
+    found = list(asked)
+    for degrees, mirrored in LOOKS:
+        shown = turned(picture, upright + degrees)
+        shown = shown.flip(2) if mirrored else shown
+        for fill, first in zip(FILLS, asked, strict=True):
+            said = reader(prepared(shown[..., :3], shown[..., 3:], fill))
+            found.append(replace(said, turn=said.turn[:, back] if mirrored else said.turn, lean=first.lean))
+    return found
+
+
 def read(reader: Reader, given: Reference) -> Sighting:
-    """A given picture, looked at in several sizes: what is said of all of them is worth more than what is said of one,
-    and its probability means more."""
+    """A given picture, looked at in several ways."""
     device = reader.place.device
     rgb, alpha = given.rgb.to(device)[None], given.alpha.to(device)[None]
-    with torch.no_grad():
-        seen = [reader(prepared(rgb * alpha, alpha, fill)) for fill in FILLS]
-
-    def mean(logits: Sequence[Tensor]) -> Tensor:
-        return torch.stack([each.softmax(-1) for each in logits]).mean(0)
-
+    seen = looked_at(reader, torch.cat([rgb * alpha, alpha], -1))
     kinds = mean([each.category / reader.temperature for each in seen])[0]
     best = kinds.topk(min(3, len(kinds)))
     colour = mean([each.colour for each in seen])[0].argmax(-1).tolist()

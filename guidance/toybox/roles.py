@@ -28,7 +28,7 @@ from guidance.toybox.net import Text
 from guidance.toybox.palette import NOTHING, Palette, matched
 from guidance.toybox.prior import Toybox, folder_of, shared_of
 from guidance.toybox.reader import FILE as READER
-from guidance.toybox.reader import Sighting, read, sentence
+from guidance.toybox.reader import LEANING, Sighting, read, sentence
 from guidance.toybox.reader import load as load_reader
 from guidance.toybox.sides import CELLS, azimuths, best_side, framed, likeness
 from guidance.toybox.store import Stored, words_of
@@ -42,7 +42,6 @@ from guidance.toybox.told import (
 )
 from guidance.toybox.volume import MASK, Given
 
-LEANING = 15.0  # degrees from which a picture is stood upright
 APART = 2.0  # factor of sizes beyond which a picture was taken for something else
 
 

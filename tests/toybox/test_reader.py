@@ -28,11 +28,13 @@ from guidance.toybox.reader import (
     Reader,
     azimuth_of,
     load,
+    looked_at,
     packed,
     prepared,
     read,
     sentence,
     turn_error,
+    turned,
 )
 from guidance.toybox.roles import ToyboxNovel
 from guidance.toybox.store import words_of
@@ -138,6 +140,35 @@ def test_a_lean_is_what_turns_the_picture_upright() -> None:
     given = Reference(turned[0, ..., :3] / alpha.clamp(min=1e-3), alpha, orbit([0.0]))
     upright = reframed(given, Framing(1.0, (0.0, 0.0), (0.0, 0.0), 40.0))
     assert (upright.alpha - frames.alpha[0]).abs().mean() < 0.02 < (alpha - frames.alpha[0]).abs().mean()
+
+
+def test_a_leaning_picture_stands_upright_before_the_reader() -> None:
+    """The rocket again: in the same frame it is the true one, all of it."""
+    frames, _ = scene_of("a red rocket", orbit([0.0], 0.0, 3.2, 42.0), 96)
+    rgba = torch.cat([frames.rgb - 0.7 * (1 - frames.alpha), frames.alpha], -1)
+    leaning = style.warped(rgba, torch.tensor([40.0]), torch.ones(1, 2))
+    upright, left = (turned(leaning, torch.tensor([degrees])) for degrees in (40.0, -40.0))
+    true = prepared(rgba[..., :3], rgba[..., 3:])[..., 3]
+    off, wrong = ((prepared(x[..., :3], x[..., 3:])[..., 3] - true).abs().mean() for x in (upright, left))
+    assert off < 0.05 < 0.2 < wrong
+
+
+def test_every_look_says_the_same_side_and_kind() -> None:
+    """The shipped reader of the world's own duck, which looks to its left, and of its mirror; of a leaning rocket."""
+    reader = load(SHIPPED)
+    frames, _ = scene_of("a yellow duck", orbit([60.0], 20.0, 3.2, 42.0), 96)
+    rgba = torch.cat([frames.rgb - 0.7 * (1 - frames.alpha), frames.alpha], -1)
+    for picture, azimuth in ((rgba, 60.0), (rgba.flip(2), -60.0)):
+        said = looked_at(reader, picture)
+        assert len(said) == 15
+        sides = torch.cat([azimuth_of(each.turn) for each in said])
+        assert (sides - azimuth).abs().max() < 25 and len({int(each.category.argmax()) for each in said}) == 1
+    rocket, _ = scene_of("a red rocket", orbit([0.0], 0.0, 3.2, 42.0), 96)
+    rgba = torch.cat([rocket.rgb - 0.7 * (1 - rocket.alpha), rocket.alpha], -1)
+    said = looked_at(reader, style.warped(rgba, torch.tensor([40.0]), torch.ones(1, 2)))
+    assert {round(float(azimuth_of(each.lean)) / 20) for each in said} == {2}, "of the picture as it is"
+    kinds = [reader.known.objects[int(each.category.argmax())][0] for each in said[3:]]
+    assert set(kinds) == {"rocket"}
 
 
 def test_a_reader_comes_back_from_its_file_and_a_damaged_one_is_refused(tmp_path: Path) -> None:

@@ -43,12 +43,12 @@ from guidance.toybox.net import NetSettings
 from guidance.toybox.reader import (
     FILE,
     FILL,
-    FILLS,
     SIZE,
     Answers,
     Known,
     Reader,
     azimuth_of,
+    looked_at,
     packed,
     prepared,
     turn_error,
@@ -196,14 +196,14 @@ def figures(reader: Reader, plan: ReaderPlan, batches: int = 16, strange: bool =
 
 @torch.no_grad()
 def calibrated(reader: Reader, plan: ReaderPlan, batches: int = 8) -> float:
-    """The temperature at which the probabilities of kinds, as they are read (the mean over several sizes), are nearest
+    """The temperature at which the probabilities of kinds, as they are read (the mean over several looks), are nearest
     to the truth of held-out pictures, half of them in other styles."""
     seen, right = [], []
     for index in range(batches):
         shown = draw_shown(plan, index, True, index % 2 == 1)
         cover = (shown.picture[..., 3:] + 1) / 2
         rgb = (shown.picture[..., :3] + cover) / 2
-        seen.append(torch.stack([reader(prepared(rgb, cover, fill)).category for fill in FILLS]))
+        seen.append(torch.stack([each.category for each in looked_at(reader, torch.cat([rgb, cover], -1))]))
         right.append(shown.category)
     logits, kinds = torch.cat(seen, 1), torch.cat(right)
 
