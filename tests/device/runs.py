@@ -13,7 +13,7 @@ import torch
 
 from dreamlab import pipeline, recipe
 from dreamlab.core.types import Scene
-from dreamlab.export import check
+from dreamlab.export import check, motion, registration
 from dreamlab.recipe.tables import TABLES
 from dreamlab.run import train
 from dreamlab.run.assemble import Assembler, BuiltStage
@@ -96,7 +96,7 @@ def steps(stage: BuiltStage, numbers: Sequence[int], device: torch.device) -> li
 @pytest.fixture
 def cheap() -> Iterator[None]:
     """The same paths with fewer pictures, samples and steps where a scene's surface is looked for or taken over."""
-    learn, distances = SurfaceField.learn, shapes.signed_distances
+    learn, distances, registered = SurfaceField.learn, shapes.signed_distances, motion.registered
 
     def shortly(self, params, points, values, count, *more):  # type: ignore[no-untyped-def]
         learn(self, params, points, values, 2, *more)
@@ -106,6 +106,8 @@ def cheap() -> Iterator[None]:
         mock.patch.multiple(extraction, SIZE=24, LOOKS=2, FUSED=4, REFINED=0),
         mock.patch.multiple(finish, TAKEN=3, VIEWS=2, SIZE=24),
         mock.patch.multiple(check, VIEWS=2, SIZE=24, SHOWN=2, MOMENTS=1),
+        mock.patch.object(motion, "registered", lambda *them: registered(*them, 4)),
+        mock.patch.multiple(registration, CELLS=32, POINTS=1000),
         mock.patch.multiple(mesh, PAINT_VIEWS=2, PAINT_SIZE=16),
         mock.patch.object(become, "RESOLUTION", 12),
         mock.patch.object(train, "save_preview", functools.partial(save_preview, size=16)),
