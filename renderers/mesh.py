@@ -31,7 +31,19 @@ from dreamlab.core.settings import FILES, setting
 from dreamlab.core.streams import by_view
 from dreamlab.core.text import did_you_mean
 from dreamlab.core.triangles import areas
-from dreamlab.core.types import Dressing, Facing, Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles
+from dreamlab.core.types import (
+    Carve,
+    Dressing,
+    Facing,
+    Frames,
+    Mesh,
+    Offer,
+    ParamGroup,
+    Scene,
+    Textures,
+    Training,
+    Triangles,
+)
 from renderers.backing import GridSettings, backend_setting, backing
 from renderers.light.environment import ENVIRONMENTS, environment
 from renderers.light.lamp import shade as lamp_shade
@@ -77,6 +89,7 @@ class TexturedMesh:
     kind: ClassVar[str] = "mesh"
     paper: ClassVar[str] = "Chen et al. 2023, arXiv:2303.13873; Zhang et al. 2024, arXiv:2405.17176"
     penalties: ClassVar[tuple[str, ...]] = ("smooth_material", "laplacian", "normal_consistency")
+    hollows: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings:
@@ -184,13 +197,14 @@ class TexturedMesh:
             return self.rest
         return self.rest + self.around.spread(self.params["shift"], SPREAD)
 
-    def adopt(self, source: Scene, stream: torch.Generator) -> None:
-        """Take another scene's surface, painted with what pictures of it show from all around; another mesh's with its
-        material, which no light has touched."""
+    def adopt(self, source: Scene, stream: torch.Generator, carve: Carve | None = None) -> None:
+        """Take another scene's surface, without what `carve` knows to be empty, painted with what pictures of it show
+        from all around; another mesh's with its material, which no light has touched."""
         del stream  # nothing here is random
         if isinstance(source, TexturedMesh):
             return self._inherit(source)
-        shape = extract(source, self.settings.resolution, None if _moves(self.settings) else self.settings.faces)
+        faces = None if _moves(self.settings) else self.settings.faces
+        shape = extract(source, self.settings.resolution, faces, carve=carve)
         if _moves(self.settings):
             shape = prepared(shape, self.settings.faces)
         device = device_of(source)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.errors import Diverged
-from dreamlab.core.types import Depths, LevelSet, Mesh, Offer, Scene, Triangles
+from dreamlab.core.types import Carve, Depths, LevelSet, Mesh, Offer, Scene, Triangles
 from renderers.surface.clean import fewer_faces, named, wanted, without_floaters
 from renderers.surface.draw import NEAR, Surface, View, look, vertex_normals
 from renderers.surface.fusion import fuse, fuse_open3d
@@ -28,6 +28,7 @@ HIDDEN = 0.5  # of overlap that a surface loses where no view sees any of it: pi
 SLACK = 2.0  # pixels by which a vertex may lie behind what is seen there
 REFINED = 2  # rounds of looking between the levels that an offer names
 FUSED = 36  # views whose depths are fused
+DEEP = 4.0  # cells into an emptied inside, or into its wall, over which a density changes by its level
 FRONT = (0.0, 0.3, 0.6)  # levels of fused distances: the mean depth of what is soft lies behind its outside
 
 
@@ -58,22 +59,25 @@ class Levels:
     middle: Callable[[float, float], float]
 
 
-def extract(scene: Scene, resolution: int, faces: int | None = None, by_pictures: bool = True) -> Mesh:
+def extract(
+    scene: Scene, resolution: int, faces: int | None = None, by_pictures: bool = True, carve: Carve | None = None
+) -> Mesh:
     """The scene's surface, on the host, of at most `faces` triangles. Without `by_pictures` a density's level is the
-    usual one."""
+    usual one. What `carve` knows to be empty is taken out of what pictures found in a density."""
     with torch.no_grad():
-        mesh = _found(scene, scene.offer(resolution), resolution, by_pictures)
+        mesh = _found(scene, scene.offer(resolution), resolution, by_pictures, carve)
     return mesh if faces is None else fewer_faces(mesh, faces)
 
 
-def _found(scene: Scene, offer: Offer, resolution: int, by_pictures: bool) -> Mesh:
+def _found(scene: Scene, offer: Offer, resolution: int, by_pictures: bool, carve: Carve | None) -> Mesh:
     if isinstance(offer, Triangles):
         mesh = offer.mesh.to("cpu")
         return mesh if offer.whole else without_floaters(mesh)
     if isinstance(offer, LevelSet):
         if offer.worth and by_pictures:
             levels = Levels(lambda level: _level(offer, level), offer.worth, lambda a, b: math.sqrt(a * b))
-            return fitting(scene, levels).mesh()
+            level, found = fitting(scene, levels)
+            return (found if carve is None else emptied(offer, level, found, carve)).mesh()
         return surface(offer)
     return _fused(scene, offer, resolution)
 
@@ -100,17 +104,36 @@ def _fused(scene: Scene, offer: Depths, resolution: int) -> Mesh:
         vertices, faces, colours = found.surface(level)
         return Bare(vertices.cpu(), faces.cpu(), lambda: colours.cpu())
 
-    return fitting(scene, Levels(at, FRONT, lambda a, b: (a + b) / 2)).mesh()
+    return fitting(scene, Levels(at, FRONT, lambda a, b: (a + b) / 2))[1].mesh()
 
 
-def fitting(scene: Scene, levels: Levels) -> Bare:
-    """The surface that covers what the scene's own pictures cover: the best of the levels worth trying, then twice the
-    middles between it and its neighbours. Silhouettes do not see pits, and a surface all pitted inside fits them best
-    where its outside does; so what lies out of every view counts against a level."""
+def emptied(offer: LevelSet, level: float, found: Bare, carve: Carve) -> Bare:
+    """The surface at a level without what is empty inside: values only fall, and where nothing goes they stay, so that
+    the outside does. Walls that are new have the colour of the outside nearest to them."""
+    field = (offer.values.clamp(min=1e-9) / level).log()
+    away = carve(field, torch.tensor(offer.low), offer.cell)
+    if away is None:
+        return found
+    values = torch.minimum(offer.values, level * (1 - away / (DEEP * offer.cell)))
+    made = _level(replace(offer, values=values), level).clean()
+
+    def colours() -> Tensor:
+        from scipy.spatial import cKDTree
+
+        nearest = cKDTree(found.vertices.numpy()).query(made.vertices.numpy())[1]
+        return found.colours()[torch.from_numpy(nearest)]
+
+    return Bare(made.vertices, made.faces, colours)
+
+
+def fitting(scene: Scene, levels: Levels) -> tuple[float, Bare]:
+    """The level whose surface covers what the scene's own pictures cover, and it: the best of the levels worth trying,
+    then twice the middles between it and its neighbours. Silhouettes do not see pits, and a surface all pitted inside
+    fits them best where its outside does; so what lies out of every view counts against a level."""
     cameras = all_around(LOOKS).to(device_of(scene))
     truth = shown(scene, SIZE)(cameras).alpha
     scores: dict[float, float] = {}
-    best: tuple[float, Bare] | None = None
+    best: tuple[float, float, Bare] | None = None
 
     def measure(level: float) -> None:
         nonlocal best
@@ -121,7 +144,7 @@ def fitting(scene: Scene, levels: Levels) -> Bare:
         view = look(Surface.bare(bare.vertices.to(truth.device), bare.faces.to(truth.device)), cameras, SIZE)
         scores[level] = score = silhouette_iou(covered(view), truth) - HIDDEN * unseen(view)
         if best is None or score > best[0]:
-            best = (score, bare)
+            best = (score, level, bare)
 
     for level in levels.worth:
         measure(level)
@@ -132,7 +155,7 @@ def fitting(scene: Scene, levels: Levels) -> Bare:
         at = tried.index(max(tried, key=scores.__getitem__))
         for low, high in itertools.pairwise(tried[max(at - 1, 0) : at + 2]):
             measure(levels.middle(low, high))
-    return best[1]
+    return best[1:]
 
 
 def covered(view: View) -> Tensor:
