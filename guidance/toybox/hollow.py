@@ -28,7 +28,7 @@ from dreamlab.toybox.caption import parse
 RAYS = tuple(ray for ray in itertools.product((-1, 0, 1), repeat=3) if any(ray))  # to the neighbours of a cell
 FAR, NEAR = 0.6, 0.08  # metres: a ray's length is told up to the one, and finely about the other
 REACH = 0.15  # metres: distances are told apart up to here
-SKIN = 0.03  # metres below the outside where something must be that deep in the open to go
+SKIN = 0.02  # metres below the outside where something must be that deep in the open to go
 WIDTH, KNOWN = 64, 16  # of the layers, and of what is kept of a kind
 POINT = 9  # numbers that say where a point is: in the box, in metres, and the box
 LEAST = 0.1  # share of what was made below which it is taken for solid
@@ -121,17 +121,20 @@ class Hollow(nn.Module):
 
 
 def opened(net: Hollow, kind: str, field: Tensor, low: Tensor, cell: float) -> Tensor | None:
-    """[X, Y, Z] metres from the corners of a grid to where what `kind` is begins, positive in what has to go, -inf
-    where nothing is anyway; None where that is less than LEAST of what is there: then it is no hollow."""
+    """[X, Y, Z] metres from the corners of a grid to where what `kind` is begins, positive in what has to go, and
+    beside what is there as on its edge; None where less than LEAST of it would go: then it is no hollow."""
     there = inside(whole(field.cpu()), low.cpu(), cell)
     with torch.no_grad():
         away = net(there.told, torch.tensor([net.kinds.index(kind)]))
     away = away - (SKIN - there.depth).clamp(min=0)
     if float((away > 0).sum()) < LEAST * len(away):
         return None
-    made = torch.full((field.numel(),), -torch.inf)
-    made[there.index] = away
-    return made.reshape(field.shape).to(field.device)
+    made = torch.zeros(2, field.numel())
+    made[:, there.index] = torch.stack([away, torch.ones_like(away)])
+    value, known = made.reshape(2, 1, *field.shape)
+    around, many = F.avg_pool3d(made.reshape(2, 1, *field.shape), 3, 1, 1)
+    beside = torch.where(many > 0, around / many.clamp(min=1e-9), -REACH)
+    return torch.where(known > 0, value, beside)[0].to(field.device)
 
 
 def carver(path: Path, text: str) -> Carve | None:
@@ -160,4 +163,5 @@ def load(path: Path) -> Hollow:
         net.load_state_dict(state)
         return net.requires_grad_(False).eval()
 
-    return tensors.network(path, "hollow", FORMAT, "reinstall dreamlab, or train it with `--role hollow`", build)
+    again = "reinstall dreamlab, or train it with `dreamlab toybox train --role hollow`"
+    return tensors.network(path, "hollow", FORMAT, again, build)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.errors import Diverged
-from dreamlab.core.types import Carve, Depths, LevelSet, Mesh, Offer, Scene, Triangles
+from dreamlab.core.types import Depths, LevelSet, Mesh, Offer, Scene, Triangles
 from renderers.surface.clean import fewer_faces, named, wanted, without_floaters
 from renderers.surface.draw import NEAR, Surface, View, look, vertex_normals
 from renderers.surface.fusion import fuse, fuse_open3d
@@ -28,7 +28,6 @@ HIDDEN = 0.5  # of overlap that a surface loses where no view sees any of it: pi
 SLACK = 2.0  # pixels by which a vertex may lie behind what is seen there
 REFINED = 2  # rounds of looking between the levels that an offer names
 FUSED = 36  # views whose depths are fused
-DEEP = 4.0  # cells into an emptied inside, or into its wall, over which a density changes by its level
 FRONT = (0.0, 0.3, 0.6)  # levels of fused distances: the mean depth of what is soft lies behind its outside
 
 
@@ -59,35 +58,36 @@ class Levels:
     middle: Callable[[float, float], float]
 
 
-def extract(
-    scene: Scene, resolution: int, faces: int | None = None, by_pictures: bool = True, carve: Carve | None = None
-) -> Mesh:
+def extract(scene: Scene, resolution: int, faces: int | None = None, by_pictures: bool = True) -> Mesh:
     """The scene's surface, on the host, of at most `faces` triangles. Without `by_pictures` a density's level is the
-    usual one. What `carve` knows to be empty is taken out of what pictures found in a density."""
+    usual one."""
     with torch.no_grad():
-        mesh = _found(scene, scene.offer(resolution), resolution, by_pictures, carve)
+        mesh = _found(scene, scene.offer(resolution), resolution, by_pictures)
     return mesh if faces is None else fewer_faces(mesh, faces)
 
 
-def _found(scene: Scene, offer: Offer, resolution: int, by_pictures: bool, carve: Carve | None) -> Mesh:
+def _found(scene: Scene, offer: Offer, resolution: int, by_pictures: bool) -> Mesh:
     if isinstance(offer, Triangles):
         mesh = offer.mesh.to("cpu")
         return mesh if offer.whole else without_floaters(mesh)
     if isinstance(offer, LevelSet):
         if offer.worth and by_pictures:
-            levels = Levels(lambda level: _level(offer, level), offer.worth, lambda a, b: math.sqrt(a * b))
-            level, found = fitting(scene, levels)
-            return (found if carve is None else emptied(offer, level, found, carve)).mesh()
+            return fitting_level(scene, offer)[1].mesh()
         return surface(offer)
     return _fused(scene, offer, resolution)
 
 
+def fitting_level(scene: Scene, offer: LevelSet) -> tuple[float, Bare]:
+    """The level of a density that its pictures ask for, and the surface there."""
+    return fitting(scene, Levels(lambda level: level_of(offer, level), offer.worth, lambda a, b: math.sqrt(a * b)))
+
+
 def surface(offer: LevelSet) -> Mesh:
     """The usual level, clean, for those who have no pictures of it."""
-    return _level(offer, offer.usual).clean().mesh()
+    return level_of(offer, offer.usual).clean().mesh()
 
 
-def _level(offer: LevelSet, level: float) -> Bare:
+def level_of(offer: LevelSet, level: float) -> Bare:
     vertices, faces = isosurface(offer, level)
     return Bare(vertices, faces, lambda: offer.colour(vertices.to(offer.values.device)).cpu())
 
@@ -105,25 +105,6 @@ def _fused(scene: Scene, offer: Depths, resolution: int) -> Mesh:
         return Bare(vertices.cpu(), faces.cpu(), lambda: colours.cpu())
 
     return fitting(scene, Levels(at, FRONT, lambda a, b: (a + b) / 2))[1].mesh()
-
-
-def emptied(offer: LevelSet, level: float, found: Bare, carve: Carve) -> Bare:
-    """The surface at a level without what is empty inside: values only fall, and where nothing goes they stay, so that
-    the outside does. Walls that are new have the colour of the outside nearest to them."""
-    field = (offer.values.clamp(min=1e-9) / level).log()
-    away = carve(field, torch.tensor(offer.low), offer.cell)
-    if away is None:
-        return found
-    values = torch.minimum(offer.values, level * (1 - away / (DEEP * offer.cell)))
-    made = _level(replace(offer, values=values), level).clean()
-
-    def colours() -> Tensor:
-        from scipy.spatial import cKDTree
-
-        nearest = cKDTree(found.vertices.numpy()).query(made.vertices.numpy())[1]
-        return found.colours()[torch.from_numpy(nearest)]
-
-    return Bare(made.vertices, made.faces, colours)
 
 
 def fitting(scene: Scene, levels: Levels) -> tuple[float, Bare]:
@@ -165,14 +146,18 @@ def covered(view: View) -> Tensor:
 
 def unseen(view: View) -> float:
     """The share of a surface's vertices that no camera sees: in each view they lie behind what is seen there."""
+    return float((~seen(view)).float().mean())
+
+
+def seen(view: View) -> Tensor:
+    """[V] bool: which vertices of a surface some camera sees."""
     views, height, width = view.raster.triangle.shape
     x, y, _, away = view.clip.unbind(-1)  # [B, V]; the camera's z is clip w
     clear = away.clamp(min=NEAR)
     column = ((x / clear + 1) * width / 2).long().clamp(0, width - 1)
     row = ((1 - y / clear) * height / 2).long().clamp(0, height - 1)
     front = view.depth.reshape(views, -1).gather(1, row * width + column)
-    seen = away < front + SLACK * clear / view.cameras.focal_px(height)[:, None]
-    return float((~seen.any(0)).float().mean())
+    return (away < front + SLACK * clear / view.cameras.focal_px(height)[:, None]).any(0)
 
 
 def joined(parts: Sequence[Mesh]) -> Mesh:
