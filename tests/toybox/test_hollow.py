@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.errors import InputError, ModelError, RecipeError
+from dreamlab.core.schedules import constant
 from dreamlab.core.types import LevelSet, Prompt
 from dreamlab.metrics.asset import instances
 from dreamlab.recipe import find
@@ -29,11 +30,12 @@ from guidance.toybox.prior import SHIPPED
 from renderers.gaussians import Gaussians
 from renderers.mesh import TexturedMesh
 from renderers.surface.clean import open_edges, signed_volumes
-from renderers.surface.extraction import Bare, emptied
+from renderers.surface.emptied import Emptied, led, without
+from renderers.surface.extraction import Bare
 from renderers.surface.isosurface import isosurface
 
 PATH = SHIPPED / "toybox-hollow" / hollow.FILE
-SHELLS = {"umbrella": 0.5, "crown": 0.65, "lamp": 0.7, "mug": 0.7, "bell": 0.7}  # least IoU of emptied exact hulls
+SHELLS = {"umbrella": 0.75, "crown": 0.78, "lamp": 0.85, "mug": 0.88, "bell": 0.88}  # least IoU of emptied exact hulls
 TINY = {"total": 2048, "batch": 256, "warmup": 512, "instances": 1, "copies": 1, "points": 300}
 
 
@@ -81,11 +83,10 @@ def test_held_out_hulls_are_emptied_to_what_they_are(kind: str, least: float) ->
     assert carve is not None
     away = carve(field, training.LOW, training.CELL)
     assert away is not None
-    assert not bool((away > -torch.inf)[field <= 0].any())
     left = (field > 0) & ~(away > 0)
     before, after = (float((x & true).sum() / (x | true).sum()) for x in (field > 0, left))
     assert after > least
-    assert after > before + 0.05
+    assert after > before + 0.15
 
 
 def test_what_is_not_hollow_is_not_asked_about() -> None:
@@ -122,6 +123,9 @@ def test_the_skin_stays_where_something_solid_is_near() -> None:
     assert bool(gone[depth > hollow.SKIN - 0.007].all())
 
 
+CENTRE = torch.tensor([0.0, 0.7, 0.0])  # of a ball that is scooped out of a larger one, at its top
+
+
 def level_set() -> tuple[LevelSet, Bare]:
     """A ball of radius 0.7 as a level of 2, red where x > 0 and blue elsewhere; and its surface."""
     field, _, _, cell = ball(0.7, 65)
@@ -134,32 +138,77 @@ def level_set() -> tuple[LevelSet, Bare]:
     return offer, Bare(vertices, faces, lambda: colour(vertices))
 
 
-def test_a_bowl_is_cut_out_of_a_ball() -> None:
-    """Closed, as large as a ball without a ball, with its outside to the bit, and inside the colours of the outside."""
+def scoop(field: Tensor, low: Tensor, cell: float) -> Tensor:
+    _, points, _, _ = ball(0.7, field.shape[0])
+    return 0.5 - (points - CENTRE).norm(dim=-1)
+
+
+def test_a_bowl_is_scooped_out_of_a_ball() -> None:
+    """Closed, as large as a ball without the lens that both share, its outside on the ball, and the colours of it."""
     offer, found = level_set()
-    _, points, _, _ = ball(0.7, 65)
-    centre = torch.tensor([0.0, 0.7, 0.0])
-    made = emptied(offer, 2.0, found, lambda field, low, cell: 0.5 - (points - centre).norm(dim=-1))
+    made, outside = without(offer, 2.0, found, scoop)
+    assert outside is not None
     assert not bool(open_edges(made.faces).any())
-    solid, cap = 4 / 3 * math.pi * 0.7**3, math.pi * (0.7 + 0.5 - 0.7) ** 2
-    lens = cap * (0.7**2 + 2 * 0.7 * (0.7 + 0.5) - 3 * (0.7 - 0.5) ** 2) / (12 * 0.7)
+    solid = 4 / 3 * math.pi * 0.7**3
+    lens = math.pi * 0.5**2 * (0.7**2 + 2 * 0.7 * 1.2 - 3 * 0.2**2) / (12 * 0.7)
     assert float(signed_volumes(made.vertices, made.faces).sum()) == pytest.approx(solid - lens, rel=0.01)
-    assert float(signed_volumes(found.vertices, found.faces).sum()) == pytest.approx(solid, rel=0.01)
-    outside = {tuple(v) for v in found.vertices.tolist()}
-    kept = torch.tensor([tuple(v) in outside for v in made.vertices.tolist()])
-    far = (made.vertices - centre).norm(dim=-1) > 0.5 + 2 * offer.cell
-    assert bool(kept[far].all())
-    new = made.vertices[~kept]
-    assert bool(((new - centre).norm(dim=-1) < 0.5 + offer.cell).all())
-    assert bool((new.norm(dim=-1) < 0.7 + 1e-3).all())
-    colours = made.colours()
+    assert float(made.vertices.norm(dim=-1).max()) < 0.7 + 1e-3
+    away = (made.vertices - CENTRE).norm(dim=-1)
+    on_ball, on_scoop = (made.vertices.norm(dim=-1) - 0.7).abs() < 4e-3, (away - 0.5).abs() < 4e-3
+    edge = (away - 0.5).abs() < offer.cell
+    assert bool((on_ball | on_scoop | edge).all())
+    assert float((outside - CENTRE).norm(dim=-1).min()) > 0.5 - offer.cell
+    new = Emptied(made.mesh(), outside, offer.cell).new(made.vertices)
+    assert bool(new[(made.vertices.norm(dim=-1) < 0.7 - 2 * offer.cell)].all())
+    assert not bool(new[away > 0.5 + offer.cell].any())
     clear = made.vertices[:, 0].abs() > 0.15
-    torch.testing.assert_close(colours[clear], offer.colour(made.vertices[clear]))
+    torch.testing.assert_close(made.colours()[clear], offer.colour(made.vertices[clear]))
 
 
 def test_where_nothing_goes_the_surface_is_the_same_object() -> None:
     offer, found = level_set()
-    assert emptied(offer, 2.0, found, lambda field, low, cell: None) is found
+    made, outside = without(offer, 2.0, found, lambda field, low, cell: None)
+    assert made is found
+    assert outside is None
+    assert not bool(Emptied(found.mesh(), None, 0.1).new(found.vertices).any())
+
+
+def test_a_wall_takes_no_colour_from_below() -> None:
+    """Half a blue ball with a red lid at its bottom, which no camera from above sees, emptied from there: its walls are
+    blue, though the lid was nearer to many of them than the dome is."""
+    field, points, _, cell = ball(0.7, 65)
+    half = torch.minimum(field, points[..., 1])
+    offer = LevelSet(2 * (8 * half).exp(), (-1.0, -1.0, -1.0), cell, lambda points: points, 2.0)
+    vertices, faces = isosurface(offer, 2.0)
+    red, blue = torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0])
+    lid = (vertices[:, 1:2] < 0.02) & (vertices.norm(dim=-1, keepdim=True) < 0.5)
+    found = Bare(vertices, faces, lambda: torch.where(lid, red, blue))
+    made, _ = without(offer, 2.0, found, lambda field, low, cell: 0.5 - points.norm(dim=-1))
+    wall = (made.vertices.norm(dim=-1) < 0.55).nonzero()[:, 0]
+    assert len(wall) > 1000
+    assert float((made.colours()[wall] == blue).all(-1).float().mean()) > 0.97
+
+
+def test_a_wall_goes_where_its_outside_goes(tmp_path: Path) -> None:
+    vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0.1, 0.2, 0], [0.9, 0.2, 0]])
+    new = torch.tensor([False, False, True, True])
+    assert led(vertices, new).tolist() == [0, 1, 0, 1]
+    assert led(vertices, ~(new | True)).tolist() == [0, 1, 2, 3]
+    settings = TexturedMesh.Settings(texture=64, lr_vertices=constant(0.01))
+    scene = TexturedMesh(settings, torch.Generator().manual_seed(0))
+    count = len(scene.rest)
+    far = scene.rest[:, 1] > 0
+    scene.led = led(scene.rest, far)
+    with torch.no_grad():
+        scene.params["shift"].copy_(torch.randn(count, 3, generator=torch.Generator().manual_seed(1)))
+    moved = scene.corners() - scene.rest
+    torch.testing.assert_close(moved[far], moved[scene.led[far]])
+    assert not torch.equal(moved[~far][0], moved[~far][1])
+    back = TexturedMesh(settings, torch.Generator().manual_seed(0))
+    back.load_state_dict(scene.state_dict())
+    torch.testing.assert_close(back.corners(), scene.corners())
+    moved[far].sum().backward()
+    assert scene.params["shift"].grad is not None
 
 
 def cloud() -> Gaussians:
@@ -191,6 +240,8 @@ def test_a_stage_takes_what_its_guidance_knows_to_be_empty(monkeypatch: pytest.M
         assert isinstance(scene, TexturedMesh)
         found[by] = scene
     assert said == ["a red mug"]
+    assert found["none"].led is None
+    assert found["prior"].led is not None
     assert 0.3 < volume(found["prior"]) / volume(found["none"]) < 0.8
     assert float(found["prior"].surface.vertices[:, 0].max()) < 0.12 < float(found["none"].surface.vertices[:, 0].max())
 
@@ -245,7 +296,7 @@ def test_a_training_learns_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
     points = halved_run.points(lambda: False)
     assert points is not None
     every = torch.arange(len(points.away))
-    before = float(training.loss_of(halved_run.net, points, every))
+    before = training.loss_of(halved_run.net, points, every).item()
     for _ in range(4):
         halved_run.train_step(points)
     halved_run.save()
@@ -253,7 +304,7 @@ def test_a_training_learns_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
     assert (halved / hollow.FILE).read_bytes() == (straight / hollow.FILE).read_bytes()
     learnt = hollow.load(straight / hollow.FILE)
     assert learnt.kinds == ("bell", "mug")
-    assert float(training.loss_of(learnt, points, every)) < 0.8 * before
+    assert training.loss_of(learnt, points, every).item() < 0.8 * before
     assert (straight / STATE).is_file()
     with pytest.raises(InputError, match="holds a run already"):
         begin(straight, role=HOLLOW, changes=TINY)
