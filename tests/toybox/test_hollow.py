@@ -18,6 +18,7 @@ from dreamlab.core.types import LevelSet, Prompt
 from dreamlab.metrics.asset import instances
 from dreamlab.recipe import find
 from dreamlab.recipe import load as recipe_of
+from dreamlab.recipe.apart import apart
 from dreamlab.recipe.checks import check
 from dreamlab.recipe.tables import TABLES
 from dreamlab.run.assemble import Assembler
@@ -27,6 +28,7 @@ from dreamlab.toybox.training.command import HOLLOW, begin
 from dreamlab.toybox.training.trainer import STATE
 from guidance.toybox import hollow
 from guidance.toybox.prior import SHIPPED
+from renderers.compose import Several
 from renderers.gaussians import Gaussians
 from renderers.mesh import TexturedMesh
 from renderers.surface.clean import open_edges, signed_volumes
@@ -215,6 +217,11 @@ def cloud() -> Gaussians:
     return Gaussians(Gaussians.Settings(count=600), torch.Generator().manual_seed(0))
 
 
+def halved(field: Tensor, low: Tensor, cell: float) -> Tensor:
+    """Everything beyond x = 5 cm goes."""
+    return (torch.arange(field.shape[0]) * cell + low[0] - 0.05)[:, None, None].expand(field.shape)
+
+
 def volume(scene: TexturedMesh) -> float:
     return float(signed_volumes(scene.surface.vertices, scene.surface.faces).sum())
 
@@ -225,12 +232,7 @@ def test_a_stage_takes_what_its_guidance_knows_to_be_empty(monkeypatch: pytest.M
 
     def known(path: Path, text: str) -> object:
         said.append(text)
-
-        def carve(field: Tensor, low: Tensor, cell: float) -> Tensor:
-            x = torch.arange(field.shape[0]) * cell + low[0]
-            return (x - 0.05)[:, None, None].expand(field.shape)
-
-        return carve
+        return halved
 
     monkeypatch.setattr(hollow, "carver", known)
     source, found = cloud(), {}
@@ -244,6 +246,25 @@ def test_a_stage_takes_what_its_guidance_knows_to_be_empty(monkeypatch: pytest.M
     assert found["prior"].led is not None
     assert 0.3 < volume(found["prior"]) / volume(found["none"]) < 0.8
     assert float(found["prior"].surface.vertices[:, 0].max()) < 0.12 < float(found["none"].surface.vertices[:, 0].max())
+
+
+def test_of_several_objects_each_is_emptied_by_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def known(path: Path, text: str) -> object:
+        said.append(text)
+        return halved if "mug" in text else None
+
+    monkeypatch.setattr(hollow, "carver", known)
+    prompt, small = "a red mug beside a blue duck", ["stages.0.scene.count=300"]
+    recipe = apart(recipe_of(find("toybox"), TABLES, prompt=prompt, overrides=small))
+    assert recipe is not None
+    assembler = Assembler(recipe, "cpu")
+    scene = assembler.stage(1, {"shape": assembler.stage(0).scene}).scene
+    assert isinstance(scene, Several)
+    assert ["mug" in text for text in said] == [True, False]
+    assert scene.members["mug"].led is not None
+    assert scene.members["duck"].led is None
 
 
 @pytest.mark.parametrize(
