@@ -26,7 +26,7 @@ from dreamlab.core.cameras import orbit, turntable
 from dreamlab.core.files import Json, write_json
 from dreamlab.core.safemath import linear_to_srgb, srgb_to_linear
 from dreamlab.core.streams import derive
-from dreamlab.core.types import Prompt, Textures
+from dreamlab.core.types import PLAIN, Prompt, Textures
 from dreamlab.export.readback import read_back
 from dreamlab.pipeline import finished_scene
 from dreamlab.run.folder import Run
@@ -54,7 +54,6 @@ WORDED = (
     *("a green car with metal red wheels", "a glossy orange cube", "a blue metal robot with yellow arms"),
     *("a shiny cyan bottle with a black cap", "a yellow mushroom with a red stem"),
 )
-USUAL = (0.8, 0.0)
 SIZE = 64
 TILE, LABEL, COLUMNS, RADIUS = 180, 16, 3, 0.9  # of the sheet
 
@@ -102,7 +101,7 @@ def against(run: Run) -> Json:
     rows: Json = {"prompt": recipe.prompt, "base": error(mine["base"], base)}
     for i, name in enumerate(("roughness", "metallic")):
         rows[name] = error(mine[name], finish[:, i : i + 1])
-        rows[f"{name}_constant"] = error(torch.full_like(mine[name], USUAL[i]), finish[:, i : i + 1])
+        rows[f"{name}_constant"] = error(torch.full_like(mine[name], PLAIN[i]), finish[:, i : i + 1])
         rows[f"{name}_mean"] = [float(mine[name].mean()), float(finish[:, i].mean())]
     return rows
 

@@ -16,4 +16,6 @@ PLAIN, STRIPES, CHECKS, SPOTS = range(4)  # patterns
 # Columns of a part: linear base colour (3), linear second colour (3), pattern, its period, roughness, metallic.
 BASE, SECOND, PATTERN, PERIOD, ROUGHNESS, METALLIC = 0, 3, 6, 7, 8, 9
 # Columns of a light: direction to the key (3), key (3), sky (3), ground (3), lamp at the camera, occlusion.
+WRAP = 0.25  # how far the key light reaches around the terminator
+METAL_LOSS = 0.4  # of diffuse light, what metal has less
 LIGHT, KEY, SKY, GROUND, HEAD, OCCLUSION = 14, 3, 6, 9, 12, 13

@@ -260,10 +260,15 @@ class TexturedMesh:
             self._frame()
 
     def _frame(self) -> None:
-        """Normals and tangents of the corners where they are."""
-        surface, source = self.surface, self.atlas.source
-        self.normals = vertex_normals(surface.vertices, surface.faces)
-        self.tangents = tangents(surface.vertices[source], self.normals[source], self.atlas.uv, self.atlas.faces)
+        """Normals of the corners where they are; tangents when somebody asks: training without bumps never does."""
+        self.normals = vertex_normals(self.surface.vertices, self.surface.faces)
+        self.__dict__.pop("tangents", None)
+
+    @cached_property
+    def tangents(self) -> Tensor:
+        """[uv, 4] of the corners where they are."""
+        source = self.atlas.source
+        return tangents(self.surface.vertices[source], self.normals[source], self.atlas.uv, self.atlas.faces)
 
     def to(self, device: torch.device | str) -> Self:
         self.light = None if self.light is None else self.light.to(device)

@@ -51,6 +51,7 @@ from cuda_ext.sdf_layout import (
     KEY,
     KIND,
     LOCAL,
+    METAL_LOSS,
     METALLIC,
     MIRROR_X,
     MIRROR_XZ,
@@ -78,13 +79,13 @@ from cuda_ext.sdf_layout import (
     STAR,
     STRIPES,
     TORUS,
+    WRAP,
 )  # fmt: skip
 
 FAR = 1e3
 HIT = 2e-4  # a ray this close to the surface has arrived
 STEPS = 96
 NORMAL_STEP = 1e-3
-WRAP = 0.25  # how far the key light reaches around the terminator
 OCCLUSION_REACH = (0.05, 0.12, 0.25)
 
 
@@ -378,7 +379,7 @@ def shade(colour: Tensor, finish: Tensor, normal: Tensor, to_eye: Tensor, open_s
     facing = (normal * half).sum(-1, keepdim=True).clamp(min=0)
     lobe = torch.exp((facing - 1) * 2 / rough.pow(4)) * (0.25 / rough.pow(4))
     f0 = 0.04 * (1 - metallic) + colour * metallic
-    return colour * (1 - 0.4 * metallic) * arriving + f0 * lobe * light[KEY : KEY + 3] * key * sky
+    return colour * (1 - METAL_LOSS * metallic) * arriving + f0 * lobe * light[KEY : KEY + 3] * key * sky
 
 
 def to_srgb(linear: Tensor) -> Tensor:

@@ -487,6 +487,9 @@ class Emptying(Protocol):
         """For what a prompt asks; None where nothing is known to be hollow."""
 
 
+PLAIN = (0.8, 0.0)  # roughness and metallic of a surface of which nothing but its colours is known
+
+
 @dataclass(frozen=True)
 class Textures:
     """A surface's material in pictures, glTF's metallic-roughness model; row 0 is v = 0."""

@@ -19,7 +19,6 @@ from renderers.surface.pictures import Drawable, fetch
 from renderers.surface.views import device_of
 
 CHUNK = 8  # views under light, drawn at once
-PLAIN = (0.8, 0.0)  # roughness and metallic of a surface without textures, as its file says
 
 
 @runtime_checkable

@@ -19,11 +19,10 @@ from torch import Tensor
 
 from dreamlab.core.files import Json
 from dreamlab.core.safemath import srgb_to_linear
-from dreamlab.core.types import Mesh, Skin, Textures, Track
+from dreamlab.core.types import PLAIN, Mesh, Skin, Textures, Track
 from dreamlab.export.carried import carried
 from dreamlab.export.gltf import ARRAY_BUFFER, ELEMENT_BUFFER, TRIANGLES, Gltf
 from dreamlab.export.morph import morph_targets, play
-from dreamlab.export.painted import ROUGHNESS
 from dreamlab.export.png import png_bytes
 from dreamlab.export.product import Companion, Product
 from dreamlab.export.rig import rig, weights_of
@@ -124,7 +123,8 @@ def surface_of(document: Gltf, textures: Textures | None, made: Product) -> Json
     """A material of the metallic-roughness model (5.19)."""
     found: Json = {"name": f"{made.name}_material"}
     if textures is None:
-        return found | {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": ROUGHNESS}}
+        roughness, metallic = PLAIN
+        return found | {"pbrMetallicRoughness": {"metallicFactor": metallic, "roughnessFactor": roughness}}
 
     def slot(kind: str, picture: Tensor) -> Json:
         return {"index": document.texture(f"{made.name}_{kind}", png_bytes(picture, made.origin))}

@@ -9,11 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dreamlab.core.types import Mesh, Textures
+from dreamlab.core.types import PLAIN, Mesh, Textures
 from dreamlab.export.carried import moved_rows
 from dreamlab.export.product import Product
 
-ROUGHNESS = 0.8  # of a surface of which nothing but its colours is known
 _LEAST = 4  # texels of a cell's side: room for two smaller mip levels
 
 
@@ -31,7 +30,7 @@ def painted(made: Product) -> Product:
         mesh.colours[rows],
         mesh.normals[rows],
         uv,
-        textures=Textures(base, ROUGHNESS * flat, 0 * flat),
+        textures=Textures(base, *(value * flat for value in PLAIN)),
     )
     return replace(made, mesh=own, motion=moved_rows(made.motion, rows))
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cuda_ext.sdf_layout import METAL_LOSS
 from dreamlab.core.types import Wearing
 from dreamlab.toybox.caption import Caption, parse
 from dreamlab.toybox.colours import MATERIALS, Finish
 from dreamlab.toybox.grammar import say
 
 SHOWS = "metal"  # the material that the prior draws
-DARKER = {"metal": 0.4}  # of the diffuse light, what it has less (`cuda_ext.reference.sdf.shade`)
+DARKER = {"metal": METAL_LOSS}  # of the diffuse light, what it has less (`cuda_ext.reference.sdf.shade`)
 
 
 def wearing(text: str) -> tuple[Wearing, ...]:

@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cuda_ext.sdf_layout import METAL_LOSS, WRAP
 from dreamlab.toybox.draw import Light
 from renderers.light.pbr import Material
 
-WRAP = 0.25  # how far the key light reaches around the terminator
 F0 = 0.04  # of what is no metal
-METAL_LOSS = 0.4  # of a metal's diffuse light
 SHARPEST = 0.1  # roughness
 
 

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from dreamlab.core.safemath import linear_to_srgb, srgb_to_linear
+from dreamlab.core.types import PLAIN
 from renderers.light.lamp import LampLight, factors
 
 ROUGHNESS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 METALLIC = (0.0, 0.5, 1.0)
-USUAL = (0.8, 0.0)  # of a surface of which nothing is known
 NOISE = 0.03  # sRGB deviation of a pixel that is as it should be
 WHITE = 0.985  # sRGB of a channel that is cut off
 ROUNDS = 4  # of weighting
@@ -57,7 +57,7 @@ def recover(seen: Tensor, region: Tensor, view: Tensor, count: int, at: LampLigh
         bases.append(base)
     table, misfit = seen.new_tensor(tried), torch.stack(misfits, 1)  # [T, 2], [R, T]
     many = torch.bincount(region, minlength=count).to(misfit)[:, None]
-    away = (table - table.new_tensor(USUAL)).square().sum(1)
+    away = (table - table.new_tensor(PLAIN)).square().sum(1)
     best = ((misfit + FEW * away) / (many + 1) + DOUBT * away).argmin(1)
     base = torch.stack(bases, 1)[torch.arange(count, device=best.device), best]
     return MadeOf(base, *table[best].unbind(1))

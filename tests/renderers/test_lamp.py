@@ -9,11 +9,12 @@ from torch import Tensor
 
 from cuda_ext.reference import sdf
 from dreamlab.core.safemath import linear_to_srgb
+from dreamlab.core.types import PLAIN
 from dreamlab.toybox.colours import MATERIALS
 from dreamlab.toybox.draw import Light
 from renderers.light.lamp import LampLight, factors, lit, shade, unlit
 from renderers.light.pbr import Material
-from renderers.light.recover import USUAL, recover
+from renderers.light.recover import recover
 from renderers.surface.draw import Surface
 from renderers.surface.regions import regions
 from tests.renderers.solids import ball
@@ -95,7 +96,7 @@ def test_where_no_highlight_could_be_seen_nothing_is_claimed() -> None:
     away = light.facing[:, 0] < 0.6
     rest = LampLight(*(each[away] for each in light))
     found = recover(seen[away], region[away], view[away], 2, rest)
-    assert found.roughness.tolist() == pytest.approx([0.6, USUAL[0]]) and found.metallic.tolist() == [USUAL[1]] * 2
+    assert found.roughness.tolist() == pytest.approx([0.6, PLAIN[0]]) and found.metallic.tolist() == [PLAIN[1]] * 2
 
 
 def test_regions_are_of_one_colour_and_one_piece() -> None:

@@ -47,6 +47,7 @@ def trained(made: TexturedMesh, radius: float, steps: int) -> None:
 
 def test_silhouettes_move_a_ball_to_where_the_world_has_it() -> None:
     made = scene()
+    assert len(made.tangents) == len(made.atlas.uv)  # asked for once, and again below
     trained(made, 0.7, 60)
     corners = extract(made, 0).vertices
     away = (corners - torch.tensor([0.1, 0.0, 0.0])).norm(dim=-1)
@@ -55,6 +56,8 @@ def test_silhouettes_move_a_ball_to_where_the_world_has_it() -> None:
     # The file's normals are those of where the corners are now.
     torch.testing.assert_close(made.normals, vertex_normals(made.surface.vertices, made.surface.faces))
     torch.testing.assert_close(made.surface.vertices, made.corners().detach())
+    across = (made.tangents[:, :3] * made.normals[made.atlas.source]).sum(-1)
+    torch.testing.assert_close(across, torch.zeros_like(across), atol=1e-5, rtol=0)
 
 
 def test_without_a_rate_the_shape_stays() -> None:
