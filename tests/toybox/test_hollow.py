@@ -38,6 +38,7 @@ from renderers.surface.isosurface import isosurface
 
 PATH = SHIPPED / "toybox-hollow" / hollow.FILE
 SHELLS = {"umbrella": 0.75, "crown": 0.78, "lamp": 0.85, "mug": 0.88, "bell": 0.88}  # least IoU of emptied exact hulls
+SMALL = ("stages.1.scene.resolution=40", "stages.1.scene.texture=64", "stages.1.scene.faces=1000")
 TINY = {"total": 2048, "batch": 256, "warmup": 512, "instances": 1, "copies": 1, "points": 300}
 
 
@@ -237,7 +238,7 @@ def test_a_stage_takes_what_its_guidance_knows_to_be_empty(monkeypatch: pytest.M
     monkeypatch.setattr(hollow, "carver", known)
     source, found = cloud(), {}
     for by in ("none", "prior"):
-        recipe = recipe_of(find("toybox"), TABLES, prompt="a red mug", overrides=[f"stages.1.hollow.by={by}"])
+        recipe = recipe_of(find("toybox"), TABLES, prompt="a red mug", overrides=[f"stages.1.hollow.by={by}", *SMALL])
         scene = Assembler(recipe, "cpu").stage(1, {"shape": source}).scene
         assert isinstance(scene, TexturedMesh)
         found[by] = scene
@@ -248,6 +249,15 @@ def test_a_stage_takes_what_its_guidance_knows_to_be_empty(monkeypatch: pytest.M
     assert float(found["prior"].surface.vertices[:, 0].max()) < 0.12 < float(found["none"].surface.vertices[:, 0].max())
 
 
+def test_what_is_not_hollow_is_the_same_to_the_bit() -> None:
+    source, states = cloud(), []
+    for by in ("none", "prior"):
+        recipe = recipe_of(find("toybox"), TABLES, prompt="a red duck", overrides=[f"stages.1.hollow.by={by}", *SMALL])
+        states.append(Assembler(recipe, "cpu").stage(1, {"shape": source}).scene.state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
 def test_of_several_objects_each_is_emptied_by_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
 
@@ -256,7 +266,7 @@ def test_of_several_objects_each_is_emptied_by_its_own_words(monkeypatch: pytest
         return halved if "mug" in text else None
 
     monkeypatch.setattr(hollow, "carver", known)
-    prompt, small = "a red mug beside a blue duck", ["stages.0.scene.count=300"]
+    prompt, small = "a red mug beside a blue duck", ["stages.0.scene.count=300", *SMALL]
     recipe = apart(recipe_of(find("toybox"), TABLES, prompt=prompt, overrides=small))
     assert recipe is not None
     assembler = Assembler(recipe, "cpu")
