@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from dreamlab.core.safemath import inverse_sigmoid
 from dreamlab.core.triangles import scattered
-from dreamlab.core.types import Scene
+from dreamlab.core.types import Carve, Scene
 from renderers.gaussian.seeds import Seeds, on_surface
 from renderers.surface.extraction import extract
 from renderers.surface.material import SurfaceField
@@ -49,8 +49,8 @@ class Gathering(Protocol):
     def taking(self) -> Mapping[str, str]:
         """The stages that objects start from, by object."""
 
-    def take(self, name: str, source: Scene, stream: torch.Generator) -> Kept | None:
-        """Object `name` takes over from a scene, in its own frame."""
+    def take(self, name: str, source: Scene, stream: torch.Generator, carve: Carve | None = None) -> Kept | None:
+        """Object `name` takes over from a scene, in its own frame; as `become`."""
 
 
 @runtime_checkable
@@ -58,6 +58,15 @@ class Painted(Protocol):
     """A scene whose colours may be in a hash grid: as many numbers can be another function."""
 
     field: SurfaceField
+
+
+@runtime_checkable
+class Hollowing(Protocol):
+    """A scene that can take over a surface without its inside."""
+
+    hollows: ClassVar[bool]
+
+    def adopt(self, source: Scene, stream: torch.Generator, carve: Carve | None = None) -> None: ...
 
 
 @runtime_checkable
@@ -72,8 +81,11 @@ def can_become(source: str, target: str) -> bool:
     return source == target or (source, target) in BEGIN_TO_MOVE or target in SURFACES or target in SEEDED
 
 
-def become(source: Scene, target: Scene, stream: torch.Generator) -> tuple[Scene, Kept | None]:
-    """`target`, just built from its settings, takes over from `source`; and what was kept, unless nothing changed."""
+def become(
+    source: Scene, target: Scene, stream: torch.Generator, carve: Carve | None = None
+) -> tuple[Scene, Kept | None]:
+    """`target`, just built from its settings, takes over from `source`; and what was kept, unless nothing changed. A
+    surface becomes a mesh without what `carve` knows to be empty."""
     kind = target.kind
     before = {name: value.shape for name, value in source.state_dict().items()}
     same = {name: value.shape for name, value in target.state_dict().items()} == before
@@ -94,6 +106,8 @@ def become(source: Scene, target: Scene, stream: torch.Generator) -> tuple[Scene
             made = type(made)(made.settings, stream, on_surface(mesh, spots))
             lay_flat(made.params, torch.nn.functional.normalize(spots.read(mesh.normals), dim=-1))
         made = made.to(device_of(source))
+    elif isinstance(made, Hollowing):
+        made.adopt(source, stream, carve)
     else:
         made.adopt(source, stream)
     return made, compare(source, made)

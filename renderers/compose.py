@@ -24,7 +24,7 @@ from dreamlab.core.rotation import product
 from dreamlab.core.schedules import Progress, Schedule, constant
 from dreamlab.core.settings import Section, Spec, setting
 from dreamlab.core.streams import derive
-from dreamlab.core.types import Frames, Mesh, Offer, ParamGroup, Scene, Splats, Training, Triangles
+from dreamlab.core.types import Carve, Frames, Mesh, Offer, ParamGroup, Scene, Splats, Training, Triangles
 from renderers.become import become
 from renderers.dmtet import DMTet
 from renderers.field.merge import Fog, Layer, merge
@@ -145,11 +145,11 @@ class Several:
         objects = self.settings.objects
         return {name: at.scene.source for name in self.own if (at := objects[name]).scene.source is not None}
 
-    def take(self, name: str, source: Scene, stream: torch.Generator) -> Kept | None:
+    def take(self, name: str, source: Scene, stream: torch.Generator, carve: Carve | None = None) -> Kept | None:
         """Object `name` takes over from a scene, or from the object of that name in it, in its own frame."""
         if isinstance(source, Several):
             source = source.members.get(name, source)
-        self.members[name], kept = become(source, self.members[name], stream)
+        self.members[name], kept = become(source, self.members[name], stream, carve)
         self._share()
         return kept
 

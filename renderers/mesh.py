@@ -31,7 +31,19 @@ from dreamlab.core.settings import FILES, setting
 from dreamlab.core.streams import by_view
 from dreamlab.core.text import did_you_mean
 from dreamlab.core.triangles import areas
-from dreamlab.core.types import Dressing, Facing, Frames, Mesh, Offer, ParamGroup, Scene, Textures, Training, Triangles
+from dreamlab.core.types import (
+    Carve,
+    Dressing,
+    Facing,
+    Frames,
+    Mesh,
+    Offer,
+    ParamGroup,
+    Scene,
+    Textures,
+    Training,
+    Triangles,
+)
 from renderers.backing import GridSettings, backend_setting, backing
 from renderers.light.environment import ENVIRONMENTS, environment
 from renderers.light.lamp import shade as lamp_shade
@@ -43,8 +55,10 @@ from renderers.light.split_sum import Lighting, shade
 from renderers.surface.atlas import METHODS, Atlas, unwrap
 from renderers.surface.bake import CHUNK, Texels, project, texels
 from renderers.surface.canvas import OwnCanvas
+from renderers.surface.clean import fewer_faces
 from renderers.surface.denoise import denoised
 from renderers.surface.draw import Neighbours, Surface, View, compose, look, normal_consistency, vertex_normals
+from renderers.surface.emptied import Emptied, emptied, from_above, led
 from renderers.surface.extraction import extract
 from renderers.surface.finish.repair import repaired
 from renderers.surface.finish.simplify import LEAST, SPARE, decimated
@@ -69,6 +83,7 @@ MATTE = 0.9  # roughness of what is not known to be anything else
 SEEN = (0.05, 0.95)  # colours that an asset may begin with: farther out a sigmoid hardly learns
 Paint = Callable[[Tensor, Tensor, Tensor], Tensor]  # points, normals, colours of the vertices there -> base colours
 SHAPE = ("vertices", "faces", "uv", "uv_faces", "uv_source")
+LED = "shape.led"
 
 
 class TexturedMesh:
@@ -77,6 +92,7 @@ class TexturedMesh:
     kind: ClassVar[str] = "mesh"
     paper: ClassVar[str] = "Chen et al. 2023, arXiv:2303.13873; Zhang et al. 2024, arXiv:2405.17176"
     penalties: ClassVar[tuple[str, ...]] = ("smooth_material", "laplacian", "normal_consistency")
+    hollows: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings:
@@ -182,19 +198,22 @@ class TexturedMesh:
         moves no single one (as Nicolet et al. 2021 precondition; here the mean of a corner and those around it)."""
         if "shift" not in self.params:
             return self.rest
-        return self.rest + self.around.spread(self.params["shift"], SPREAD)
+        moved = self.around.spread(self.params["shift"], SPREAD)
+        return self.rest + (moved if self.led is None else moved[self.led])
 
-    def adopt(self, source: Scene, stream: torch.Generator) -> None:
-        """Take another scene's surface, painted with what pictures of it show from all around; another mesh's with its
-        material, which no light has touched."""
+    def adopt(self, source: Scene, stream: torch.Generator, carve: Carve | None = None) -> None:
+        """Take another scene's surface, without what `carve` knows to be empty, painted with what pictures of it show
+        from all around; another mesh's with its material, which no light has touched."""
         del stream  # nothing here is random
         if isinstance(source, TexturedMesh):
             return self._inherit(source)
-        shape = extract(source, self.settings.resolution, None if _moves(self.settings) else self.settings.faces)
-        if _moves(self.settings):
-            shape = prepared(shape, self.settings.faces)
-        device = device_of(source)
-        cameras = all_around(PAINT_VIEWS).to(device)
+        moves, most, size = _moves(self.settings), self.settings.faces, self.settings.resolution
+        taken = Emptied(extract(source, size), None, 0.0) if carve is None else emptied(source, size, carve)
+        shape = prepared(taken.mesh, most) if moves else fewer_faces(taken.mesh, most)
+        new, device, cameras = taken.new(shape.vertices), device_of(source), all_around(PAINT_VIEWS)
+        if bool(new.any()):  # what pictures show from below is no inside that anybody has asked for
+            cameras = from_above(cameras)
+        cameras = cameras.to(device)
 
         def paint(points: Tensor, normals: Tensor, fallback: Tensor) -> Tensor:
             arguments = (self.surface, points, normals, cameras, PAINT_SIZE, shown(source, PAINT_SIZE))
@@ -202,7 +221,9 @@ class TexturedMesh:
             trust = (seen / 0.05).clamp(max=1)
             return (trust * colours + (1 - trust) * fallback).clamp(0, 1)
 
-        return self.wear(shape.to(device), paint)
+        self.wear(shape.to(device), paint)
+        if moves and bool(new.any()):
+            self.led = led(self.rest, new.to(device))
 
     def _inherit(self, source: TexturedMesh) -> None:
         """State for state where the sizes agree; else base colour, roughness and metallic, read at the new texels."""
@@ -220,9 +241,11 @@ class TexturedMesh:
             base = linear_to_srgb(unlit(srgb_to_linear(base), self._facing(at)))
         return self._start(at, points, self.ranges.raw(base, roughness, metallic, self.channels))
 
+    led: Tensor | None  # [V] whose way each corner goes; None: its own
+
     def _dress(self, surface: Surface, atlas: Atlas) -> None:
         """What follows from the shape alone."""
-        self.surface, self.atlas = surface, atlas
+        self.surface, self.atlas, self.led = surface, atlas, None
         self.__dict__.pop("around", None)
         self.rest = surface.vertices
         self._frame()
@@ -382,6 +405,7 @@ class TexturedMesh:
     def state_dict(self) -> dict[str, Tensor]:
         shape = (self.rest, self.surface.faces, *self.atlas)
         kept = dict(zip((f"shape.{name}" for name in SHAPE), shape, strict=True))
+        kept |= {} if self.led is None else {LED: self.led}
         return kept | {name: value.detach() for name, value in self.params.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -393,6 +417,7 @@ class TexturedMesh:
         """Where the state is."""
         vertices, faces, uv, uv_faces, source = (state[f"shape.{name}"] for name in SHAPE)
         self._dress(Surface.of(vertices, faces), Atlas(uv, uv_faces, source))
+        self.led = state.get(LED)
         names = [name for name in state if not name.startswith("shape.")]
         self.params = {name: state[name].detach().clone().requires_grad_() for name in names}
         self._settle()

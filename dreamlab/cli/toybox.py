@@ -43,7 +43,8 @@ def toybox_train(
     role: Annotated[
         str,
         typer.Option(
-            help="image, views, control, novel, video; every (one for all); reader, student; sd-vae, mv, sd, sd-control"
+            help="image, views, control, novel, video; every (one for all); reader, student, hollow; "
+            "sd-vae, mv, sd, sd-control"
         ),
     ] = "image",
     out: Annotated[Path, typer.Option(help="run folder")] = Path("runs/toybox-prior"),
@@ -69,12 +70,12 @@ def toybox_train(
 ) -> None:
     """Train the embedded prior from nothing but the procedural world."""
     from dreamlab.core.text import did_you_mean
-    from dreamlab.toybox.training.command import LATENT, READER, STUDENT, begin
+    from dreamlab.toybox.training.command import HOLLOW, LATENT, READER, STUDENT, begin
     from dreamlab.toybox.training.roles import ROLES
     from guidance.toybox.store import EVERY
 
     check_device(device)
-    known = (*ROLES, EVERY, READER, STUDENT, *LATENT)
+    known = (*ROLES, EVERY, READER, STUDENT, HOLLOW, *LATENT)
     if role not in known:
         raise RecipeError(f"--role {role!r}{did_you_mean(role, known)}")
     given = {"seed": seed, "batch": batch, "views": views, "rate": rate, "total": total}

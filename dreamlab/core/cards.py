@@ -79,6 +79,7 @@ class GuidanceCard:
     adapter: bool = False  # `Adapting`: offers trainable additions
     encodes: bool = False  # `Encoder`: says a text as a vector
     dresses: bool = False  # `Dresser`: draws materials by words
+    empties: bool = False  # `Emptying`: knows what is empty inside
     single: bool = False  # makes one still object of a prompt; of several, each is asked for by itself
     world: bool = False  # knows the procedural world's words alone ...
     quotes: Mapping[str, str] = field(default_factory=dict)  # ... also in these texts of its settings, by name

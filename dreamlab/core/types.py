@@ -476,6 +476,17 @@ class Dresser(Protocol):
         """Of what a prompt asks; the first is what everything else is made of."""
 
 
+# A field positive inside [X, Y, Z], its first corner [3] and its cell -> metres into what has to go; None: nothing does
+Carve = Callable[[Tensor, Tensor, float], Tensor | None]
+
+
+class Emptying(Protocol):
+    """A guidance that knows what is empty inside of what it draws."""
+
+    def carver(self, prompt: Prompt) -> Carve | None:
+        """For what a prompt asks; None where nothing is known to be hollow."""
+
+
 PLAIN = (0.8, 0.0)  # roughness and metallic of a surface of which nothing but its colours is known
 
 

@@ -27,6 +27,7 @@ def check(recipe: Recipe) -> None:
         where, scene = f"stages.{i} ({stage.name!r})", TABLES.scene(stage.scene)
         check_scene(stage, scene, kinds, where)
         check_materials(stage, where)
+        check_hollow(stage, where)
         check_cameras(stage, f"{where}: cameras")
         check_prompts(recipe, stage, scene, where)
         check_at_once(recipe, stage, where)
@@ -129,6 +130,18 @@ def check_materials(stage: Stage, where: str) -> None:
         raise RecipeError(
             f"{place}: it is the world's own light that pictures are held against; set scene.shading: lamp"
         )
+
+
+def check_hollow(stage: Stage, where: str) -> None:
+    """Whether there is a surface to be emptied, and who knows of what."""
+    by, kind = stage.hollow.by, stage.scene.kind
+    if by == "none":
+        return
+    place = f"{where}.hollow.by: {by}"
+    if kind != "several" and (kind != "mesh" or stage.scene.source is None):
+        raise RecipeError(f"{place}: what is taken out of is an earlier stage's surface; use scene: mesh with `from:`")
+    if not cards_of(stage.terms[0])[0].empties:
+        raise RecipeError(f"{place}: {stage.terms[0].guidance.kind} knows of no inside; use by: none")
 
 
 def check_backing(scene: SceneCard, kind: str, where: str) -> None:

@@ -19,6 +19,7 @@ from dreamlab.recipe.picture import PictureSettings
 
 BACKGROUNDS = ("random", "white", "black", "gray")
 MATERIALS = ("none", "light", "words")
+HOLLOWS = ("none", "prior")
 SIGHTS = ("rgb", "normal", "normal_mask", "latent")
 FORMATS = tuple(ABOUT)
 ALL = "all"  # of the formats, those that can be written
@@ -54,6 +55,13 @@ class Materials:
 
 
 @dataclass(frozen=True)
+class Hollows:
+    """What is taken out of an earlier stage's surface before this stage goes on with it (docs/toybox.md)."""
+
+    by: str = setting("none", choices=HOLLOWS, help="prior: what the first term's guidance knows to be empty inside")
+
+
+@dataclass(frozen=True)
 class Stage:
     """One scene, what drives it, and for how long."""
 
@@ -70,6 +78,7 @@ class Stage:
     given: GivenViews = field(default_factory=GivenViews)
     regularisers: Mapping[str, Schedule] = field(default_factory=dict)
     materials: Materials = field(default_factory=Materials)
+    hollow: Hollows = field(default_factory=Hollows)
 
 
 @dataclass(frozen=True)

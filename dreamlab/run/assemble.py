@@ -18,7 +18,7 @@ from dreamlab.core.prompting import Asking
 from dreamlab.core.schedules import Schedule
 from dreamlab.core.streams import Streams, derive
 from dreamlab.core.threads import one_thread
-from dreamlab.core.types import EachTold, Encoder, Guidance, Hearing, Maker, Prompt, Scene
+from dreamlab.core.types import Carve, EachTold, Emptying, Encoder, Guidance, Hearing, Maker, Prompt, Scene
 from dreamlab.recipe import Recipe, Stage, Term
 from dreamlab.recipe.bind import Spec
 from dreamlab.recipe.checks import cards_of, check, own_words, packages, prompts_of, views_together
@@ -144,10 +144,10 @@ class Assembler:
         if spec.scene.source is not None and earlier is not None:
             source = earlier[spec.scene.source]
             was = giver(source).kind
-            scene, kept = self.succeed(source, scene)
+            scene, kept = self.succeed(source, scene, self.carver(spec, self.prompts[0]))
             changes += [] if kept is None else [Change(spec.scene.source, was, spec.scene.kind, kept)]
         elif earlier is not None:
-            changes = self.place(scene, earlier)
+            changes = self.place(spec, scene, earlier)
         terms = tuple(self.term(f"{j}_{term.system.kind}", term) for j, term in enumerate(spec.terms))
         ranks = self.ranks.by(views_together(spec))
         rest = (self.streams, self.device, tuple(changes), ranks)
@@ -162,27 +162,35 @@ class Assembler:
         folds = card.folds, card.moments, group if card.one_time else 1, group
         return BuiltTerm(name, guidance, rule, spec.weight, asking, *shown, *folds)
 
-    def succeed(self, source: Scene, scene: Scene) -> tuple[Scene, Kept | None]:
+    def carver(self, spec: Stage, prompt: Prompt) -> Carve | None:
+        """What knows the inside of what a prompt asks for, if the stage wants it emptied."""
+        if spec.hollow.by == "none":
+            return None
+        return cast(Emptying, self.guidance(spec.terms[0].guidance)).carver(prompt)
+
+    def succeed(self, source: Scene, scene: Scene, carve: Carve | None) -> tuple[Scene, Kept | None]:
         """What an earlier scene leaves to this stage's scene; particles take over in turn."""
         givers = source.scenes if isinstance(source, Particles) else (source,)
         if not isinstance(scene, Particles):
-            return become(givers[0], scene, self.streams.init)
+            return become(givers[0], scene, self.streams.init, carve)
         if givers[0].kind == scene.scenes[0].kind:
             scene.load_state_dict(source.state_dict())
             return scene, None
-        made = [become(givers[i % len(givers)], one, self.streams.init) for i, one in enumerate(scene.scenes)]
+        made = [become(givers[i % len(givers)], one, self.streams.init, carve) for i, one in enumerate(scene.scenes)]
         scene.scenes = tuple(one for one, _ in made)
         return scene, made[0][1]
 
-    def place(self, scene: Scene, earlier: Mapping[str, Scene]) -> list[Change]:
-        """Objects of a scene that start from earlier stages, each from its own."""
+    def place(self, spec: Stage, scene: Scene, earlier: Mapping[str, Scene]) -> list[Change]:
+        """Objects of a scene that start from earlier stages, each from its own, emptied by its own words."""
         changes = []
         for one in scene.scenes if isinstance(scene, Particles) else (scene,):
             if not isinstance(one, Gathering):
                 continue
+            said = {name: text for name, _, text in one.told} if isinstance(one, EachTold) else {}
             for name, source in one.taking.items():
                 before = giver(earlier[source])
-                kept = one.take(name, before, self.streams.init)
+                carve = self.carver(spec, replace(self.prompts[0], text=said[name])) if name in said else None
+                kept = one.take(name, before, self.streams.init, carve)
                 changes += [] if kept is None else [Change(source, before.kind, one.members[name].kind, kept, name)]
         return changes
 

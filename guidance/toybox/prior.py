@@ -26,7 +26,7 @@ from dreamlab.core.cards import GuidanceCard, WordsHeard, beyond
 from dreamlab.core.errors import InputError, ModelError
 from dreamlab.core.noise import NoiseTable, eps_from_v, make_table
 from dreamlab.core.settings import setting
-from dreamlab.core.types import Condition, Frames, Prompt, Wearing
+from dreamlab.core.types import Carve, Condition, Frames, Prompt, Wearing
 from dreamlab.toybox import asked
 from dreamlab.toybox.hearing import PRETRAINED
 from dreamlab.toybox.motion import ACTIONS
@@ -35,12 +35,14 @@ from guidance.shared.dtypes import dtype_of
 from guidance.shared.lora import Lora
 from guidance.shared.whole import Whole
 from guidance.shared.worlds import Worlds
+from guidance.toybox import hollow
 from guidance.toybox.net import Prior, Text, laid_out
 from guidance.toybox.store import EVERY, Stored, load, longest_of, words_of
 from guidance.toybox.told import camera_features
 from guidance.toybox.words import PAD, Reading, Words
 
 SHIPPED = Path(__file__).parents[1] / "weights"
+HOLLOW = "toybox-hollow"  # of them, what knows the insides
 DTYPES = ("auto", "float32", "bfloat16")
 
 REMEMBERED = 64  # prompts whose captions are kept, about a megabyte each
@@ -73,6 +75,7 @@ class Toybox:
             adapter=True,
             encodes=True,
             dresses=True,
+            empties=True,
             single=cls.single,
             listen=partial(cls.listen, settings),
             hear=partial(cls.understood, settings),
@@ -187,6 +190,10 @@ class Toybox:
     def wearing(self, text: str) -> tuple[Wearing, ...]:
         """Which parts a text wants of which material, and how to ask where they are."""
         return wearing(text)
+
+    def carver(self, prompt: Prompt) -> Carve | None:
+        """What the ring of cameras cannot know: `guidance.toybox.hollow`."""
+        return hollow.carver(folder_of(HOLLOW) / hollow.FILE, prompt.text)
 
     def renew(self) -> bool:
         """Captions are encoded anew: what is said of a word that it does not know is said in every run."""

@@ -72,18 +72,22 @@ def _found(scene: Scene, offer: Offer, resolution: int, by_pictures: bool) -> Me
         return mesh if offer.whole else without_floaters(mesh)
     if isinstance(offer, LevelSet):
         if offer.worth and by_pictures:
-            levels = Levels(lambda level: _level(offer, level), offer.worth, lambda a, b: math.sqrt(a * b))
-            return fitting(scene, levels).mesh()
+            return fitting_level(scene, offer)[1].mesh()
         return surface(offer)
     return _fused(scene, offer, resolution)
 
 
+def fitting_level(scene: Scene, offer: LevelSet) -> tuple[float, Bare]:
+    """The level of a density that its pictures ask for, and the surface there."""
+    return fitting(scene, Levels(lambda level: level_of(offer, level), offer.worth, lambda a, b: math.sqrt(a * b)))
+
+
 def surface(offer: LevelSet) -> Mesh:
     """The usual level, clean, for those who have no pictures of it."""
-    return _level(offer, offer.usual).clean().mesh()
+    return level_of(offer, offer.usual).clean().mesh()
 
 
-def _level(offer: LevelSet, level: float) -> Bare:
+def level_of(offer: LevelSet, level: float) -> Bare:
     vertices, faces = isosurface(offer, level)
     return Bare(vertices, faces, lambda: offer.colour(vertices.to(offer.values.device)).cpu())
 
@@ -100,17 +104,17 @@ def _fused(scene: Scene, offer: Depths, resolution: int) -> Mesh:
         vertices, faces, colours = found.surface(level)
         return Bare(vertices.cpu(), faces.cpu(), lambda: colours.cpu())
 
-    return fitting(scene, Levels(at, FRONT, lambda a, b: (a + b) / 2)).mesh()
+    return fitting(scene, Levels(at, FRONT, lambda a, b: (a + b) / 2))[1].mesh()
 
 
-def fitting(scene: Scene, levels: Levels) -> Bare:
-    """The surface that covers what the scene's own pictures cover: the best of the levels worth trying, then twice the
-    middles between it and its neighbours. Silhouettes do not see pits, and a surface all pitted inside fits them best
-    where its outside does; so what lies out of every view counts against a level."""
+def fitting(scene: Scene, levels: Levels) -> tuple[float, Bare]:
+    """The level whose surface covers what the scene's own pictures cover, and it: the best of the levels worth trying,
+    then twice the middles between it and its neighbours. Silhouettes do not see pits, and a surface all pitted inside
+    fits them best where its outside does; so what lies out of every view counts against a level."""
     cameras = all_around(LOOKS).to(device_of(scene))
     truth = shown(scene, SIZE)(cameras).alpha
     scores: dict[float, float] = {}
-    best: tuple[float, Bare] | None = None
+    best: tuple[float, float, Bare] | None = None
 
     def measure(level: float) -> None:
         nonlocal best
@@ -121,7 +125,7 @@ def fitting(scene: Scene, levels: Levels) -> Bare:
         view = look(Surface.bare(bare.vertices.to(truth.device), bare.faces.to(truth.device)), cameras, SIZE)
         scores[level] = score = silhouette_iou(covered(view), truth) - HIDDEN * unseen(view)
         if best is None or score > best[0]:
-            best = (score, bare)
+            best = (score, level, bare)
 
     for level in levels.worth:
         measure(level)
@@ -132,7 +136,7 @@ def fitting(scene: Scene, levels: Levels) -> Bare:
         at = tried.index(max(tried, key=scores.__getitem__))
         for low, high in itertools.pairwise(tried[max(at - 1, 0) : at + 2]):
             measure(levels.middle(low, high))
-    return best[1]
+    return best[1:]
 
 
 def covered(view: View) -> Tensor:
@@ -142,14 +146,18 @@ def covered(view: View) -> Tensor:
 
 def unseen(view: View) -> float:
     """The share of a surface's vertices that no camera sees: in each view they lie behind what is seen there."""
+    return float((~seen(view)).float().mean())
+
+
+def seen(view: View) -> Tensor:
+    """[V] bool: which vertices of a surface some camera sees."""
     views, height, width = view.raster.triangle.shape
     x, y, _, away = view.clip.unbind(-1)  # [B, V]; the camera's z is clip w
     clear = away.clamp(min=NEAR)
     column = ((x / clear + 1) * width / 2).long().clamp(0, width - 1)
     row = ((1 - y / clear) * height / 2).long().clamp(0, height - 1)
     front = view.depth.reshape(views, -1).gather(1, row * width + column)
-    seen = away < front + SLACK * clear / view.cameras.focal_px(height)[:, None]
-    return float((~seen.any(0)).float().mean())
+    return (away < front + SLACK * clear / view.cameras.focal_px(height)[:, None]).any(0)
 
 
 def joined(parts: Sequence[Mesh]) -> Mesh:

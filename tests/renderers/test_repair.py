@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 import trimesh
+from torch import Tensor
 
 from dreamlab.core.types import Mesh
 from renderers.surface.clean import fewer_faces, parts_of, signed_volumes
 from renderers.surface.finish.health import edges_of, health, slivers
-from renderers.surface.finish.repair import outward, repaired, unified, unpinched, without_doubles
+from renderers.surface.finish.repair import outward, parted, repaired, unified, unpinched, without_doubles
 from renderers.surface.finish.simplify import decimated, relaxed
 from renderers.surface.pictures import Shots, drawn
 from renderers.surface.views import all_around
@@ -169,3 +170,41 @@ def test_turning_and_sliding_keep_a_box_a_box() -> None:
     made = Mesh(vertices, faces, box.colours, box.normals)
     assert volume(made) == pytest.approx(0.48, rel=1e-6)
     assert health(made)["watertight"] and health(made)["area"] == pytest.approx(2 * (0.8 + 0.6 + 0.48), rel=1e-6)
+
+
+def blocks(solid: Tensor) -> Mesh:
+    """The surface of unit cubes [X, Y, Z] bool: two triangles for each side that has nothing before it, with one vertex
+    a place, so that cubes which touch along an edge share it."""
+    padded = torch.nn.functional.pad(solid, (1,) * 6)
+    corners, faces = [], list[list[int]]()
+    for axis in range(3):
+        for sign in (0, 1):
+            bare = solid & ~padded.roll(1 - 2 * sign, axis)[1:-1, 1:-1, 1:-1]
+            across = torch.eye(3, dtype=torch.long)[[(axis + 1) % 3, (axis + 2) % 3]]
+            across = across if sign else across.flip(0)
+            for place in bare.nonzero():
+                first = place + sign * torch.eye(3, dtype=torch.long)[axis]
+                start = len(corners)
+                corners += [first, first + across[0], first + across.sum(0), first + across[1]]
+                faces += [[start, start + 1, start + 2], [start, start + 2, start + 3]]
+    places, which = torch.stack(corners).unique(dim=0, return_inverse=True)
+    vertices = places.float()
+    return Mesh(vertices, which[torch.tensor(faces)], torch.zeros_like(vertices), torch.zeros_like(vertices))
+
+
+@pytest.mark.parametrize(("layers", "more"), [("d", 2), ("fdf", 1), ("dd", 3)])
+def test_sheets_that_touch_are_parted_where_they_are(layers: str, more: int) -> None:
+    """Two cubes side by side at an edge; the same between two full layers, where both ends hang together; two high."""
+    diagonal = torch.eye(2, dtype=torch.bool)
+    solid = torch.stack([diagonal if each == "d" else torch.ones(2, 2, dtype=torch.bool) for each in layers], -1)
+    mesh = blocks(solid)
+    assert int((edges_of(mesh.faces)[1] == 4).sum()) == layers.count("d")
+    made = parted(mesh)
+    assert bool((edges_of(made.faces)[1] == 2).all())
+    assert len(made.vertices) == len(mesh.vertices) + more
+    assert [volume(mesh), volume(made)] == pytest.approx([float(solid.sum())] * 2)
+    old = {tuple(vertex) for vertex in mesh.vertices.tolist()}
+    new = [vertex for vertex in made.vertices.tolist() if tuple(vertex) not in old]
+    assert new == ([[1.0, 1.0, 1.5]] if layers == "fdf" else [])
+    if layers == "d":
+        assert int(parts_of(made.faces, len(made.vertices)).max()) == 1

@@ -10,13 +10,13 @@ import torch
 
 from dreamlab.core.errors import InputError, RecipeError
 from dreamlab.run.signals import catching
-from dreamlab.toybox.training import reader, student
+from dreamlab.toybox.training import hollow, reader, student
 from dreamlab.toybox.training.trainer import STATE, Folder, Trainer, new_plan, train
 from guidance.toybox.prior import folder_of
 from guidance.toybox.store import load
 
 SHIPPED_PRIOR = "toybox"  # what other roles start from
-READER, STUDENT = "reader", "student"  # not roles of the prior, but trained beside it
+READER, STUDENT, HOLLOW = "reader", "student", "hollow"  # not roles of the prior, but trained beside it
 LATENT = ("sd-vae", "mv", "sd", "sd-control")  # of the small Stable Diffusion, see `dreamlab.toybox.training.sd`
 
 
@@ -45,6 +45,10 @@ def begin(
         if torch.device(device).type != "cpu":
             raise RecipeError(f"--device {device}: the student is trained on the CPU; leave out --device")
         return student.begin(out, minutes=minutes, resume=resume, start=start, changes=given)
+    if role == HOLLOW:
+        if torch.device(device).type != "cpu":
+            raise RecipeError(f"--device {device}: the insides are learnt on the CPU, in minutes; leave out --device")
+        return hollow.begin(out, minutes=minutes, resume=resume, changes=given)
     if role in LATENT:
         if torch.device(device).type != "cpu":
             raise RecipeError(f"--device {device}: --role {role} is trained on the CPU; leave out --device")

@@ -23,6 +23,7 @@ from renderers.surface.winding import walk
 RIM = 24  # edges of a hole that is closed
 SPECK = 1e-3  # share of the largest part's area below which a part goes unasked
 DENIED = 0.5  # share of a part's pixels outside the scene's silhouettes that makes it a floater
+SPLITS = 200  # edges that get a vertex in their middle, at most
 SHOWN = 6  # pixels over all views that a part must have to be there at all
 
 
@@ -168,6 +169,85 @@ def unpinched(mesh: Mesh) -> Mesh:
     made, _ = filled(used(replace(mesh, faces=mesh.faces[~pinched[mesh.faces].any(1)])))
     was, now = (int((edges_of(faces)[1] != 2).sum()) for faces in (mesh.faces, made.faces))
     return made if now < was else mesh
+
+
+def parted(mesh: Mesh) -> Mesh:
+    """Sheets of a closed surface that touch along edges, with vertices of their own there: of the triangles around an
+    edge each goes on in the one across the solid between them. So every edge is of two triangles, and nothing moves.
+    Where both sheets hang together at both ends of the edge, each but one gets a vertex in its middle."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    one, other = (half for half in _partners(mesh).unbind(1))
+    rows, columns = torch.cat([one, _after(one)]).numpy(), torch.cat([_after(other), other]).numpy()
+    corners = mesh.faces.flatten()
+    graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(len(corners),) * 2)
+    whose = connected_components(graph, directed=False)[1]  # [3 F] which vertex each corner is
+    first = corners[torch.from_numpy(np.unique(whose, return_index=True)[1])]
+    faces = torch.from_numpy(whose.astype(np.int64)).reshape(-1, 3)
+    made = Mesh(mesh.vertices[first], faces, mesh.colours[first], mesh.normals[first])
+    for _ in range(SPLITS):
+        ends = torch.stack([made.faces.flatten(), made.faces.roll(-1, 1).flatten()], 1).sort(1).values
+        _, index, count = ends.unique(dim=0, return_inverse=True, return_counts=True)
+        met = _partners(made)
+        met = met[count[index[met[:, 0]]] > 2]
+        if not len(met):
+            break
+        made = _halved(made, *met[0].tolist())
+    return made
+
+
+def _after(half: Tensor) -> Tensor:
+    """The corner that follows a corner (3 face + place) in its triangle."""
+    return half // 3 * 3 + (half + 1) % 3
+
+
+def _halved(mesh: Mesh, one: int, other: int) -> Mesh:
+    """With a vertex in the middle of an edge, for the two triangles with the half edges `one` and `other` alone."""
+    a, b = mesh.faces.flatten()[[one, int(_after(torch.tensor(one)))]].tolist()
+    middle = len(mesh.vertices)
+    faces, more = mesh.faces.clone(), []
+    for half in (one, other):
+        row, place = divmod(half, 3)
+        new = faces[row].clone()
+        faces[row, (place + 1) % 3], new[place] = middle, middle
+        more.append(new)
+    rest = (torch.cat([values, values[[a, b]].mean(0, keepdim=True)]) for values in (mesh.colours, mesh.normals))
+    vertices = torch.cat([mesh.vertices, mesh.vertices[[a, b]].mean(0, keepdim=True)])
+    return Mesh(vertices, torch.cat([faces, torch.stack(more)]), *rest)
+
+
+def _partners(mesh: Mesh) -> Tensor:
+    """[N, 2] half edges (3 face + corner) of a closed surface, each with the one that its triangle goes on in."""
+    tails, heads = mesh.faces.flatten(), mesh.faces.roll(-1, 1).flatten()
+    key = torch.minimum(tails, heads) * len(mesh.vertices) + torch.maximum(tails, heads)
+    order = key.argsort(stable=True)
+    _, count = key[order].unique_consecutive(return_counts=True)
+    starts = count.cumsum(0) - count
+    pairs = [order[starts[count == 2, None] + torch.arange(2)]]
+    for start, many in zip(starts[count > 2].tolist(), count[count > 2].tolist(), strict=True):
+        around = order[start : start + many]
+        ahead = tails[around] < heads[around]
+        met = _joined(mesh, around[ahead].tolist(), around[~ahead].tolist())
+        pairs.append(torch.tensor(met, dtype=order.dtype).reshape(-1, 2))
+    return torch.cat(pairs)
+
+
+def _joined(mesh: Mesh, ahead: list[int], back: list[int]) -> list[tuple[int, int]]:
+    """Half edges (3 face + corner) along an edge and against it, each with its partner; none where there is none."""
+    if len(ahead) != len(back):
+        return []
+    flat = mesh.faces.flatten()
+    a, b = mesh.vertices[flat[ahead[0]]], mesh.vertices[flat[ahead[0] // 3 * 3 + (ahead[0] + 1) % 3]]
+    along = torch.nn.functional.normalize(b - a, dim=0)
+    far = torch.tensor([half // 3 * 3 + (half + 2) % 3 for half in (*ahead, *back)])
+    out = mesh.vertices[flat[far]] - a
+    x = torch.nn.functional.normalize(out[0] - (out[0] @ along) * along, dim=0)
+    angle = torch.atan2(out @ torch.linalg.cross(along, x), out @ x)
+    # What is solid lies behind a triangle: clockwise of one along the edge, the other way of one against it.
+    gap = torch.remainder(angle[: len(ahead), None] - angle[None, len(ahead) :], 2 * torch.pi)
+    partner = gap.argmin(1).tolist()
+    return [(half, back[i]) for half, i in zip(ahead, partner, strict=True)] if len({*partner}) == len(back) else []
 
 
 def worth_keeping(vertices: Tensor, faces: Tensor, shots: Shots | None) -> Tensor:

@@ -15,7 +15,8 @@ from cuda_ext.antialias import edge_neighbours
 from dreamlab.core.types import Mesh
 from renderers.surface.clean import fewer_faces, used
 from renderers.surface.draw import directed_edges, vertex_normals
-from renderers.surface.finish.repair import unpinched, without_doubles
+from renderers.surface.finish.health import edges_of
+from renderers.surface.finish.repair import parted, unpinched, without_doubles
 
 SPARE, LEAST = 4, 2000  # of a surface's triangles one in so many is kept, and that many anyway
 ROUNDS = 2  # of turning and sliding
@@ -28,9 +29,15 @@ def decimated(mesh: Mesh, count: int) -> Mesh:
     """At most `count` triangles of good shape, normals of their own."""
     made = fewer_faces(mesh, count)
     # Collapses across a thin place leave two triangles back to back.
-    made = unpinched(used(replace(made, faces=without_doubles(made.faces))))
+    clear = used(replace(made, faces=without_doubles(made.faces)))
+    made = unpinched(clear)
+    thin = bool((edges_of(made.faces)[1] != 2).any()) and not bool((edges_of(clear.faces)[1] % 2).any())
+    if thin:  # a shell's two sides met in more places than could be cut out
+        made = parted(clear)
     vertices, faces = relaxed(made.vertices, made.faces)
-    return replace(made, vertices=vertices, faces=faces, normals=vertex_normals(vertices, faces))
+    made = replace(made, vertices=vertices, faces=faces)
+    made = parted(made) if thin else made  # turning an edge may make one that is there already
+    return replace(made, normals=vertex_normals(made.vertices, made.faces))
 
 
 def relaxed(vertices: Tensor, faces: Tensor, rounds: int = ROUNDS) -> tuple[Tensor, Tensor]:
