@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One way to move: what rocks, nods, bounces or turns about a joint has one number over time, back and forth along one
-way, and what all of its parts do follows that number. A score's noise pushes every pose everywhere at every knot. So of a
-table of poses over time the part of rank one stays, the rest fades (singular value projection, Jain et al. 2010).
+way, and what all of its parts do follows that number. A score's noise pushes every pose everywhere at every knot. So
+of a table of poses over time the part of rank one stays, the rest fades (singular value projection, Jain et al. 2010).
 
 Whole turns about +Y are a way of their own, which begins where it ends: they are set aside first, evenly over time.
 """
