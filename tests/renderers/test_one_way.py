@@ -103,7 +103,7 @@ def test_a_mesh_keeps_to_its_way_when_all_moments_are_free_and_not_before() -> N
         frames = made.render(replace(turntable(1), time=torch.zeros(1)), 8, torch.zeros(1, 3))
         made.adapt(Progress(at, 100), frames, torch.tensor(True))
         around = made.motion.params["whole"].detach()[1]  # the first knot is free from the start
-        assert (float((around - whole[1])[6]) < -0.01) == fades
+        assert bool((around - whole[1]).abs().max() > 1e-3) == fades
     assert DeformSettings().one_way == 0
 
 
