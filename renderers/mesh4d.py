@@ -115,7 +115,7 @@ class MovingMesh(TexturedMesh):
         s = self.settings
         if not s.deform.whole or progress.fraction >= s.opening:
             return 0.5
-        first = 1 / (s.deform.moments - 1)
+        first = 1 / (s.deform.moments - (not s.deform.loop))
         return first + (0.5 - first) * progress.fraction / s.opening
 
     def penalty(self, name: str, frames: Frames) -> Tensor:
@@ -137,6 +137,8 @@ class MovingMesh(TexturedMesh):
             super().adapt(progress, frames, healthy)
         if (reach := self.free(progress)) < 0.5:
             self.motion.go_on(reach)
+        elif self.settings.deform.whole and self.settings.deform.one_way > 0:
+            self.motion.keep_to_one_way()
 
     # ---- as an asset that moves -------------------------------------------------------------------------------------
     @property

@@ -30,6 +30,7 @@ from dreamlab.core.rotation import from_vector, matrix, product
 from dreamlab.core.schedules import Schedule, ramp
 from dreamlab.core.settings import setting
 from dreamlab.core.types import ParamGroup
+from renderers.gaussian.one_way import faded
 
 KINDS = ("mlp", "hexplane", "control")
 PLANES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # pairs of x, y, z, t
@@ -52,6 +53,13 @@ class DeformSettings:
     scales: bool = setting(False, help="the motion may also change sizes")
     whole: bool = setting(
         False, help="control: beneath its points all moves as one, and may be smaller and elsewhere", tacit=True
+    )
+    one_way: float = setting(
+        0.0,
+        low=0,
+        high=1,
+        help="with whole: part of what leaves the one way of the motion that each step takes away",
+        tacit=True,
     )
     lr_network: Schedule = setting(ramp(0.002, 0.0002, curve="exp"), low=0)
     lr_planes: Schedule = setting(ramp(0.02, 0.002, curve="exp"), low=0)
@@ -199,17 +207,26 @@ class Deformation:
     def go_on(self, reach: float) -> None:
         """Where all of it stands at knots farther than `reach` from time 0, either way: upright, turned on about +Y as
         on the way there, if that is half as fast as a full turn in all of time, and shifted no farther."""
-        table, last = self.params["whole"].detach(), len(self.params["whole"]) - 1
+        table, knots = self.params["whole"].detach(), len(self.params["whole"])
+        last = knots if self.settings.loop else knots - 1  # steps in all of time
         known = min(max(int(reach * last + 1e-6), 1), last // 2)
         yaw = 2 * torch.atan2(table[:, 2], table[:, 0])
         for k in range(known + 1, last // 2 + 1):
             for here, way in ((k, -1), (last - k, 1))[: 1 if last == 2 * k else 2]:
-                before = yaw[here + way]
-                turned = torch.remainder(before - yaw[here + 2 * way] + math.pi, 2 * math.pi) - math.pi
+                before = yaw[(here + way) % knots]
+                step = before - yaw[(here + 2 * way) % knots]
+                turned = torch.remainder(step + math.pi, 2 * math.pi) - math.pi
                 yaw[here] = before + torch.where(turned.abs() > math.pi / last, turned, 0.0)
                 half, none = yaw[here] / 2, torch.zeros_like(before)
                 table[here, :4] = torch.stack([half.cos(), none, half.sin(), none])
-                table[here, 4:] = table[here + way, 4:]
+                table[here, 4:] = table[(here + way) % knots, 4:]
+
+    def keep_to_one_way(self) -> None:
+        """What all of it and its points do beside the one way that most of it goes fades."""
+        p = {name: self.params[name].detach() for name in ("whole", "poses")}
+        kept = faded(p["whole"], p["poses"], self.settings.one_way, self.settings.loop)
+        for mine, new in zip(p.values(), kept, strict=True):
+            mine.copy_(new)
 
     def _blended(self, points: Tensor, time: Tensor, skin: tuple[Tensor, Tensor] | None) -> Motion:
         if skin is None:
