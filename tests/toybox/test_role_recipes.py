@@ -104,6 +104,32 @@ def test_what_a_picture_does_not_show_has_its_colours(stage: int, tmp_path: Path
     assert kept < 0.5 * without
 
 
+def test_nothing_is_left_where_the_picture_shows_nothing(tmp_path: Path) -> None:
+    """A picture that a side was cut from, and a prior that is sure the object has it: from the picture's camera what
+    is made has less than half as much there as with an eighth of the outline's weight."""
+    camera, cut = orbit([0.0], 20.0, 3.2, 42.0), 14
+    shown = draw(program("mug"), camera, 32)
+    rgba = torch.cat([shown.rgb, shown.alpha], -1)[0, 0]
+    rgba[..., :3] /= rgba[..., 3:].clamp(min=1e-6)
+    rgba[:, :cut] = 0
+    Image.fromarray((rgba.clamp(0, 1) * 255).byte().numpy()).resize((64, 64), 0).save(tmp_path / "cut.png")
+    oracle = "stages.0.terms.1.guidance={kind: oracle}"
+    few = ("image.fill=0", "stages.0.steps=80", "stages.0.size=32", "stages.0.scene.count=800", oracle)
+
+    def beside(*more: str) -> float:
+        run = pipeline.create("a mug", recipe.find("image"), tmp_path, [*few, *more], None, [], tmp_path / "cut.png")
+        built, ring = Assembler(pipeline.load_recipe(run), "cpu", run.path).stage(0, {}), Ring(METRICS, 80, "cpu")
+        for i in range(80):
+            step(built, i, ring)
+        with torch.no_grad():
+            alpha = built.scene.render(camera, 32, torch.ones(1, 3)).alpha[0, ..., 0]
+        assert float(alpha[:, cut + 2 :].sum()) > 30
+        return float(alpha[:, : cut - 2].sum())
+
+    light, kept = beside("stages.0.terms.0.system.mask=0.25"), beside()
+    assert kept < 0.5 * light
+
+
 def test_a_given_mesh_is_painted(tmp_path: Path, prior: Path) -> None:
     """The shape stays but for its simplification to 600 triangles; its base colour is a texture that has learnt."""
     file = write_object("a mushroom", tmp_path / "mushroom.obj", 0, False)
