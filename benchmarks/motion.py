@@ -131,7 +131,9 @@ def checks_of(rows: Mapping[str, Measured], beside: Mapping[str, float]) -> list
     found, note = [], f"of {len(rows)}"
     mean = {each.name: sum(getattr(row, each.name) for row in rows.values()) / len(rows) for each in fields(Measured)}
     known = [row.seconds for row in rows.values() if row.seconds]
-    mean["seconds"] = sum(known) / max(len(known), 1)
+    del mean["seconds"]
+    if known:
+        mean["seconds"] = sum(known) / len(known)
     mean |= {f"{name} / still": mean[name] / max(mean[f"{name}_still"], 1e-9) for name in ("trajectory", "flow")}
     for name, value in mean.items():
         every = {prompt: round(getattr(row, name), 4) for prompt, row in rows.items() if hasattr(row, name)}
