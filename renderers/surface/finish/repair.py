@@ -212,9 +212,11 @@ def _halved(mesh: Mesh, one: int, other: int) -> Mesh:
         new = faces[row].clone()
         faces[row, (place + 1) % 3], new[place] = middle, middle
         more.append(new)
-    rest = (torch.cat([values, values[[a, b]].mean(0, keepdim=True)]) for values in (mesh.colours, mesh.normals))
-    vertices = torch.cat([mesh.vertices, mesh.vertices[[a, b]].mean(0, keepdim=True)])
-    return Mesh(vertices, torch.cat([faces, torch.stack(more)]), *rest)
+    vertices, colours, normals = (
+        torch.cat([values, values[[a, b]].mean(0, keepdim=True)])
+        for values in (mesh.vertices, mesh.colours, mesh.normals)
+    )
+    return Mesh(vertices, torch.cat([faces, torch.stack(more)]), colours, normals)
 
 
 def _partners(mesh: Mesh) -> Tensor:
