@@ -30,6 +30,7 @@ from dreamlab.toybox.draw import draw
 from dreamlab.toybox.program import Program
 from dreamlab.toybox.shapes import CATEGORIES, program
 from dreamlab.toybox.split import held_out_instance
+from dreamlab.toybox.training.rates import falling
 from dreamlab.toybox.training.trainer import LOG, STATE, Rhythm, opened
 from guidance.toybox.hollow import FILE, REACH, Hollow, inside, packed, whole
 
@@ -57,8 +58,7 @@ class HollowPlan:
     seed: int = 0
 
     def rate_at(self, seen: int) -> float:
-        left = (self.total - seen) / (2 / 3 * self.total)
-        return self.rate * min(1.0, (seen + self.batch) / self.warmup, max(left, 0.0))
+        return falling(self, seen)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from dreamlab.core.errors import RecipeError
 from dreamlab.core.streams import derive
+from dreamlab.toybox.training.rates import falling
 from dreamlab.toybox.training.roles import MIX, ROLES
 from guidance.toybox.net import NetSettings
 from guidance.toybox.store import EVERY
@@ -96,8 +97,7 @@ class Plan:
         return dataclasses.replace(made, **dropped)
 
     def rate_at(self, seen: int) -> float:
-        left = (self.total - seen) / (self.cooldown * self.total)
-        return self.rate * min(1.0, (seen + self.batch) / self.warmup, max(left, 0.0))
+        return falling(self, seen, self.cooldown)
 
     def weighted_at(self, seen: int) -> bool:
         """Whether pixels of the object, and of its second part more, weigh more than the background.

@@ -37,6 +37,7 @@ from dreamlab.toybox.training.loss import mixed_precision
 from dreamlab.toybox.training.moments import moments, remember
 from dreamlab.toybox.training.muon import Muon, split
 from dreamlab.toybox.training.plan import SHARES, Plan
+from dreamlab.toybox.training.rates import falling
 from dreamlab.toybox.training.roles import VIEWS
 from dreamlab.toybox.training.trainer import LOG, STATE, Rhythm, opened
 from guidance.toybox.net import NetSettings
@@ -71,8 +72,7 @@ class ReaderPlan:
     seed: int = 0
 
     def rate_at(self, seen: int) -> float:
-        left = (self.total - seen) / (2 / 3 * self.total)
-        return self.rate * min(1.0, (seen + self.batch) / self.warmup, max(left, 0.0))
+        return falling(self, seen)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from dreamlab.run.signals import catching
 from dreamlab.toybox.training.data import draw_caption
 from dreamlab.toybox.training.loss import mixed_precision
 from dreamlab.toybox.training.plan import SHARES, Plan
+from dreamlab.toybox.training.rates import falling
 from dreamlab.toybox.training.roles import cameras_of
 from dreamlab.toybox.training.trainer import LOG, PLAN, STATE, Rhythm, opened
 from guidance.shared.whole import Whole
@@ -71,8 +72,7 @@ class StudentPlan:
     seed: int = 0
 
     def rate_at(self, seen: int) -> float:
-        left = (self.total - seen) / (2 / 3 * self.total)
-        return self.rate * min(1.0, (seen + self.batch) / self.warmup, max(left, 0.0))
+        return falling(self, seen)
 
     def own_at(self, seen: int) -> int:
         """Of a batch."""

@@ -23,6 +23,7 @@ from dreamlab.core import tensors
 from dreamlab.core.files import disk_errors, write_atomic
 from dreamlab.toybox.training.moments import moments, remember
 from dreamlab.toybox.training.muon import Muon
+from dreamlab.toybox.training.rates import falling
 from dreamlab.toybox.training.trainer import LOG, STATE, Rhythm
 
 Optimisers = tuple[torch.optim.Optimizer, ...]
@@ -44,8 +45,7 @@ class CoursePlan:
     seed: int = 0
 
     def rate_at(self, seen: int) -> float:
-        left = (self.total - seen) / (self.cooldown * self.total)
-        return self.rate * min(1.0, (seen + self.batch) / self.warmup, max(left, 0.0))
+        return falling(self, seen, self.cooldown)
 
 
 def optimisers_of(net: nn.Module, rate: float, lanes: int) -> Optimisers:
