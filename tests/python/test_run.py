@@ -273,7 +273,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(
     code = SCRIPT.replace("run = ", f"{hook}train.step = step\nrun = ")
     with script(PROMPT, str(tiny_file), str(tmp_path), code=code) as process:
         out, err = process.communicate(timeout=240)
-    assert process.returncode == -signal.SIGINT and out == ""  # as Python itself ends on Ctrl-C
+    assert process.returncode == -signal.SIGINT and out == "", err  # as Python itself ends on Ctrl-C
     last = err.strip().splitlines()[-1]
     assert "KeyboardInterrupt: stopped at step 7/12; go on with: dreamlab.open(" in last
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())

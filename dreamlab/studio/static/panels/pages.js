@@ -39,14 +39,18 @@ export class Pages {
     block.addEventListener('contentvisibilityautostatechange', ({ target, skipped }) => {
       if (target !== block) return;
       block.near = !skipped;
+      this.hold(block, [...this.element.children].indexOf(block));
       for (const item of block.children) item.awake(block.near);
     });
     return block;
   }
 
-  /** Gives a block the room that it takes while nobody sees it, so that the bar beside the page says how much there is. */
+  /** Gives a block the room that it takes while nobody sees it, so that the bar beside the page says how much there is.
+   *  Its size is said outright too: Chromium keeps the rows of another width where a script asked for a place in them. */
   hold(block, k) {
-    block.style.setProperty('contain-intrinsic-block-size', `${this.height(k)}px`);
+    const room = `${this.height(k)}px`;
+    block.style.setProperty('contain-intrinsic-block-size', room);
+    block.style.setProperty('block-size', block.near ? 'auto' : room);
   }
 
   height(k) {
