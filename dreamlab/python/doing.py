@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from dreamlab import pipeline
+from dreamlab.core import ahead
 from dreamlab.core.errors import Interrupted, RecipeError
 from dreamlab.python.bar import Bar
 from dreamlab.python.notebook import NotebookProgress, in_notebook
@@ -38,6 +39,7 @@ def go(run: Run, device: str, progress: Progress) -> list[Path]:
     except Interrupted as error:
         if error.exit_code != 130:
             raise
+        ahead.settled()  # a module that is still being read would take back by what signal this process ended
         # Python's own, so that it ends a loop over many runs and a shell's loop over scripts, too.
         raise KeyboardInterrupt(f"{error}; go on with: dreamlab.open({str(run.path)!r}).resume()") from None
 
