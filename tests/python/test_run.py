@@ -268,7 +268,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(
 ) -> None:
     """In a script, which says nothing else. What it says is done to the letter, and ends with the bytes of a run that
     nobody disturbed. Modules that are read beside the run, to the end of this one and longer, change nothing of it."""
-    hook = "from dreamlab import pipeline\nfrom dreamlab.run import train\nimport atexit, os, time\nmade, count = train.step, 0\n"
+    hook = "from dreamlab import pipeline\nfrom dreamlab.run import train\nimport atexit, os, time\n"
+    hook += "made, count = train.step, 0\n"
     hook += "def warm():\n end = time.monotonic() + 3\n while time.monotonic() < end: exec('1')\n"
     hook += "pipeline.warm = warm\natexit.register(time.sleep, 1)\n"
     hook += "def step(*given):\n global count\n made(*given)\n count += 1\n count == 7 and os.kill(os.getpid(), 2)\n"
