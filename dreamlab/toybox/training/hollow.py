@@ -30,6 +30,7 @@ from dreamlab.toybox.draw import draw
 from dreamlab.toybox.program import Program
 from dreamlab.toybox.shapes import CATEGORIES, program
 from dreamlab.toybox.split import held_out_instance
+from dreamlab.toybox.training.moments import moments, remember
 from dreamlab.toybox.training.rates import falling
 from dreamlab.toybox.training.trainer import LOG, STATE, Rhythm, opened
 from guidance.toybox.hollow import FILE, REACH, Hollow, inside, packed, whole
@@ -215,8 +216,7 @@ class Lessons:
 
     def save(self) -> None:
         held = {f"net.{name}": value for name, value in self.net.state_dict().items()}
-        for i, state in self.optimiser.state_dict()["state"].items():
-            held |= {f"optimiser.{i}.{name}": value for name, value in state.items()}
+        held |= moments(self.net, [self.optimiser])
         facts = {"points": self.seen, "seed": self.plan.seed}
         with disk_errors("saving the training state", self.folder):
             write_atomic(self.folder / STATE, tensors.packed(held, "counters", {"seen": self.seen}))
@@ -226,11 +226,7 @@ class Lessons:
         counters, held = tensors.unpacked(self.folder / STATE, "counters")
         self.seen = counters["seen"]
         self.net.load_state_dict({name.removeprefix("net."): held[name] for name in held if name.startswith("net.")})
-        whole_state = self.optimiser.state_dict()
-        for key in (key for key in held if key.startswith("optimiser.")):
-            _, i, name = key.split(".")
-            whole_state["state"].setdefault(int(i), {})[name] = held[key]
-        self.optimiser.load_state_dict(whole_state)
+        remember(self.net, [self.optimiser], held)
 
     def log(self, **line: float) -> None:
         rounded = {"points": self.seen} | {name: round(value, 6) for name, value in line.items()}
