@@ -155,6 +155,7 @@ def started(command: list[str], place: Path, **environment: str) -> subprocess.P
     return subprocess.Popen(command, cwd=place, env=told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.release  # a supervisor's and Slurm's are in every landing
 def test_drivers_cancelled_killed_and_started_twice(camp: Camp, tmp_path: Path, command: list[str]) -> None:
     with camp.nodes({}, {}):
         first = started(command, tmp_path)

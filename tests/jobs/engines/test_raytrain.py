@@ -73,6 +73,7 @@ def told(run: Run, kind: str) -> list[dict[str, object]]:
     return [event for event in run.events() if event["kind"] == kind]
 
 
+@pytest.mark.release  # ranks of torchrun die in every landing; here most of the time is Ray starting workers
 @pytest.mark.usefixtures("ray_train")
 def test_a_rank_is_killed_then_a_node_is_lost_and_the_run_goes_on(camp: Camp, tmp_path: Path) -> None:
     """Two ranks, then two again, then the one that there is room for; the scene is that of a single process."""
