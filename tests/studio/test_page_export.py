@@ -14,7 +14,7 @@ import pytest
 import trimesh
 
 from tests.studio.chromium import chromium
-from tests.studio.serving import TINY, Json, Server, body, ended
+from tests.studio.serving import TINY, Json, Server, body, ended, until
 
 pytestmark = pytest.mark.browser
 PATIENCE_MS = 120_000
@@ -89,8 +89,8 @@ def test_a_second_export_is_a_job_that_is_followed_to_its_files(finished: Finish
     page.reload()  # it goes on by itself, and is followed again
     page.wait_for_selector(".dl-notice.good")
     assert ended(finished.url, job)["kind"] == "export"
-    names = page.locator(".dl-files strong").all_inner_texts()
-    assert {"model.glb", "model.stl"} <= set(names)
+    names = page.locator(".dl-files strong")
+    until(lambda: {"model.glb", "model.stl"} <= set(names.all_inner_texts()))  # the list comes after the word of it
     with page.expect_download() as taken:
         page.click("[aria-label='Download export/model.glb']")
     taken.value.save_as(tmp_path / "model.glb")
